@@ -1,0 +1,21 @@
+"""The softmax layer of a model: everything between logits and a decision."""
+
+from typing import Any
+
+from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
+
+__all__ = [
+    "log_softmax",
+    "logits",
+    "logsumexp",
+    "softmax",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # The version is looked up on demand: importlib.metadata costs more than the rest of the import.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("logitlab")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

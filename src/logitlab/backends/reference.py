@@ -1,0 +1,155 @@
+"""The formulas, on the array API standard: the oracle, and the fallback for every other array.
+
+Everything is computed in the widest real type the library has enabled and rounded once. Branches
+depend on shapes and types alone, so that JAX can trace and torch can differentiate what stands
+here; an entry that takes no part in a formula is replaced by a harmless one before it, so that
+gradients stay finite.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from logitlab.arrays import widest_float
+
+
+class _Weights(NamedTuple):
+    """The weights exp((z - m)/T) of the entries of every row, and what the limits know of it."""
+
+    t: Any  # (z - m)/T <= 0 where the entry has a weight, else 0
+    e: Any  # exp(t) where the entry has a weight, else 0
+    share: Any  # the entries with a weight; in a limit these weights are equal
+    top: Any  # the entries at the maximum
+    nan: Any  # rows with a NaN
+    undefined: Any  # rows without a distribution: NaN, or nothing left
+    m: Any  # the maximum (T < 0: of -z)
+    sign: Any  # -1 where T < 0
+    scale: Any  # |T|
+
+
+def _widen(z: Any, xp: Any) -> Any:
+    wide = widest_float(xp, z)
+    if isinstance(z, np.ndarray):
+        return z.astype(np.result_type(wide, z.dtype) if z.dtype.kind == "f" else wide)
+    return xp.astype(z, wide)
+
+
+def _round(x: Any, dtype: Any, xp: Any) -> Any:
+    if isinstance(x, np.ndarray):
+        return x.astype(dtype.newbyteorder("="), copy=False)
+    return xp.astype(x, dtype, copy=False)
+
+
+def _deliver(x: Any, z: Any, out: Any, xp: Any) -> Any:
+    if out is None:
+        return _round(x, z.dtype, xp)
+    out[...] = _round(x, out.dtype, xp)
+    return out
+
+
+def _as_array(temperature: Any, z: Any, xp: Any) -> Any:
+    if isinstance(temperature, float):
+        device = getattr(z, "device", None)  # a traced JAX array has none
+        return xp.full((1,) * z.ndim, temperature, dtype=z.dtype, device=device)
+    return temperature
+
+
+def _weights(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, xp: Any) -> _Weights:
+    sign = xp.where(temperature < 0, -xp.ones_like(temperature), 1.0)
+    scale = xp.abs(temperature)
+    unmasked = xp.ones_like(z, dtype=xp.bool) if where is None else where
+    nan = xp.any(unmasked & xp.isnan(z), axis=axis, keepdims=True)
+    # -inf is excluded at every T, and sign * z brings a +inf at T < 0 there.
+    left = unmasked & ~xp.isnan(z) & (z != -xp.inf)
+    w = xp.where(left, sign * z, -xp.inf)
+    m = xp.max(w, axis=axis, keepdims=True)
+    left = left & (w != -xp.inf)
+    top = left & (w == m)
+
+    only_top = (scale == 0) | (m == xp.inf)
+    share = left & (top | ~only_top)
+    exact = share & ~only_top & (scale != xp.inf)  # everything else is a limit: exp(0)
+    m_0 = xp.where(xp.isfinite(m), m, 0.0)
+    scale_1 = xp.where((scale == 0) | (scale == xp.inf), 1.0, scale)
+    w = xp.where(exact, w, m_0)
+    # Where w - m overflows, both are halved first.
+    far = w - m_0 == -xp.inf
+    half = xp.where(far, 0.5, 1.0)
+    t = (w * half - m_0 * half) / scale_1 / half
+    t = xp.where(exact, t, 0.0)
+    e = xp.where(share, xp.exp(t), 0.0)
+    return _Weights(t, e, share, top, nan, nan | (m == -xp.inf), m, sign, scale)
+
+
+def _log_sum(v: _Weights, axis: tuple[int, ...], xp: Any) -> Any:
+    """log sum exp((z - m)/T), by log1p of what is not the maximum."""
+    ties = xp.sum(xp.where(v.top, 1.0, 0.0 * v.t), axis=axis, keepdims=True)
+    rest = xp.sum(xp.where(v.top, 0.0, v.e), axis=axis, keepdims=True)
+    return xp.log1p(xp.where(v.undefined, 0.0, ties - 1 + rest))
+
+
+def _empty(z: Any, axis: tuple[int, ...]) -> bool:
+    return any(z.shape[a] == 0 for a in axis)
+
+
+@np.errstate(all="ignore")
+def softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
+    """exp(z/T) / sum exp(z/T)."""
+    xp = array_namespace(z)
+    x = _widen(z, xp)
+    if not _empty(z, axis):
+        v = _weights(x, axis, _as_array(temperature, x, xp), where, xp)
+        total = xp.where(v.undefined, 1.0, xp.sum(v.e, axis=axis, keepdims=True))
+        x = xp.where(v.undefined, xp.nan, v.e / total)
+    return _deliver(x, z, out, xp)
+
+
+@np.errstate(all="ignore")
+def log_softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
+    """z/T - log sum exp(z/T)."""
+    xp = array_namespace(z)
+    x = _widen(z, xp)
+    if not _empty(z, axis):
+        v = _weights(x, axis, _as_array(temperature, x, xp), where, xp)
+        x = xp.where(v.share, v.t - _log_sum(v, axis, xp), -xp.inf)
+        x = xp.where(v.undefined, xp.nan, x)
+    return _deliver(x, z, out, xp)
+
+
+@np.errstate(all="ignore")
+def logsumexp(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, keepdims: bool) -> Any:
+    """T log sum exp(z/T)."""
+    xp = array_namespace(z)
+    x = _widen(z, xp)
+    scale = _as_array(temperature, x, xp)
+    if _empty(z, axis):
+        shape = tuple(1 if a in axis else n for a, n in enumerate(z.shape))
+        x = xp.broadcast_to(xp.where(scale < 0, xp.inf, -xp.inf * xp.ones_like(scale)), shape)
+    else:
+        v = _weights(x, axis, scale, where, xp)
+        log_sum = _log_sum(v, axis, xp)
+        # At T = inf, T log n is inf for n > 1 entries and 0 for one.
+        tail = xp.where(v.scale == xp.inf, 1.0, v.scale) * log_sum
+        x = v.m + xp.where((v.scale == xp.inf) & (log_sum > 0), xp.inf, tail)
+        x = xp.where(v.nan, xp.nan, v.sign * x)
+    if not keepdims:
+        x = xp.squeeze(x, axis=axis)
+    return _round(x, z.dtype, xp)
+
+
+@np.errstate(all="ignore")
+def logits(p: Any, axis: tuple[int, ...]) -> Any:
+    """log p less its mean over the finite entries."""
+    xp = array_namespace(p)
+    x = _widen(p, xp)
+    positive = x > 0
+    log_p = xp.where(positive, xp.log(xp.where(positive, x, 1.0)), -xp.inf)
+    log_p = xp.where(xp.isnan(x), xp.nan, log_p)
+    finite = positive & xp.isfinite(x)
+    count = xp.sum(xp.where(finite, 1.0, 0.0 * x), axis=axis, keepdims=True)
+    mean = xp.sum(xp.where(finite, log_p, 0.0), axis=axis, keepdims=True) / xp.where(
+        count == 0, 1.0, count
+    )
+    nan = xp.any(xp.isnan(x), axis=axis, keepdims=True)
+    return _round(xp.where(nan, xp.nan, log_p - mean), p.dtype, xp)

@@ -1,0 +1,209 @@
+"""softmax, log_softmax, logsumexp and logits."""
+
+from typing import Any
+
+from logitlab import arrays, dispatch
+
+
+def softmax(
+    z: Any, axis: Any = -1, *, temperature: Any = 1.0, where: Any = None, out: Any = None
+) -> Any:
+    r"""Probabilities of the classes from their logits.
+
+    :math:`p_i = e^{z_i/T} / \sum_j e^{z_j/T}`, as if in exact arithmetic and rounded at the end:
+    within 4 ULP for float32 and float64 NumPy arrays with the compiled kernels.
+
+    Parameters
+    ----------
+    z : array, shape (..., K, ...)
+        Logits: a NumPy array or what :func:`numpy.asarray` takes, a torch tensor, or an array of
+        any library with the array API. float16, bfloat16, float32 and float64 keep their type;
+        integers and booleans are converted to float64 first.
+    axis : int, tuple of int or None
+        The class axis. A tuple makes one distribution of several axes, None of all.
+    temperature : float or array
+        T, dimensionless: a scalar, or one for each row (an array that broadcasts to z's shape
+        without the class axes). T < 1 sharpens, T > 1 flattens. T = 0 shares equally among the
+        maxima, T = inf among all entries, and T < 0 lets small logits win.
+    where : array of bool, optional
+        Broadcasts to z. An entry where it is False is excluded: its probability is 0.
+    out : array, optional
+        z itself, or memory disjoint from it, of the result's shape and type.
+
+    Returns
+    -------
+    array, shape of z
+        Of z's kind, on its device. An entry of -inf gets 0 at every T; m entries of +inf share
+        the row (1/m each); a row with NaN, or with nothing left, is NaN.
+
+    Raises
+    ------
+    TypeError
+        `z` is complex, of objects, strings or dates, or a masked array; another argument is of
+        the wrong kind.
+    ValueError
+        An axis out of bounds; a shape that does not fit; a NaN temperature; an `out` that
+        overlaps z.
+
+    References
+    ----------
+    J. S. Bridle, "Probabilistic interpretation of feedforward classification network outputs",
+    in Neurocomputing, Springer, 1990, pp. 227-236.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import logitlab
+    >>> logitlab.softmax([1.0, 2.0, 3.0]).round(4)
+    array([0.09  , 0.2447, 0.6652])
+    >>> logitlab.softmax(np.array([-128, 127], dtype=np.int8)).round(4)
+    array([0., 1.])
+    >>> logitlab.softmax([1.0, 3.0, 3.0], temperature=0)
+    array([0. , 0.5, 0.5])
+    """
+    call = arrays.request(z, axis, temperature, where)
+    out_view = arrays.check_out(out, call)
+    result = dispatch.backend(call.z).softmax(*call[:4], out_view)
+    return call.restore(result) if out is None else out
+
+
+def log_softmax(
+    z: Any, axis: Any = -1, *, temperature: Any = 1.0, where: Any = None, out: Any = None
+) -> Any:
+    r"""Logarithms of the probabilities of :func:`softmax`.
+
+    :math:`\log p_i = z_i/T - \log \sum_j e^{z_j/T}`, exact to the last places at the maximum
+    too, where it is :math:`-\log(1 + \text{rest})` and computed by ``log1p``.
+
+    Parameters
+    ----------
+    z : array, shape (..., K, ...)
+        Logits, as in :func:`softmax`.
+    axis : int, tuple of int or None
+        The class axis or axes; None for all.
+    temperature : float or array
+        T: a scalar, or one for each row, as in :func:`softmax`.
+    where : array of bool, optional
+        Entries where it is False are excluded: their result is -inf.
+    out : array, optional
+        z itself, or memory disjoint from it, of the result's shape and type.
+
+    Returns
+    -------
+    array, shape of z
+        Natural logarithms, of z's kind, on its device. -inf at excluded entries; a row whose
+        maximum is +inf is -log m at its m infinite entries; NaN where :func:`softmax` is NaN.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`softmax`.
+
+    References
+    ----------
+    P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax
+    functions", IMA Journal of Numerical Analysis 41 (2021) 2311-2330.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import logitlab
+    >>> logitlab.log_softmax(np.array([0, -20], dtype=np.float32))
+    array([-2.0611537e-09, -2.0000000e+01], dtype=float32)
+    """
+    call = arrays.request(z, axis, temperature, where)
+    out_view = arrays.check_out(out, call)
+    result = dispatch.backend(call.z).log_softmax(*call[:4], out_view)
+    return call.restore(result) if out is None else out
+
+
+def logsumexp(
+    z: Any, axis: Any = -1, *, temperature: Any = 1.0, where: Any = None, keepdims: bool = False
+) -> Any:
+    r"""The smooth maximum :math:`T \log \sum_j e^{z_j/T}` (for T < 0 the smooth minimum).
+
+    Parameters
+    ----------
+    z : array, shape (..., K, ...)
+        Logits, as in :func:`softmax`.
+    axis : int, tuple of int or None
+        The class axis or axes; None for all.
+    temperature : float or array
+        T: a scalar, or one for each row, as in :func:`softmax`. T = 0 gives the maximum, T = ±inf
+        gives ±inf where more than one entry is left and the entry itself where one is.
+    where : array of bool, optional
+        Entries where it is False are left out.
+    keepdims : bool
+        Keep the class axes with length 1.
+
+    Returns
+    -------
+    array, shape of z without the class axes
+        In the unit of z. Nothing left: -inf (T < 0: +inf). A +inf entry (T >= 0): +inf. NaN: NaN.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`softmax`.
+
+    References
+    ----------
+    P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax
+    functions", IMA Journal of Numerical Analysis 41 (2021) 2311-2330.
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> float(logitlab.logsumexp([1000.0, 1000.0]))
+    1000.6931471805599
+    >>> float(logitlab.logsumexp([1.0, 2.0], temperature=0))
+    2.0
+    """
+    call = arrays.request(z, axis, temperature, where)
+    result = dispatch.backend(call.z).logsumexp(*call[:4], keepdims and not call.no_axis)
+    # As NumPy's reductions, a 0-d result is a scalar.
+    return result[()] if type(result).__module__ == "numpy" and result.ndim == 0 else result
+
+
+def logits(p: Any, axis: int = -1) -> Any:
+    r"""Logits of given probabilities, centred: :math:`\log p` less its mean over the row.
+
+    ``softmax(logits(p))`` is p divided by its sum.
+
+    Parameters
+    ----------
+    p : array, shape (..., K, ...)
+        Non-negative weights; they need not sum to one.
+    axis : int
+        The class axis.
+
+    Returns
+    -------
+    array, shape of p
+        Natural logarithms with mean 0 over the finite entries of a row; -inf where p is 0; a row
+        with NaN is NaN.
+
+    Raises
+    ------
+    TypeError
+        `p` is of a type that :func:`softmax` does not take; `axis` is not an int.
+    ValueError
+        A negative entry; an axis out of bounds.
+
+    References
+    ----------
+    The centred log-ratio of J. Aitchison, "The statistical analysis of compositional data",
+    Journal of the Royal Statistical Society B 44 (1982) 139-177.
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> logitlab.logits([0.25, 0.25, 0.5]).round(4)
+    array([-0.231 , -0.231 ,  0.4621])
+    """
+    p = arrays.as_floating(p, "p")
+    axes = arrays.one_axis(axis, p.ndim)
+    arrays.check_not_negative(p, "p")
+    if not axes:
+        return dispatch.backend(p).logits(p[..., None], (0,))[..., 0]
+    return dispatch.backend(p).logits(p, axes)
