@@ -1,10 +1,312 @@
+"""softmax, log_softmax, logsumexp and logits, held to exact arithmetic."""
+
+import ml_dtypes
 import numpy as np
+import pytest
 
+import arrays
+import exact
 import logitlab
+from arrays import FLOATS, inf, nan
+
+# The largest distance from the exact value, in ULP of the result's type.
+BOUND = {"float16": 0.51, "bfloat16": 0.51, "float32": 4, "float64": 4}
+by_dtype = pytest.mark.parametrize("dtype", FLOATS, ids=str)
+by_temperature = pytest.mark.parametrize("temperature", arrays.TEMPERATURES)
 
 
-def test_softmax_of_float64():
-    """exp(z) over its sum, to the last place."""
-    p = logitlab.softmax(np.array([0.0, np.log(3.0)]))
-    assert p.dtype == np.float64
-    np.testing.assert_allclose(p, [0.25, 0.75], rtol=4e-16)
+def worst(values, exact_values, dtype):
+    pairs = zip(np.ravel(values).tolist(), exact_values, strict=True)
+    return max(exact.distance(value, e, dtype) for value, e in pairs)
+
+
+@by_dtype
+@by_temperature
+def test_softmax_is_exact(dtype, temperature):
+    """Every hostile row at every temperature, limits included."""
+    for z in arrays.rows(dtype):
+        p = logitlab.softmax(z, temperature=temperature)
+        assert p.dtype == dtype
+        assert p.shape == z.shape
+        assert worst(p, exact.softmax(z.tolist(), temperature), dtype) <= BOUND[dtype.name], z
+
+
+@by_dtype
+@by_temperature
+def test_log_softmax_is_exact(dtype, temperature):
+    """To the last places at the maximum too."""
+    for z in arrays.rows(dtype):
+        log_p = logitlab.log_softmax(z, temperature=temperature)
+        assert log_p.dtype == dtype
+        assert worst(log_p, exact.log_softmax(z.tolist(), temperature), dtype) <= BOUND[dtype.name]
+
+
+@by_dtype
+@by_temperature
+def test_logsumexp_is_exact(dtype, temperature):
+    """Within 2 ULP of the larger of its two terms, the maximum and T log of the shifted sum."""
+    for z in arrays.rows(dtype):
+        total = logitlab.logsumexp(z, temperature=temperature)
+        assert total.dtype == dtype
+        want = exact.logsumexp(z.tolist(), temperature)
+        finite = [abs(x) for x in z.tolist() if np.isfinite(x)]
+        scale = max([*finite, abs(want)]) if np.isfinite(float(want)) else None
+        assert exact.distance(total, want, dtype, scale) <= min(BOUND[dtype.name], 2), z
+
+
+@by_dtype
+@pytest.mark.parametrize("scale", [0.1, 3, 30, 300])
+def test_long_rows_are_exact(dtype, scale):
+    """Sums do not lose digits."""
+    z = arrays.normal((997,), dtype, scale)
+    assert worst(logitlab.softmax(z), exact.softmax(z.tolist()), dtype) <= BOUND[dtype.name]
+    assert worst(logitlab.log_softmax(z), exact.log_softmax(z.tolist()), dtype) <= BOUND[dtype.name]
+
+
+def test_what_others_get_wrong():
+    """The founding cases, literally."""
+    np.testing.assert_array_equal(
+        logitlab.softmax(np.array([-128, 127], np.int8)), [np.exp(-255.0), 1]
+    )
+    np.testing.assert_allclose(
+        logitlab.softmax(np.array([0, 5, 9], np.uint8)),
+        np.exp([-9.0, -4, 0]) / np.exp([-9.0, -4, 0]).sum(),
+        rtol=1e-15,
+    )
+    far = logitlab.softmax(np.float32([1000, 2000, 5000]))
+    np.testing.assert_array_equal(far, [0, 0, 1])
+    assert far.dtype == np.float32
+    equal = logitlab.softmax(np.zeros(70_000, np.float16))
+    np.testing.assert_array_equal(equal, np.float16(1 / 70_000))
+    np.testing.assert_allclose(
+        logitlab.softmax([1e308, -1e308], temperature=1e308), logitlab.softmax([2.0, 0]), rtol=1e-15
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.uint64, np.bool_])
+def test_integers_become_float64(dtype):
+    """Before any arithmetic."""
+    z = np.array([[0, 1, 1], [1, 0, 0]], dtype)
+    for function in (logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp):
+        result = function(z)
+        assert result.dtype == np.float64
+        np.testing.assert_array_equal(result, function(z.astype(float)))
+
+
+def test_longdouble_keeps_its_type():
+    """And its digits."""
+    z = np.array([0, np.longdouble(1) / 3])
+    p = logitlab.softmax(z)
+    assert p.dtype == np.longdouble
+    np.testing.assert_allclose(p[0], 1 / (1 + np.exp(z[1])), rtol=4 * np.finfo(np.longdouble).eps)
+
+
+@pytest.mark.parametrize(
+    "z",
+    [np.array([1j]), np.array(["a"]), np.array([object()]), np.array(["2020"], "datetime64[D]")],
+    ids=lambda z: z.dtype.name,
+)
+def test_other_types_are_refused_by_name(z):
+    """A TypeError that names the type."""
+    for function in (logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp, logitlab.logits):
+        with pytest.raises(TypeError, match=z.dtype.name.partition("[")[0].rstrip("0123456789")):
+            function(z)
+
+
+def test_masked_array_points_to_where():
+    """A mask is never dropped silently."""
+    z = np.ma.array([1.0, 2.0], mask=[True, False])
+    with pytest.raises(TypeError, match="where="):
+        logitlab.softmax(z)
+
+
+@by_temperature
+def test_where_is_the_same_as_minus_inf(temperature):
+    """An entry left out has no influence, whatever it holds: NaN and inf too."""
+    rng = np.random.default_rng(1)
+    z = rng.standard_normal((50, 6)) * 5
+    where = rng.random(z.shape) < 0.6
+    excluded = np.where(where, z, -inf)
+    z[~where] = rng.choice([nan, inf, -inf, 0.0, 1e300], (~where).sum())
+    for function in (logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp):
+        np.testing.assert_array_equal(
+            function(z, temperature=temperature, where=where),
+            function(excluded, temperature=temperature),
+        )
+
+
+def test_where_broadcasts_to_z():
+    """One mask for all rows, one for all classes; never the other way."""
+    z = arrays.normal((4, 3), np.float64)
+    mask = np.array([True, False, True])
+    np.testing.assert_array_equal(
+        logitlab.softmax(z, where=mask), logitlab.softmax(z, where=np.tile(mask, (4, 1)))
+    )
+    rows = np.array([[True], [False], [True], [True]])
+    assert np.isnan(logitlab.softmax(z, where=rows)[1]).all()
+    with pytest.raises(ValueError, match=r"where has shape \(2, 4, 3\)"):
+        logitlab.softmax(z, where=np.ones((2, 4, 3), bool))
+    with pytest.raises(TypeError, match="where has type int64"):
+        logitlab.softmax(z, where=mask.astype(int))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, (0, 1), (0, 2), (2, 1), (-1, 0), None])
+def test_axes(axis):
+    """Any axis, a tuple of axes as one distribution, None for all."""
+    z = arrays.normal((3, 4, 5), np.float64)
+    axes = tuple(range(3)) if axis is None else np.atleast_1d(axis) % 3
+    batch = [a for a in range(3) if a not in axes]
+    merged = z.transpose(*batch, *sorted(axes)).reshape(*[z.shape[a] for a in batch], -1)
+    p = logitlab.softmax(z, axis)
+    np.testing.assert_allclose(p.sum(axis=tuple(axes)), 1, rtol=1e-15)
+    again = p.transpose(*batch, *sorted(axes)).reshape(merged.shape)
+    np.testing.assert_allclose(again, logitlab.softmax(merged), rtol=1e-15)
+    total = logitlab.logsumexp(z, axis)
+    np.testing.assert_allclose(total, logitlab.logsumexp(merged), rtol=1e-15)
+    kept = logitlab.logsumexp(z, axis, keepdims=True)
+    assert kept.shape == tuple(1 if a in axes else n for a, n in enumerate(z.shape))
+
+
+@pytest.mark.parametrize("axis", [3, -4, (0, 3)])
+def test_axis_out_of_bounds(axis):
+    """Names the axis and the range."""
+    with pytest.raises(ValueError, match=r"axis 3|axis -4"):
+        logitlab.softmax(np.zeros((2, 2, 2)), axis)
+
+
+def test_axis_of_another_kind():
+    """No float, no repetition."""
+    with pytest.raises(TypeError, match="axis must be an int"):
+        logitlab.softmax([1.0], 0.0)
+    with pytest.raises(ValueError, match="same axis twice"):
+        logitlab.softmax(np.zeros((2, 2)), (1, -1))
+    with pytest.raises(TypeError, match="axis must be an int"):
+        logitlab.logits([[1.0]], (0, 1))
+
+
+def test_one_temperature_for_each_row():
+    """Broadcast to the batch shape, wherever the class axis is."""
+    z = arrays.normal((4, 3, 5), np.float64)
+    t = np.array([[0.5], [0.0], [inf], [-2.0]])
+    p = logitlab.softmax(z, temperature=t)
+    total = logitlab.logsumexp(z, 1, temperature=t)
+    for i, j in np.ndindex(4, 3):
+        np.testing.assert_array_equal(p[i, j], logitlab.softmax(z[i, j], temperature=t[i, 0]))
+    for i, j in np.ndindex(4, 5):
+        expected = logitlab.logsumexp(z[i, :, j], temperature=t[i, 0])
+        np.testing.assert_allclose(total[i, j], expected, rtol=1e-15)
+
+
+def test_bad_temperature():
+    """NaN, a column where a row belongs, an array where only a scalar can be."""
+    z = np.zeros((4, 3))
+    with pytest.raises(ValueError, match="temperature is NaN"):
+        logitlab.softmax(z, temperature=nan)
+    with pytest.raises(ValueError, match="temperature holds NaN"):
+        logitlab.softmax(z, temperature=[1, 1, 1, nan])
+    with pytest.raises(ValueError, match=r"temperature\[:, 0\]"):
+        logitlab.softmax(z, temperature=np.ones((4, 1)))
+    with pytest.raises(ValueError, match=r"batch shape \(\)"):
+        logitlab.softmax(z, None, temperature=np.ones(4))
+    with pytest.raises(TypeError, match="temperature has type"):
+        logitlab.softmax(z, temperature="hot")
+
+
+@by_dtype
+def test_out(dtype):
+    """Written and returned; z itself will do."""
+    z = arrays.normal((7, 9), dtype)
+    for function in (logitlab.softmax, logitlab.log_softmax):
+        expected = function(z)
+        out = np.empty_like(z)
+        assert function(z, out=out) is out
+        np.testing.assert_array_equal(out, expected)
+        alias = z.copy()
+        function(alias, out=alias)
+        np.testing.assert_array_equal(alias, expected)
+        scattered = np.empty((9, 14), dtype)[:, ::2].T
+        function(z, out=scattered)
+        np.testing.assert_array_equal(scattered, expected)
+
+
+def test_bad_out():
+    """Of another type, shape or kind, overlapping, read-only."""
+    z = np.zeros((4, 3))
+    memory = np.zeros(24)
+    read_only = np.zeros((4, 3))
+    read_only.flags.writeable = False
+    for out in (np.zeros((4, 3), np.float32), np.zeros((3, 4)), read_only):
+        with pytest.raises(ValueError, match="out"):
+            logitlab.softmax(z, out=out)
+    with pytest.raises(ValueError, match="overlaps"):
+        logitlab.softmax(memory[:12].reshape(4, 3), out=memory[3:15].reshape(4, 3))
+    with pytest.raises(TypeError, match="out is a list"):
+        logitlab.softmax(z, out=[[0.0] * 3] * 4)
+
+
+def test_never_writes_to_its_input():
+    """Read-only arrays are as good as others."""
+    for case in arrays.cases(np.dtype(np.float32)):
+        z = case.z.copy()
+        z.flags.writeable = False
+        before = z.tobytes()
+        for function in (logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp):
+            function(z, case.axis)
+        assert z.tobytes() == before
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0), (0,), (2, 0, 3)])
+def test_empty(shape):
+    """K = 0 and no rows: empty, and logsumexp of nothing is -inf (+inf at T < 0)."""
+    z = np.empty(shape)
+    for axis in range(len(shape)):
+        assert logitlab.softmax(z, axis).shape == shape
+        assert logitlab.log_softmax(z, axis).shape == shape
+        total = logitlab.logsumexp(z, axis)
+        assert total.shape == shape[:axis] + shape[axis + 1 :]
+        assert np.all(total == -inf)
+        assert np.all(logitlab.logsumexp(z, axis, temperature=-1.0) == inf)
+
+
+def test_zero_dimensions():
+    """A 0-d array is one row of one class."""
+    assert logitlab.softmax(3.0) == 1
+    assert logitlab.log_softmax(np.float32(3)) == 0
+    assert logitlab.logsumexp(3.0) == 3
+    assert logitlab.logits(0.25) == 0
+
+
+def test_lists_and_frames():
+    """Whatever numpy.asarray takes."""
+    import pandas
+    import polars
+
+    expected = logitlab.softmax(np.array([1.0, 2.0]))
+    for z in ([1, 2], (1.0, 2.0), pandas.Series([1.0, 2.0]), polars.Series([1.0, 2.0])):
+        result = logitlab.softmax(z)
+        assert type(result) is np.ndarray
+        np.testing.assert_array_equal(result, expected)
+    with pytest.raises(ValueError, match="rectangular"):
+        logitlab.softmax([[1.0], [1.0, 2.0]])
+
+
+@by_dtype
+def test_logits_invert_softmax(dtype):
+    """softmax(logits(p)) is p, and logits are centred."""
+    p = logitlab.softmax(arrays.normal((20, 8), dtype))
+    z = logitlab.logits(p)
+    assert z.dtype == dtype
+    eps = float(ml_dtypes.finfo(dtype).eps)
+    np.testing.assert_allclose(z.astype(float).mean(-1), 0, atol=8 * eps)
+    total = p.astype(float).sum(-1, keepdims=True)
+    again = logitlab.softmax(z).astype(float)
+    np.testing.assert_allclose(again, p.astype(float) / total, rtol=20 * eps)
+
+
+def test_logits_of_special_values():
+    """0 is -inf, NaN a row of NaN, a negative entry an error that names it."""
+    np.testing.assert_array_equal(logitlab.logits([0.0, 1.0, 1.0]), [-inf, 0, 0])
+    assert np.isnan(logitlab.logits([nan, 1.0])).all()
+    np.testing.assert_array_equal(logitlab.logits([0.0, 0.0]), [-inf, -inf])
+    with pytest.raises(ValueError, match=r"index \(1, 0\): -0.5"):
+        logitlab.logits([[0.5, 0.5], [-0.5, 1.5]])

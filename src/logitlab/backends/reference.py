@@ -6,6 +6,7 @@ here; an entry that takes no part in a formula is replaced by a harmless one bef
 gradients stay finite.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ class _Weights(NamedTuple):
     """The weights exp((z - m)/T) of the entries of every row, and what the limits know of it."""
 
     t: Any  # (z - m)/T <= 0 where the entry has a weight, else 0
+    t_low: Any  # what t lost by rounding
     e: Any  # exp(t) where the entry has a weight, else 0
     share: Any  # the entries with a weight; in a limit these weights are equal
     top: Any  # the entries at the maximum
@@ -55,6 +57,41 @@ def _as_array(temperature: Any, z: Any, xp: Any) -> Any:
     return temperature
 
 
+def _product(a: Any, b: Any, xp: Any) -> tuple[Any, Any]:
+    """a b and what it lost by rounding: T. J. Dekker, Numer. Math. 18 (1971) 224-242."""
+    # Half the digits of float32, float64 and longdouble.
+    digits = round(-math.log2(float(xp.finfo(a.dtype).eps))) + 1
+    splitter = 2.0 ** ((digits + 1) // 2) + 1
+
+    def split(x: Any) -> tuple[Any, Any]:
+        high = splitter * x - (splitter * x - x)
+        return high, x - high
+
+    (a_1, a_2), (b_1, b_2) = split(a), split(b)
+    p = a * b
+    return p, a_2 * b_2 - (((p - a_1 * b_1) - a_2 * b_1) - a_1 * b_2)
+
+
+def _quotient(w: Any, m: Any, s: Any, xp: Any) -> tuple[Any, Any]:
+    """(w - m)/s, of w <= m and finite s > 0, and what it lost by rounding."""
+    # Where w - m overflows, both are halved first.
+    half = xp.where(w - m == -xp.inf, 0.5, 1.0)
+    w, m = w * half, m * half
+    d = w - m
+    m_again = w - d  # the rounding error of a difference: D. E. Knuth, TAOCP 2, 4.2.2
+    d_low = (w - (d + m_again)) + (m_again - m)
+    # A power of two keeps the products below in range.
+    single = xp.finfo(w.dtype).bits == 32
+    far, power = (2.0**64, 2.0**80) if single else (2.0**512, 2.0**600)
+    unit = xp.where(s > far, 1 / power, xp.where(s < 1 / far, power, 1.0))
+    d, d_low, s = d * unit, d_low * unit, s * unit * half
+    q = d / s
+    small = q > -2000.0  # everything below is exp(q) = 0 in every type
+    back, back_low = _product(xp.where(small, q, 0.0), s, xp)
+    q_low = ((xp.where(small, d, 0.0) - back) - back_low + xp.where(small, d_low, 0.0)) / s
+    return q, xp.where(small, q_low, 0.0)
+
+
 def _weights(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, xp: Any) -> _Weights:
     sign = xp.where(temperature < 0, -xp.ones_like(temperature), 1.0)
     scale = xp.abs(temperature)
@@ -72,19 +109,15 @@ def _weights(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, xp: An
     exact = share & ~only_top & (scale != xp.inf)  # everything else is a limit: exp(0)
     m_0 = xp.where(xp.isfinite(m), m, 0.0)
     scale_1 = xp.where((scale == 0) | (scale == xp.inf), 1.0, scale)
-    w = xp.where(exact, w, m_0)
-    # Where w - m overflows, both are halved first.
-    far = w - m_0 == -xp.inf
-    half = xp.where(far, 0.5, 1.0)
-    t = (w * half - m_0 * half) / scale_1 / half
-    t = xp.where(exact, t, 0.0)
-    e = xp.where(share, xp.exp(t), 0.0)
-    return _Weights(t, e, share, top, nan, nan | (m == -xp.inf), m, sign, scale)
+    t, t_low = _quotient(xp.where(exact, w, m_0), m_0, scale_1, xp)
+    t, t_low = xp.where(exact, t, 0.0), xp.where(exact, t_low, 0.0)
+    e = xp.where(share, xp.exp(t) * (1 + t_low), 0.0)
+    return _Weights(t, t_low, e, share, top, nan, nan | (m == -xp.inf), m, sign, scale)
 
 
 def _log_sum(v: _Weights, axis: tuple[int, ...], xp: Any) -> Any:
     """log sum exp((z - m)/T), by log1p of what is not the maximum."""
-    ties = xp.sum(xp.where(v.top, 1.0, 0.0 * v.t), axis=axis, keepdims=True)
+    ties = xp.sum(xp.astype(v.top, v.t.dtype), axis=axis, keepdims=True)
     rest = xp.sum(xp.where(v.top, 0.0, v.e), axis=axis, keepdims=True)
     return xp.log1p(xp.where(v.undefined, 0.0, ties - 1 + rest))
 
@@ -112,7 +145,7 @@ def log_softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out
     x = _widen(z, xp)
     if not _empty(z, axis):
         v = _weights(x, axis, _as_array(temperature, x, xp), where, xp)
-        x = xp.where(v.share, v.t - _log_sum(v, axis, xp), -xp.inf)
+        x = xp.where(v.share, v.t + (v.t_low - _log_sum(v, axis, xp)), -xp.inf)
         x = xp.where(v.undefined, xp.nan, x)
     return _deliver(x, z, out, xp)
 
@@ -147,7 +180,7 @@ def logits(p: Any, axis: tuple[int, ...]) -> Any:
     log_p = xp.where(positive, xp.log(xp.where(positive, x, 1.0)), -xp.inf)
     log_p = xp.where(xp.isnan(x), xp.nan, log_p)
     finite = positive & xp.isfinite(x)
-    count = xp.sum(xp.where(finite, 1.0, 0.0 * x), axis=axis, keepdims=True)
+    count = xp.sum(xp.astype(finite, x.dtype), axis=axis, keepdims=True)
     mean = xp.sum(xp.where(finite, log_p, 0.0), axis=axis, keepdims=True) / xp.where(
         count == 0, 1.0, count
     )
