@@ -75,7 +75,8 @@ def _product(a: Any, b: Any, xp: Any) -> tuple[Any, Any]:
 def _quotient(w: Any, m: Any, s: Any, xp: Any) -> tuple[Any, Any]:
     """(w - m)/s, of w <= m and finite s > 0, and what it lost by rounding."""
     # Where w - m overflows, both are halved first.
-    half = xp.where(w - m == -xp.inf, 0.5, 1.0)
+    one = xp.ones_like(s)
+    half = xp.where(w - m == -xp.inf, 0.5 * one, one)
     w, m = w * half, m * half
     d = w - m
     m_again = w - d  # the rounding error of a difference: D. E. Knuth, TAOCP 2, 4.2.2
@@ -83,7 +84,7 @@ def _quotient(w: Any, m: Any, s: Any, xp: Any) -> tuple[Any, Any]:
     # A power of two keeps the products below in range.
     single = xp.finfo(w.dtype).bits == 32
     far, power = (2.0**64, 2.0**80) if single else (2.0**512, 2.0**600)
-    unit = xp.where(s > far, 1 / power, xp.where(s < 1 / far, power, 1.0))
+    unit = xp.where(s > far, one / power, xp.where(s < 1 / far, one * power, one))
     d, d_low, s = d * unit, d_low * unit, s * unit * half
     q = d / s
     small = q > -2000.0  # everything below is exp(q) = 0 in every type

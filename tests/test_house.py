@@ -1,0 +1,94 @@
+"""The house: what may import what, and what an import costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import logitlab
+
+SOURCE = Path(logitlab.__file__).parent
+
+# From the top of the house to its ground; a module imports only what stands further down.
+FLOORS = [
+    ["app"],
+    ["plot", "regression", "laws", "torch"],
+    ["calibration"],
+    ["scores", "sampling", "derivatives", "losses"],
+    ["probabilities"],
+    ["dispatch"],
+    ["backends"],
+    ["arrays"],
+]
+
+
+def floor(module):
+    part = module.split(".")[1]
+    return next(i for i, names in enumerate(FLOORS) if part in names)
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            if node.module == "logitlab":
+                yield from (f"logitlab.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def runs_up(path, name):
+    """The imports of a module that lead to its own floor or higher, other than to its siblings."""
+    package = name.rpartition(".")[0]
+    inside = [target for target in imported(path) if target.startswith("logitlab.")]
+    return [
+        target
+        for target in inside
+        if not (package != "logitlab" and target.startswith(package))
+        and floor(target) <= floor(name)
+    ]
+
+
+def modules():
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = ".".join(("logitlab", *path.relative_to(SOURCE).with_suffix("").parts))
+        if name != "logitlab.__init__":
+            yield path, name.removesuffix(".__init__")
+
+
+@pytest.mark.parametrize(("path", "name"), [pytest.param(*m, id=m[1]) for m in modules()])
+def test_nothing_runs_back_up(path, name):
+    """A module imports only what stands below it."""
+    # The result classes of scores draw themselves, by an import at the time of the call.
+    allowed = {"logitlab.scores": ["logitlab.plot"]}.get(name, [])
+    assert [target for target in runs_up(path, name) if target not in allowed] == []
+
+
+def test_the_house_test_can_fail(tmp_path):
+    """An import that runs up is found."""
+    path = tmp_path / "arrays.py"
+    path.write_text("from logitlab.probabilities import softmax\n")
+    assert runs_up(path, "logitlab.arrays") == ["logitlab.probabilities"]
+
+
+HEAVY = ("torch", "scipy", "matplotlib", "jax", "sklearn", "pandas", "ml_dtypes", "typer", "rich")
+
+
+def loaded_after(statement):
+    code = f"{statement}\nimport sys\nprint(*(m for m in {HEAVY!r} if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_import_loads_nothing_heavy():
+    """`import logitlab`, and a softmax of an array, load numpy and little else."""
+    assert loaded_after("import logitlab; logitlab.softmax([1.0, 2.0])") == []
+
+
+def test_the_import_test_can_fail():
+    """A framework that is loaded is seen."""
+    assert "matplotlib" in loaded_after("import logitlab, matplotlib")

@@ -1,0 +1,158 @@
+"""Arrays of other libraries: the result is of the caller's kind, and gradients flow."""
+
+import array_api_strict
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import arrays
+import logitlab
+
+FUNCTIONS = [logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp]
+by_function = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+TORCH = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+def as_numpy(x):
+    if isinstance(x, torch.Tensor):
+        x = x.detach()
+        return x.float().numpy() if x.dtype is torch.bfloat16 else x.numpy()
+    return np.asarray(x)
+
+
+@by_function
+@pytest.mark.parametrize("temperature", arrays.TEMPERATURES)
+def test_torch_gives_what_numpy_gives(function, temperature):
+    """Values over the hostile rows, special ones included."""
+    for dtype in (np.float16, np.float32, np.float64):
+        for z in arrays.rows(np.dtype(dtype)):
+            result = function(torch.from_numpy(z), temperature=temperature)
+            assert isinstance(result, torch.Tensor)
+            expected = function(z, temperature=temperature)
+            info = np.finfo(dtype)
+            np.testing.assert_allclose(
+                as_numpy(result).astype(float),
+                np.asarray(expected, float),
+                rtol=8 * float(info.eps),
+                atol=float(info.smallest_subnormal),
+            )
+
+
+@by_function
+@pytest.mark.parametrize("dtype", TORCH, ids=str)
+def test_torch_keeps_type_and_axis(function, dtype):
+    """Half types too, with the class axis anywhere."""
+    z = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for axis in (0, 1, -1, (0, 2), None):
+        result = function(z, axis)
+        assert result.dtype == dtype
+        expected = as_numpy(function(z.double(), axis))
+        eps = torch.finfo(dtype).eps
+        np.testing.assert_allclose(as_numpy(result), expected, rtol=4 * eps, atol=4 * eps)
+
+
+@by_function
+@pytest.mark.parametrize("temperature", [1.0, 0.3, -2.0])
+def test_torch_gradients(function, temperature):
+    """Against finite differences, at both signs of T."""
+    z = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    z.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: function(x, temperature=temperature), (z,))
+
+
+@by_function
+def test_torch_gradients_of_masked_rows_are_finite(function):
+    """-inf and masked entries: gradient 0."""
+    z = torch.tensor([[1.0, -torch.inf, 2.0, torch.nan]], requires_grad=True)
+    where = torch.tensor([True, True, True, False])
+    function(z, where=where)[..., :1].sum().backward()
+    assert torch.isfinite(z.grad).all()
+    assert (z.grad[0, [1, 3]] == 0).all()
+
+
+def test_torch_functional_transforms():
+    """jacrev of softmax is diag(p) - p p'."""
+    z = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    p = logitlab.softmax(z)
+    expected = torch.diag(p) - torch.outer(p, p)
+    torch.testing.assert_close(torch.func.jacrev(logitlab.softmax)(z), expected)
+    torch.testing.assert_close(torch.func.jacfwd(logitlab.softmax)(z), expected)
+    batch = torch.stack([z, -z])
+    torch.testing.assert_close(torch.vmap(logitlab.softmax)(batch), logitlab.softmax(batch))
+
+
+def test_torch_temperature_gets_a_gradient():
+    """d p / d T of a learnt temperature."""
+    z = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    t = torch.full((4,), 1.5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda t: logitlab.softmax(z, temperature=t), (t,))
+
+
+def test_torch_out():
+    """Into a tensor of the same type, z itself included; not where a gradient is wanted."""
+    z = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    expected = logitlab.softmax(z)
+    out = torch.empty_like(z)
+    assert logitlab.softmax(z, out=out) is out
+    assert torch.equal(out, expected)
+    logitlab.softmax(z, out=z)
+    assert torch.equal(z, expected)
+    with pytest.raises(ValueError, match="autograd"):
+        logitlab.softmax(z.requires_grad_(), out=out)
+    with pytest.raises(TypeError, match="out is a ndarray"):
+        logitlab.softmax(z.detach(), out=out.numpy())
+
+
+@by_function
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 0.0, np.inf, -1.0])
+def test_jax(function, temperature):
+    """float32 without x64, eagerly and under jit."""
+    rows = list(arrays.rows(np.dtype(np.float32)))
+    z = np.full((len(rows), max(map(len, rows))), -np.inf, np.float32)
+    for line, row in zip(z, rows, strict=True):
+        line[: len(row)] = row
+    result = function(jnp.asarray(z), temperature=temperature)
+    assert isinstance(result, jax.Array)
+    assert result.dtype == jnp.float32
+    expected = np.asarray(function(z, temperature=temperature), float)
+    for value in (result, jax.jit(lambda x: function(x, temperature=temperature))(z)):
+        np.testing.assert_allclose(np.asarray(value, float), expected, rtol=1e-6, atol=1.2e-38)
+
+
+def test_jax_transforms():
+    """grad, vmap and bfloat16."""
+    z = jnp.array([1.0, 2.0, -jnp.inf])
+    gradient = jax.grad(lambda x: logitlab.logsumexp(x))(z)
+    np.testing.assert_allclose(gradient, logitlab.softmax(np.asarray(z)), rtol=1e-6)
+    assert logitlab.softmax(z.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    np.testing.assert_allclose(jax.vmap(logitlab.softmax)(z[None]), logitlab.softmax(z)[None])
+    with pytest.raises(TypeError, match="immutable"):
+        logitlab.softmax(z, out=z)
+
+
+@by_function
+def test_any_other_array_of_the_standard(function):
+    """array-api-strict has nothing but what the standard promises."""
+    for dtype in (np.float32, np.float64):
+        for z in arrays.rows(np.dtype(dtype)):
+            for t in arrays.TEMPERATURES:
+                result = function(array_api_strict.asarray(z), temperature=t)
+                assert type(result) is type(array_api_strict.asarray(z))
+                np.testing.assert_array_equal(
+                    np.asarray(result), function(z, temperature=t), strict=False
+                )
+    integers = function(array_api_strict.asarray([1, 2, 3], dtype=array_api_strict.int8))
+    assert integers.dtype == array_api_strict.float64
+    axes = array_api_strict.reshape(array_api_strict.arange(6.0), (2, 3))
+    assert function(axes, None, where=axes > 1).dtype == array_api_strict.float64
+
+
+def test_kinds_are_not_mixed():
+    """A tensor beside a JAX array is an error that names both."""
+    with pytest.raises(TypeError, match="temperature is a"):
+        logitlab.softmax(torch.zeros(2, 3), temperature=jnp.ones(2))
+    # NumPy arrays and lists go with everything.
+    p = logitlab.softmax(torch.zeros(2, 3), temperature=np.ones(2), where=[True, False, True])
+    assert torch.equal(p, torch.tensor([[0.5, 0, 0.5]] * 2))
