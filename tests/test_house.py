@@ -48,7 +48,9 @@ def runs_up(path, name):
     return [
         target
         for target in inside
-        if not (package != "logitlab" and target.startswith(package))
+        if not (
+            target.startswith(name + ".") or (package != "logitlab" and target.startswith(package))
+        )
         and floor(target) <= floor(name)
     ]
 

@@ -2,12 +2,27 @@
 
 from typing import Any
 
+from logitlab.calibration import TemperatureScaling, cross_fit
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
+from logitlab.scores import (
+    accuracy,
+    brier_score,
+    calibration_error,
+    entropy,
+    reliability_curve,
+)
 
 __all__ = [
+    "TemperatureScaling",
+    "accuracy",
+    "brier_score",
+    "calibration_error",
+    "cross_fit",
+    "entropy",
     "log_softmax",
     "logits",
     "logsumexp",
+    "reliability_curve",
     "softmax",
 ]
 

@@ -1,0 +1,198 @@
+"""Every picture: each function draws on `ax` (a new one if None) and returns it.
+
+Colours come from matplotlib's own settings (text, axes, the colour cycle), so a style applies.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from logitlab.scores import ReliabilityCurve
+
+
+def _axes(ax: Any) -> Any:
+    if ax is None:
+        from matplotlib import pyplot
+
+        ax = pyplot.figure(layout="constrained").add_subplot()
+    return ax
+
+
+def _percent(axis: Any) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+
+
+def distribution(edges: ArrayLike, counts: ArrayLike, *, mean: float, ax: Any = None) -> Any:
+    """Share of the rows in each bin of a histogram, with the mean marked.
+
+    Parameters
+    ----------
+    edges : array, shape (B + 1,)
+        Bin edges, in the unit of the quantity.
+    counts : array, shape (B,)
+        Rows in each bin.
+    mean : float
+        The mean over all rows.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from logitlab import plot
+    >>> ax = plot.distribution([0, 1, 2], [30, 10], mean=0.75, ax=Figure().add_subplot())
+    >>> [float(patch.get_height()) for patch in ax.patches]
+    [0.75, 0.25]
+    """
+    ax = _axes(ax)
+    edges, counts = np.asarray(edges, float), np.asarray(counts, float)
+    ax.bar(edges[:-1], counts / max(counts.sum(), 1), np.diff(edges), align="edge", color="C0")
+    ax.axvline(mean, color="C1", linewidth=1.5)
+    ax.annotate(
+        f"mean {mean:.3g}",
+        (mean, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(4 if mean < edges[[0, -1]].mean() else -4, 3),
+        textcoords="offset points",
+        ha="left" if mean < edges[[0, -1]].mean() else "right",
+        color="C1",
+    )
+    ax.set_xlim(edges[0], edges[-1])
+    ax.set_ylabel("share of rows")
+    _percent(ax.yaxis)
+    return ax
+
+
+def reliability_diagram(curve: ReliabilityCurve, *, ax: Any = None) -> Any:
+    """Accuracy against confidence, bin by bin, with the gap between them.
+
+    A bar is the accuracy of a bin, the shaded part its distance from the mean confidence, the
+    line its 95 % bootstrap band; the area of a dot is the share of the rows in the bin.
+
+    Parameters
+    ----------
+    curve : logitlab.scores.ReliabilityCurve
+        Counts, confidence, accuracy and band of each bin.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> from matplotlib.figure import Figure
+    >>> from logitlab import plot
+    >>> curve = logitlab.reliability_curve([[0.0, 0.0], [3.0, 0.0]], [0, 0])
+    >>> plot.reliability_diagram(curve, ax=Figure().add_subplot()).get_xlabel()
+    'confidence'
+    """
+    ax = _axes(ax)
+    filled = curve.counts > 0
+    left, width = curve.edges[:-1][filled], np.diff(curve.edges)[filled]
+    confidence, accuracy = curve.confidence[filled], curve.accuracy[filled]
+    share = curve.counts[filled] / curve.counts.sum()
+    ax.plot([0, 1], [0, 1], linestyle=(0, (4, 3)), linewidth=1, color="0.5", zorder=3)
+    ax.bar(left, accuracy, width, align="edge", color="C0", alpha=0.3, linewidth=0)
+    ax.bar(
+        left,
+        confidence - accuracy,
+        width,
+        bottom=accuracy,
+        align="edge",
+        color="C1",
+        alpha=0.45,
+        linewidth=0,
+    )
+    ax.vlines(confidence, curve.low[filled], curve.high[filled], color="C0", linewidth=1.2)
+    ax.scatter(confidence, accuracy, s=12 + 150 * share, color="C0", zorder=4, linewidths=0)
+    ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
+    _percent(ax.xaxis)
+    _percent(ax.yaxis)
+    return ax
+
+
+def temperature_curves(
+    temperatures: ArrayLike, entropy_share: ArrayLike, top: ArrayLike, *, ax: Any = None
+) -> Any:
+    """Mean entropy and mean top probability against temperature.
+
+    Parameters
+    ----------
+    temperatures : array, shape (n,)
+        Positive, ascending.
+    entropy_share : array, shape (n,)
+        Mean entropy as a share of log K, its largest value.
+    top : array, shape (n,)
+        Mean top probability.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from logitlab import plot
+    >>> ax = plot.temperature_curves([0.1, 10], [0.1, 0.9], [1, 0.2], ax=Figure().add_subplot())
+    >>> ax.get_xscale()
+    'log'
+    """
+    ax = _axes(ax)
+    ax.axvline(1, color="0.5", linewidth=1, linestyle=(0, (4, 3)))
+    ax.plot(temperatures, top, color="C0", linewidth=2, label="top probability")
+    ax.plot(temperatures, entropy_share, color="C1", linewidth=2, label="entropy / log K")
+    ax.set(xscale="log", xlabel="temperature T", ylim=(0, 1.02))
+    ax.set_xlim(np.min(np.asarray(temperatures)), np.max(np.asarray(temperatures)))
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    _percent(ax.yaxis)
+    return ax
+
+
+def outcome_bars(
+    names: Sequence[str], p: ArrayLike, frequencies: ArrayLike, *, ax: Any = None
+) -> Any:
+    """Probabilities as bars, and as dots how often each class was drawn.
+
+    Parameters
+    ----------
+    names : sequence of str, length n
+        The classes.
+    p, frequencies : array, shape (n,)
+        Probability and observed frequency of each class.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from logitlab import plot
+    >>> ax = plot.outcome_bars(["a", "b"], [0.5, 0.5], [0.4, 0.6], ax=Figure().add_subplot())
+    >>> [label.get_text() for label in ax.get_xticklabels()]
+    ['a', 'b']
+    """
+    ax = _axes(ax)
+    place = np.arange(len(names))
+    ax.bar(place, np.asarray(p), 0.75, color="C0", alpha=0.55, linewidth=0)
+    ax.scatter(place, np.asarray(frequencies), s=14, color="C1", zorder=3, linewidths=0)
+    ax.set_xticks(place, list(names))
+    ax.set_ylim(0, 1.04)
+    _percent(ax.yaxis)
+    return ax

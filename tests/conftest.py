@@ -1,0 +1,16 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(params=["wideresnet-16-4-cifar-10", "wideresnet-16-4-cifar-100"])
+def predictions(request):
+    """Path, probabilities and labels of 10000 real predictions."""
+    path = DATA / f"{request.param}.npz"
+    if not path.exists():
+        pytest.skip(f"real predictions are not there: {request.param}.npz")
+    with np.load(path) as archive:
+        return path, archive["predictions"], archive["ground_truth"]
