@@ -326,7 +326,8 @@ def reliability_curve(
     Examples
     --------
     >>> import logitlab
-    >>> curve = logitlab.reliability_curve([[0.0, 0.0], [3.0, 0.0], [4.0, 0.0]], [0, 0, 1], n_bins=2)
+    >>> z = [[0.0, 0.0], [3.0, 0.0], [4.0, 0.0]]
+    >>> curve = logitlab.reliability_curve(z, [0, 0, 1], n_bins=2)
     >>> curve.counts, curve.accuracy.round(4)
     (array([0, 3]), array([   nan, 0.6667]))
     """

@@ -1,0 +1,17 @@
+"""What a person runs: the command line and the report."""
+
+import sys
+
+_EXTRA = {"typer", "rich", "matplotlib", "pyarrow", "safetensors", "sklearn", "jinja2", "ml_dtypes"}
+
+
+def main() -> None:
+    """Run the ``logitlab`` command; without its libraries, say in one line what to install."""
+    try:
+        from logitlab.app.cli import app
+
+        app()
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        sys.exit(f"logitlab: {error.name} is not installed; run: pip install 'logitlab[app]'")

@@ -1,0 +1,328 @@
+"""`logitlab report`: figures, files, and one clear line for every mistake."""
+
+import html.parser
+import json
+import pickle
+import re
+import subprocess
+import sys
+
+import ml_dtypes
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import safetensors.numpy
+from typer.testing import CliRunner
+
+import logitlab
+from logitlab.app.cli import app
+
+KEYS = {
+    "rows",
+    "classes",
+    "dtype",
+    "naive_overflow_rows",
+    "mean_entropy",
+    "accuracy",
+    "log_loss",
+    "brier",
+    "ece",
+    "temperature",
+    "calibrated",
+}
+
+
+def run(*arguments, cwd=None):
+    return CliRunner().invoke(app, ["report", *map(str, arguments)], catch_exceptions=False)
+
+
+def report(folder, *arguments):
+    done = run(*arguments, "-o", folder / "out")
+    assert done.exit_code == 0, done.output
+    found = json.loads((folder / "out" / "report.json").read_text("utf-8"))
+    assert found.keys() >= KEYS
+    return found
+
+
+def labelled(n=300, k=4, seed=0):
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((n, k)) * 4
+    y = np.array([rng.choice(k, p=p) for p in logitlab.softmax(z, temperature=1.5)])
+    return z, y
+
+
+class Page(html.parser.HTMLParser):
+    """Tags that close, identifiers, and everything that a browser would fetch."""
+
+    VOID = frozenset({"meta", "br", "img", "link", "input", "hr"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.fetched = [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href", "srcset") and not value.startswith("#"):
+                self.fetched.append(value)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_published_figures(predictions, tmp_path):
+    """Real predictions, before and after."""
+    path, _, _ = predictions
+    found = report(
+        tmp_path, f"{path}:predictions", "--probabilities", "--labels", f"{path}:ground_truth"
+    )
+    few = path.stem.endswith("-10")
+    after = found["calibrated"]
+    assert found["rows"] == 10000
+    assert found["dtype"] == "float32"
+    assert found["naive_overflow_rows"] is None
+    assert found["ece"] == pytest.approx(0.0537 if few else 0.0581, abs=5e-5)
+    assert found["log_loss"] == pytest.approx(0.3782 if few else 0.9564, abs=5e-5)
+    assert found["temperature"] == pytest.approx(2.053 if few else 1.111, abs=5e-4)
+    assert after["log_loss"] == pytest.approx(0.2746 if few else 0.9476, abs=5e-4)
+    assert after["accuracy"] == found["accuracy"]
+    if few:
+        assert found["accuracy"] == 0.9109
+        assert found["brier"] == pytest.approx(0.1439, abs=5e-5)
+        assert after["ece"] < 0.0115
+
+
+def test_embedded_data(tmp_path):
+    """With no argument, on handwritten digits; the page stands alone."""
+    found = report(tmp_path)
+    assert (found["rows"], found["classes"]) == (899, 10)
+    assert found["accuracy"] > 0.9
+    assert found["calibrated"]["log_loss"] < found["log_loss"]
+    text = (tmp_path / "out" / "report.html").read_text("utf-8")
+    page = Page(text)
+    assert page.fetched == []
+    assert len(page.ids) == len(set(page.ids))
+    assert not re.search(r"url\((?!#)|@import|#0[1-5]0[1-5]0[1-5]", text)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.html", "report.json"]
+
+
+def test_figures_are_the_library_s(tmp_path):
+    """The same numbers as from the functions, without labels and with them."""
+    z, y = labelled()
+    np.save(tmp_path / "z.npy", z)
+    np.save(tmp_path / "y.npy", y)
+    plain = report(tmp_path, tmp_path / "z.npy")
+    assert plain["mean_entropy"] == pytest.approx(logitlab.entropy(z).mean(), rel=1e-12)
+    assert plain["accuracy"] is None
+    assert plain["calibrated"]["ece"] is None
+    found = report(tmp_path, tmp_path / "z.npy", "--labels", tmp_path / "y.npy")
+    honest = logitlab.cross_fit(logitlab.TemperatureScaling(), z, y)
+    for logits, scores in ((z, found), (honest, found["calibrated"])):
+        assert scores["accuracy"] == logitlab.accuracy(logits, y)
+        assert scores["brier"] == pytest.approx(logitlab.brier_score(logits, y), rel=1e-12)
+        assert scores["ece"] == pytest.approx(logitlab.calibration_error(logits, y), rel=1e-9)
+    assert found["temperature"] == logitlab.TemperatureScaling().fit(z, y).temperature_
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype", "failed"),
+    [
+        ([[0, 1], [89, 0], [-104, -105], [88, 88.5]], np.float32, 3),
+        ([[0, 1], [89, 0], [-104, -105], [710, 0], [-746, -747]], np.float64, 2),
+        ([[0, 1], [11.5, 0], [-20, -21]], np.float16, 2),
+        ([[0, 1], [800, 0]], np.int64, 1),
+    ],
+)
+def test_rows_where_the_naive_formula_fails(tmp_path, rows, dtype, failed):
+    """Overflow to infinity, and sums of nothing but zeros, in the type of the file."""
+    np.save(tmp_path / "z.npy", np.array(rows, dtype))
+    assert report(tmp_path, tmp_path / "z.npy")["naive_overflow_rows"] == failed
+
+
+def test_special_rows(tmp_path):
+    """NaN and empty rows are counted and left out; no figure is spoilt by them."""
+    z, y = labelled()
+    special = [[np.nan, 0, 0, 0], [-np.inf] * 4, [np.inf, 0, 0, 0], [0, -np.inf, 0, 0]]
+    np.savez(tmp_path / "f.npz", z=np.vstack([special, z]), y=np.concatenate([[0, 0, 0, 0], y]))
+    found = report(tmp_path, f"{tmp_path}/f.npz:z", "--labels", f"{tmp_path}/f.npz:y")
+    assert (found["nan_rows"], found["empty_rows"]) == (1, 1)
+    assert (found["plus_inf_rows"], found["minus_inf_rows"]) == (1, 1)
+    assert found["judged_rows"] == len(z) + 2
+    assert np.isfinite(found["log_loss"])
+
+
+def test_zero_probabilities_are_counted(tmp_path):
+    """Exact zeros are -inf, and the report says how many."""
+    np.save(tmp_path / "p.npy", [[0.5, 0.5, 0], [1, 0, 0], [0.2, 0.3, 0.5]])
+    found = report(tmp_path, tmp_path / "p.npy", "--probabilities")
+    assert found["zero_probabilities"] == 3
+    assert found["naive_overflow_rows"] is None
+
+
+def test_separable_logits_have_no_temperature(tmp_path):
+    """The scores stand, and the reason is given."""
+    np.save(tmp_path / "z.npy", np.eye(3) * 5)
+    np.save(tmp_path / "y.npy", np.arange(3))
+    found = report(tmp_path, tmp_path / "z.npy", "--labels", tmp_path / "y.npy")
+    assert found["accuracy"] == 1
+    assert found["temperature"] is None
+    assert "ranks its label first" in found["no_temperature_because"]
+
+
+def test_infinite_log_loss_is_valid_json(tmp_path):
+    """JSON has no infinity."""
+    np.save(tmp_path / "z.npy", [[0.0, -np.inf], [1.0, 2.0]])
+    np.save(tmp_path / "y.npy", [1, 1])
+    found = report(tmp_path, tmp_path / "z.npy", "--labels", tmp_path / "y.npy")
+    assert found["log_loss"] is None
+    text = (tmp_path / "out" / "report.json").read_text("utf-8")
+    assert "Infinity" not in text
+    assert "NaN" not in text
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8, ml_dtypes.bfloat16])
+def test_every_kind_of_file(tmp_path, dtype):
+    """The same figures from every format that can hold the type."""
+    z, y = labelled()
+    z = (z * 3).astype(dtype)
+    files = {}
+    if dtype is not ml_dtypes.bfloat16:
+        np.save(tmp_path / "z.npy", z)
+        np.savez(tmp_path / "z.npz", z=z)
+        files = {"z.npy": "", "z.npz": ""}
+        columns = {f"c{k}": z[:, k] for k in range(4)}
+        pa.parquet.write_table(pa.table({**columns, "y": y}), tmp_path / "z.parquet")
+        files["z.parquet"] = ":c0,c1,c2,c3"
+        lists = pa.array(list(z), pa.list_(pa.from_numpy_dtype(z.dtype)))
+        pa.parquet.write_table(pa.table({"z": lists}), tmp_path / "lists.parquet")
+        files["lists.parquet"] = ":z"
+    safetensors.numpy.save_file({"z": z, "y": y}, tmp_path / "z.safetensors")
+    files["z.safetensors"] = ":z"
+    np.save(tmp_path / "y.npy", y)
+    found = [
+        report(tmp_path, f"{tmp_path / f}{name}", "--labels", tmp_path / "y.npy")
+        for f, name in files.items()
+    ]
+    for each in found:
+        each.pop("source")
+        assert each["dtype"] == np.dtype(dtype).name
+        assert each == found[0]
+
+
+def test_tables(tmp_path):
+    """Columns are classes; a column of labels is left out; an index column too; names count."""
+    z, y = labelled()
+    names = np.array(["cat", "dog", "eel", "fox"])
+    head = ",cat,dog,eel,fox,truth\n"
+    lines = [
+        f"{i},{','.join(map(repr, r.tolist()))},{n}\n"
+        for i, (r, n) in enumerate(zip(z, names[y], strict=True))
+    ]
+    (tmp_path / "t.csv").write_text(head + "".join(lines), "utf-8")
+    found = report(tmp_path, tmp_path / "t.csv", "--labels", f"{tmp_path}/t.csv:truth")
+    assert found["classes"] == 4
+    assert found["accuracy"] == logitlab.accuracy(z, y)
+    assert "cat" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    # No header: numbers all the way.
+    np.savetxt(tmp_path / "plain.csv", z, delimiter=",")
+    np.savetxt(tmp_path / "y.csv", y, fmt="%d")
+    plain = report(tmp_path, tmp_path / "plain.csv", "--labels", tmp_path / "y.csv")
+    assert plain["rows"] == len(z)
+    assert plain["accuracy"] == found["accuracy"]
+
+
+def test_json_for_a_script(tmp_path):
+    """--json prints what is in the file, and nothing else."""
+    done = run("--json", "-o", tmp_path / "out")
+    assert json.loads(done.stdout) == json.loads((tmp_path / "out" / "report.json").read_text())
+
+
+def mistakes():
+    yield "missing file", ["none.npy"], "none.npy: no such file"
+    yield "unknown kind", ["notes.txt"], "unknown kind of file"
+    yield "which array", ["two.npz"], "holds z, y; say which"
+    yield "unknown name", ["two.npz:w"], "no 'w' inside; it holds z, y"
+    yield "name in .npy", ["z.npy:z"], "holds one array"
+    yield "labels too short", ["z.npy", "--labels", "short.npy"], "labels have shape (2,)"
+    yield "labels out of range", ["z.npy", "--labels", "high.npy"], "y is 2 in row 1"
+    yield "labels are floats", ["z.npy", "--labels", "z.npy"], "labels are integers or names"
+    yield "pickle", ["pickled.npy"], "holds pickled objects"
+    yield "text", ["text.npy"], "holds text, not numbers"
+    yield "text in a table", ["words.csv"], "column 'b' holds string, not numbers"
+    yield "one dimension", ["flat.npy"], "logits are rows by classes"
+    yield "no rows", ["empty.npy"], "needed: a row of at least one class"
+    yield "no sum", ["z.npy", "--probabilities"], "row 0 sums to 0, not to 1"
+    yield "negative", ["minus.npy", "--probabilities"], "row 1 holds a negative number"
+    yield "not an array file", ["broken.npy"], "broken.npy"
+    yield "broken archive", ["broken.npz"], "broken.npz"
+    yield "broken parquet", ["broken.parquet"], "broken.parquet"
+    yield "broken safetensors", ["broken.safetensors"], "broken.safetensors"
+    yield "nothing but NaN", ["nan.npy"], "no row holds a distribution"
+    yield "labels alone", ["--labels", "high.npy"], "need LOGITS"
+    yield "out is a file", ["z.npy", "-o", "z.npy"], "is not a folder"
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    z = np.zeros((3, 2))
+    np.save("z.npy", z)
+    np.savez("two.npz", z=z, y=[0, 1, 0])
+    np.save("short.npy", [0, 1])
+    np.save("high.npy", [0, 2, 0])
+    np.save("flat.npy", [0.0, 1.0])
+    np.save("empty.npy", np.empty((0, 2)))
+    np.save("text.npy", np.array([["a", "b"]]))
+    np.save("minus.npy", [[0.5, 0.5], [-0.5, 1.5]])
+    np.save("nan.npy", np.full((2, 2), np.nan))
+    np.save("pickled.npy", np.array([[{}, {}]], object), allow_pickle=True)
+    for name in ("broken.npy", "broken.npz", "broken.parquet", "broken.safetensors"):
+        (tmp_path / name).write_bytes(pickle.dumps("broken"))
+    (tmp_path / "notes.txt").write_text("1,2\n")
+    (tmp_path / "words.csv").write_text("a,b\n1,x\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [pytest.param(a, m, id=name) for name, a, m in mistakes()]
+)
+def test_mistakes(files, arguments, message):
+    """One line on standard error, status 2, nothing written."""
+    before = sorted(files.rglob("*"))
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert sorted(files.rglob("*")) == before
+
+
+def test_a_failed_run_leaves_the_old_report(files):
+    """Outputs are renamed into place; a mistake touches nothing."""
+    assert run("z.npy").exit_code == 0
+    before = (files / "logitlab-report" / "report.html").read_bytes()
+    assert run("pickled.npy").exit_code == 2
+    assert (files / "logitlab-report" / "report.html").read_bytes() == before
+
+
+def test_the_command(tmp_path):
+    """The installed program, in a pipe: help, and no progress bar."""
+    program = [sys.executable, "-c", "from logitlab.app import main; main()"]
+    helped = subprocess.run([*program, "report", "--help"], capture_output=True, text=True)
+    assert "--labels" in helped.stdout
+    done = subprocess.run(
+        [*program, "report"], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stderr == ""
+    assert "log-loss" in done.stdout
