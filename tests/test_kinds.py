@@ -140,9 +140,12 @@ def test_any_other_array_of_the_standard(function):
             for t in arrays.TEMPERATURES:
                 result = function(array_api_strict.asarray(z), temperature=t)
                 assert type(result) is type(array_api_strict.asarray(z))
-                np.testing.assert_array_equal(
-                    np.asarray(result), function(z, temperature=t), strict=False
-                )
+                expected = function(z, temperature=t)
+                eps, tiny = (float(getattr(np.finfo(dtype), n)) for n in ("eps", "tiny"))
+                # The two terms of logsumexp may cancel.
+                size = np.abs(z[np.isfinite(z)]).max(initial=0)
+                atol = 8 * eps * size if function is logitlab.logsumexp else tiny
+                np.testing.assert_allclose(np.asarray(result), expected, rtol=8 * eps, atol=atol)
     integers = function(array_api_strict.asarray([1, 2, 3], dtype=array_api_strict.int8))
     assert integers.dtype == array_api_strict.float64
     axes = array_api_strict.reshape(array_api_strict.arange(6.0), (2, 3))

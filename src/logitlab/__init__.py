@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from logitlab.backends.native import get_num_threads, native_available, set_num_threads
 from logitlab.calibration import TemperatureScaling, cross_fit
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
 from logitlab.scores import (
@@ -19,10 +20,13 @@ __all__ = [
     "calibration_error",
     "cross_fit",
     "entropy",
+    "get_num_threads",
     "log_softmax",
     "logits",
     "logsumexp",
+    "native_available",
     "reliability_curve",
+    "set_num_threads",
     "softmax",
 ]
 

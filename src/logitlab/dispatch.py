@@ -1,11 +1,30 @@
 """Array type -> backend module. A framework is imported only when the caller brought its arrays."""
 
+import importlib
 from types import ModuleType
 from typing import Any
 
-from logitlab.backends import reference
+# One row per array library with a backend of its own: (top-level package, class) -> module.
+_BACKENDS = {
+    ("numpy", "ndarray"): "native",
+    ("torch", "Tensor"): "torch",
+}
+
+
+_of_type: dict[type, ModuleType] = {}
+
+
+def _find(kind: type) -> ModuleType:
+    for base in kind.__mro__:
+        name = _BACKENDS.get((base.__module__.partition(".")[0], base.__name__))
+        if name is not None:
+            return importlib.import_module(f"logitlab.backends.{name}")
+    return importlib.import_module("logitlab.backends.reference")
 
 
 def backend(z: Any) -> ModuleType:
     """The module whose functions take arrays of the kind of `z`."""
-    return reference
+    kind = type(z)
+    if kind not in _of_type:
+        _of_type[kind] = _find(kind)
+    return _of_type[kind]

@@ -1,0 +1,179 @@
+"""NumPy arrays -> the compiled kernels; what they do not cover goes to the reference."""
+
+import importlib
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
+from logitlab.arrays import dtype_name
+from logitlab.backends import reference
+from logitlab.backends.reference import logits
+
+_native: Any
+try:
+    _native = importlib.import_module("logitlab._native")
+except ModuleNotFoundError:  # installed without a C++ compiler
+    _native = None
+
+__all__ = [
+    "get_num_threads",
+    "log_softmax",
+    "logits",
+    "logsumexp",
+    "native_available",
+    "set_num_threads",
+    "softmax",
+]
+
+# The kernels see the memory of an array and one of these codes (module.cpp has the same).
+KINDS = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
+
+
+def native_available() -> bool:
+    """Whether the compiled kernels are installed (without a C++ compiler they are not).
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> isinstance(logitlab.native_available(), bool)
+    True
+    """
+    return _native is not None
+
+
+def get_num_threads() -> int:
+    """The number of threads that a call may use.
+
+    At first what the process may use: its CPU affinity, its cgroup's quota and OMP_NUM_THREADS.
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> logitlab.get_num_threads() >= 1
+    True
+    """
+    return 1 if _native is None else int(_native.get_num_threads())
+
+
+def set_num_threads(n: int) -> None:
+    """Let every call use up to n threads. The bits of a result do not depend on it.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+
+    Raises
+    ------
+    TypeError
+        `n` is not an int.
+    ValueError
+        `n` is below 1.
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> before = logitlab.get_num_threads()
+    >>> logitlab.set_num_threads(before)
+    """
+    try:
+        count = operator.index(n)
+    except TypeError:
+        raise TypeError(f"n must be an int, not {n!r}") from None
+    if count < 1:
+        raise ValueError(f"n is {count}; accepted: 1 and up")
+    if _native is not None:
+        _native.set_num_threads(min(count, _native.MAX_THREADS))
+
+
+def _memory(x: Any, kind: str) -> Any:
+    """`x` aligned, in native byte order; bfloat16, which has no buffer format, as its bits."""
+    if not (x.dtype.isnative and x.flags.aligned):
+        x = x.astype(x.dtype.newbyteorder("="))
+    return x.view(np.uint16) if kind == "bfloat16" else x
+
+
+def _merge_axes(x: Any, axis: tuple[int, ...]) -> Any:
+    """`x` with the class axes as one, the last; a view where the layout allows."""
+    batch = [a for a in range(x.ndim) if a not in axis]
+    size = math.prod(x.shape[a] for a in axis)
+    return x.transpose(*batch, *axis).reshape([x.shape[a] for a in batch] + [size])
+
+
+def _split_axes(x: Any, shape: tuple[int, ...], axis: tuple[int, ...]) -> Any:
+    """The inverse of :func:`_merge_axes` for an array of `shape`."""
+    order = [a for a in range(len(shape)) if a not in axis] + list(axis)
+    return x.reshape([shape[a] for a in order]).transpose(np.argsort(order))
+
+
+def _one_axis(z: Any, axis: tuple[int, ...], t: Any, where: Any) -> tuple[Any, int, Any, Any]:
+    """z, its one class axis, T of the shape of the batch and `where` of the shape of z."""
+    if where is not None:
+        where = np.broadcast_to(where, z.shape)
+    if len(axis) > 1:
+        z = _merge_axes(z, axis)
+        where = None if where is None else _merge_axes(where, axis)
+        t = t if isinstance(t, float) else _merge_axes(t, axis)
+        axis = (z.ndim - 1,)
+    if not isinstance(t, float):
+        t = np.broadcast_to(t, (*z.shape[: axis[0]], 1, *z.shape[axis[0] + 1 :]))
+    return z, axis[0], t, where
+
+
+def elementwise(
+    name: str, kind: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, out: Any
+) -> None:
+    """Write softmax or log_softmax of z to `out`; arrays of memory, as :func:`_memory` gives."""
+    function = getattr(_native, name)
+    x, k, t, where = _one_axis(z, axis, t, where)
+    if len(axis) == 1:
+        function(KINDS[kind], x, out, k, t, where)
+    else:
+        result = np.empty_like(x)
+        function(KINDS[kind], x, result, k, t, where)
+        out[...] = _split_axes(result, z.shape, axis)
+
+
+def reduced(kind: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, keepdims: bool) -> Any:
+    """logsumexp of z; arrays of memory."""
+    shape = tuple(1 if a in axis else n for a, n in enumerate(z.shape))
+    z, k, t, where = _one_axis(z, axis, t, where)
+    out = np.empty((*z.shape[:k], 1, *z.shape[k + 1 :]), dtype=z.dtype)
+    _native.logsumexp(KINDS[kind], z, out, k, t, where)
+    return out.reshape(shape) if keepdims else out.squeeze(k)
+
+
+def _covers(kind: str) -> bool:
+    return _native is not None and kind in KINDS
+
+
+def _new(z: Any) -> Any:
+    return np.empty_like(z, dtype=z.dtype.newbyteorder("="), subok=False)
+
+
+def softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
+    kind = dtype_name(z.dtype)
+    if not _covers(kind):
+        return reference.softmax(z, axis, temperature, where, out)
+    out = _new(z) if out is None else out
+    elementwise("softmax", kind, _memory(z, kind), axis, temperature, where, _memory(out, kind))
+    return out
+
+
+def log_softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
+    kind = dtype_name(z.dtype)
+    if not _covers(kind):
+        return reference.log_softmax(z, axis, temperature, where, out)
+    out = _new(z) if out is None else out
+    elementwise("log_softmax", kind, _memory(z, kind), axis, temperature, where, _memory(out, kind))
+    return out
+
+
+def logsumexp(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, keepdims: bool) -> Any:
+    kind = dtype_name(z.dtype)
+    if not _covers(kind):
+        return reference.logsumexp(z, axis, temperature, where, keepdims)
+    result = reduced(kind, _memory(z, kind), axis, temperature, where, keepdims)
+    return result.view(z.dtype.newbyteorder("="))

@@ -1,0 +1,71 @@
+"""Tensors: those of the CPU through the kernels, everything else through the reference.
+
+The reference runs on torch's own operations, so gradients, other devices, `torch.func` transforms
+and compiled graphs go through it.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.autograd import forward_ad
+
+from logitlab.arrays import dtype_name
+from logitlab.backends import native, reference
+from logitlab.backends.reference import logits
+
+__all__ = ["log_softmax", "logits", "logsumexp", "softmax"]
+
+
+def _is_value(x: Any) -> bool:
+    """Whether a tensor is plain memory: no graph, transform or tracer hangs on it."""
+    return (
+        x.device.type == "cpu"
+        and x.layout is torch.strided
+        and type(x) in (torch.Tensor, torch.nn.Parameter)
+        and not (x.requires_grad and torch.is_grad_enabled())
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    )
+
+
+def _native_covers(z: Any, temperature: Any) -> bool:
+    return (
+        native.native_available()
+        and not torch.compiler.is_compiling()
+        and forward_ad._current_level < 0
+        and _is_value(z)
+        and (isinstance(temperature, float) or _is_value(temperature))
+    )
+
+
+def _memory(x: Any) -> Any:
+    """The tensor's memory as a NumPy array; NumPy has no bfloat16, so its bits."""
+    if x is None or isinstance(x, float):
+        return x
+    x = x.detach()
+    return (x.view(torch.int16) if x.dtype is torch.bfloat16 else x).numpy()
+
+
+def _elementwise(name: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, out: Any) -> Any:
+    if not _native_covers(z, t):
+        return getattr(reference, name)(z, axis, t, where, out)
+    out = torch.empty_like(z, requires_grad=False) if out is None else out
+    kind = dtype_name(z.dtype)
+    native.elementwise(name, kind, _memory(z), axis, _memory(t), _memory(where), _memory(out))
+    return out
+
+
+def softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
+    return _elementwise("softmax", z, axis, temperature, where, out)
+
+
+def log_softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
+    return _elementwise("log_softmax", z, axis, temperature, where, out)
+
+
+def logsumexp(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, keepdims: bool) -> Any:
+    if not _native_covers(z, temperature):
+        return reference.logsumexp(z, axis, temperature, where, keepdims)
+    kind = dtype_name(z.dtype)
+    result = native.reduced(kind, _memory(z), axis, _memory(temperature), _memory(where), keepdims)
+    return torch.from_numpy(np.asarray(result)).view(z.dtype)

@@ -1,0 +1,49 @@
+// What one call asks for, and the kernels of one instruction set.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "exact.h"
+
+namespace logitlab {
+
+enum Kind : int { kFloat32, kFloat64, kFloat16, kBFloat16 };
+
+constexpr int kMaxDims = 64;
+
+// Rows along one class axis; the other axes, outermost first, number them. Strides are in bytes.
+struct Batch {
+  Op op;
+  Kind kind;
+  const char* z;
+  char* out;
+  const char* where = nullptr;  // one byte an entry, or null
+  const char* t = nullptr;      // one double a row, or null: `temperature` for all
+  double temperature = 1;
+  int64_t k;
+  int64_t z_step, out_step, where_step = 0;  // along the class axis
+  int64_t rows;
+  int dims;
+  int64_t shape[kMaxDims], z_stride[kMaxDims], out_stride[kMaxDims], where_stride[kMaxDims],
+      t_stride[kMaxDims];
+  bool stream = false;  // the result is too large for the caches: write past them
+};
+
+// Rows [first, last) of the batch. Which rows are worked on in one call leaves no trace in their bits.
+using Run = void (*)(const Batch&, int64_t first, int64_t last);
+
+namespace v2 {
+extern const Run run;
+}
+namespace v3 {
+extern const Run run;
+}
+namespace v4 {
+extern const Run run;
+}
+namespace neon {
+extern const Run run;
+}
+
+}  // namespace logitlab

@@ -1,0 +1,371 @@
+// Sixteen virtual lanes of float or double, on whatever registers this translation unit is built
+// for. Every operation is an IEEE one (fused multiply-add written out), so that all instruction
+// sets give the same bits.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace logitlab {
+namespace LOGITLAB_ISA {
+namespace {
+
+constexpr int kLanes = 16;
+
+template <class T>
+struct Bits;
+template <>
+struct Bits<float> {
+  using Int = int32_t;
+  static constexpr int mantissa = 23;
+};
+template <>
+struct Bits<double> {
+  using Int = int64_t;
+  static constexpr int mantissa = 52;
+};
+
+template <class To, class From>
+inline To bit_cast(From x) {
+  To y;
+  std::memcpy(&y, &x, sizeof y);
+  return y;
+}
+
+// One register of T: `larger` and `smaller` give b where a comparison with NaN is involved.
+template <class T>
+struct Reg;
+
+#if defined(__AVX512F__)
+
+template <>
+struct Reg<float> {
+  static constexpr int width = 16;
+  __m512 v;
+};
+template <>
+struct Reg<double> {
+  static constexpr int width = 8;
+  __m512d v;
+};
+inline Reg<float> load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline Reg<double> load(const double* p) { return {_mm512_loadu_pd(p)}; }
+inline void store(float* p, Reg<float> a) { _mm512_storeu_ps(p, a.v); }
+inline void store(double* p, Reg<double> a) { _mm512_storeu_pd(p, a.v); }
+inline void stream(float* p, Reg<float> a) { _mm512_stream_ps(p, a.v); }
+inline void stream(double* p, Reg<double> a) { _mm512_stream_pd(p, a.v); }
+inline Reg<float> splat(float x) { return {_mm512_set1_ps(x)}; }
+inline Reg<double> splat(double x) { return {_mm512_set1_pd(x)}; }
+inline Reg<float> add(Reg<float> a, Reg<float> b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Reg<double> add(Reg<double> a, Reg<double> b) { return {_mm512_add_pd(a.v, b.v)}; }
+inline Reg<float> sub(Reg<float> a, Reg<float> b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Reg<double> sub(Reg<double> a, Reg<double> b) { return {_mm512_sub_pd(a.v, b.v)}; }
+inline Reg<float> mul(Reg<float> a, Reg<float> b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Reg<double> mul(Reg<double> a, Reg<double> b) { return {_mm512_mul_pd(a.v, b.v)}; }
+inline Reg<float> fma(Reg<float> a, Reg<float> b, Reg<float> c) {
+  return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+}
+inline Reg<double> fma(Reg<double> a, Reg<double> b, Reg<double> c) {
+  return {_mm512_fmadd_pd(a.v, b.v, c.v)};
+}
+inline Reg<float> fms(Reg<float> a, Reg<float> b, Reg<float> c) {
+  return {_mm512_fmsub_ps(a.v, b.v, c.v)};
+}
+inline Reg<double> fms(Reg<double> a, Reg<double> b, Reg<double> c) {
+  return {_mm512_fmsub_pd(a.v, b.v, c.v)};
+}
+inline Reg<float> larger(Reg<float> a, Reg<float> b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline Reg<double> larger(Reg<double> a, Reg<double> b) { return {_mm512_max_pd(a.v, b.v)}; }
+inline Reg<float> unless_equal(Reg<float> a, Reg<float> b, Reg<float> x) {
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_NEQ_UQ), x.v)};
+}
+inline Reg<double> unless_equal(Reg<double> a, Reg<double> b, Reg<double> x) {
+  return {_mm512_maskz_mov_pd(_mm512_cmp_pd_mask(a.v, b.v, _CMP_NEQ_UQ), x.v)};
+}
+inline Reg<float> pow2_of_bits(Reg<float> a) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.v), 23))};
+}
+inline Reg<double> pow2_of_bits(Reg<double> a) {
+  return {_mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a.v), 52))};
+}
+inline Reg<float> minus_bits_of_one(Reg<float> a) {
+  return {_mm512_castsi512_ps(
+      _mm512_sub_epi32(_mm512_castps_si512(a.v), _mm512_castps_si512(_mm512_set1_ps(1.0f))))};
+}
+inline Reg<double> minus_bits_of_one(Reg<double> a) {
+  return {_mm512_castsi512_pd(
+      _mm512_sub_epi64(_mm512_castpd_si512(a.v), _mm512_castpd_si512(_mm512_set1_pd(1.0))))};
+}
+inline void widen(Reg<float> a, Reg<double>* r) {
+  r[0] = {_mm512_cvtps_pd(_mm512_castps512_ps256(a.v))};
+  r[1] = {_mm512_cvtps_pd(
+      _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a.v), 1)))};
+}
+inline Reg<float> narrow(const Reg<double>* a) {
+  return {_mm512_castpd_ps(_mm512_insertf64x4(
+      _mm512_castps_pd(_mm512_castps256_ps512(_mm512_cvtpd_ps(a[0].v))),
+      _mm256_castps_pd(_mm512_cvtpd_ps(a[1].v)), 1))};
+}
+
+#elif defined(__AVX2__)
+
+template <>
+struct Reg<float> {
+  static constexpr int width = 8;
+  __m256 v;
+};
+template <>
+struct Reg<double> {
+  static constexpr int width = 4;
+  __m256d v;
+};
+inline Reg<float> load(const float* p) { return {_mm256_loadu_ps(p)}; }
+inline Reg<double> load(const double* p) { return {_mm256_loadu_pd(p)}; }
+inline void store(float* p, Reg<float> a) { _mm256_storeu_ps(p, a.v); }
+inline void store(double* p, Reg<double> a) { _mm256_storeu_pd(p, a.v); }
+inline void stream(float* p, Reg<float> a) { _mm256_stream_ps(p, a.v); }
+inline void stream(double* p, Reg<double> a) { _mm256_stream_pd(p, a.v); }
+inline Reg<float> splat(float x) { return {_mm256_set1_ps(x)}; }
+inline Reg<double> splat(double x) { return {_mm256_set1_pd(x)}; }
+inline Reg<float> add(Reg<float> a, Reg<float> b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline Reg<double> add(Reg<double> a, Reg<double> b) { return {_mm256_add_pd(a.v, b.v)}; }
+inline Reg<float> sub(Reg<float> a, Reg<float> b) { return {_mm256_sub_ps(a.v, b.v)}; }
+inline Reg<double> sub(Reg<double> a, Reg<double> b) { return {_mm256_sub_pd(a.v, b.v)}; }
+inline Reg<float> mul(Reg<float> a, Reg<float> b) { return {_mm256_mul_ps(a.v, b.v)}; }
+inline Reg<double> mul(Reg<double> a, Reg<double> b) { return {_mm256_mul_pd(a.v, b.v)}; }
+inline Reg<float> fma(Reg<float> a, Reg<float> b, Reg<float> c) {
+  return {_mm256_fmadd_ps(a.v, b.v, c.v)};
+}
+inline Reg<double> fma(Reg<double> a, Reg<double> b, Reg<double> c) {
+  return {_mm256_fmadd_pd(a.v, b.v, c.v)};
+}
+inline Reg<float> fms(Reg<float> a, Reg<float> b, Reg<float> c) {
+  return {_mm256_fmsub_ps(a.v, b.v, c.v)};
+}
+inline Reg<double> fms(Reg<double> a, Reg<double> b, Reg<double> c) {
+  return {_mm256_fmsub_pd(a.v, b.v, c.v)};
+}
+inline Reg<float> larger(Reg<float> a, Reg<float> b) { return {_mm256_max_ps(a.v, b.v)}; }
+inline Reg<double> larger(Reg<double> a, Reg<double> b) { return {_mm256_max_pd(a.v, b.v)}; }
+inline Reg<float> unless_equal(Reg<float> a, Reg<float> b, Reg<float> x) {
+  return {_mm256_and_ps(_mm256_cmp_ps(a.v, b.v, _CMP_NEQ_UQ), x.v)};
+}
+inline Reg<double> unless_equal(Reg<double> a, Reg<double> b, Reg<double> x) {
+  return {_mm256_and_pd(_mm256_cmp_pd(a.v, b.v, _CMP_NEQ_UQ), x.v)};
+}
+inline Reg<float> pow2_of_bits(Reg<float> a) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.v), 23))};
+}
+inline Reg<double> pow2_of_bits(Reg<double> a) {
+  return {_mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(a.v), 52))};
+}
+inline Reg<float> minus_bits_of_one(Reg<float> a) {
+  return {_mm256_castsi256_ps(
+      _mm256_sub_epi32(_mm256_castps_si256(a.v), _mm256_castps_si256(_mm256_set1_ps(1.0f))))};
+}
+inline Reg<double> minus_bits_of_one(Reg<double> a) {
+  return {_mm256_castsi256_pd(
+      _mm256_sub_epi64(_mm256_castpd_si256(a.v), _mm256_castpd_si256(_mm256_set1_pd(1.0))))};
+}
+inline void widen(Reg<float> a, Reg<double>* r) {
+  r[0] = {_mm256_cvtps_pd(_mm256_castps256_ps128(a.v))};
+  r[1] = {_mm256_cvtps_pd(_mm256_extractf128_ps(a.v, 1))};
+}
+inline Reg<float> narrow(const Reg<double>* a) {
+  return {_mm256_set_m128(_mm256_cvtpd_ps(a[1].v), _mm256_cvtpd_ps(a[0].v))};
+}
+
+#else
+
+#if defined(__aarch64__)
+template <>
+struct Reg<float> {
+  static constexpr int width = 4;
+  float32x4_t v;
+};
+template <>
+struct Reg<double> {
+  static constexpr int width = 2;
+  float64x2_t v;
+};
+inline Reg<float> load(const float* p) { return {vld1q_f32(p)}; }
+inline Reg<double> load(const double* p) { return {vld1q_f64(p)}; }
+inline void store(float* p, Reg<float> a) { vst1q_f32(p, a.v); }
+inline void store(double* p, Reg<double> a) { vst1q_f64(p, a.v); }
+inline Reg<float> splat(float x) { return {vdupq_n_f32(x)}; }
+inline Reg<double> splat(double x) { return {vdupq_n_f64(x)}; }
+inline Reg<float> add(Reg<float> a, Reg<float> b) { return {vaddq_f32(a.v, b.v)}; }
+inline Reg<double> add(Reg<double> a, Reg<double> b) { return {vaddq_f64(a.v, b.v)}; }
+inline Reg<float> sub(Reg<float> a, Reg<float> b) { return {vsubq_f32(a.v, b.v)}; }
+inline Reg<double> sub(Reg<double> a, Reg<double> b) { return {vsubq_f64(a.v, b.v)}; }
+inline Reg<float> mul(Reg<float> a, Reg<float> b) { return {vmulq_f32(a.v, b.v)}; }
+inline Reg<double> mul(Reg<double> a, Reg<double> b) { return {vmulq_f64(a.v, b.v)}; }
+inline Reg<float> fma(Reg<float> a, Reg<float> b, Reg<float> c) {
+  return {vfmaq_f32(c.v, a.v, b.v)};
+}
+inline Reg<double> fma(Reg<double> a, Reg<double> b, Reg<double> c) {
+  return {vfmaq_f64(c.v, a.v, b.v)};
+}
+inline Reg<float> fms(Reg<float> a, Reg<float> b, Reg<float> c) {
+  return {vfmaq_f32(vnegq_f32(c.v), a.v, b.v)};
+}
+inline Reg<double> fms(Reg<double> a, Reg<double> b, Reg<double> c) {
+  return {vfmaq_f64(vnegq_f64(c.v), a.v, b.v)};
+}
+inline Reg<float> larger(Reg<float> a, Reg<float> b) {
+  return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)};
+}
+inline Reg<double> larger(Reg<double> a, Reg<double> b) {
+  return {vbslq_f64(vcgtq_f64(a.v, b.v), a.v, b.v)};
+}
+inline Reg<float> unless_equal(Reg<float> a, Reg<float> b, Reg<float> x) {
+  return {vreinterpretq_f32_u32(
+      vbicq_u32(vreinterpretq_u32_f32(x.v), vceqq_f32(a.v, b.v)))};
+}
+inline Reg<double> unless_equal(Reg<double> a, Reg<double> b, Reg<double> x) {
+  return {vreinterpretq_f64_u64(
+      vbicq_u64(vreinterpretq_u64_f64(x.v), vceqq_f64(a.v, b.v)))};
+}
+inline Reg<float> pow2_of_bits(Reg<float> a) {
+  return {vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(a.v), 23))};
+}
+inline Reg<double> pow2_of_bits(Reg<double> a) {
+  return {vreinterpretq_f64_s64(vshlq_n_s64(vreinterpretq_s64_f64(a.v), 52))};
+}
+inline Reg<float> minus_bits_of_one(Reg<float> a) {
+  return {vreinterpretq_f32_s32(
+      vsubq_s32(vreinterpretq_s32_f32(a.v), vreinterpretq_s32_f32(vdupq_n_f32(1.0f))))};
+}
+inline Reg<double> minus_bits_of_one(Reg<double> a) {
+  return {vreinterpretq_f64_s64(
+      vsubq_s64(vreinterpretq_s64_f64(a.v), vreinterpretq_s64_f64(vdupq_n_f64(1.0))))};
+}
+inline void widen(Reg<float> a, Reg<double>* r) {
+  r[0] = {vcvt_f64_f32(vget_low_f32(a.v))};
+  r[1] = {vcvt_high_f64_f32(a.v)};
+}
+inline Reg<float> narrow(const Reg<double>* a) {
+  return {vcvt_high_f32_f64(vcvt_f32_f64(a[0].v), a[1].v)};
+}
+
+#else  // one lane at a time: any machine
+
+template <class T>
+struct Reg {
+  static constexpr int width = 1;
+  T v;
+};
+template <class T>
+inline Reg<T> load(const T* p) { return {*p}; }
+template <class T>
+inline void store(T* p, Reg<T> a) { *p = a.v; }
+template <class T>
+inline Reg<T> splat(T x) { return {x}; }
+template <class T>
+inline Reg<T> add(Reg<T> a, Reg<T> b) { return {a.v + b.v}; }
+template <class T>
+inline Reg<T> sub(Reg<T> a, Reg<T> b) { return {a.v - b.v}; }
+template <class T>
+inline Reg<T> mul(Reg<T> a, Reg<T> b) { return {a.v * b.v}; }
+template <class T>
+inline Reg<T> fma(Reg<T> a, Reg<T> b, Reg<T> c) { return {std::fma(a.v, b.v, c.v)}; }
+template <class T>
+inline Reg<T> fms(Reg<T> a, Reg<T> b, Reg<T> c) { return {std::fma(a.v, b.v, -c.v)}; }
+template <class T>
+inline Reg<T> larger(Reg<T> a, Reg<T> b) { return {a.v > b.v ? a.v : b.v}; }
+template <class T>
+inline Reg<T> unless_equal(Reg<T> a, Reg<T> b, Reg<T> x) { return {a.v == b.v ? T(0) : x.v}; }
+template <class T>
+inline Reg<T> pow2_of_bits(Reg<T> a) {
+  using U = std::make_unsigned_t<typename Bits<T>::Int>;
+  return {bit_cast<T>(bit_cast<U>(a.v) << Bits<T>::mantissa)};
+}
+template <class T>
+inline Reg<T> minus_bits_of_one(Reg<T> a) {
+  using I = typename Bits<T>::Int;
+  return {bit_cast<T>(I(bit_cast<I>(a.v) - bit_cast<I>(T(1))))};
+}
+inline void widen(Reg<float> a, Reg<double>* r) { r[0] = {double(a.v)}; }
+inline Reg<float> narrow(const Reg<double>* a) { return {float(a[0].v)}; }
+
+#endif
+// These have no streaming stores, or none worth the trouble.
+template <class T>
+inline void stream(T* p, Reg<T> a) { store(p, a); }
+#endif
+
+// The sixteen lanes.
+template <class T>
+struct Vec {
+  static constexpr int regs = kLanes / Reg<T>::width;
+  Reg<T> r[regs];
+
+  Vec() = default;
+  explicit Vec(T x) {
+    for (auto& reg : r) reg = splat(x);
+  }
+  explicit Vec(const T* p) {
+    for (int i = 0; i < regs; ++i) r[i] = load(p + i * Reg<T>::width);
+  }
+  void put(T* p) const {
+    for (int i = 0; i < regs; ++i) store(p + i * Reg<T>::width, r[i]);
+  }
+  void put_streaming(T* p) const {
+    for (int i = 0; i < regs; ++i) stream(p + i * Reg<T>::width, r[i]);
+  }
+};
+
+#define LOGITLAB_UNARY(name)                                       \
+  template <class T>                                               \
+  inline Vec<T> name(Vec<T> a) {                                   \
+    for (int i = 0; i < Vec<T>::regs; ++i) a.r[i] = name(a.r[i]);  \
+    return a;                                                      \
+  }
+#define LOGITLAB_BINARY(name)                                              \
+  template <class T>                                                       \
+  inline Vec<T> name(Vec<T> a, const Vec<T>& b) {                          \
+    for (int i = 0; i < Vec<T>::regs; ++i) a.r[i] = name(a.r[i], b.r[i]);  \
+    return a;                                                              \
+  }
+#define LOGITLAB_TERNARY(name)                                                     \
+  template <class T>                                                               \
+  inline Vec<T> name(Vec<T> a, const Vec<T>& b, const Vec<T>& c) {                 \
+    for (int i = 0; i < Vec<T>::regs; ++i) a.r[i] = name(a.r[i], b.r[i], c.r[i]);  \
+    return a;                                                                      \
+  }
+LOGITLAB_UNARY(pow2_of_bits)
+LOGITLAB_UNARY(minus_bits_of_one)
+LOGITLAB_BINARY(add)
+LOGITLAB_BINARY(sub)
+LOGITLAB_BINARY(mul)
+LOGITLAB_BINARY(larger)
+LOGITLAB_TERNARY(fma)
+LOGITLAB_TERNARY(fms)
+LOGITLAB_TERNARY(unless_equal)
+#undef LOGITLAB_UNARY
+#undef LOGITLAB_BINARY
+#undef LOGITLAB_TERNARY
+
+inline Vec<double> widen(const Vec<float>& a) {
+  Vec<double> w;
+  constexpr int ratio = Vec<double>::regs / Vec<float>::regs;
+  for (int i = 0; i < Vec<float>::regs; ++i) widen(a.r[i], w.r + ratio * i);
+  return w;
+}
+inline Vec<float> narrow(const Vec<double>& a) {
+  Vec<float> n;
+  constexpr int ratio = Vec<double>::regs / Vec<float>::regs;
+  for (int i = 0; i < Vec<float>::regs; ++i) n.r[i] = narrow(a.r + ratio * i);
+  return n;
+}
+
+}  // namespace
+}  // namespace LOGITLAB_ISA
+}  // namespace logitlab

@@ -1,0 +1,212 @@
+// The Python module: arrays as strided memory, cut into tasks for the kernels.
+#include <nanobind/nanobind.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "batch.h"
+#include "threads.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace nb = nanobind;
+
+namespace logitlab {
+namespace {
+
+constexpr int kItem[] = {4, 8, 2, 2};  // bytes, by Kind
+
+struct Variant {
+  const char* name;
+  Run run;
+};
+
+// The best instruction set at hand, or a lower one that LOGITLAB_ISA names.
+Variant choose() {
+#if defined(LOGITLAB_X86_VARIANTS)
+  const bool has_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                      __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+  const bool has_v4 = has_v3 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const char* given = std::getenv("LOGITLAB_ISA");
+  const std::string most = given ? given : "v4";
+  if (has_v4 && most != "v3" && most != "v2") return {"v4", v4::run};
+  if (has_v3 && most != "v2") return {"v3", v3::run};
+  return {"v2", v2::run};
+#elif defined(__aarch64__)
+  return {"neon", neon::run};
+#else
+  return {"generic", v2::run};
+#endif
+}
+const Variant variant = choose();
+
+// The kernels' own floating-point mode: subnormal numbers are numbers, whatever the caller set.
+class Mode {
+#if defined(__x86_64__)
+ public:
+  Mode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
+  ~Mode() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#elif defined(__aarch64__)
+ public:
+  Mode() {
+    asm volatile("mrs %0, fpcr" : "=r"(saved_));
+    asm volatile("msr fpcr, %0" ::"r"(uint64_t(0)));
+  }
+  ~Mode() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+
+ private:
+  uint64_t saved_;
+#endif
+};
+
+class View {
+ public:
+  View(nb::handle array, int flags) {
+    if (PyObject_GetBuffer(array.ptr(), &buffer, flags)) throw nb::python_error();
+  }
+  ~View() { PyBuffer_Release(&buffer); }
+  View(const View&) = delete;
+  char* data() const { return static_cast<char*>(buffer.buf); }
+  Py_buffer buffer;
+};
+
+// Appends an axis, or merges it with the last one where every array runs on evenly.
+void add_axis(Batch& b, int64_t size, int64_t z, int64_t out, int64_t where, int64_t t) {
+  if (size == 1) return;
+  if (b.dims) {
+    const int d = b.dims - 1;
+    if (b.z_stride[d] == z * size && b.out_stride[d] == out * size &&
+        b.where_stride[d] == where * size && b.t_stride[d] == t * size) {
+      b.shape[d] *= size;
+      b.z_stride[d] = z, b.out_stride[d] = out, b.where_stride[d] = where, b.t_stride[d] = t;
+      return;
+    }
+  }
+  const int d = b.dims++;
+  b.shape[d] = size;
+  b.z_stride[d] = z, b.out_stride[d] = out, b.where_stride[d] = where, b.t_stride[d] = t;
+}
+
+struct Tasks {
+  const Batch& batch;
+  int64_t rows;  // a task
+};
+
+void run_task(const void* context, int64_t i) {
+  const Mode mode;
+  const Tasks& t = *static_cast<const Tasks*>(context);
+  variant.run(t.batch, i * t.rows, std::min(t.batch.rows, (i + 1) * t.rows));
+}
+
+void run(const Batch& b) {
+  constexpr int64_t kEnough = 1 << 14;  // entries that are worth another thread
+  const int64_t entries = b.rows * b.k;
+  const int threads = int(std::clamp<int64_t>(entries / kEnough, 1, get_num_threads()));
+  // Whole groups of sixteen rows, several tasks a thread, so that none waits long for another.
+  int64_t rows = b.rows;
+  if (threads > 1) {
+    rows = std::max<int64_t>(kEnough / b.k, b.rows / (threads * 8));
+    rows = std::min((rows + 15) / 16 * 16, (b.rows + threads - 1) / threads);
+    rows = std::max<int64_t>(rows, 1);
+  }
+  const Tasks tasks{b, rows};
+  const int64_t count = (b.rows + rows - 1) / rows;
+  if (entries < 4096) {
+    run_task(&tasks, 0);
+  } else {
+    const nb::gil_scoped_release release;
+    parallel(count, threads, run_task, &tasks);
+  }
+}
+
+// z and out of one shape (of logsumexp's out, the class axis has length 1); t a float, or doubles
+// of out's shape with a class axis of length 1; where None, or bytes of z's shape.
+void call(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t, nb::handle where) {
+  const View zv(z, PyBUF_STRIDES), ov(out, PyBUF_STRIDES | PyBUF_WRITABLE);
+  const Py_buffer &zb = zv.buffer, &ob = ov.buffer;
+  if (kind < 0 || kind > 3 || zb.itemsize != kItem[kind] || ob.itemsize != kItem[kind] ||
+      zb.ndim != ob.ndim || axis < 0 || axis >= zb.ndim || zb.ndim > kMaxDims)
+    throw std::invalid_argument("arrays do not fit the kernel");
+  Batch b;
+  b.op = op, b.kind = Kind(kind);
+  b.z = zv.data(), b.out = ov.data();
+  b.k = zb.shape[axis], b.z_step = zb.strides[axis], b.out_step = ob.strides[axis];
+  const bool scalar = PyFloat_Check(t.ptr());
+  View *tv = nullptr, *wv = nullptr;
+  alignas(View) char t_room[sizeof(View)], w_room[sizeof(View)];
+  struct Release {
+    View *&a, *&b;
+    ~Release() {
+      if (a) a->~View();
+      if (b) b->~View();
+    }
+  } const release{tv, wv};
+  if (scalar) {
+    b.temperature = PyFloat_AsDouble(t.ptr());
+  } else {
+    tv = new (t_room) View(t, PyBUF_STRIDES);
+    b.t = tv->data();
+  }
+  if (!where.is_none()) {
+    wv = new (w_room) View(where, PyBUF_STRIDES);
+    b.where = wv->data();
+    b.where_step = wv->buffer.strides[axis];
+  }
+  b.dims = 0, b.rows = 1;
+  for (int d = 0; d < zb.ndim; ++d) {
+    if (d == axis) continue;
+    b.rows *= zb.shape[d];
+    add_axis(b, zb.shape[d], zb.strides[d], ob.strides[d], wv ? wv->buffer.strides[d] : 0,
+             tv ? tv->buffer.strides[d] : 0);
+  }
+  if (b.rows == 0) return;
+  if (b.k == 0) {
+    if (op != Op::logsumexp) return;
+    b.k = 1;  // logsumexp of nothing is that of one excluded entry
+    static const double nothing = -1.0 / 0.0;
+    static const float nothing_f = -1.0f / 0.0f;
+    static const uint16_t nothing_h = 0xfc00, nothing_b = 0xff80;
+    const void* entry[] = {&nothing_f, &nothing, &nothing_h, &nothing_b};
+    b.z = static_cast<const char*>(entry[kind]);
+    b.where = nullptr;
+    for (int d = 0; d < b.dims; ++d) b.z_stride[d] = 0;
+  }
+  // Written past the caches where the result would only push out what is in them.
+  const int64_t bytes = b.rows * b.k * kItem[kind];
+  b.stream = bytes > (int64_t(1) << 24) && b.k * kItem[kind] <= 3 << 18;
+  run(b);
+}
+
+}  // namespace
+}  // namespace logitlab
+
+NB_MODULE(_native, m) {
+  using namespace logitlab;
+  m.attr("isa") = variant.name;
+  m.attr("MAX_THREADS") = kMaxThreads;
+  m.def("get_num_threads", get_num_threads);
+  m.def("set_num_threads", set_num_threads);
+  const auto define = [&m](const char* name, auto function) {
+    m.def(name, function, nb::arg("kind"), nb::arg("z"), nb::arg("out"), nb::arg("axis"),
+          nb::arg("t"), nb::arg("where").none());
+  };
+  using nb::handle;
+  define("softmax", [](int kind, handle z, handle out, int axis, handle t, handle where) {
+    call(Op::softmax, kind, z, out, axis, t, where);
+  });
+  define("log_softmax", [](int kind, handle z, handle out, int axis, handle t, handle where) {
+    call(Op::log_softmax, kind, z, out, axis, t, where);
+  });
+  define("logsumexp", [](int kind, handle z, handle out, int axis, handle t, handle where) {
+    call(Op::logsumexp, kind, z, out, axis, t, where);
+  });
+}

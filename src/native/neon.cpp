@@ -1,0 +1,2 @@
+#define LOGITLAB_ISA neon
+#include "run.h"

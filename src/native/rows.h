@@ -1,0 +1,329 @@
+// One row of contiguous float or double at a finite temperature above 0.
+//
+// With c = log2(e)/T = c_high + c_low and z c = n + f, n an integer, |f| <= 1/2, every weight is
+// exp(z/T) = 2^n 2^f. Subtracting integers from n is exact, so z - max is never rounded and z/T
+// never formed. A row is cut into chunks that stay in the cache nearest to the core; a chunk's
+// weights are held relative to 2^N, N the n of its largest entry, and times 2^Range::lift, so that
+// none of them is subnormal. Sums run in sixteen lanes of double (with a second one for what is
+// lost, for double), the lanes in one tree, the chunks in order.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "batch.h"
+#include "isa.h"
+#include "scalar.h"
+
+namespace logitlab {
+namespace LOGITLAB_ISA {
+namespace {
+
+constexpr int64_t kChunk = 4096;
+constexpr int64_t kGroup = 4 * kLanes;
+
+template <class T>
+struct Range;
+template <>
+struct Range<float> {
+  static constexpr double lift = 64, drop = 186, bias = 127;  // 2^-186 is far below any result
+  static constexpr float magic = 0x1.8p23f, reach = 0x1p21f;
+  static constexpr double least = 0x1p-60, most = 0x1p60;
+};
+template <>
+struct Range<double> {
+  static constexpr double lift = 512, drop = 1526, bias = 1023;
+  static constexpr double magic = 0x1.8p52, reach = 0x1p40;
+  static constexpr double least = 0x1p-900, most = 0x1p900;
+};
+
+// 1/T and log2(e)/T, each in two parts of type T.
+template <class T>
+struct Scale {
+  T c, c_low, r, r_low;
+  double t;
+  bool usable;
+};
+
+inline void split(double high, double low, float& a, float& b) {
+  a = float(high);
+  b = float((high - double(a)) + low);
+}
+inline void split(double high, double low, double& a, double& b) { a = high, b = low; }
+
+template <class T>
+Scale<T> scale_of(double t) {
+  Scale<T> s;
+  s.t = t;
+  s.usable = t > 1 / Range<T>::most && t < 1 / Range<T>::least;
+  if (!s.usable) return s;
+  const double c = kLog2E / t, r = 1 / t;
+  split(c, (std::fma(-c, t, kLog2E) + kLog2ELow) / t, s.c, s.c_low);
+  split(r, std::fma(-r, t, 1.0) / t, s.r, s.r_low);
+  return s;
+}
+
+// 2^f of Exp2, on lanes.
+template <class T>
+inline Vec<T> exp2_lanes(const Vec<T>& f) {
+  using P = Exp2<T>;
+  Vec<T> y(P::c[P::degree - 1]);
+  for (int i = P::degree - 2; i >= 0; --i) y = fma(y, f, Vec<T>(P::c[i]));
+  return fma(y, f, Vec<T>(T(1)));
+}
+
+// The exponent N of the chunk (or lane) whose largest entry is m, and what follows from it.
+template <class T>
+struct Frame {
+  T n, magic, floor;
+};
+template <class T>
+inline Frame<T> frame_of(T m, const Scale<T>& s) {
+  Frame<T> f;
+  const T magic = Range<T>::magic;
+  f.n = std::fma(m, s.c, magic) - magic;
+  f.magic = magic + T(Range<T>::lift + Range<T>::bias) - f.n;
+  f.floor = T((double(f.n) - Range<T>::drop) * (kLn2 * s.t));
+  return f;
+}
+
+// The weights 2^(z c - N + lift), of 0 < NaN: a NaN comes out as NaN.
+template <class T>
+inline Vec<T> weights(const Vec<T>& z, const Vec<T>& c, const Vec<T>& c_low, const Vec<T>& magic,
+                      const Vec<T>& floor) {
+  const Vec<T> x = larger(floor, z);
+  const Vec<T> shifted = fma(x, c, magic);
+  const Vec<T> n = sub(shifted, magic);
+  const Vec<T> f = fma(x, c_low, fms(x, c, n));
+  return mul(exp2_lanes(f), pow2_of_bits(shifted));
+}
+
+// Sixteen running sums.
+template <class T>
+struct Sums;
+template <>
+struct Sums<float> {
+  Vec<double> s{0.0};
+  void add_to(const Vec<float>& x) { s = add(s, widen(x)); }
+  void put(double* p) const { s.put(p); }
+};
+template <>
+struct Sums<double> {
+  Vec<double> s{0.0}, lost{0.0};
+  void add_to(const Vec<double>& x) {
+    const Vec<double> next = add(s, x), part = sub(next, s);
+    lost = add(lost, add(sub(s, sub(next, part)), sub(x, part)));
+    s = next;
+  }
+  void put(double* p) const { add(s, lost).put(p); }
+};
+
+inline double tree(const double* lane) {
+  double x[8];
+  for (int i = 0; i < 8; ++i) x[i] = lane[i] + lane[i + 8];
+  for (int i = 0; i < 4; ++i) x[i] += x[i + 4];
+  return (x[0] + x[2]) + (x[1] + x[3]);
+}
+
+template <class T>
+T largest(const T* z, int64_t k) {
+  const T lowest = -std::numeric_limits<T>::infinity();
+  Vec<T> m[4] = {Vec<T>(lowest), Vec<T>(lowest), Vec<T>(lowest), Vec<T>(lowest)};
+  int64_t i = 0;
+  for (; i + kGroup <= k; i += kGroup)
+    for (int j = 0; j < 4; ++j) m[j] = larger(Vec<T>(z + i + j * kLanes), m[j]);
+  for (; i + kLanes <= k; i += kLanes) m[0] = larger(Vec<T>(z + i), m[0]);
+  T lane[kLanes];
+  larger(larger(m[0], m[1]), larger(m[2], m[3])).put(lane);
+  T top = lowest;
+  for (T x : lane) top = std::max(top, x);
+  for (; i < k; ++i) top = z[i] > top ? z[i] : top;
+  return top;
+}
+
+template <class T>
+struct Chunk {
+  T m;         // the largest entry
+  T n;         // its exponent N
+  double sum;  // of the weights over 2^lift; without those of the largest entries, if Rest
+  int64_t ties;
+};
+
+// The weights of a chunk, written to `e` if Keep; with Rest, the largest entries are counted and
+// left out of the sum.
+template <class T, bool Keep, bool Rest>
+Chunk<T> chunk(const T* z, T* e, int64_t k, T m, const Scale<T>& s) {
+  const Frame<T> frame = frame_of(m, s);
+  const Vec<T> c(s.c), c_low(s.c_low), magic(frame.magic), floor(frame.floor), top(m), one(T(1));
+  Sums<T> sums;
+  Vec<T> others(T(0));
+  T padded[kGroup], padded_e[kGroup];
+  for (int64_t i = 0; i < k; i += kGroup) {
+    const bool whole = i + kGroup <= k;
+    const T* from = z + i;
+    if (!whole) {
+      std::fill(std::copy(from, z + k, padded), padded + kGroup,
+                -std::numeric_limits<T>::infinity());
+      from = padded;
+    }
+    Vec<T> x[4];
+    for (int j = 0; j < 4; ++j) {
+      const Vec<T> v(from + j * kLanes);
+      x[j] = weights(v, c, c_low, magic, floor);
+      if constexpr (Keep) x[j].put((whole ? e + i : padded_e) + j * kLanes);
+      if constexpr (Rest) {
+        others = add(others, unless_equal(v, top, one));
+        x[j] = unless_equal(v, top, x[j]);
+      }
+    }
+    sums.add_to(add(add(x[0], x[1]), add(x[2], x[3])));
+    if (Keep && !whole) std::copy(padded_e, padded_e + (k - i), e + i);
+  }
+  double lane[kLanes];
+  sums.put(lane);
+  const double unlift = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
+  int64_t ties = 0;
+  if constexpr (Rest) {
+    T count[kLanes];
+    others.put(count);
+    ties = (k + kGroup - 1) / kGroup * kGroup;
+    for (T x : count) ties -= int64_t(x);
+  }
+  return {m, frame.n, tree(lane) * unlift, ties};
+}
+
+inline double pow2(double n) { return n < -1100 ? 0 : std::ldexp(1.0, int(n)); }
+
+template <class T>
+int64_t chunks_of(int64_t k) {
+  return (k + kChunk - 1) / kChunk;
+}
+
+// log sum exp((z - m)/T) over all chunks.
+template <class T>
+double log_sum(const Chunk<T>* chunks, int64_t count, T m, const Scale<T>& s) {
+  T n = chunks[0].n;
+  for (int64_t i = 1; i < count; ++i) n = std::max(n, chunks[i].n);
+  // The weight of an entry m_i over 2^N_i is 2^(m_i c - N_i).
+  auto weight = [&](const Chunk<T>& chunk) {
+    const double c = double(s.c), c_low = double(s.c_low), x = double(chunk.m);
+    return exp2_reduced(std::fma(x, c, -double(chunk.n)) + x * c_low);
+  };
+  double rest = 0, top = 1;
+  int64_t ties = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    double part = chunks[i].sum;
+    if (chunks[i].m == m) {
+      ties += chunks[i].ties;
+      top = weight(chunks[i]);
+    } else if (chunks[i].ties) {
+      part += double(chunks[i].ties) * weight(chunks[i]);
+    }
+    rest += part * pow2(double(chunks[i].n) - double(n));
+  }
+  return log1p_of(double(ties - 1) + rest / top);
+}
+
+// p = e r 2^(N_i - N - lift).
+template <class T>
+void normalise(const T* e, T* out, int64_t k, double r, double shift, bool stream) {
+  const bool near = shift > -50;
+  const double factor = near ? r * pow2(shift - Range<T>::lift) : r * pow2(-Range<T>::lift);
+  const Vec<T> a{T(factor)}, b{T(near ? 1.0 : pow2(shift))};
+  int64_t i = 0;
+  if (near && stream) {
+    for (; i < k && reinterpret_cast<uintptr_t>(out + i) % 64; ++i) out[i] = e[i] * T(factor);
+    for (; i + kLanes <= k; i += kLanes) mul(Vec<T>(e + i), a).put_streaming(out + i);
+  } else if (near) {
+    for (; i + kLanes <= k; i += kLanes) mul(Vec<T>(e + i), a).put(out + i);
+  } else {
+    for (; i + kLanes <= k; i += kLanes) mul(mul(Vec<T>(e + i), a), b).put(out + i);
+  }
+  for (; i < k; ++i) out[i] = near ? e[i] * T(factor) : e[i] * T(factor) * T(pow2(shift));
+}
+
+// The least z - m whose quotient by T does not overflow.
+template <class T>
+T lowest_of(double t) {
+  const double most = std::numeric_limits<T>::max();
+  return -T(t < 1 ? most * t : most);
+}
+
+// z/T - log sum, -inf where z is or where the result overflows.
+template <class T>
+struct Logs {
+  Vec<T> m, r, r_low, lowest, tail;  // tail is -log sum
+  Vec<T> operator()(const Vec<T>& z) const {
+    const Vec<T> d = sub(z, m), inside = larger(d, lowest);
+    const Vec<T> q = fma(inside, r, fma(inside, r_low, tail));
+    // What is inside differs from d only where the result is -inf.
+    return fma(sub(d, inside), Vec<T>(std::numeric_limits<T>::max()), q);
+  }
+};
+
+template <class T>
+void subtract(const T* z, T* out, int64_t k, const Logs<T>& logs, bool stream) {
+  int64_t i = 0;
+  auto one = [&] {
+    T lane[kLanes] = {z[i]};
+    logs(Vec<T>(lane)).put(lane);
+    out[i] = lane[0];
+  };
+  if (stream) {
+    for (; i < k && reinterpret_cast<uintptr_t>(out + i) % 64; ++i) one();
+    for (; i + kLanes <= k; i += kLanes) logs(Vec<T>(z + i)).put_streaming(out + i);
+  }
+  for (; i + kLanes <= k; i += kLanes) logs(Vec<T>(z + i)).put(out + i);
+  for (; i < k; ++i) one();
+}
+
+// One row. `e` is room for k weights (it may be `out`; for log_softmax and logsumexp it is not
+// used); `chunks` room for the chunks. Where this returns false, the row is out of range and `out`
+// may hold anything: z, which must not be `out`, goes to exact_row.
+template <class T>
+bool row(Op op, const T* z, T* out, int64_t k, const Scale<T>& s, T* e, Chunk<T>* chunks,
+         bool stream) {
+  if (!s.usable) return false;
+  const int64_t count = chunks_of<T>(k);
+  T m = -std::numeric_limits<T>::infinity();
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t at = i * kChunk, size = std::min(kChunk, k - at);
+    const T top = largest(z + at, size);
+    if (top == -std::numeric_limits<T>::infinity() && std::count(z + at, z + at + size, top) == size) {
+      chunks[i] = {top, -4 * Range<T>::reach, 0, 0};
+      if (op == Op::softmax) std::fill(e + at, e + at + size, T(0));
+      continue;
+    }
+    // -inf beside NaN goes the same way as everything out of range.
+    if (!(std::fabs(top * s.c) < Range<T>::reach)) return false;
+    chunks[i] = op == Op::softmax ? chunk<T, true, false>(z + at, e + at, size, top, s)
+                                  : chunk<T, false, true>(z + at, nullptr, size, top, s);
+    if (!(chunks[i].sum < std::numeric_limits<double>::infinity())) return false;
+    m = std::max(m, top);
+  }
+  if (m == -std::numeric_limits<T>::infinity()) return false;
+  if (op != Op::softmax) {
+    const double log = log_sum(chunks, count, m, s);
+    if (op == Op::log_softmax)
+      subtract(z, out, k,
+               Logs<T>{Vec<T>(m), Vec<T>(s.r), Vec<T>(s.r_low), Vec<T>(lowest_of<T>(s.t)),
+                       Vec<T>(T(-log))},
+               stream);
+    else
+      *out = T(double(m) + s.t * log);
+    return true;
+  }
+  T n = chunks[0].n;
+  for (int64_t i = 1; i < count; ++i) n = std::max(n, chunks[i].n);
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += chunks[i].sum * pow2(double(chunks[i].n) - double(n));
+  for (int64_t i = 0; i < count; ++i)
+    normalise(e + i * kChunk, out + i * kChunk, std::min(kChunk, k - i * kChunk), 1 / sum,
+              double(chunks[i].n) - double(n), stream);
+  return true;
+}
+
+}  // namespace
+}  // namespace LOGITLAB_ISA
+}  // namespace logitlab

@@ -1,0 +1,231 @@
+// The rows of a batch, of any layout and type, through the kernels of one instruction set.
+#pragma once
+
+#include <memory>
+#include <new>
+
+#include "half.h"
+#include "lanes.h"
+#include "rows.h"
+
+namespace logitlab {
+namespace LOGITLAB_ISA {
+namespace {
+
+// Memory that a thread keeps from call to call, up to a size; aligned for every register.
+class Room {
+ public:
+  void* get(size_t bytes) {
+    if (bytes > size_) {
+      data_.reset();
+      data_.reset(static_cast<char*>(::operator new(bytes, std::align_val_t(64))));
+      size_ = bytes;
+    }
+    return data_.get();
+  }
+  void trim(size_t bytes) {
+    if (size_ > bytes) data_.reset(), size_ = 0;
+  }
+
+ private:
+  struct Free {
+    void operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); }
+  };
+  std::unique_ptr<char, Free> data_;
+  size_t size_ = 0;
+};
+
+// Where a row's entries lie, relative to the arrays.
+struct Offsets {
+  int64_t z = 0, out = 0, where = 0, t = 0;
+};
+
+// Counts through the rows of a batch.
+class Walk {
+ public:
+  Walk(const Batch& b, int64_t row) : b_(b) {
+    for (int d = b.dims - 1; d >= 0; --d) {
+      at_[d] = row % b.shape[d];
+      row /= b.shape[d];
+      move(d, at_[d]);
+    }
+  }
+  const Offsets& here() const { return o_; }
+  void next() {
+    for (int d = b_.dims - 1; d >= 0; --d) {
+      move(d, 1);
+      if (++at_[d] < b_.shape[d]) return;
+      move(d, -at_[d]);
+      at_[d] = 0;
+    }
+  }
+
+ private:
+  void move(int d, int64_t n) {
+    o_.z += n * b_.z_stride[d];
+    o_.out += n * b_.out_stride[d];
+    o_.where += n * b_.where_stride[d];
+    o_.t += n * b_.t_stride[d];
+  }
+  const Batch& b_;
+  int64_t at_[kMaxDims];
+  Offsets o_;
+};
+
+template <class S, class T>
+void load_row(const Batch& b, const Offsets& o, bool negate, T* row, int64_t step) {
+  const T inf = std::numeric_limits<T>::infinity();
+  const char* from = b.z + o.z;
+  if (b.z_step == sizeof(S) && !b.where && !negate) {
+    const S* z = reinterpret_cast<const S*>(from);
+    for (int64_t i = 0; i < b.k; ++i) row[i * step] = widened(z[i]);
+    return;
+  }
+  for (int64_t i = 0; i < b.k; ++i) {
+    const T x = widened(*reinterpret_cast<const S*>(from + i * b.z_step));
+    const bool left = x != -inf && (!b.where || b.where[o.where + i * b.where_step]);
+    row[i * step] = left ? (negate ? -x : x) : -inf;
+  }
+}
+
+template <class S, class T>
+void store_row(const Batch& b, const Offsets& o, const T* row, int64_t step) {
+  char* to = b.out + o.out;
+  for (int64_t i = 0; i < b.k; ++i)
+    narrow_to(row[i * step], *reinterpret_cast<S*>(to + i * b.out_step));
+}
+
+template <class S, class T>
+class Runner {
+ public:
+  explicit Runner(const Batch& b) : b_(b), direct_(direct(b)), one_(scale_of<T>(std::fabs(b.temperature))) {}
+
+  void run(int64_t first, int64_t last) {
+    thread_local Room room;
+    const bool few = b_.k <= kFew;
+    // As many rows at a time as stay in the second cache, sixteen at most: neighbouring rows
+    // share cache lines where the class axis is not the last.
+    const int64_t width = few ? kLanes : std::clamp<int64_t>((1 << 17) / b_.k, 1, kLanes);
+    const int64_t pitch = (b_.k + kLanes - 1) / kLanes * kLanes + kLanes;
+    const int64_t count = chunks_of<T>(b_.k);
+    const int64_t spare = std::max(pitch, kFew * kLanes);
+    rows_ = static_cast<T*>(
+        room.get((pitch * width + spare) * sizeof(T) + count * sizeof(Chunk<T>)));
+    spare_ = rows_ + pitch * width;
+    chunks_ = reinterpret_cast<Chunk<T>*>(spare_ + spare);
+    Walk walk(b_, first);
+    for (int64_t at = first; at < last; at += width) {
+      const int size = int(std::min(width, last - at));
+      for (int r = 0; r < size; ++r, walk.next()) {
+        offsets_[r] = walk.here();
+        t_[r] = b_.t ? *reinterpret_cast<const double*>(b_.t + walk.here().t) : b_.temperature;
+      }
+      if (few)
+        across(size);
+      else
+        along(size, pitch);
+    }
+    room.trim(size_t(1) << 25);
+  }
+
+ private:
+  // Whether rows can be read and written where they are.
+  static bool direct(const Batch& b) {
+    return std::is_same_v<S, T> && !b.where && b.z_step == sizeof(T) &&
+           (b.out_step == sizeof(T) || b.op == Op::logsumexp);
+  }
+
+  bool in_place(int r) const { return direct_ && t_[r] >= 0; }
+
+  void along(int size, int64_t pitch) {
+    if (size > 1 && b_.z_step != sizeof(S) && !b_.where) {
+      strip_in(size, pitch);
+    } else {
+      for (int r = 0; r < size; ++r)
+        if (!in_place(r)) load_row<S>(b_, offsets_[r], t_[r] < 0, rows_ + r * pitch, 1);
+    }
+    for (int r = 0; r < size; ++r) {
+      T* buffer = rows_ + r * pitch;
+      const T* z = in_place(r) ? reinterpret_cast<const T*>(b_.z + offsets_[r].z) : buffer;
+      T* out = in_place(r) ? reinterpret_cast<T*>(b_.out + offsets_[r].out) : buffer;
+      T lse;
+      one(z, b_.op == Op::logsumexp ? &lse : out, t_[r], b_.stream && in_place(r));
+      if (b_.op == Op::logsumexp)
+        narrow_to(t_[r] < 0 ? -lse : lse, *reinterpret_cast<S*>(b_.out + offsets_[r].out));
+      else if (!in_place(r))
+        store_row<S>(b_, offsets_[r], out, 1);
+    }
+  }
+
+  void one(const T* z, T* out, double t, bool stream) {
+    const Scale<T> s = b_.t ? scale_of<T>(std::fabs(t)) : one_;
+    // z is kept until the row is known to be in range.
+    T* e = stream || z == out ? spare_ : out;
+    if (!row(b_.op, z, out, b_.k, s, e, chunks_, stream))
+      exact_row(b_.op, z, out, b_.k, std::fabs(t));
+  }
+
+  // Sixteen columns at a time, as the memory lies.
+  void strip_in(int size, int64_t pitch) {
+    const T inf = std::numeric_limits<T>::infinity();
+    for (int64_t i = 0; i < b_.k; ++i)
+      for (int r = 0; r < size; ++r) {
+        const T x = widened(*reinterpret_cast<const S*>(b_.z + offsets_[r].z + i * b_.z_step));
+        rows_[r * pitch + i] = t_[r] < 0 && x != -inf ? -x : x;
+      }
+  }
+
+  void across(int size) {
+    for (int r = 0; r < size; ++r) load_row<S>(b_, offsets_[r], t_[r] < 0, rows_ + r, kLanes);
+    Lanes<T> lanes(b_.op, rows_, b_.k);
+    for (int r = 0; r < size; ++r) lanes.set(r, b_.t ? scale_of<T>(std::fabs(t_[r])) : one_);
+    for (int r = size; r < kLanes; ++r) lanes.leave_out(r);
+    T* result = spare_;
+    lanes.run(result, size);
+    for (int r = 0; r < size; ++r) {
+      if (!lanes.in_range(r)) {
+        T z[kFew];
+        for (int64_t i = 0; i < b_.k; ++i) z[i] = rows_[i * kLanes + r];
+        T out[kFew];
+        exact_row(b_.op, z, out, b_.k, std::fabs(t_[r]));
+        const int64_t count = b_.op == Op::logsumexp ? 1 : b_.k;
+        for (int64_t i = 0; i < count; ++i) result[i * kLanes + r] = out[i];
+      }
+      if (b_.op == Op::logsumexp) {
+        const T x = result[r];
+        narrow_to(t_[r] < 0 ? -x : x, *reinterpret_cast<S*>(b_.out + offsets_[r].out));
+      } else {
+        store_row<S>(b_, offsets_[r], result + r, kLanes);
+      }
+    }
+  }
+
+  const Batch& b_;
+  const bool direct_;
+  const Scale<T> one_;
+  T *rows_, *spare_;
+  Chunk<T>* chunks_;
+  Offsets offsets_[kLanes];
+  double t_[kLanes];
+};
+
+void run_rows(const Batch& b, int64_t first, int64_t last) {
+  switch (b.kind) {
+    case kFloat32:
+      return Runner<float, float>(b).run(first, last);
+    case kFloat64:
+      return Runner<double, double>(b).run(first, last);
+    case kFloat16:
+      return Runner<Half, float>(b).run(first, last);
+    case kBFloat16:
+      return Runner<BFloat, float>(b).run(first, last);
+  }
+}
+
+}  // namespace
+
+extern const Run run;
+const Run run = run_rows;
+
+}  // namespace LOGITLAB_ISA
+}  // namespace logitlab

@@ -1,0 +1,142 @@
+#include "threads.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <fstream>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace logitlab {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr auto kSpin = std::chrono::microseconds(80);
+
+inline void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+// What the process may use: its affinity, its cgroup's quota (version 2) and OMP_NUM_THREADS.
+int usable_threads() {
+  int n = int(std::thread::hardware_concurrency());
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
+  std::ifstream quota("/sys/fs/cgroup/cpu.max");
+  double most, period;
+  if (quota >> most >> period && period > 0) n = std::min(n, std::max(1, int(most / period + 0.5)));
+#endif
+  if (const char* wish = std::getenv("OMP_NUM_THREADS")) {
+    const int given = std::atoi(wish);
+    if (given > 0) n = std::min(n, given);
+  }
+  return std::clamp(n, 1, kMaxThreads);
+}
+
+class Pool {
+ public:
+  std::mutex in_use;  // held by the call whose tasks are being worked on
+
+  void run(int64_t tasks, int threads, void (*task)(const void*, int64_t), const void* context) {
+    while (started_ < threads - 1) {
+      std::thread([this] { work(); }).detach();
+      ++started_;
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      task_ = task, context_ = context, tasks_ = tasks;
+      next_.store(0, std::memory_order_relaxed);
+      wanted_ = threads - 1;
+      generation_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    drain();
+    {
+      const std::lock_guard lock(mutex_);
+      wanted_ = 0;  // whoever has not come yet need not
+    }
+    while (inside_.load(std::memory_order_acquire)) pause();
+  }
+
+ private:
+  void drain() {
+    for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) task_(context_, i);
+  }
+
+  void work() {
+    uint64_t seen = 0;
+    for (;;) {
+      const auto until = Clock::now() + kSpin;
+      while (generation_.load(std::memory_order_acquire) == seen && Clock::now() < until) pause();
+      {
+        std::unique_lock lock(mutex_);
+        wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
+        seen = generation_.load(std::memory_order_relaxed);
+        if (wanted_ == 0) continue;
+        --wanted_;
+        inside_.fetch_add(1, std::memory_order_relaxed);
+      }
+      drain();
+      inside_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::atomic<uint64_t> generation_{0};
+  std::atomic<int64_t> next_{0};
+  std::atomic<int> inside_{0};
+  int started_ = 0, wanted_ = 0;
+  void (*task_)(const void*, int64_t) = nullptr;
+  const void* context_ = nullptr;
+  int64_t tasks_ = 0;
+};
+
+// Never destroyed: its threads live as long as the process. A forked child has none of them and
+// begins anew.
+Pool* pool = new Pool;
+const int registered = [] {
+#if defined(__unix__) || defined(__APPLE__)
+  pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
+#endif
+  return 0;
+}();
+
+std::atomic<int> allowed{usable_threads()};
+
+}  // namespace
+
+int get_num_threads() { return allowed.load(std::memory_order_relaxed); }
+void set_num_threads(int n) { allowed.store(std::clamp(n, 1, kMaxThreads)); }
+
+void parallel(int64_t tasks, int threads, void (*task)(const void*, int64_t), const void* context) {
+  threads = int(std::min<int64_t>(threads, tasks));
+  if (threads > 1) {
+    Pool* p = pool;
+    if (std::unique_lock lock(p->in_use, std::try_to_lock); lock) {
+      p->run(tasks, threads, task, context);
+      return;
+    }
+  }
+  for (int64_t i = 0; i < tasks; ++i) task(context, i);
+}
+
+}  // namespace logitlab

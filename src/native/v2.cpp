@@ -1,0 +1,2 @@
+#define LOGITLAB_ISA v2
+#include "run.h"

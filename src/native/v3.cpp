@@ -1,0 +1,2 @@
+#define LOGITLAB_ISA v3
+#include "run.h"

@@ -1,0 +1,2 @@
+#define LOGITLAB_ISA v4
+#include "run.h"

@@ -1,0 +1,95 @@
+"""What SciPy promises of softmax, log_softmax and logsumexp holds here too.
+
+Where the contract differs (+inf, integer and half types, the default axis, no `b` and no
+`return_sign`, complex input), the documentation lists it, and the last tests here hold it.
+"""
+
+import numpy as np
+import pytest
+import scipy.special
+
+import logitlab
+
+PAIRS = [
+    pytest.param(getattr(logitlab, name), getattr(scipy.special, name), id=name)
+    for name in ("softmax", "log_softmax", "logsumexp")
+]
+inf = np.inf
+# At the maximum SciPy's log_softmax is exact to an ULP of 1, not of itself.
+LOST = {"softmax": 1e-308, "log_softmax": 4e-16, "logsumexp": 0}
+
+INPUTS = [
+    [1000.0, 0.0, 0.0, 0.0],
+    [1.0, 1.0],
+    [0.0, 1.0],
+    [1000.0, 1.0],
+    [0.5, 0.5, 0.5, 0.5],
+    [1.0, 2.0, 3.0, 4.0],
+    [0.0, 3.2, -7.0, 1e-5],
+    [-1000.0, -1000.0, -1001.0],
+    [1e300, -1e300],
+    [1e30, 1e30 * (1 + 1e-15)],
+    [-inf, 0.0, 1.0],
+    [708.0, 709.0, 710.0, 745.0],
+    np.arange(200.0),
+    np.arange(1000.0),
+    np.log(np.arange(100.0) + 1),
+]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), PAIRS)
+@pytest.mark.parametrize("x", INPUTS, ids=lambda x: str(x)[:25])
+def test_one_row(ours, theirs, x):
+    """Vectors, shifted and scaled."""
+    for row in (np.array(x), np.array(x) + 100.0, -np.array(x)):
+        if np.isposinf(row).any():
+            continue
+        np.testing.assert_allclose(ours(row), theirs(row), rtol=1e-13, atol=LOST[ours.__name__])
+
+
+@pytest.mark.parametrize(("ours", "theirs"), PAIRS)
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, (0, 1), (2, 0), None])
+def test_axes(ours, theirs, axis):
+    """Any axis, several axes, all."""
+    x = np.random.default_rng(0).standard_normal((3, 4, 5)) * 20
+    expected = theirs(x, axis=axis)
+    np.testing.assert_allclose(ours(x, axis), expected, rtol=1e-13, atol=LOST[ours.__name__])
+
+
+@pytest.mark.parametrize("keepdims", [True, False])
+def test_keepdims(keepdims):
+    """With their meaning."""
+    x = np.random.default_rng(0).standard_normal((3, 4, 5))
+    for axis in (1, (0, 2), None):
+        ours = logitlab.logsumexp(x, axis, keepdims=keepdims)
+        theirs = scipy.special.logsumexp(x, axis=axis, keepdims=keepdims)
+        assert np.shape(ours) == np.shape(theirs)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-13)
+
+
+def test_logsumexp_of_extremes():
+    """Infinite entries, nothing left, far beyond the range of exp."""
+    for x in ([inf, 1.0], [-inf, -inf], [inf, -inf], [1e308, 1e308], [-1e308, -1e308]):
+        assert logitlab.logsumexp(x) == scipy.special.logsumexp(x)
+    assert np.isnan(logitlab.logsumexp([np.nan, 1.0]))
+
+
+def test_float32_stays():
+    """Types are kept."""
+    for ours, theirs in ((p.values[0], p.values[1]) for p in PAIRS):
+        x = np.float32([1, 2, 3])
+        assert ours(x).dtype == theirs(x).dtype == np.float32
+
+
+def test_where_the_contract_differs():
+    """The list in the README."""
+    np.testing.assert_array_equal(logitlab.softmax([inf, 1.0, inf]), [0.5, 0, 0.5])
+    assert np.isnan(logitlab.softmax([-inf, -inf])).all()
+    np.testing.assert_array_equal(logitlab.softmax(np.int8([-128, 127])), [np.exp(-255.0), 1])
+    assert logitlab.softmax(np.zeros(70_000, np.float16)).sum(dtype=float) > 0.9
+    assert logitlab.softmax(np.zeros((2, 3))).sum() == pytest.approx(2)
+    with pytest.raises(TypeError, match="complex"):
+        logitlab.logsumexp([1j])
+    for argument in ({"b": 2.0}, {"return_sign": True}):
+        with pytest.raises(TypeError, match="unexpected keyword"):
+            logitlab.logsumexp([1.0], **argument)
