@@ -1,0 +1,1 @@
+"""Peers side by side, one run: ``python -m bench``."""

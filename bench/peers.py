@@ -1,0 +1,132 @@
+"""softmax, log_softmax and logsumexp of the libraries that a user would otherwise pick.
+
+A peer is a function of a NumPy array that prepares everything (arrays of the peer's own kind, the
+compiled graph) and gives back a call without arguments; its result is what `numpy` makes of it.
+None where the peer has no such function or type.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+Call = Callable[[], Any]
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+THREADS = 2
+
+
+def _tensor(z: Any) -> Any:
+    import torch
+
+    if z.dtype == BFLOAT16:
+        return torch.from_numpy(z.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(z)
+
+
+def as_numpy(x: Any) -> Any:
+    if type(x).__module__ == "torch":
+        return x.float().numpy() if str(x.dtype) == "torch.bfloat16" else x.numpy()
+    return np.asarray(x)
+
+
+def copy(name: str, z: Any, axis: int) -> Call | None:
+    source = _tensor(z)
+    target = source.clone()
+    return lambda: target.copy_(source)
+
+
+def ours(name: str, z: Any, axis: int) -> Call | None:
+    import logitlab
+
+    function = getattr(logitlab, name)
+    return lambda: function(z, axis)
+
+
+def ours_out(name: str, z: Any, axis: int) -> Call | None:
+    import logitlab
+
+    if name == "logsumexp":
+        return None
+    function, out = getattr(logitlab, name), np.empty_like(z)
+    return lambda: function(z, axis, out=out)
+
+
+def torch_(name: str, z: Any, axis: int) -> Call | None:
+    import torch
+
+    function, tensor = getattr(torch, name), _tensor(z)
+    return lambda: function(tensor, axis)
+
+
+def torch_out(name: str, z: Any, axis: int) -> Call | None:
+    import torch
+
+    function, tensor = getattr(torch, name), _tensor(z)
+    if name == "logsumexp":
+        return None
+    out = torch.empty_like(tensor)
+    return lambda: function(tensor, axis, out=out)
+
+
+def scipy_(name: str, z: Any, axis: int) -> Call | None:
+    import scipy.special
+
+    if z.dtype == BFLOAT16:
+        return None
+    function = getattr(scipy.special, name)
+    return lambda: function(z, axis=axis)
+
+
+def jax_jit(name: str, z: Any, axis: int) -> Call | None:
+    import jax
+
+    function = jax.scipy.special.logsumexp if name == "logsumexp" else getattr(jax.nn, name)
+    compiled = jax.jit(lambda x: function(x, axis=axis))
+    x = jax.numpy.asarray(z)
+    if x.dtype != z.dtype:
+        return None
+    return lambda: compiled(x).block_until_ready()
+
+
+def onnxruntime_(name: str, z: Any, axis: int) -> Call | None:
+    import onnx
+    import onnxruntime
+
+    operators = {"softmax": "Softmax", "log_softmax": "LogSoftmax"}
+    if name not in operators or z.dtype not in (np.float32, np.float64):
+        return None
+    kind = onnx.TensorProto.FLOAT if z.dtype == np.float32 else onnx.TensorProto.DOUBLE
+    x, y = (onnx.helper.make_tensor_value_info(n, kind, z.shape) for n in "xy")
+    node = onnx.helper.make_node(operators[name], ["x"], ["y"], axis=axis)
+    graph = onnx.helper.make_graph([node], "g", [x], [y])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    out = np.empty_like(z)
+    binding = session.io_binding()
+    binding.bind_cpu_input("x", z)
+    value = onnxruntime.OrtValue.ortvalue_from_numpy(out)
+    binding.bind_ortvalue_output("y", value)
+
+    def call() -> Any:
+        session.run_with_iobinding(binding)
+        return value
+
+    return call
+
+
+PEERS = {
+    "copy": copy,
+    "logitlab": ours,
+    "logitlab out=": ours_out,
+    "torch": torch_,
+    "torch out=": torch_out,
+    "SciPy": scipy_,
+    "JAX jit": jax_jit,
+    "onnxruntime": onnxruntime_,
+}

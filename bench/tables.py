@@ -1,0 +1,75 @@
+"""Markdown of measured rows, and its place in the README."""
+
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def machine() -> str:
+    """The processor and how many of its cores the process may use."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        found = re.search(r"model name\s*: (.*)", info.read_text())
+        name = found.group(1).strip() if found else name
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+
+
+def versions(names: tuple[str, ...]) -> str:
+    from importlib.metadata import version
+
+    return ", ".join(f"{name} {version(name)}" for name in names)
+
+
+def _time(seconds: float) -> str:
+    micro = seconds * 1e6
+    return f"{micro:.1f}" if micro < 10 else f"{micro:,.0f}".replace(",", " ")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Times in microseconds; in brackets the multiple of logitlab's, and the worst error in ULP."""
+    names = list(dict.fromkeys(peer for row in rows for peer in row["times"]))
+    lines = ["| logits | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for row in rows:
+        times, errors = row["times"], row["errors"]
+        ours = times.get("logitlab out=", times["logitlab"])
+        cells = [f"{'×'.join(map(str, row['shape']))} {row['dtype']}, sd {row['spread']:g}"]
+        for name in names:
+            if name not in times:
+                cells.append("")
+                continue
+            notes = [] if name.startswith("logitlab") else [f"{times[name] / ours:.2f}×"]
+            if name in errors:
+                notes.append(f"{errors[name]:.3g} ULP")
+            cells.append(f"{_time(times[name])} ({', '.join(notes)})")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def geometric_mean(rows: list[dict[str, Any]], peer: str) -> float:
+    """Of the peer's time over ours (into an existing array where both can)."""
+    ratios = [
+        row["times"][peer] / row["times"].get("logitlab out=", row["times"]["logitlab"])
+        for row in rows
+        if peer in row["times"]
+    ]
+    return float(np.exp(np.mean(np.log(ratios))))
+
+
+def write_into_readme(name: str, text: str) -> None:
+    """Replace what stands between the markers of `name`."""
+    begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
+    readme = README.read_text("utf-8")
+    if begin not in readme:
+        raise SystemExit(f"README.md has no place {begin}")
+    head, _, rest = readme.partition(begin)
+    tail = rest.partition(end)[2]
+    temporary = README.with_suffix(".new")
+    temporary.write_text(f"{head}{begin}\n{text}\n{end}{tail}", "utf-8")
+    temporary.replace(README)
