@@ -33,6 +33,7 @@ class Backend:
 
     def __init__(self, module, take=lambda x: x, give=lambda x: x):
         self.module, self.take, self.give = module, take, give
+        self.exact = module is not reference
 
     def __call__(self, name, z, axis=-1, temperature=1.0, where=None):
         call = request(z, axis, temperature, where)
@@ -121,7 +122,7 @@ def test_values_over_hostile_arrays(backend, name, dtype):
             size = np.abs(np.where(np.isfinite(widest(case.z)), widest(case.z), 0))
             scale = size.max(axis=case.axis, initial=0)
         # NumPy sums one by one along an axis that is not the last.
-        plain = backend.module is reference and dtype == np.float64
+        plain = dtype == np.float64 and not (backend.exact and logitlab.native_available())
         assert_close(value, wide, dtype, scale, 20 if plain else None)
 
 
@@ -158,8 +159,9 @@ def test_masks(backend, name, dtype):
         for t in (1.0, 0.5, -1.0, 0.0, inf):
             expected = backend(name, excluded, axis, t)
             for mask in (where, np.asfortranarray(where), where[::-1][::-1]):
-                value = backend(name, z, axis, t, mask)
-                np.testing.assert_array_equal(value.astype(float), expected.astype(float))
+                value = backend(name, z, axis, t, mask).astype(float)
+                # The reference sums as its library does, by the layout of the array.
+                np.testing.assert_allclose(value, expected.astype(float), rtol=1e-15)
 
 
 @needs_kernels

@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -326,3 +327,45 @@ def test_the_command(tmp_path):
     )
     assert done.stderr == ""
     assert "log-loss" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    """3 GB of float32 logits within 1 GB, the interpreter and its libraries included."""
+    z = np.lib.format.open_memmap(
+        tmp_path / "z.npy", mode="w+", dtype=np.float32, shape=(805_306, 1000)
+    )
+    z[::9973] = np.arange(1000) % 7  # the rest of the file is a hole, read as zeros
+    del z
+    # Not ru_maxrss, which begins with the memory of the parent.
+    code = """
+import sys
+from logitlab.app.cli import app
+try:
+    app()
+finally:
+    print(*(line for line in open("/proc/self/status") if "VmHWM" in line), file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "report", tmp_path / "z.npy", "-o", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stderr.split()[1]) * 1024 < 1e9
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_progress_on_a_terminal(tmp_path):
+    """A bar that says what is being done, on standard error alone."""
+    import pty
+
+    np.save(tmp_path / "z.npy", np.zeros((2000, 1000), np.float32))
+    ours, theirs = pty.openpty()
+    code = "from logitlab.app import main; main()"
+    arguments = [sys.executable, "-c", code, "report", tmp_path / "z.npy", "-o", tmp_path / "out"]
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=theirs, text=True, check=True)
+    assert "reading" in os.read(ours, 1 << 16).decode()
+    assert "reading" not in done.stdout
+    os.close(ours)
+    os.close(theirs)
