@@ -1,5 +1,6 @@
 """What array is this, where is the class axis, is the request sensible."""
 
+import functools
 import math
 import operator
 from numbers import Real
@@ -25,6 +26,7 @@ class Request(NamedTuple):
         return result[..., 0] if self.no_axis else result
 
 
+@functools.cache
 def dtype_name(dtype: Any) -> str:
     """The type's name as NumPy spells it, of any library's dtype."""
     name = getattr(dtype, "name", None)
@@ -72,6 +74,8 @@ def as_floating(x: Any, name: str) -> Any:
 
 def class_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     """`axis` as sorted non-negative integers; a 0-d array has none (K = 1)."""
+    if type(axis) is int and -ndim <= axis < ndim:
+        return (axis % ndim,)
     if axis is None:
         return tuple(range(ndim))
     given = axis if isinstance(axis, tuple) else (axis,)
@@ -145,7 +149,7 @@ def check_not_negative(x: Any, name: str) -> None:
 
 
 def _temperature(temperature: Any, z: Any, axes: tuple[int, ...]) -> Any:
-    if isinstance(temperature, Real):
+    if isinstance(temperature, float | int | Real):
         value = float(temperature)
         if math.isnan(value):
             raise ValueError("temperature is NaN; accepted: any real number, 0 and ±inf included")
@@ -217,6 +221,8 @@ def _numpy_view(x: Any) -> Any:
 
 
 def _disjoint_or_same(out: Any, z: Any) -> bool:
+    if out is z:
+        return True
     a, b = _numpy_view(out), _numpy_view(z)
     if a is None or not np.may_share_memory(a, b):
         return True
@@ -224,12 +230,8 @@ def _disjoint_or_same(out: Any, z: Any) -> bool:
     return (same and a.strides == b.strides) or not np.shares_memory(a, b)
 
 
-def check_out(out: Any, call: Request) -> Any:
-    """`out` as the backends take it: of z's kind, type and shape, and z itself or disjoint."""
-    if out is None:
-        return None
-    z = call.z
-    shape = tuple(z.shape[:-1] if call.no_axis else z.shape)
+def _check_kind(out: Any, z: Any) -> None:
+    """Refuse an `out` that is no writeable array of z's kind."""
     if not is_array_api_obj(out) or isinstance(out, np.ma.MaskedArray | np.generic):
         raise TypeError(f"out is a {type(out).__name__}; accepted: an array of z's kind")
     if isinstance(out, np.ndarray) != isinstance(z, np.ndarray) or (
@@ -239,23 +241,33 @@ def check_out(out: Any, call: Request) -> Any:
             f"out is a {type(out).__name__} where z is a {type(z).__name__}; "
             "accepted: an array of z's kind"
         )
+    if not is_writeable_array(out) and not isinstance(out, np.ndarray):
+        raise TypeError(f"out is an immutable {type(out).__name__}; omit out=")
+    if is_torch_array(out) and (out.requires_grad or z.requires_grad):
+        raise ValueError("out= does not take part in autograd; omit out=, or detach z and out")
+    if getattr(out, "device", None) != getattr(z, "device", None):
+        raise ValueError(f"out is on device {out.device}; accepted: z's device {z.device}")
+
+
+def check_out(out: Any, call: Request) -> Any:
+    """`out` as the backends take it: of z's kind, type and shape, and z itself or disjoint."""
+    if out is None:
+        return None
+    z = call.z
+    shape = z.shape[:-1] if call.no_axis else z.shape
+    if not (type(out) is type(z) is np.ndarray):
+        _check_kind(out, z)
+    expected: Any = z.dtype
     if isinstance(out, np.ndarray):
         if not out.flags.writeable:
             raise ValueError("out is read-only; accepted: a writeable array")
-        expected: Any = z.dtype.newbyteorder("=")
-    else:
-        expected = z.dtype
-        if not is_writeable_array(out):
-            raise TypeError(f"out is an immutable {type(out).__name__}; omit out=")
-        if is_torch_array(out) and (out.requires_grad or z.requires_grad):
-            raise ValueError("out= does not take part in autograd; omit out=, or detach z and out")
-    if out.dtype != expected or tuple(out.shape) != shape:
+        if not z.dtype.isnative:
+            expected = z.dtype.newbyteorder("=")
+    if out.dtype != expected or out.shape != shape:
         raise ValueError(
             f"out has type {dtype_name(out.dtype)} and shape {tuple(out.shape)}; accepted: "
-            f"type {dtype_name(expected)} and shape {shape}"
+            f"type {dtype_name(expected)} and shape {tuple(shape)}"
         )
-    if getattr(out, "device", None) != getattr(z, "device", None):
-        raise ValueError(f"out is on device {out.device}; accepted: z's device {z.device}")
     if call.no_axis:
         out = out[..., None]
     if not _disjoint_or_same(out, z):

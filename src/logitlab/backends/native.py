@@ -127,6 +127,9 @@ def elementwise(
 ) -> None:
     """Write softmax or log_softmax of z to `out`; arrays of memory, as :func:`_memory` gives."""
     function = getattr(_native, name)
+    if len(axis) == 1 and isinstance(t, float) and where is None:
+        function(KINDS[kind], z, out, axis[0], t, None)
+        return
     x, k, t, where = _one_axis(z, axis, t, where)
     if len(axis) == 1:
         function(KINDS[kind], x, out, k, t, where)
@@ -150,6 +153,8 @@ def _covers(kind: str) -> bool:
 
 
 def _new(z: Any) -> Any:
+    if type(z) is np.ndarray and z.dtype.isnative:
+        return np.empty_like(z)
     return np.empty_like(z, dtype=z.dtype.newbyteorder("="), subok=False)
 
 
