@@ -27,8 +27,14 @@ class Request(NamedTuple):
 
 
 @functools.cache
+def _numpy_name(dtype: np.dtype[Any]) -> str:
+    return dtype.name
+
+
 def dtype_name(dtype: Any) -> str:
     """The type's name as NumPy spells it, of any library's dtype."""
+    if isinstance(dtype, np.dtype):
+        return _numpy_name(dtype)
     name = getattr(dtype, "name", None)
     return name if isinstance(name, str) else str(dtype).rpartition(".")[2]
 
