@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX2__) || defined(__AVX512F__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -18,6 +18,13 @@ namespace LOGITLAB_ISA {
 namespace {
 
 constexpr int kLanes = 16;
+
+// A hint; any address will do.
+inline void prefetch(const char* p) {
+#if defined(__GNUC__)
+  __builtin_prefetch(p, 0, 3);
+#endif
+}
 
 template <class T>
 struct Bits;
@@ -69,6 +76,16 @@ inline Reg<float> sub(Reg<float> a, Reg<float> b) { return {_mm512_sub_ps(a.v, b
 inline Reg<double> sub(Reg<double> a, Reg<double> b) { return {_mm512_sub_pd(a.v, b.v)}; }
 inline Reg<float> mul(Reg<float> a, Reg<float> b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline Reg<double> mul(Reg<double> a, Reg<double> b) { return {_mm512_mul_pd(a.v, b.v)}; }
+inline Reg<double> div(Reg<double> a, Reg<double> b) { return {_mm512_div_pd(a.v, b.v)}; }
+inline Reg<double> add_bits(Reg<double> a, Reg<double> b) {
+  return {_mm512_castsi512_pd(_mm512_add_epi64(_mm512_castpd_si512(a.v), _mm512_castpd_si512(b.v)))};
+}
+inline Reg<double> and_bits(Reg<double> a, Reg<double> b) {
+  return {_mm512_castsi512_pd(_mm512_and_epi64(_mm512_castpd_si512(a.v), _mm512_castpd_si512(b.v)))};
+}
+inline Reg<double> exponent_bits(Reg<double> a) {
+  return {_mm512_castsi512_pd(_mm512_srli_epi64(_mm512_castpd_si512(a.v), 52))};
+}
 inline Reg<float> fma(Reg<float> a, Reg<float> b, Reg<float> c) {
   return {_mm512_fmadd_ps(a.v, b.v, c.v)};
 }
@@ -140,6 +157,14 @@ inline Reg<float> sub(Reg<float> a, Reg<float> b) { return {_mm256_sub_ps(a.v, b
 inline Reg<double> sub(Reg<double> a, Reg<double> b) { return {_mm256_sub_pd(a.v, b.v)}; }
 inline Reg<float> mul(Reg<float> a, Reg<float> b) { return {_mm256_mul_ps(a.v, b.v)}; }
 inline Reg<double> mul(Reg<double> a, Reg<double> b) { return {_mm256_mul_pd(a.v, b.v)}; }
+inline Reg<double> div(Reg<double> a, Reg<double> b) { return {_mm256_div_pd(a.v, b.v)}; }
+inline Reg<double> add_bits(Reg<double> a, Reg<double> b) {
+  return {_mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(a.v), _mm256_castpd_si256(b.v)))};
+}
+inline Reg<double> and_bits(Reg<double> a, Reg<double> b) { return {_mm256_and_pd(a.v, b.v)}; }
+inline Reg<double> exponent_bits(Reg<double> a) {
+  return {_mm256_castsi256_pd(_mm256_srli_epi64(_mm256_castpd_si256(a.v), 52))};
+}
 inline Reg<float> fma(Reg<float> a, Reg<float> b, Reg<float> c) {
   return {_mm256_fmadd_ps(a.v, b.v, c.v)};
 }
@@ -207,6 +232,16 @@ inline Reg<float> sub(Reg<float> a, Reg<float> b) { return {vsubq_f32(a.v, b.v)}
 inline Reg<double> sub(Reg<double> a, Reg<double> b) { return {vsubq_f64(a.v, b.v)}; }
 inline Reg<float> mul(Reg<float> a, Reg<float> b) { return {vmulq_f32(a.v, b.v)}; }
 inline Reg<double> mul(Reg<double> a, Reg<double> b) { return {vmulq_f64(a.v, b.v)}; }
+inline Reg<double> div(Reg<double> a, Reg<double> b) { return {vdivq_f64(a.v, b.v)}; }
+inline Reg<double> add_bits(Reg<double> a, Reg<double> b) {
+  return {vreinterpretq_f64_s64(vaddq_s64(vreinterpretq_s64_f64(a.v), vreinterpretq_s64_f64(b.v)))};
+}
+inline Reg<double> and_bits(Reg<double> a, Reg<double> b) {
+  return {vreinterpretq_f64_s64(vandq_s64(vreinterpretq_s64_f64(a.v), vreinterpretq_s64_f64(b.v)))};
+}
+inline Reg<double> exponent_bits(Reg<double> a) {
+  return {vreinterpretq_f64_u64(vshrq_n_u64(vreinterpretq_u64_f64(a.v), 52))};
+}
 inline Reg<float> fma(Reg<float> a, Reg<float> b, Reg<float> c) {
   return {vfmaq_f32(c.v, a.v, b.v)};
 }
@@ -274,6 +309,16 @@ template <class T>
 inline Reg<T> sub(Reg<T> a, Reg<T> b) { return {a.v - b.v}; }
 template <class T>
 inline Reg<T> mul(Reg<T> a, Reg<T> b) { return {a.v * b.v}; }
+inline Reg<double> div(Reg<double> a, Reg<double> b) { return {a.v / b.v}; }
+inline Reg<double> add_bits(Reg<double> a, Reg<double> b) {
+  return {bit_cast<double>(bit_cast<uint64_t>(a.v) + bit_cast<uint64_t>(b.v))};
+}
+inline Reg<double> and_bits(Reg<double> a, Reg<double> b) {
+  return {bit_cast<double>(bit_cast<uint64_t>(a.v) & bit_cast<uint64_t>(b.v))};
+}
+inline Reg<double> exponent_bits(Reg<double> a) {
+  return {bit_cast<double>(bit_cast<uint64_t>(a.v) >> 52)};
+}
 template <class T>
 inline Reg<T> fma(Reg<T> a, Reg<T> b, Reg<T> c) { return {std::fma(a.v, b.v, c.v)}; }
 template <class T>
@@ -299,6 +344,36 @@ inline Reg<float> narrow(const Reg<double>* a) { return {float(a[0].v)}; }
 // These have no streaming stores, or none worth the trouble.
 template <class T>
 inline void stream(T* p, Reg<T> a) { store(p, a); }
+#endif
+
+// to[j * to_step + i] = from[i * from_step + j] for i, j in 0..3.
+template <class T>
+inline void transpose4(const T* from, int64_t from_step, T* to, int64_t to_step) {
+  for (int i = 0; i < 4; ++i)
+    for (int j = 0; j < 4; ++j) to[j * to_step + i] = from[i * from_step + j];
+}
+#if defined(__SSE2__)
+inline void transpose4(const float* from, int64_t from_step, float* to, int64_t to_step) {
+  __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + from_step);
+  __m128 c = _mm_loadu_ps(from + 2 * from_step), d = _mm_loadu_ps(from + 3 * from_step);
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+  _mm_storeu_ps(to, a);
+  _mm_storeu_ps(to + to_step, b);
+  _mm_storeu_ps(to + 2 * to_step, c);
+  _mm_storeu_ps(to + 3 * to_step, d);
+}
+#endif
+#if defined(__AVX2__)
+inline void transpose4(const double* from, int64_t from_step, double* to, int64_t to_step) {
+  const __m256d a = _mm256_loadu_pd(from), b = _mm256_loadu_pd(from + from_step);
+  const __m256d c = _mm256_loadu_pd(from + 2 * from_step), d = _mm256_loadu_pd(from + 3 * from_step);
+  const __m256d ab = _mm256_unpacklo_pd(a, b), cd = _mm256_unpacklo_pd(c, d);
+  const __m256d ab2 = _mm256_unpackhi_pd(a, b), cd2 = _mm256_unpackhi_pd(c, d);
+  _mm256_storeu_pd(to, _mm256_permute2f128_pd(ab, cd, 0x20));
+  _mm256_storeu_pd(to + to_step, _mm256_permute2f128_pd(ab2, cd2, 0x20));
+  _mm256_storeu_pd(to + 2 * to_step, _mm256_permute2f128_pd(ab, cd, 0x31));
+  _mm256_storeu_pd(to + 3 * to_step, _mm256_permute2f128_pd(ab2, cd2, 0x31));
+}
 #endif
 
 // The sixteen lanes.
@@ -341,10 +416,14 @@ struct Vec {
     return a;                                                                      \
   }
 LOGITLAB_UNARY(pow2_of_bits)
+LOGITLAB_UNARY(exponent_bits)
 LOGITLAB_UNARY(minus_bits_of_one)
 LOGITLAB_BINARY(add)
 LOGITLAB_BINARY(sub)
 LOGITLAB_BINARY(mul)
+LOGITLAB_BINARY(div)
+LOGITLAB_BINARY(add_bits)
+LOGITLAB_BINARY(and_bits)
 LOGITLAB_BINARY(larger)
 LOGITLAB_TERNARY(fma)
 LOGITLAB_TERNARY(fms)

@@ -17,40 +17,43 @@ inline void round_to(const Vec<double>& a, Vec<double>& b) { b = a; }
 template <class T>
 class Lanes {
  public:
-  // z[i * 16 + r] is entry i of row r.
-  Lanes(Op op, const T* z, int64_t k) : op_(op), z_(z), k_(k) {}
+  Lanes(Op op, int64_t k) : op_(op), k_(k) {
+    for (int r = 0; r < kLanes; ++r) leave_out(r);
+  }
 
   void set(int r, const Scale<T>& s) {
-    c_[r] = s.c, c_low_[r] = s.c_low, r_[r] = s.r, r_low_[r] = s.r_low;
+    c_[r] = s.usable ? s.c : T(0), c_low_[r] = s.usable ? s.c_low : T(0);
+    r_[r] = s.r, r_low_[r] = s.r_low;
     t_[r] = s.t;
-    usable_[r] = s.usable;
-    if (!s.usable) c_[r] = c_low_[r] = 0;
+    unit_[r] = kLn2 * s.t;
+    lowest_[r] = lowest_of<T>(s.t);
+    reach_[r] = s.usable ? Range<T>::reach : T(0);
   }
   void leave_out(int r) {
-    c_[r] = c_low_[r] = r_[r] = r_low_[r] = 0;
-    t_[r] = 1;
-    usable_[r] = false;
+    c_[r] = c_low_[r] = r_[r] = r_low_[r] = reach_[r] = 0;
+    t_[r] = unit_[r] = 1;
+    lowest_[r] = 0;
   }
   bool in_range(int r) const { return usable_[r]; }
 
-  // Writes the first `rows` lanes to result[i * 16 + r]; afterwards in_range tells of which.
-  void run(T* result, int rows) {
+  // z[i * 16 + r] is entry i of row r, and result[i * 16 + r] that of its result; afterwards
+  // in_range tells which rows have one.
+  void run(const T* z, T* result) {
+    z_ = z;
     const Vec<T> c(c_), c_low(c_low_), magic(Range<T>::magic);
     Vec<T> m(-std::numeric_limits<T>::infinity());
     for (int64_t i = 0; i < k_; ++i) m = larger(entry(i), m);
     m.put(m_);
     for (int r = 0; r < kLanes; ++r)
-      usable_[r] = usable_[r] && std::fabs(m_[r] * c_[r]) < Range<T>::reach;
+      usable_[r] = std::fabs(m_[r] * c_[r]) < reach_[r];
     const Vec<T> n = sub(fma(m, c, magic), magic);
     const Vec<T> offset = sub(Vec<T>(Range<T>::magic + T(Range<T>::lift + Range<T>::bias)), n);
-    double unit[kLanes];
-    for (int r = 0; r < kLanes; ++r) unit[r] = kLn2 * t_[r];
     Vec<T> floor;
-    round_to(mul(sub(widen(n), Vec<double>(Range<T>::drop)), Vec<double>(unit)), floor);
+    round_to(mul(sub(widen(n), Vec<double>(Range<T>::drop)), Vec<double>(unit_)), floor);
     if (op_ == Op::softmax)
       softmax(c, c_low, offset, floor, result);
     else
-      logs(m, n, c, c_low, offset, floor, result, rows);
+      logs(m, n, c, c_low, offset, floor, result);
   }
 
  private:
@@ -76,14 +79,13 @@ class Lanes {
       sums.add_to(x);
     }
     sum(sums);
-    T factor[kLanes];
-    for (int r = 0; r < kLanes; ++r) factor[r] = T(1 / sum_[r]);
-    const Vec<T> f(factor);
+    Vec<T> f;
+    round_to(div(Vec<double>(1.0), Vec<double>(sum_)), f);
     for (int64_t i = 0; i < k_; ++i) mul(Vec<T>(result + i * kLanes), f).put(result + i * kLanes);
   }
 
   void logs(const Vec<T>& m, const Vec<T>& n, const Vec<T>& c, const Vec<T>& c_low,
-            const Vec<T>& magic, const Vec<T>& floor, T* result, int rows) {
+            const Vec<T>& magic, const Vec<T>& floor, T* result) {
     Sums<T> sums;
     Vec<T> others(T(0));
     const Vec<T> one(T(1));
@@ -93,30 +95,31 @@ class Lanes {
       others = add(others, unless_equal(z, m, one));
     }
     sum(sums);
-    T n_of[kLanes], others_of[kLanes], log_of[kLanes] = {};
-    n.put(n_of);
-    others.put(others_of);
+    // The largest entry weighs 2^(m c - N); the ties of it but one count whole.
+    const Vec<double> x = widen(m);
+    const Vec<double> top = exp2_lanes(
+        add(fms(x, widen(c), widen(n)), mul(x, widen(c_low))));
     const double unlift = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
-    for (int r = 0; r < rows; ++r) {
-      if (!usable_[r]) continue;
-      const double x = m_[r];
-      const double top = exp2_reduced(std::fma(x, double(c_[r]), -double(n_of[r])) + x * c_low_[r]);
-      const double log = log1p_of(double(k_ - 1 - int64_t(others_of[r])) + sum_[r] * unlift / top);
-      log_of[r] = T(-log);
-      if (op_ == Op::logsumexp) result[r] = T(x + t_[r] * log);
+    const Vec<double> ties = sub(Vec<double>(double(k_ - 1)), widen(others));
+    const Vec<double> log = log1p_lanes(
+        add(ties, div(mul(Vec<double>(sum_), Vec<double>(unlift)), top)));
+    Vec<T> rounded;
+    if (op_ == Op::logsumexp) {
+      round_to(add(x, mul(Vec<double>(t_), log)), rounded);
+      rounded.put(result);
+      return;
     }
-    if (op_ == Op::logsumexp) return;
-    T lowest[kLanes];
-    for (int r = 0; r < kLanes; ++r) lowest[r] = lowest_of<T>(t_[r]);
-    const Logs<T> logs{m, Vec<T>(r_), Vec<T>(r_low_), Vec<T>(lowest), Vec<T>(log_of)};
+    round_to(sub(Vec<double>(0.0), log), rounded);
+    const Logs<T> logs{m, Vec<T>(r_), Vec<T>(r_low_), Vec<T>(lowest_), rounded};
     for (int64_t i = 0; i < k_; ++i) logs(entry(i)).put(result + i * kLanes);
   }
 
   const Op op_;
-  const T* z_;
   const int64_t k_;
-  T c_[kLanes], c_low_[kLanes], r_[kLanes], r_low_[kLanes], m_[kLanes];
-  double t_[kLanes], sum_[kLanes];
+  const T* z_ = nullptr;
+  T c_[kLanes], c_low_[kLanes], r_[kLanes], r_low_[kLanes], lowest_[kLanes], reach_[kLanes];
+  T m_[kLanes];
+  double t_[kLanes], unit_[kLanes], sum_[kLanes];
   bool usable_[kLanes];
 };
 

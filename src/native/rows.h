@@ -73,6 +73,29 @@ inline Vec<T> exp2_lanes(const Vec<T>& f) {
   return fma(y, f, Vec<T>(T(1)));
 }
 
+inline double of_bits(uint64_t bits) { return bit_cast<double>(bits); }
+
+// log(1 + x) of x >= 0, as log1p_of, on lanes.
+inline Vec<double> log1p_lanes(const Vec<double>& x) {
+  // 1 + x = u + lost; u = 2^k m with m in [sqrt 1/2, sqrt 2).
+  const Vec<double> one(1.0), u = add(one, x), part = sub(u, one);
+  const Vec<double> lost = add(sub(one, sub(u, part)), sub(x, part));
+  constexpr uint64_t root = 0x3fe6a09e667f3bcd, first = 0x3ff0000000000000;
+  const Vec<double> moved = add_bits(u, Vec<double>(of_bits(first - root)));
+  const Vec<double> m = add_bits(and_bits(moved, Vec<double>(of_bits((uint64_t(1) << 52) - 1))),
+                                 Vec<double>(of_bits(root)));
+  // The exponent's bits as the low digits of 2^52 are a double.
+  const Vec<double> big(0x1p52);
+  const Vec<double> k = sub(sub(add_bits(exponent_bits(moved), big), big), Vec<double>(1023.0));
+  const Vec<double> down = pow2_of_bits(sub(Vec<double>(0x1p52 + 1023), k));
+  const Vec<double> f = fma(lost, down, sub(m, one));
+  const Vec<double> s = div(f, add(Vec<double>(2.0), f)), s2 = mul(s, s);
+  Vec<double> tail(0.0);
+  for (int i = 25; i >= 3; i -= 2) tail = fma(tail, s2, Vec<double>(2.0 / i));
+  const Vec<double> rest = mul(s, fms(tail, s2, f));
+  return fma(k, Vec<double>(kLn2), add(f, fma(k, Vec<double>(kLn2Low), rest)));
+}
+
 // The exponent N of the chunk (or lane) whose largest entry is m, and what follows from it.
 template <class T>
 struct Frame {
@@ -162,6 +185,8 @@ Chunk<T> chunk(const T* z, T* e, int64_t k, T m, const Scale<T>& s) {
   for (int64_t i = 0; i < k; i += kGroup) {
     const bool whole = i + kGroup <= k;
     const T* from = z + i;
+    // The next chunk comes from memory while this one is computed.
+    for (size_t j = 0; j < kGroup * sizeof(T); j += 64) prefetch(reinterpret_cast<const char*>(from + kChunk) + j);
     if (!whole) {
       std::fill(std::copy(from, z + k, padded), padded + kGroup,
                 -std::numeric_limits<T>::infinity());

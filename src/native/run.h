@@ -98,7 +98,15 @@ void store_row(const Batch& b, const Offsets& o, const T* row, int64_t step) {
 template <class S, class T>
 class Runner {
  public:
-  explicit Runner(const Batch& b) : b_(b), direct_(direct(b)), one_(scale_of<T>(std::fabs(b.temperature))) {}
+  explicit Runner(const Batch& b)
+      : b_(b),
+        direct_(direct(b)),
+        plain_(!b.where && !b.t && b.temperature >= 0),
+        one_(scale_of<T>(std::fabs(b.temperature))),
+        lanes_(b.op, b.k) {
+    if (!b.t)
+      for (int r = 0; r < kLanes; ++r) lanes_.set(r, one_);
+  }
 
   void run(int64_t first, int64_t last) {
     thread_local Room room;
@@ -108,7 +116,8 @@ class Runner {
     const int64_t width = few ? kLanes : std::clamp<int64_t>((1 << 17) / b_.k, 1, kLanes);
     const int64_t pitch = (b_.k + kLanes - 1) / kLanes * kLanes + kLanes;
     const int64_t count = chunks_of<T>(b_.k);
-    const int64_t spare = std::max(pitch, kFew * kLanes);
+    // Blocks of four entries may reach beyond the last.
+    const int64_t spare = std::max(pitch, (kFew + 4) * kLanes);
     rows_ = static_cast<T*>(
         room.get((pitch * width + spare) * sizeof(T) + count * sizeof(Chunk<T>)));
     spare_ = rows_ + pitch * width;
@@ -175,34 +184,73 @@ class Runner {
       }
   }
 
-  void across(int size) {
-    for (int r = 0; r < size; ++r) load_row<S>(b_, offsets_[r], t_[r] < 0, rows_ + r, kLanes);
-    Lanes<T> lanes(b_.op, rows_, b_.k);
-    for (int r = 0; r < size; ++r) lanes.set(r, b_.t ? scale_of<T>(std::fabs(t_[r])) : one_);
-    for (int r = size; r < kLanes; ++r) lanes.leave_out(r);
-    T* result = spare_;
-    lanes.run(result, size);
-    for (int r = 0; r < size; ++r) {
-      if (!lanes.in_range(r)) {
-        T z[kFew];
-        for (int64_t i = 0; i < b_.k; ++i) z[i] = rows_[i * kLanes + r];
-        T out[kFew];
-        exact_row(b_.op, z, out, b_.k, std::fabs(t_[r]));
-        const int64_t count = b_.op == Op::logsumexp ? 1 : b_.k;
-        for (int64_t i = 0; i < count; ++i) result[i * kLanes + r] = out[i];
-      }
-      if (b_.op == Op::logsumexp) {
-        const T x = result[r];
-        narrow_to(t_[r] < 0 ? -x : x, *reinterpret_cast<S*>(b_.out + offsets_[r].out));
-      } else {
-        store_row<S>(b_, offsets_[r], result + r, kLanes);
-      }
+  // Sixteen whole rows that lie one after another can be turned by blocks of four. Such a block
+  // may reach up to three entries into the row that follows, so the last row goes by itself.
+  bool gapless(int64_t Offsets::*at, int64_t step, int size) const {
+    if (!std::is_same_v<S, T> || step != sizeof(T) || size != kLanes) return false;
+    for (int r = 1; r < kLanes; ++r)
+      if (offsets_[r].*at - offsets_[r - 1].*at != b_.k * int64_t(sizeof(T))) return false;
+    return true;
+  }
+
+  void turn_in() {
+    const T* z = reinterpret_cast<const T*>(b_.z + offsets_[0].z);
+    T last[4 * (kFew + 4)];
+    const int64_t pitch = kFew + 4;
+    std::copy(z + 12 * b_.k, z + 16 * b_.k, last);
+    for (int r = 3; r >= 1; --r) std::copy_backward(last + r * b_.k, last + (r + 1) * b_.k, last + r * pitch + b_.k);
+    for (int64_t i = 0; i < b_.k; i += 4) {
+      for (int r = 0; r < 12; r += 4) transpose4(z + r * b_.k + i, b_.k, rows_ + i * kLanes + r, kLanes);
+      transpose4(last + i, pitch, rows_ + i * kLanes + 12, kLanes);
     }
   }
 
+  void turn_out(const T* result) {
+    T* out = reinterpret_cast<T*>(b_.out + offsets_[0].out);
+    T last[4 * (kFew + 4)];
+    const int64_t pitch = kFew + 4;
+    // From the right, so that what a block writes too much is overwritten by the row it hit.
+    for (int64_t i = (b_.k - 1) / 4 * 4; i >= 0; i -= 4) {
+      for (int r = 0; r < 12; r += 4) transpose4(result + i * kLanes + r, kLanes, out + r * b_.k + i, b_.k);
+      transpose4(result + i * kLanes + 12, kLanes, last + i, pitch);
+    }
+    for (int r = 0; r < 4; ++r) std::copy(last + r * pitch, last + r * pitch + b_.k, out + (12 + r) * b_.k);
+  }
+
+  void across(int size) {
+    if (plain_ && gapless(&Offsets::z, b_.z_step, size))
+      turn_in();
+    else
+      for (int r = 0; r < size; ++r) load_row<S>(b_, offsets_[r], t_[r] < 0, rows_ + r, kLanes);
+    if (b_.t)
+      for (int r = 0; r < size; ++r) lanes_.set(r, scale_of<T>(std::fabs(t_[r])));
+    T* result = spare_;
+    lanes_.run(rows_, result);
+    for (int r = 0; r < size; ++r)
+      if (!lanes_.in_range(r)) mend(r, result);
+    if (b_.op == Op::logsumexp) {
+      for (int r = 0; r < size; ++r)
+        narrow_to(t_[r] < 0 ? -result[r] : result[r],
+                  *reinterpret_cast<S*>(b_.out + offsets_[r].out));
+    } else if (gapless(&Offsets::out, b_.out_step, size)) {
+      turn_out(result);
+    } else {
+      for (int r = 0; r < size; ++r) store_row<S>(b_, offsets_[r], result + r, kLanes);
+    }
+  }
+
+  void mend(int r, T* result) {
+    T z[kFew], out[kFew];
+    for (int64_t i = 0; i < b_.k; ++i) z[i] = rows_[i * kLanes + r];
+    exact_row(b_.op, z, out, b_.k, std::fabs(t_[r]));
+    const int64_t count = b_.op == Op::logsumexp ? 1 : b_.k;
+    for (int64_t i = 0; i < count; ++i) result[i * kLanes + r] = out[i];
+  }
+
   const Batch& b_;
-  const bool direct_;
+  const bool direct_, plain_;
   const Scale<T> one_;
+  Lanes<T> lanes_;
   T *rows_, *spare_;
   Chunk<T>* chunks_;
   Offsets offsets_[kLanes];
