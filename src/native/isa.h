@@ -100,6 +100,12 @@ inline Reg<double> fms(Reg<double> a, Reg<double> b, Reg<double> c) {
 }
 inline Reg<float> larger(Reg<float> a, Reg<float> b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline Reg<double> larger(Reg<double> a, Reg<double> b) { return {_mm512_max_pd(a.v, b.v)}; }
+inline bool all_less(Reg<float> a, Reg<float> b) {
+  return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ) == 0xffff;
+}
+inline bool all_less(Reg<double> a, Reg<double> b) {
+  return _mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ) == 0xff;
+}
 inline Reg<float> unless_equal(Reg<float> a, Reg<float> b, Reg<float> x) {
   return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_NEQ_UQ), x.v)};
 }
@@ -179,6 +185,12 @@ inline Reg<double> fms(Reg<double> a, Reg<double> b, Reg<double> c) {
 }
 inline Reg<float> larger(Reg<float> a, Reg<float> b) { return {_mm256_max_ps(a.v, b.v)}; }
 inline Reg<double> larger(Reg<double> a, Reg<double> b) { return {_mm256_max_pd(a.v, b.v)}; }
+inline bool all_less(Reg<float> a, Reg<float> b) {
+  return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)) == 0xff;
+}
+inline bool all_less(Reg<double> a, Reg<double> b) {
+  return _mm256_movemask_pd(_mm256_cmp_pd(a.v, b.v, _CMP_LT_OQ)) == 0xf;
+}
 inline Reg<float> unless_equal(Reg<float> a, Reg<float> b, Reg<float> x) {
   return {_mm256_and_ps(_mm256_cmp_ps(a.v, b.v, _CMP_NEQ_UQ), x.v)};
 }
@@ -260,6 +272,12 @@ inline Reg<float> larger(Reg<float> a, Reg<float> b) {
 inline Reg<double> larger(Reg<double> a, Reg<double> b) {
   return {vbslq_f64(vcgtq_f64(a.v, b.v), a.v, b.v)};
 }
+inline bool all_less(Reg<float> a, Reg<float> b) {
+  return vminvq_u32(vcltq_f32(a.v, b.v)) != 0;
+}
+inline bool all_less(Reg<double> a, Reg<double> b) {
+  return vminvq_u32(vreinterpretq_u32_u64(vcltq_f64(a.v, b.v))) != 0;
+}
 inline Reg<float> unless_equal(Reg<float> a, Reg<float> b, Reg<float> x) {
   return {vreinterpretq_f32_u32(
       vbicq_u32(vreinterpretq_u32_f32(x.v), vceqq_f32(a.v, b.v)))};
@@ -325,6 +343,8 @@ template <class T>
 inline Reg<T> fms(Reg<T> a, Reg<T> b, Reg<T> c) { return {std::fma(a.v, b.v, -c.v)}; }
 template <class T>
 inline Reg<T> larger(Reg<T> a, Reg<T> b) { return {a.v > b.v ? a.v : b.v}; }
+template <class T>
+inline bool all_less(Reg<T> a, Reg<T> b) { return a.v < b.v; }
 template <class T>
 inline Reg<T> unless_equal(Reg<T> a, Reg<T> b, Reg<T> x) { return {a.v == b.v ? T(0) : x.v}; }
 template <class T>
@@ -431,6 +451,13 @@ LOGITLAB_TERNARY(unless_equal)
 #undef LOGITLAB_UNARY
 #undef LOGITLAB_BINARY
 #undef LOGITLAB_TERNARY
+
+template <class T>
+inline bool all_less(const Vec<T>& a, const Vec<T>& b) {
+  bool all = true;
+  for (int i = 0; i < Vec<T>::regs; ++i) all = all && all_less(a.r[i], b.r[i]);
+  return all;
+}
 
 inline Vec<double> widen(const Vec<float>& a) {
   Vec<double> w;

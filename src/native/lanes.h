@@ -34,7 +34,10 @@ class Lanes {
     t_[r] = unit_[r] = 1;
     lowest_[r] = 0;
   }
-  bool in_range(int r) const { return usable_[r]; }
+  bool all_in_range() const { return all_in_range_; }
+  bool in_range(int r) const {
+    return std::fabs(m_[r] * c_[r]) < reach_[r] && sum_[r] < std::numeric_limits<double>::infinity();
+  }
 
   // z[i * 16 + r] is entry i of row r, and result[i * 16 + r] that of its result; afterwards
   // in_range tells which rows have one.
@@ -44,8 +47,8 @@ class Lanes {
     Vec<T> m(-std::numeric_limits<T>::infinity());
     for (int64_t i = 0; i < k_; ++i) m = larger(entry(i), m);
     m.put(m_);
-    for (int r = 0; r < kLanes; ++r)
-      usable_[r] = std::fabs(m_[r] * c_[r]) < reach_[r];
+    const Vec<T> mc = mul(m, c);
+    all_in_range_ = all_less(larger(mc, sub(Vec<T>(T(0)), mc)), Vec<T>(reach_));
     const Vec<T> n = sub(fma(m, c, magic), magic);
     const Vec<T> offset = sub(Vec<T>(Range<T>::magic + T(Range<T>::lift + Range<T>::bias)), n);
     Vec<T> floor;
@@ -61,8 +64,8 @@ class Lanes {
 
   void sum(const Sums<T>& sums) {
     sums.put(sum_);
-    for (int r = 0; r < kLanes; ++r)
-      usable_[r] = usable_[r] && sum_[r] < std::numeric_limits<double>::infinity();
+    all_in_range_ = all_in_range_ &&
+                    all_less(Vec<double>(sum_), Vec<double>(std::numeric_limits<double>::infinity()));
   }
 
   void softmax(const Vec<T>& c, const Vec<T>& c_low, const Vec<T>& magic, const Vec<T>& floor,
@@ -120,7 +123,7 @@ class Lanes {
   T c_[kLanes], c_low_[kLanes], r_[kLanes], r_low_[kLanes], lowest_[kLanes], reach_[kLanes];
   T m_[kLanes];
   double t_[kLanes], unit_[kLanes], sum_[kLanes];
-  bool usable_[kLanes];
+  bool all_in_range_ = false;
 };
 
 }  // namespace

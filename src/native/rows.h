@@ -159,8 +159,9 @@ T largest(const T* z, int64_t k) {
   for (; i + kLanes <= k; i += kLanes) m[0] = larger(Vec<T>(z + i), m[0]);
   T lane[kLanes];
   larger(larger(m[0], m[1]), larger(m[2], m[3])).put(lane);
-  T top = lowest;
-  for (T x : lane) top = std::max(top, x);
+  for (int half = kLanes / 2; half; half /= 2)
+    for (int j = 0; j < half; ++j) lane[j] = std::max(lane[j], lane[j + half]);
+  T top = lane[0];
   for (; i < k; ++i) top = z[i] > top ? z[i] : top;
   return top;
 }
@@ -181,41 +182,48 @@ Chunk<T> chunk(const T* z, T* e, int64_t k, T m, const Scale<T>& s) {
   const Vec<T> c(s.c), c_low(s.c_low), magic(frame.magic), floor(frame.floor), top(m), one(T(1));
   Sums<T> sums;
   Vec<T> others(T(0));
-  T padded[kGroup], padded_e[kGroup];
-  for (int64_t i = 0; i < k; i += kGroup) {
-    const bool whole = i + kGroup <= k;
-    const T* from = z + i;
+  auto weigh = [&](const T* from, T* to) {
+    const Vec<T> v(from);
+    const Vec<T> x = weights(v, c, c_low, magic, floor);
+    if constexpr (Keep) x.put(to);
+    if constexpr (!Rest) return x;
+    others = add(others, unless_equal(v, top, one));
+    return unless_equal(v, top, x);
+  };
+  int64_t i = 0;
+  for (; i + kGroup <= k; i += kGroup) {
     // The next chunk comes from memory while this one is computed.
-    for (size_t j = 0; j < kGroup * sizeof(T); j += 64) prefetch(reinterpret_cast<const char*>(from + kChunk) + j);
-    if (!whole) {
-      std::fill(std::copy(from, z + k, padded), padded + kGroup,
+    for (size_t j = 0; j < kGroup * sizeof(T); j += 64)
+      prefetch(reinterpret_cast<const char*>(z + i + kChunk) + j);
+    const Vec<T> a = weigh(z + i, e + i), b = weigh(z + i + kLanes, e + i + kLanes);
+    const Vec<T> x = weigh(z + i + 2 * kLanes, e + i + 2 * kLanes);
+    const Vec<T> y = weigh(z + i + 3 * kLanes, e + i + 3 * kLanes);
+    sums.add_to(add(add(a, b), add(x, y)));
+  }
+  int64_t seen = i;
+  if (i < k) {
+    Vec<T> x[4] = {Vec<T>(T(0)), Vec<T>(T(0)), Vec<T>(T(0)), Vec<T>(T(0))};
+    int j = 0;
+    for (; i + kLanes <= k; i += kLanes, ++j, seen += kLanes) x[j] = weigh(z + i, e + i);
+    if (i < k) {
+      T padded[kLanes], padded_e[kLanes];
+      std::fill(std::copy(z + i, z + k, padded), padded + kLanes,
                 -std::numeric_limits<T>::infinity());
-      from = padded;
-    }
-    Vec<T> x[4];
-    for (int j = 0; j < 4; ++j) {
-      const Vec<T> v(from + j * kLanes);
-      x[j] = weights(v, c, c_low, magic, floor);
-      if constexpr (Keep) x[j].put((whole ? e + i : padded_e) + j * kLanes);
-      if constexpr (Rest) {
-        others = add(others, unless_equal(v, top, one));
-        x[j] = unless_equal(v, top, x[j]);
-      }
+      x[j] = weigh(padded, padded_e);
+      seen += kLanes;
+      if (Keep) std::copy(padded_e, padded_e + (k - i), e + i);
     }
     sums.add_to(add(add(x[0], x[1]), add(x[2], x[3])));
-    if (Keep && !whole) std::copy(padded_e, padded_e + (k - i), e + i);
   }
   double lane[kLanes];
   sums.put(lane);
   const double unlift = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
-  int64_t ties = 0;
   if constexpr (Rest) {
     T count[kLanes];
     others.put(count);
-    ties = (k + kGroup - 1) / kGroup * kGroup;
-    for (T x : count) ties -= int64_t(x);
+    for (T x : count) seen -= int64_t(x);
   }
-  return {m, frame.n, tree(lane) * unlift, ties};
+  return {m, frame.n, tree(lane) * unlift, Rest ? seen : 0};
 }
 
 inline double pow2(double n) { return n < -1100 ? 0 : std::ldexp(1.0, int(n)); }

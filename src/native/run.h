@@ -102,6 +102,7 @@ class Runner {
       : b_(b),
         direct_(direct(b)),
         plain_(!b.where && !b.t && b.temperature >= 0),
+        gapless_(gapless(b)),
         one_(scale_of<T>(std::fabs(b.temperature))),
         lanes_(b.op, b.k) {
     if (!b.t)
@@ -122,6 +123,9 @@ class Runner {
         room.get((pitch * width + spare) * sizeof(T) + count * sizeof(Chunk<T>)));
     spare_ = rows_ + pitch * width;
     chunks_ = reinterpret_cast<Chunk<T>*>(spare_ + spare);
+    if (few && plain_ && gapless_)
+      for (; first + kLanes <= last; first += kLanes) across_gapless(first);
+    if (first == last) return;
     Walk walk(b_, first);
     for (int64_t at = first; at < last; at += width) {
       const int size = int(std::min(width, last - at));
@@ -184,71 +188,81 @@ class Runner {
       }
   }
 
-  // Sixteen whole rows that lie one after another can be turned by blocks of four. Such a block
-  // may reach up to three entries into the row that follows, so the last row goes by itself.
-  bool gapless(int64_t Offsets::*at, int64_t step, int size) const {
-    if (!std::is_same_v<S, T> || step != sizeof(T) || size != kLanes) return false;
-    for (int r = 1; r < kLanes; ++r)
-      if (offsets_[r].*at - offsets_[r - 1].*at != b_.k * int64_t(sizeof(T))) return false;
-    return true;
+  // Whether all rows lie one after another in z and out. Sixteen of them are then turned by blocks
+  // of four; a block may reach up to three entries into the row that follows, so the last rows go
+  // by a copy.
+  static bool gapless(const Batch& b) {
+    const int64_t row = b.k * int64_t(sizeof(T));
+    return std::is_same_v<S, T> && b.dims <= 1 && b.z_step == sizeof(T) &&
+           (b.dims == 0 || b.z_stride[0] == row) &&
+           (b.op == Op::logsumexp ||
+            (b.out_step == sizeof(T) && (b.dims == 0 || b.out_stride[0] == row)));
   }
 
-  void turn_in() {
-    const T* z = reinterpret_cast<const T*>(b_.z + offsets_[0].z);
-    T last[4 * (kFew + 4)];
-    const int64_t pitch = kFew + 4;
-    std::copy(z + 12 * b_.k, z + 16 * b_.k, last);
-    for (int r = 3; r >= 1; --r) std::copy_backward(last + r * b_.k, last + (r + 1) * b_.k, last + r * pitch + b_.k);
+  static constexpr int64_t kTail = kFew + 4;
+
+  void turn_in(const T* z) {
+    T last[4 * kTail];
+    for (int r = 0; r < 4; ++r)
+      std::copy(z + (12 + r) * b_.k, z + (13 + r) * b_.k, last + r * kTail);
     for (int64_t i = 0; i < b_.k; i += 4) {
-      for (int r = 0; r < 12; r += 4) transpose4(z + r * b_.k + i, b_.k, rows_ + i * kLanes + r, kLanes);
-      transpose4(last + i, pitch, rows_ + i * kLanes + 12, kLanes);
+      for (int r = 0; r < 12; r += 4)
+        transpose4(z + r * b_.k + i, b_.k, rows_ + i * kLanes + r, kLanes);
+      transpose4(last + i, kTail, rows_ + i * kLanes + 12, kLanes);
     }
   }
 
-  void turn_out(const T* result) {
-    T* out = reinterpret_cast<T*>(b_.out + offsets_[0].out);
-    T last[4 * (kFew + 4)];
-    const int64_t pitch = kFew + 4;
+  void turn_out(const T* result, T* out) {
+    T last[4 * kTail];
     // From the right, so that what a block writes too much is overwritten by the row it hit.
     for (int64_t i = (b_.k - 1) / 4 * 4; i >= 0; i -= 4) {
-      for (int r = 0; r < 12; r += 4) transpose4(result + i * kLanes + r, kLanes, out + r * b_.k + i, b_.k);
-      transpose4(result + i * kLanes + 12, kLanes, last + i, pitch);
+      for (int r = 0; r < 12; r += 4)
+        transpose4(result + i * kLanes + r, kLanes, out + r * b_.k + i, b_.k);
+      transpose4(result + i * kLanes + 12, kLanes, last + i, kTail);
     }
-    for (int r = 0; r < 4; ++r) std::copy(last + r * pitch, last + r * pitch + b_.k, out + (12 + r) * b_.k);
+    for (int r = 0; r < 4; ++r)
+      std::copy(last + r * kTail, last + r * kTail + b_.k, out + (12 + r) * b_.k);
+  }
+
+  // Sixteen rows at once from `row` on, of a batch that is gapless and plain.
+  void across_gapless(int64_t row) {
+    turn_in(reinterpret_cast<const T*>(b_.z) + row * b_.k);
+    lanes_.run(rows_, spare_);
+    if (!lanes_.all_in_range())
+      for (int r = 0; r < kLanes; ++r)
+        if (!lanes_.in_range(r)) mend(r, b_.temperature);
+    if (b_.op != Op::logsumexp) return turn_out(spare_, reinterpret_cast<T*>(b_.out) + row * b_.k);
+    const int64_t step = b_.dims ? b_.out_stride[0] : 0;
+    for (int r = 0; r < kLanes; ++r)
+      *reinterpret_cast<T*>(b_.out + (row + r) * step) = spare_[r];
   }
 
   void across(int size) {
-    if (plain_ && gapless(&Offsets::z, b_.z_step, size))
-      turn_in();
-    else
-      for (int r = 0; r < size; ++r) load_row<S>(b_, offsets_[r], t_[r] < 0, rows_ + r, kLanes);
+    for (int r = 0; r < size; ++r) load_row<S>(b_, offsets_[r], t_[r] < 0, rows_ + r, kLanes);
     if (b_.t)
       for (int r = 0; r < size; ++r) lanes_.set(r, scale_of<T>(std::fabs(t_[r])));
-    T* result = spare_;
-    lanes_.run(rows_, result);
-    for (int r = 0; r < size; ++r)
-      if (!lanes_.in_range(r)) mend(r, result);
-    if (b_.op == Op::logsumexp) {
-      for (int r = 0; r < size; ++r)
-        narrow_to(t_[r] < 0 ? -result[r] : result[r],
+    lanes_.run(rows_, spare_);
+    for (int r = 0; r < size; ++r) {
+      if (!lanes_.in_range(r)) mend(r, t_[r]);
+      if (b_.op == Op::logsumexp)
+        narrow_to(t_[r] < 0 ? -spare_[r] : spare_[r],
                   *reinterpret_cast<S*>(b_.out + offsets_[r].out));
-    } else if (gapless(&Offsets::out, b_.out_step, size)) {
-      turn_out(result);
-    } else {
-      for (int r = 0; r < size; ++r) store_row<S>(b_, offsets_[r], result + r, kLanes);
+      else
+        store_row<S>(b_, offsets_[r], spare_ + r, kLanes);
     }
   }
 
-  void mend(int r, T* result) {
+  // A row out of the lanes' range.
+  void mend(int r, double t) {
     T z[kFew], out[kFew];
     for (int64_t i = 0; i < b_.k; ++i) z[i] = rows_[i * kLanes + r];
-    exact_row(b_.op, z, out, b_.k, std::fabs(t_[r]));
+    exact_row(b_.op, z, out, b_.k, std::fabs(t));
     const int64_t count = b_.op == Op::logsumexp ? 1 : b_.k;
-    for (int64_t i = 0; i < count; ++i) result[i * kLanes + r] = out[i];
+    for (int64_t i = 0; i < count; ++i) spare_[i * kLanes + r] = out[i];
   }
 
   const Batch& b_;
-  const bool direct_, plain_;
+  const bool direct_, plain_, gapless_;
   const Scale<T> one_;
   Lanes<T> lanes_;
   T *rows_, *spare_;
