@@ -27,6 +27,7 @@ struct Batch {
   int dims;
   int64_t shape[kMaxDims], z_stride[kMaxDims], out_stride[kMaxDims], where_stride[kMaxDims],
       t_stride[kMaxDims];
+  int row_threads = 1;  // that share one row
   bool stream = false;  // the result is too large for the caches: write past them
 };
 

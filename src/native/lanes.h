@@ -8,7 +8,7 @@ namespace LOGITLAB_ISA {
 namespace {
 
 // Rows of up to so many classes are worked on in this way, whatever their number.
-constexpr int64_t kFew = 32;
+constexpr int64_t kFew = 128;
 
 inline Vec<double> widen(const Vec<double>& a) { return a; }
 inline void round_to(const Vec<double>& a, Vec<float>& b) { b = narrow(a); }

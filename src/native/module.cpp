@@ -9,10 +9,6 @@
 #include "batch.h"
 #include "threads.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace nb = nanobind;
 
 namespace logitlab {
@@ -45,28 +41,6 @@ Variant choose() {
 #endif
 }
 const Variant variant = choose();
-
-// The kernels' own floating-point mode: subnormal numbers are numbers, whatever the caller set.
-class Mode {
-#if defined(__x86_64__)
- public:
-  Mode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
-  ~Mode() { _mm_setcsr(saved_); }
-
- private:
-  unsigned saved_;
-#elif defined(__aarch64__)
- public:
-  Mode() {
-    asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" ::"r"(uint64_t(0)));
-  }
-  ~Mode() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
-
- private:
-  uint64_t saved_;
-#endif
-};
 
 class View {
  public:
@@ -102,15 +76,18 @@ struct Tasks {
 };
 
 void run_task(const void* context, int64_t i) {
-  const Mode mode;
   const Tasks& t = *static_cast<const Tasks*>(context);
   variant.run(t.batch, i * t.rows, std::min(t.batch.rows, (i + 1) * t.rows));
 }
 
-void run(const Batch& b) {
-  constexpr int64_t kEnough = 1 << 14;  // entries that are worth another thread
+void run(Batch& b) {
+  constexpr int64_t kEnough = 1 << 13;  // entries that are worth another thread
   const int64_t entries = b.rows * b.k;
-  const int threads = int(std::clamp<int64_t>(entries / kEnough, 1, get_num_threads()));
+  int threads = int(std::clamp<int64_t>(entries / kEnough, 1, get_num_threads()));
+  if (b.rows < threads && b.k / threads >= kEnough) {
+    b.row_threads = threads;
+    threads = 1;
+  }
   // Whole groups of sixteen rows, several tasks a thread, so that none waits long for another.
   int64_t rows = b.rows;
   if (threads > 1) {
@@ -121,7 +98,7 @@ void run(const Batch& b) {
   const Tasks tasks{b, rows};
   const int64_t count = (b.rows + rows - 1) / rows;
   if (entries < 4096) {
-    run_task(&tasks, 0);
+    parallel(count, 1, run_task, &tasks);
   } else {
     const nb::gil_scoped_release release;
     parallel(count, threads, run_task, &tasks);

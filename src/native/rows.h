@@ -9,12 +9,14 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 
 #include "batch.h"
 #include "isa.h"
 #include "scalar.h"
+#include "threads.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
@@ -149,21 +151,26 @@ inline double tree(const double* lane) {
   return (x[0] + x[2]) + (x[1] + x[3]);
 }
 
+// NaN apart.
 template <class T>
 T largest(const T* z, int64_t k) {
   const T lowest = -std::numeric_limits<T>::infinity();
-  Vec<T> m[4] = {Vec<T>(lowest), Vec<T>(lowest), Vec<T>(lowest), Vec<T>(lowest)};
-  int64_t i = 0;
-  for (; i + kGroup <= k; i += kGroup)
-    for (int j = 0; j < 4; ++j) m[j] = larger(Vec<T>(z + i + j * kLanes), m[j]);
-  for (; i + kLanes <= k; i += kLanes) m[0] = larger(Vec<T>(z + i), m[0]);
   T lane[kLanes];
-  larger(larger(m[0], m[1]), larger(m[2], m[3])).put(lane);
+  if (k < kLanes) {
+    std::fill(std::copy(z, z + k, lane), lane + kLanes, lowest);
+    larger(Vec<T>(lane), Vec<T>(lowest)).put(lane);
+  } else {
+    Vec<T> m[4] = {Vec<T>(lowest), Vec<T>(lowest), Vec<T>(lowest), Vec<T>(lowest)};
+    int64_t i = 0;
+    for (; i + kGroup <= k; i += kGroup)
+      for (int j = 0; j < 4; ++j) m[j] = larger(Vec<T>(z + i + j * kLanes), m[j]);
+    for (int j = 0; i + kLanes <= k; i += kLanes, ++j) m[j] = larger(Vec<T>(z + i), m[j]);
+    m[3] = larger(Vec<T>(z + k - kLanes), m[3]);
+    larger(larger(m[0], m[1]), larger(m[2], m[3])).put(lane);
+  }
   for (int half = kLanes / 2; half; half /= 2)
     for (int j = 0; j < half; ++j) lane[j] = std::max(lane[j], lane[j + half]);
-  T top = lane[0];
-  for (; i < k; ++i) top = z[i] > top ? z[i] : top;
-  return top;
+  return lane[0];
 }
 
 template <class T>
@@ -227,11 +234,6 @@ Chunk<T> chunk(const T* z, T* e, int64_t k, T m, const Scale<T>& s) {
 }
 
 inline double pow2(double n) { return n < -1100 ? 0 : std::ldexp(1.0, int(n)); }
-
-template <class T>
-int64_t chunks_of(int64_t k) {
-  return (k + kChunk - 1) / kChunk;
-}
 
 // log sum exp((z - m)/T) over all chunks.
 template <class T>
@@ -311,51 +313,123 @@ void subtract(const T* z, T* out, int64_t k, const Logs<T>& logs, bool stream) {
   for (; i < k; ++i) one();
 }
 
-// One row. `e` is room for k weights (it may be `out`; for log_softmax and logsumexp it is not
-// used); `chunks` room for the chunks. Where this returns false, the row is out of range and `out`
-// may hold anything: z, which must not be `out`, goes to exact_row.
+// One row of contiguous entries, chunk by chunk. `e` is room for k weights (it may be `out`; for
+// log_softmax and logsumexp it is not used); `chunks` room for the chunks.
 template <class T>
-bool row(Op op, const T* z, T* out, int64_t k, const Scale<T>& s, T* e, Chunk<T>* chunks,
-         bool stream) {
-  if (!s.usable) return false;
-  const int64_t count = chunks_of<T>(k);
-  T m = -std::numeric_limits<T>::infinity();
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t at = i * kChunk, size = std::min(kChunk, k - at);
-    const T top = largest(z + at, size);
-    if (top == -std::numeric_limits<T>::infinity() && std::count(z + at, z + at + size, top) == size) {
+struct Row {
+  Op op;
+  const T* z;
+  T* out;
+  int64_t k;
+  const Scale<T>& s;
+  T* e;
+  Chunk<T>* chunks;
+  bool stream;
+
+  int64_t count() const { return (k + kChunk - 1) / kChunk; }
+  int64_t size(int64_t i) const { return std::min(kChunk, k - i * kChunk); }
+
+  // The weights and sum of chunk i, or false where they are out of range.
+  bool weigh(int64_t i) const {
+    const T* from = z + i * kChunk;
+    T* to = e + i * kChunk;
+    const T top = largest(from, size(i)), inf = std::numeric_limits<T>::infinity();
+    if (top == -inf && std::count(from, from + size(i), top) == size(i)) {
       chunks[i] = {top, -4 * Range<T>::reach, 0, 0};
-      if (op == Op::softmax) std::fill(e + at, e + at + size, T(0));
-      continue;
+      if (op == Op::softmax) std::fill(to, to + size(i), T(0));
+      return true;
     }
     // -inf beside NaN goes the same way as everything out of range.
     if (!(std::fabs(top * s.c) < Range<T>::reach)) return false;
-    chunks[i] = op == Op::softmax ? chunk<T, true, false>(z + at, e + at, size, top, s)
-                                  : chunk<T, false, true>(z + at, nullptr, size, top, s);
-    if (!(chunks[i].sum < std::numeric_limits<double>::infinity())) return false;
-    m = std::max(m, top);
+    chunks[i] = op == Op::softmax ? chunk<T, true, false>(from, to, size(i), top, s)
+                                  : chunk<T, false, true>(from, nullptr, size(i), top, s);
+    return chunks[i].sum < std::numeric_limits<double>::infinity();
   }
-  if (m == -std::numeric_limits<T>::infinity()) return false;
-  if (op != Op::softmax) {
-    const double log = log_sum(chunks, count, m, s);
-    if (op == Op::log_softmax)
-      subtract(z, out, k,
-               Logs<T>{Vec<T>(m), Vec<T>(s.r), Vec<T>(s.r_low), Vec<T>(lowest_of<T>(s.t)),
-                       Vec<T>(T(-log))},
-               stream);
-    else
-      *out = T(double(m) + s.t * log);
+
+  struct Whole {
+    T m, n;
+    double factor;  // softmax: 1 over the sum; else the logarithm of the sum
+  };
+  // What all chunks together say; false where nothing is left.
+  bool gather(Whole& w) const {
+    w.m = chunks[0].m, w.n = chunks[0].n;
+    for (int64_t i = 1; i < count(); ++i) {
+      w.m = std::max(w.m, chunks[i].m);
+      w.n = std::max(w.n, chunks[i].n);
+    }
+    if (w.m == -std::numeric_limits<T>::infinity()) return false;
+    if (op != Op::softmax) {
+      w.factor = log_sum(chunks, count(), w.m, s);
+      return true;
+    }
+    double sum = 0;
+    for (int64_t i = 0; i < count(); ++i)
+      sum += chunks[i].sum * pow2(double(chunks[i].n) - double(w.n));
+    w.factor = 1 / sum;
     return true;
   }
-  T n = chunks[0].n;
-  for (int64_t i = 1; i < count; ++i) n = std::max(n, chunks[i].n);
-  double sum = 0;
-  for (int64_t i = 0; i < count; ++i) sum += chunks[i].sum * pow2(double(chunks[i].n) - double(n));
-  for (int64_t i = 0; i < count; ++i)
-    normalise(e + i * kChunk, out + i * kChunk, std::min(kChunk, k - i * kChunk), 1 / sum,
-              double(chunks[i].n) - double(n), stream);
-  return true;
-}
+
+  // The results of chunk i; of logsumexp, that of the row.
+  void finish(int64_t i, const Whole& w) const {
+    T* to = out + i * kChunk;
+    if (op == Op::softmax)
+      normalise(e + i * kChunk, to, size(i), w.factor, double(chunks[i].n) - double(w.n), stream);
+    else if (op == Op::log_softmax)
+      subtract(z + i * kChunk, to, size(i),
+               Logs<T>{Vec<T>(w.m), Vec<T>(s.r), Vec<T>(s.r_low), Vec<T>(lowest_of<T>(s.t)),
+                       Vec<T>(T(-w.factor))},
+               stream);
+    else
+      *out = T(double(w.m) + s.t * w.factor);
+  }
+
+  // All of it on this thread. Where this returns false, the row is out of range and `out` may
+  // hold anything: z, which must not be where e is, goes to exact_row.
+  bool run() const {
+    if (!s.usable) return false;
+    for (int64_t i = 0; i < count(); ++i)
+      if (!weigh(i)) return false;
+    Whole w;
+    if (!gather(w)) return false;
+    for (int64_t i = 0; i < (op == Op::logsumexp ? 1 : count()); ++i) finish(i, w);
+    return true;
+  }
+
+  // The same, several chunks a task.
+  bool run(int threads) const {
+    if (!s.usable) return false;
+    struct Share {
+      const Row& row;
+      int64_t step;
+      std::atomic<bool> in_range{true};
+      Whole w;
+    } share{*this, std::max<int64_t>(1, count() / (threads * 4)), {true}, {}};
+    const int64_t tasks = (count() + share.step - 1) / share.step;
+    parallel(
+        tasks, threads,
+        [](const void* context, int64_t task) {
+          Share& x = *static_cast<Share*>(const_cast<void*>(context));
+          const int64_t end = std::min(x.row.count(), (task + 1) * x.step);
+          for (int64_t i = task * x.step; i < end; ++i)
+            if (!x.row.weigh(i)) x.in_range.store(false, std::memory_order_relaxed);
+        },
+        &share);
+    if (!share.in_range || !gather(share.w)) return false;
+    if (op == Op::logsumexp) {
+      finish(0, share.w);
+      return true;
+    }
+    parallel(
+        tasks, threads,
+        [](const void* context, int64_t task) {
+          const Share& x = *static_cast<const Share*>(context);
+          const int64_t end = std::min(x.row.count(), (task + 1) * x.step);
+          for (int64_t i = task * x.step; i < end; ++i) x.row.finish(i, x.w);
+        },
+        &share);
+    return true;
+  }
+};
 
 }  // namespace
 }  // namespace LOGITLAB_ISA

@@ -116,7 +116,7 @@ class Runner {
     // share cache lines where the class axis is not the last.
     const int64_t width = few ? kLanes : std::clamp<int64_t>((1 << 17) / b_.k, 1, kLanes);
     const int64_t pitch = (b_.k + kLanes - 1) / kLanes * kLanes + kLanes;
-    const int64_t count = chunks_of<T>(b_.k);
+    const int64_t count = (b_.k + kChunk - 1) / kChunk;
     // Blocks of four entries may reach beyond the last.
     const int64_t spare = std::max(pitch, (kFew + 4) * kLanes);
     rows_ = static_cast<T*>(
@@ -151,7 +151,8 @@ class Runner {
   bool in_place(int r) const { return direct_ && t_[r] >= 0; }
 
   void along(int size, int64_t pitch) {
-    if (size > 1 && b_.z_step != sizeof(S) && !b_.where) {
+    const bool strip = size > 1 && b_.z_step != sizeof(S) && !b_.where;
+    if (strip) {
       strip_in(size, pitch);
     } else {
       for (int r = 0; r < size; ++r)
@@ -165,27 +166,74 @@ class Runner {
       one(z, b_.op == Op::logsumexp ? &lse : out, t_[r], b_.stream && in_place(r));
       if (b_.op == Op::logsumexp)
         narrow_to(t_[r] < 0 ? -lse : lse, *reinterpret_cast<S*>(b_.out + offsets_[r].out));
-      else if (!in_place(r))
+      else if (!in_place(r) && !strip)
         store_row<S>(b_, offsets_[r], out, 1);
     }
+    if (strip && b_.op != Op::logsumexp) strip_out(size, pitch);
   }
 
   void one(const T* z, T* out, double t, bool stream) {
-    const Scale<T> s = b_.t ? scale_of<T>(std::fabs(t)) : one_;
+    Scale<T> own;
+    if (b_.t) own = scale_of<T>(std::fabs(t));
+    const Scale<T>& s = b_.t ? own : one_;
     // z is kept until the row is known to be in range.
     T* e = stream || z == out ? spare_ : out;
-    if (!row(b_.op, z, out, b_.k, s, e, chunks_, stream))
+    const Row<T> row{b_.op, z, out, b_.k, s, e, chunks_, stream};
+    if (!(b_.row_threads > 1 ? row.run(b_.row_threads) : row.run()))
       exact_row(b_.op, z, out, b_.k, std::fabs(t));
   }
 
-  // Sixteen columns at a time, as the memory lies.
+  // Whether the rows of a block are columns side by side.
+  bool side_by_side(int64_t Offsets::*at, int size) const {
+    if (!std::is_same_v<S, T>) return false;
+    for (int r = 1; r < size; ++r)
+      if (offsets_[r].*at - offsets_[r - 1].*at != int64_t(sizeof(T))) return false;
+    return true;
+  }
+
+  // Several columns at a time, as the memory lies.
   void strip_in(int size, int64_t pitch) {
     const T inf = std::numeric_limits<T>::infinity();
-    for (int64_t i = 0; i < b_.k; ++i)
-      for (int r = 0; r < size; ++r) {
+    int64_t i = 0;
+    int turned = 0;
+    if (plain_ && side_by_side(&Offsets::z, size)) {
+      const T* z = reinterpret_cast<const T*>(b_.z + offsets_[0].z);
+      const int64_t step = b_.z_step / int64_t(sizeof(T));
+      turned = size / 4 * 4;
+      for (; i + 4 <= b_.k; i += 4)
+        for (int r = 0; r < turned; r += 4)
+          transpose4(z + i * step + r, step, rows_ + r * pitch + i, pitch);
+    }
+    auto rest = [&](int64_t i, int first) {
+      for (int r = first; r < size; ++r) {
         const T x = widened(*reinterpret_cast<const S*>(b_.z + offsets_[r].z + i * b_.z_step));
         rows_[r * pitch + i] = t_[r] < 0 && x != -inf ? -x : x;
       }
+    };
+    if (turned < size)
+      for (int64_t j = 0; j < i; ++j) rest(j, turned);
+    for (; i < b_.k; ++i) rest(i, 0);
+  }
+
+  void strip_out(int size, int64_t pitch) {
+    int64_t i = 0;
+    int turned = 0;
+    if (side_by_side(&Offsets::out, size)) {
+      T* out = reinterpret_cast<T*>(b_.out + offsets_[0].out);
+      const int64_t step = b_.out_step / int64_t(sizeof(T));
+      turned = size / 4 * 4;
+      for (; i + 4 <= b_.k; i += 4)
+        for (int r = 0; r < turned; r += 4)
+          transpose4(rows_ + r * pitch + i, pitch, out + i * step + r, step);
+    }
+    auto rest = [&](int64_t i, int first) {
+      for (int r = first; r < size; ++r)
+        narrow_to(rows_[r * pitch + i],
+                  *reinterpret_cast<S*>(b_.out + offsets_[r].out + i * b_.out_step));
+    };
+    if (turned < size)
+      for (int64_t j = 0; j < i; ++j) rest(j, turned);
+    for (; i < b_.k; ++i) rest(i, 0);
   }
 
   // Whether all rows lie one after another in z and out. Sixteen of them are then turned by blocks
@@ -238,12 +286,24 @@ class Runner {
   }
 
   void across(int size) {
-    for (int r = 0; r < size; ++r) load_row<S>(b_, offsets_[r], t_[r] < 0, rows_ + r, kLanes);
+    const bool columns = plain_ && size == kLanes && side_by_side(&Offsets::z, size);
+    for (int64_t i = 0; columns && i < b_.k; ++i)
+      Vec<T>(reinterpret_cast<const T*>(b_.z + offsets_[0].z + i * b_.z_step))
+          .put(rows_ + i * kLanes);
+    for (int r = 0; !columns && r < size; ++r)
+      load_row<S>(b_, offsets_[r], t_[r] < 0, rows_ + r, kLanes);
     if (b_.t)
       for (int r = 0; r < size; ++r) lanes_.set(r, scale_of<T>(std::fabs(t_[r])));
     lanes_.run(rows_, spare_);
-    for (int r = 0; r < size; ++r) {
+    for (int r = 0; r < size; ++r)
       if (!lanes_.in_range(r)) mend(r, t_[r]);
+    if (columns && b_.op != Op::logsumexp && side_by_side(&Offsets::out, size)) {
+      for (int64_t i = 0; i < b_.k; ++i)
+        Vec<T>(spare_ + i * kLanes)
+            .put(reinterpret_cast<T*>(b_.out + offsets_[0].out + i * b_.out_step));
+      return;
+    }
+    for (int r = 0; r < size; ++r) {
       if (b_.op == Op::logsumexp)
         narrow_to(t_[r] < 0 ? -spare_[r] : spare_[r],
                   *reinterpret_cast<S*>(b_.out + offsets_[r].out));

@@ -34,6 +34,28 @@ inline void pause() {
 #endif
 }
 
+// The kernels' own floating-point mode: subnormal numbers are numbers, whatever the caller set.
+class Mode {
+#if defined(__x86_64__)
+ public:
+  Mode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
+  ~Mode() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#elif defined(__aarch64__)
+ public:
+  Mode() {
+    asm volatile("mrs %0, fpcr" : "=r"(saved_));
+    asm volatile("msr fpcr, %0" ::"r"(uint64_t(0)));
+  }
+  ~Mode() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+
+ private:
+  uint64_t saved_;
+#endif
+};
+
 // What the process may use: its affinity, its cgroup's quota (version 2) and OMP_NUM_THREADS.
 int usable_threads() {
   int n = int(std::thread::hardware_concurrency());
@@ -82,6 +104,7 @@ class Pool {
   }
 
   void work() {
+    const Mode mode;
     uint64_t seen = 0;
     for (;;) {
       const auto until = Clock::now() + kSpin;
@@ -128,6 +151,7 @@ int get_num_threads() { return allowed.load(std::memory_order_relaxed); }
 void set_num_threads(int n) { allowed.store(std::clamp(n, 1, kMaxThreads)); }
 
 void parallel(int64_t tasks, int threads, void (*task)(const void*, int64_t), const void* context) {
+  const Mode mode;
   threads = int(std::min<int64_t>(threads, tasks));
   if (threads > 1) {
     Pool* p = pool;
