@@ -211,7 +211,7 @@ from logitlab.backends import native
 rng = np.random.default_rng(0)
 digest = hashlib.sha256()
 for dtype in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64):
-    for n, k in ((20, 7), (9, 50), (3, 5000)):
+    for n, k in ((20, 1), (20, 2), (20, 3), (20, 7), (17, 10), (9, 50), (9, 200), (3, 5000)):
         for spread in (3, 30):
             z = (rng.standard_normal((n, k)) * spread).astype(dtype)
             for t in (1.0, 0.7, 300.0):

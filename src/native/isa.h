@@ -366,11 +366,15 @@ template <class T>
 inline void stream(T* p, Reg<T> a) { store(p, a); }
 #endif
 
-// to[j * to_step + i] = from[i * from_step + j] for i, j in 0..3.
+// to[j * to_step + i] = from[i * from_step + j] for i, j in 0..3; written in the order of j, so that
+// where rows of `to` overlap, the later one stands.
 template <class T>
 inline void transpose4(const T* from, int64_t from_step, T* to, int64_t to_step) {
+  T x[4][4];
   for (int i = 0; i < 4; ++i)
-    for (int j = 0; j < 4; ++j) to[j * to_step + i] = from[i * from_step + j];
+    for (int j = 0; j < 4; ++j) x[j][i] = from[i * from_step + j];
+  for (int j = 0; j < 4; ++j)
+    for (int i = 0; i < 4; ++i) to[j * to_step + i] = x[j][i];
 }
 #if defined(__SSE2__)
 inline void transpose4(const float* from, int64_t from_step, float* to, int64_t to_step) {

@@ -1,0 +1,89 @@
+"""The compiled kernels alone, over hostile arrays: what runs under the sanitizers."""
+
+import numpy as np
+import pytest
+
+import arrays
+import logitlab
+from arrays import FLOATS
+from logitlab.backends import native
+
+pytestmark = pytest.mark.skipif(
+    not logitlab.native_available(), reason="installed without a C++ compiler"
+)
+FUNCTIONS = [logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp]
+by_dtype = pytest.mark.parametrize("dtype", FLOATS, ids=str)
+
+
+def test_the_installed_kernels_are_meant():
+    """The extension lies where the package does."""
+    assert native._native.isa in ("v2", "v3", "v4", "neon", "generic")
+
+
+@by_dtype
+def test_every_shape_and_layout(dtype):
+    """Results exist, in the right shape; what lies around them is untouched."""
+    for case in arrays.cases(dtype):
+        for temperature in (1.0, 0.3, -2.0, 0.0, np.inf, 1e-300):
+            for function in FUNCTIONS:
+                function(case.z, case.axis, temperature=temperature)
+        if case.z.ndim == 0:
+            continue
+        room = np.full((3, *case.z.shape), 7).astype(dtype)
+        logitlab.softmax(case.z, case.axis, out=room[1])
+        assert (room[[0, 2]] == 7).all()
+
+
+@by_dtype
+@pytest.mark.parametrize(
+    "k", [*range(1, 20), 31, 33, 63, 64, 65, 127, 128, 129, 143, 145, 4095, 4097]
+)
+def test_exact_fit(dtype, k):
+    """Every number of classes and rows, in memory that ends where the array does."""
+    for n in (1, 15, 16, 17, 33):
+        z = arrays.normal((n, k), dtype)
+        out = np.empty_like(z)
+        logitlab.softmax(z, out=out)
+        np.testing.assert_allclose(out.astype(float).sum(-1), 1, atol=0.05 if k > 1000 else 0.02)
+        logitlab.log_softmax(z, out=z)
+        columns = arrays.normal((k, n), dtype)
+        logitlab.softmax(columns, 0, out=columns)
+        np.testing.assert_allclose(columns.astype(float).sum(0), 1, atol=0.05 if k > 1000 else 0.02)
+
+
+@by_dtype
+def test_masks_and_temperatures_of_any_layout(dtype):
+    """Broadcast masks and temperatures are read where they lie."""
+    z = arrays.normal((6, 50, 7), dtype)
+    rng = np.random.default_rng(0)
+    for mask in (rng.random(7) < 0.8, rng.random((50, 1)) < 0.8, rng.random((6, 1, 1)) < 0.8):
+        for axis in (0, 1, 2, (0, 2), None):
+            for function in FUNCTIONS:
+                function(z, axis, where=mask)
+    for function in FUNCTIONS:
+        function(z, 1, temperature=rng.standard_normal((6, 7)))
+        function(z, 1, temperature=rng.standard_normal(7)[::-1])
+        function(z, 0, temperature=rng.standard_normal((50, 1)))
+
+
+@by_dtype
+def test_long_rows_on_several_threads(dtype):
+    """One row cut among threads, with an excluded stretch and in place."""
+    before = logitlab.get_num_threads()
+    z = arrays.normal((1, 300_001), dtype)
+    z[0, 8000:200_000] = -np.inf
+    try:
+        logitlab.set_num_threads(1)
+        expected = [function(z) for function in FUNCTIONS]
+        logitlab.set_num_threads(4)
+        for function, one in zip(FUNCTIONS, expected, strict=True):
+            assert function(z).tobytes() == one.tobytes()
+        alias = z.copy()
+        logitlab.softmax(alias, out=alias)
+        assert alias.tobytes() == expected[0].tobytes()
+        z[0, 290_000] = np.inf
+        assert float(logitlab.softmax(z)[0, 290_000]) == 1
+        z[0, 7] = np.nan
+        assert np.isnan(logitlab.softmax(z).astype(float)).all()
+    finally:
+        logitlab.set_num_threads(before)
