@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "half.h"
+
 #if defined(__SSE2__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
@@ -365,6 +367,69 @@ inline Reg<float> narrow(const Reg<double>* a) { return {float(a[0].v)}; }
 template <class T>
 inline void stream(T* p, Reg<T> a) { store(p, a); }
 #endif
+
+// Sixteen halves or bfloats, to and from float. What is NaN is the quiet one.
+inline void widen_lanes(const Half* from, float* to) {
+#if defined(__AVX512F__)
+  _mm512_storeu_ps(to, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+#elif defined(__AVX2__)
+  for (int i = 0; i < kLanes; i += 8)
+    _mm256_storeu_ps(
+        to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
+#else
+  for (int i = 0; i < kLanes; ++i) to[i] = widened(from[i]);
+#endif
+}
+inline void widen_lanes(const BFloat* from, float* to) {
+  for (int i = 0; i < kLanes; ++i) to[i] = widened(from[i]);
+}
+inline void narrow_lanes(const float* from, Half* to) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                      _mm512_cvtps_ph(_mm512_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__AVX2__)
+  for (int i = 0; i < kLanes; i += 8)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i),
+                     _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
+#else
+  for (int i = 0; i < kLanes; ++i) narrow_to(from[i], to[i]);
+#endif
+}
+inline void narrow_lanes(const float* from, BFloat* to) {
+#if defined(__AVX512F__)
+  const __m512i b = _mm512_castps_si512(_mm512_loadu_ps(from));
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(b, 16), _mm512_set1_epi32(1));
+  const __m512i r = _mm512_add_epi32(_mm512_add_epi32(b, _mm512_set1_epi32(0x7fff)), odd);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                      _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
+#else
+  for (int i = 0; i < kLanes; ++i) {
+    const uint32_t b = bits_of(from[i]);
+    to[i].bits = uint16_t((b + 0x7fff + ((b >> 16) & 1)) >> 16);
+  }
+#endif
+}
+// Any number of them; nothing to do where the type is the same.
+template <class S>
+inline void widen_all(const S* from, float* to, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) widen_lanes(from + i, to + i);
+  for (; i < n; ++i) to[i] = widened(from[i]);
+}
+template <class S>
+inline void narrow_all(const float* from, S* to, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) narrow_lanes(from + i, to + i);
+  for (; i < n; ++i) narrow_to(from[i], to[i]);
+}
+template <class T>
+inline void copy_all(const T* from, T* to, int64_t n) {
+  std::memcpy(to, from, size_t(n) * sizeof(T));
+}
+inline void widen_all(const float* from, float* to, int64_t n) { copy_all(from, to, n); }
+inline void widen_all(const double* from, double* to, int64_t n) { copy_all(from, to, n); }
+inline void narrow_all(const float* from, float* to, int64_t n) { copy_all(from, to, n); }
+inline void narrow_all(const double* from, double* to, int64_t n) { copy_all(from, to, n); }
 
 // to[j * to_step + i] = from[i * from_step + j] for i, j in 0..3; written in the order of j, so that
 // where rows of `to` overlap, the later one stands.

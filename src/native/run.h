@@ -78,6 +78,7 @@ void load_row(const Batch& b, const Offsets& o, bool negate, T* row, int64_t ste
   const char* from = b.z + o.z;
   if (b.z_step == sizeof(S) && !b.where && !negate) {
     const S* z = reinterpret_cast<const S*>(from);
+    if (step == 1) return widen_all(z, row, b.k);
     for (int64_t i = 0; i < b.k; ++i) row[i * step] = widened(z[i]);
     return;
   }
@@ -91,12 +92,16 @@ void load_row(const Batch& b, const Offsets& o, bool negate, T* row, int64_t ste
 template <class S, class T>
 void store_row(const Batch& b, const Offsets& o, const T* row, int64_t step) {
   char* to = b.out + o.out;
+  if (step == 1 && b.out_step == sizeof(S))
+    return narrow_all(row, reinterpret_cast<S*>(to), b.k);
   for (int64_t i = 0; i < b.k; ++i)
     narrow_to(row[i * step], *reinterpret_cast<S*>(to + i * b.out_step));
 }
 
 template <class S, class T>
 class Runner {
+  static constexpr bool kSame = std::is_same_v<S, T>;
+
  public:
   explicit Runner(const Batch& b)
       : b_(b),
@@ -144,7 +149,7 @@ class Runner {
  private:
   // Whether rows can be read and written where they are.
   static bool direct(const Batch& b) {
-    return std::is_same_v<S, T> && !b.where && b.z_step == sizeof(T) &&
+    return kSame && !b.where && b.z_step == sizeof(T) &&
            (b.out_step == sizeof(T) || b.op == Op::logsumexp);
   }
 
@@ -185,7 +190,7 @@ class Runner {
 
   // Whether the rows of a block are columns side by side.
   bool side_by_side(int64_t Offsets::*at, int size) const {
-    if (!std::is_same_v<S, T>) return false;
+    if (!kSame) return false;
     for (int r = 1; r < size; ++r)
       if (offsets_[r].*at - offsets_[r - 1].*at != int64_t(sizeof(T))) return false;
     return true;
@@ -240,11 +245,10 @@ class Runner {
   // of four; a block may reach up to three entries into the row that follows, so the last rows go
   // by a copy.
   static bool gapless(const Batch& b) {
-    const int64_t row = b.k * int64_t(sizeof(T));
-    return std::is_same_v<S, T> && b.dims <= 1 && b.z_step == sizeof(T) &&
-           (b.dims == 0 || b.z_stride[0] == row) &&
+    const int64_t row = b.k * int64_t(sizeof(S));
+    return b.dims <= 1 && b.z_step == sizeof(S) && (b.dims == 0 || b.z_stride[0] == row) &&
            (b.op == Op::logsumexp ||
-            (b.out_step == sizeof(T) && (b.dims == 0 || b.out_stride[0] == row)));
+            (b.out_step == sizeof(S) && (b.dims == 0 || b.out_stride[0] == row)));
   }
 
   static constexpr int64_t kTail = kFew + 4;
@@ -274,15 +278,32 @@ class Runner {
 
   // Sixteen rows at once from `row` on, of a batch that is gapless and plain.
   void across_gapless(int64_t row) {
-    turn_in(reinterpret_cast<const T*>(b_.z) + row * b_.k);
+    const int64_t size = kLanes * b_.k;
+    T block[kSame ? 1 : kLanes * kFew];
+    const S* z = reinterpret_cast<const S*>(b_.z) + row * b_.k;
+    if constexpr (kSame) {
+      turn_in(z);
+    } else {
+      widen_all(z, block, size);
+      turn_in(block);
+    }
     lanes_.run(rows_, spare_);
     if (!lanes_.all_in_range())
       for (int r = 0; r < kLanes; ++r)
         if (!lanes_.in_range(r)) mend(r, b_.temperature);
-    if (b_.op != Op::logsumexp) return turn_out(spare_, reinterpret_cast<T*>(b_.out) + row * b_.k);
-    const int64_t step = b_.dims ? b_.out_stride[0] : 0;
-    for (int r = 0; r < kLanes; ++r)
-      *reinterpret_cast<T*>(b_.out + (row + r) * step) = spare_[r];
+    if (b_.op == Op::logsumexp) {
+      const int64_t step = b_.dims ? b_.out_stride[0] : 0;
+      for (int r = 0; r < kLanes; ++r)
+        narrow_to(spare_[r], *reinterpret_cast<S*>(b_.out + (row + r) * step));
+      return;
+    }
+    S* out = reinterpret_cast<S*>(b_.out) + row * b_.k;
+    if constexpr (kSame) {
+      turn_out(spare_, out);
+    } else {
+      turn_out(spare_, block);
+      narrow_all(block, out, size);
+    }
   }
 
   void across(int size) {
