@@ -126,6 +126,97 @@ class Lanes {
   bool all_in_range_ = false;
 };
 
+// Sixteen rows of one chunk that lie side by side as columns, `step` entries from one class to the
+// next. Each keeps the sixteen sums that it would have as a row, so its bits are those of Row.
+template <class T>
+class Columns {
+ public:
+  // `e` is room for sixteen times k weights.
+  Columns(Op op, const T* z, int64_t step, int64_t k, const Scale<T>& s, T* e)
+      : op_(op), z_(z), step_(step), k_(k), s_(s), e_(e) {}
+
+  // False where a row is out of range; nothing has been written then.
+  bool weigh() {
+    Vec<T> m(-std::numeric_limits<T>::infinity());
+    for (int64_t i = 0; i < k_; ++i) m = larger(Vec<T>(z_ + i * step_), m);
+    m.put(m_);
+    const Vec<T> c(s_.c), mc = mul(m, c);
+    if (!all_less(larger(mc, sub(Vec<T>(T(0)), mc)), Vec<T>(Range<T>::reach))) return false;
+    T magic[kLanes], floor[kLanes];
+    for (int r = 0; r < kLanes; ++r) {
+      const Frame<T> frame = frame_of(m_[r], s_);
+      n_[r] = frame.n, magic[r] = frame.magic, floor[r] = frame.floor;
+    }
+    if (op_ == Op::softmax)
+      add_up<false>(m, Vec<T>(magic), Vec<T>(floor));
+    else
+      add_up<true>(m, Vec<T>(magic), Vec<T>(floor));
+    return all_less(Vec<double>(sum_), Vec<double>(std::numeric_limits<double>::infinity()));
+  }
+
+  void softmax(T* out, int64_t out_step) const {
+    T factor[kLanes];
+    const double unlift = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
+    for (int r = 0; r < kLanes; ++r) factor[r] = T(1 / sum_[r] * unlift);
+    const Vec<T> f(factor);
+    for (int64_t i = 0; i < k_; ++i) mul(Vec<T>(e_ + i * kLanes), f).put(out + i * out_step);
+  }
+  void log_softmax(T* out, int64_t out_step) const {
+    T tail[kLanes];
+    for (int r = 0; r < kLanes; ++r) tail[r] = T(-log_of(r));
+    const Logs<T> logs{Vec<T>(m_), Vec<T>(s_.r), Vec<T>(s_.r_low), Vec<T>(lowest_of<T>(s_.t)),
+                       Vec<T>(tail)};
+    for (int64_t i = 0; i < k_; ++i) logs(Vec<T>(z_ + i * step_)).put(out + i * out_step);
+  }
+  T logsumexp(int r) const { return T(double(m_[r]) + s_.t * log_of(r)); }
+
+ private:
+  double log_of(int r) const {
+    const Chunk<T> chunk{m_[r], n_[r], sum_[r], k_ - int64_t(others_[r])};
+    return log_sum(&chunk, 1, m_[r], s_);
+  }
+
+  template <bool Rest>
+  void add_up(const Vec<T>& m, const Vec<T>& magic, const Vec<T>& floor) {
+    const Vec<T> c(s_.c), c_low(s_.c_low), one(T(1)), zero(T(0));
+    Vec<T> others(T(0));
+    Sums<T> sums[kLanes];
+    for (int64_t i = 0; i < k_; i += kGroup) {
+      const int64_t end = std::min(i + kGroup, k_);
+      T* e = e_ + (op_ == Op::softmax ? i * kLanes : 0);
+      for (int64_t j = i; j < end; ++j) {
+        const Vec<T> z(z_ + j * step_);
+        Vec<T> x = weights(z, c, c_low, magic, floor);
+        if constexpr (Rest) {
+          others = add(others, unless_equal(z, m, one));
+          x = unless_equal(z, m, x);
+        }
+        x.put(e + (j - i) * kLanes);
+      }
+      auto weight = [&](int64_t j) { return i + j < end ? Vec<T>(e + j * kLanes) : zero; };
+      for (int l = 0; l < kLanes; ++l)
+        sums[l].add_to(add(add(weight(l), weight(l + kLanes)),
+                           add(weight(l + 2 * kLanes), weight(l + 3 * kLanes))));
+    }
+    others.put(others_);
+    double lane[kLanes][kLanes];
+    for (int l = 0; l < kLanes; ++l) sums[l].put(lane[l]);
+    const double unlift = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
+    for (int half = kLanes / 2; half; half /= 2)
+      for (int l = 0; l < half; ++l)
+        for (int r = 0; r < kLanes; ++r) lane[l][r] += lane[l + half][r];
+    for (int r = 0; r < kLanes; ++r) sum_[r] = lane[0][r] * unlift;
+  }
+
+  const Op op_;
+  const T* z_;
+  const int64_t step_, k_;
+  const Scale<T>& s_;
+  T* e_;
+  T m_[kLanes], n_[kLanes], others_[kLanes];
+  double sum_[kLanes];
+};
+
 }  // namespace
 }  // namespace LOGITLAB_ISA
 }  // namespace logitlab

@@ -144,11 +144,10 @@ struct Sums<double> {
   void put(double* p) const { add(s, lost).put(p); }
 };
 
-inline double tree(const double* lane) {
-  double x[8];
-  for (int i = 0; i < 8; ++i) x[i] = lane[i] + lane[i + 8];
-  for (int i = 0; i < 4; ++i) x[i] += x[i + 4];
-  return (x[0] + x[2]) + (x[1] + x[3]);
+inline double tree(double* lane) {
+  for (int half = kLanes / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
+  return lane[0];
 }
 
 // NaN apart.

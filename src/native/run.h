@@ -156,6 +156,7 @@ class Runner {
   bool in_place(int r) const { return direct_ && t_[r] >= 0; }
 
   void along(int size, int64_t pitch) {
+    if (columns(size)) return;
     const bool strip = size > 1 && b_.z_step != sizeof(S) && !b_.where;
     if (strip) {
       strip_in(size, pitch);
@@ -194,6 +195,29 @@ class Runner {
     for (int r = 1; r < size; ++r)
       if (offsets_[r].*at - offsets_[r - 1].*at != int64_t(sizeof(T))) return false;
     return true;
+  }
+
+  // Sixteen rows side by side, where they lie; false where that is not what they are.
+  bool columns(int size) {
+    if (!plain_ || !one_.usable || size != kLanes || b_.k > kChunk ||
+        !side_by_side(&Offsets::z, size) ||
+        (b_.op != Op::logsumexp && !side_by_side(&Offsets::out, size)))
+      return false;
+    if constexpr (kSame) {
+      const int64_t step = b_.z_step / int64_t(sizeof(T)), out_step = b_.out_step / int64_t(sizeof(T));
+      Columns<T> columns(b_.op, reinterpret_cast<const T*>(b_.z + offsets_[0].z), step, b_.k, one_,
+                         rows_);
+      if (!columns.weigh()) return false;
+      T* out = reinterpret_cast<T*>(b_.out + offsets_[0].out);
+      if (b_.op == Op::softmax)
+        columns.softmax(out, out_step);
+      else if (b_.op == Op::log_softmax)
+        columns.log_softmax(out, out_step);
+      else
+        for (int r = 0; r < size; ++r)
+          *reinterpret_cast<T*>(b_.out + offsets_[r].out) = columns.logsumexp(r);
+    }
+    return kSame;
   }
 
   // Several columns at a time, as the memory lies.
