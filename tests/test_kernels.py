@@ -87,3 +87,20 @@ def test_long_rows_on_several_threads(dtype):
         assert np.isnan(logitlab.softmax(z).astype(float)).all()
     finally:
         logitlab.set_num_threads(before)
+
+
+def test_large_results_are_their_own():
+    """Memory is used again only when nobody holds it any more."""
+    z = np.ones((1500, 1000), np.float32)
+    held = [logitlab.softmax(z * i) for i in range(4)]
+    views = [result[3:5] for result in held]
+    before = [view.copy() for view in views]
+    del held
+    for _ in range(6):
+        fresh = logitlab.log_softmax(z)
+        assert fresh.flags.writeable
+        assert fresh.flags.c_contiguous
+        fresh[...] = 7
+    for view, expected in zip(views, before, strict=True):
+        np.testing.assert_array_equal(view, expected)
+    assert not any(np.shares_memory(a, b) for a in views for b in views if a is not b)

@@ -1,5 +1,6 @@
 // The Python module: arrays as strided memory, cut into tasks for the kernels.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -7,6 +8,7 @@
 #include <string>
 
 #include "batch.h"
+#include "memory.h"
 #include "threads.h"
 
 namespace nb = nanobind;
@@ -172,6 +174,11 @@ NB_MODULE(_native, m) {
   m.attr("MAX_THREADS") = kMaxThreads;
   m.def("get_num_threads", get_num_threads);
   m.def("set_num_threads", set_num_threads);
+  m.def("empty", [](size_t bytes) {
+    void* data = take(bytes);
+    return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(
+        data, {bytes}, nb::capsule(data, [](void* p) noexcept { give_back(p); }));
+  });
   const auto define = [&m](const char* name, auto function) {
     m.def(name, function, nb::arg("kind"), nb::arg("z"), nb::arg("out"), nb::arg("axis"),
           nb::arg("t"), nb::arg("where").none());

@@ -152,8 +152,18 @@ def _covers(kind: str) -> bool:
     return _native is not None and kind in KINDS
 
 
+_LARGE = 1 << 22  # bytes from which a fresh page costs more than a kept one
+
+
+def large_bytes(size: int) -> Any:
+    """Memory for a large result, as bytes; None where the result is not large."""
+    return _native.empty(size) if size >= _LARGE else None
+
+
 def _new(z: Any) -> Any:
     if type(z) is np.ndarray and z.dtype.isnative:
+        if z.flags.c_contiguous and (kept := large_bytes(z.nbytes)) is not None:
+            return kept.view(z.dtype).reshape(z.shape)
         return np.empty_like(z)
     return np.empty_like(z, dtype=z.dtype.newbyteorder("="), subok=False)
 

@@ -46,10 +46,16 @@ def _memory(x: Any) -> Any:
     return (x.view(torch.int16) if x.dtype is torch.bfloat16 else x).numpy()
 
 
+def _new(z: Any) -> Any:
+    if z.is_contiguous() and (kept := native.large_bytes(z.nbytes)) is not None:
+        return torch.from_numpy(kept).view(z.dtype).view(z.shape)
+    return torch.empty_like(z, requires_grad=False)
+
+
 def _elementwise(name: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, out: Any) -> Any:
     if not _native_covers(z, t):
         return getattr(reference, name)(z, axis, t, where, out)
-    out = torch.empty_like(z, requires_grad=False) if out is None else out
+    out = _new(z) if out is None else out
     kind = dtype_name(z.dtype)
     native.elementwise(name, kind, _memory(z), axis, _memory(t), _memory(where), _memory(out))
     return out
