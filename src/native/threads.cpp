@@ -73,6 +73,29 @@ int usable_threads() {
   return std::clamp(n, 1, kMaxThreads);
 }
 
+// The system likes to wake a thread on the processor of whoever woke it, where the two take turns
+// while another processor idles. This moves the calling thread off `processor`.
+void leave(int processor) {
+#if defined(__linux__)
+  if (processor < 0 || sched_getcpu() != processor) return;
+  cpu_set_t allowed, others;
+  if (sched_getaffinity(0, sizeof allowed, &allowed)) return;
+  others = allowed;
+  CPU_CLR(processor, &others);
+  if (CPU_COUNT(&others) == 0) return;
+  sched_setaffinity(0, sizeof others, &others);
+  sched_setaffinity(0, sizeof allowed, &allowed);
+#endif
+}
+
+int processor() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
 class Pool {
  public:
   std::mutex in_use;  // held by the call whose tasks are being worked on
@@ -87,6 +110,7 @@ class Pool {
       task_ = task, context_ = context, tasks_ = tasks;
       next_.store(0, std::memory_order_relaxed);
       wanted_ = threads - 1;
+      caller_ = processor();
       generation_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
@@ -106,6 +130,8 @@ class Pool {
   void work() {
     const Mode mode;
     uint64_t seen = 0;
+    int caller = -1;
+    bool wanted = false;
     for (;;) {
       const auto until = Clock::now() + kSpin;
       while (generation_.load(std::memory_order_acquire) == seen && Clock::now() < until) pause();
@@ -113,10 +139,15 @@ class Pool {
         std::unique_lock lock(mutex_);
         wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
         seen = generation_.load(std::memory_order_relaxed);
-        if (wanted_ == 0) continue;
-        --wanted_;
-        inside_.fetch_add(1, std::memory_order_relaxed);
+        caller = caller_;
+        wanted = wanted_ > 0;
+        if (wanted) {
+          --wanted_;
+          inside_.fetch_add(1, std::memory_order_relaxed);
+        }
       }
+      leave(caller);
+      if (!wanted) continue;
       drain();
       inside_.fetch_sub(1, std::memory_order_release);
     }
@@ -127,7 +158,7 @@ class Pool {
   std::atomic<uint64_t> generation_{0};
   std::atomic<int64_t> next_{0};
   std::atomic<int> inside_{0};
-  int started_ = 0, wanted_ = 0;
+  int started_ = 0, wanted_ = 0, caller_ = -1;
   void (*task_)(const void*, int64_t) = nullptr;
   const void* context_ = nullptr;
   int64_t tasks_ = 0;
