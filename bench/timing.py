@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 # Thread pools that spin after work slow whatever runs next.
 _PAUSE = 0.015
-_SHORT = 20e-6
-_LOOP = 100
+_LEAST = 2e-3  # seconds that one measurement takes: short calls are timed many in a row
 
 
 def _once(call: Callable[[], object], loop: int) -> float:
@@ -17,13 +16,13 @@ def _once(call: Callable[[], object], loop: int) -> float:
     return (time.perf_counter() - start) / loop
 
 
-def interleaved(calls: dict[str, Callable[[], object]], repeats: int = 15) -> dict[str, float]:
+def interleaved(calls: dict[str, Callable[[], object]], repeats: int = 11) -> dict[str, float]:
     """The median time of each call, in seconds."""
     loops = {}
     for name, call in calls.items():
         call()
         call()
-        loops[name] = _LOOP if _once(call, 1) < _SHORT else 1
+        loops[name] = max(1, min(1000, round(_LEAST / max(_once(call, 3), 1e-7))))
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():

@@ -108,6 +108,12 @@ inline bool all_less(Reg<float> a, Reg<float> b) {
 inline bool all_less(Reg<double> a, Reg<double> b) {
   return _mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ) == 0xff;
 }
+inline Reg<float> if_less(Reg<float> a, Reg<float> b, Reg<float> x, Reg<float> y) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), y.v, x.v)};
+}
+inline Reg<double> if_less(Reg<double> a, Reg<double> b, Reg<double> x, Reg<double> y) {
+  return {_mm512_mask_blend_pd(_mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ), y.v, x.v)};
+}
 inline Reg<float> unless_equal(Reg<float> a, Reg<float> b, Reg<float> x) {
   return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_NEQ_UQ), x.v)};
 }
@@ -192,6 +198,12 @@ inline bool all_less(Reg<float> a, Reg<float> b) {
 }
 inline bool all_less(Reg<double> a, Reg<double> b) {
   return _mm256_movemask_pd(_mm256_cmp_pd(a.v, b.v, _CMP_LT_OQ)) == 0xf;
+}
+inline Reg<float> if_less(Reg<float> a, Reg<float> b, Reg<float> x, Reg<float> y) {
+  return {_mm256_blendv_ps(y.v, x.v, _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ))};
+}
+inline Reg<double> if_less(Reg<double> a, Reg<double> b, Reg<double> x, Reg<double> y) {
+  return {_mm256_blendv_pd(y.v, x.v, _mm256_cmp_pd(a.v, b.v, _CMP_LT_OQ))};
 }
 inline Reg<float> unless_equal(Reg<float> a, Reg<float> b, Reg<float> x) {
   return {_mm256_and_ps(_mm256_cmp_ps(a.v, b.v, _CMP_NEQ_UQ), x.v)};
@@ -280,6 +292,12 @@ inline bool all_less(Reg<float> a, Reg<float> b) {
 inline bool all_less(Reg<double> a, Reg<double> b) {
   return vminvq_u32(vreinterpretq_u32_u64(vcltq_f64(a.v, b.v))) != 0;
 }
+inline Reg<float> if_less(Reg<float> a, Reg<float> b, Reg<float> x, Reg<float> y) {
+  return {vbslq_f32(vcltq_f32(a.v, b.v), x.v, y.v)};
+}
+inline Reg<double> if_less(Reg<double> a, Reg<double> b, Reg<double> x, Reg<double> y) {
+  return {vbslq_f64(vcltq_f64(a.v, b.v), x.v, y.v)};
+}
 inline Reg<float> unless_equal(Reg<float> a, Reg<float> b, Reg<float> x) {
   return {vreinterpretq_f32_u32(
       vbicq_u32(vreinterpretq_u32_f32(x.v), vceqq_f32(a.v, b.v)))};
@@ -347,6 +365,8 @@ template <class T>
 inline Reg<T> larger(Reg<T> a, Reg<T> b) { return {a.v > b.v ? a.v : b.v}; }
 template <class T>
 inline bool all_less(Reg<T> a, Reg<T> b) { return a.v < b.v; }
+template <class T>
+inline Reg<T> if_less(Reg<T> a, Reg<T> b, Reg<T> x, Reg<T> y) { return {a.v < b.v ? x.v : y.v}; }
 template <class T>
 inline Reg<T> unless_equal(Reg<T> a, Reg<T> b, Reg<T> x) { return {a.v == b.v ? T(0) : x.v}; }
 template <class T>
@@ -521,6 +541,11 @@ LOGITLAB_TERNARY(unless_equal)
 #undef LOGITLAB_BINARY
 #undef LOGITLAB_TERNARY
 
+template <class T>
+inline Vec<T> if_less(Vec<T> a, const Vec<T>& b, const Vec<T>& x, const Vec<T>& y) {
+  for (int i = 0; i < Vec<T>::regs; ++i) a.r[i] = if_less(a.r[i], b.r[i], x.r[i], y.r[i]);
+  return a;
+}
 template <class T>
 inline bool all_less(const Vec<T>& a, const Vec<T>& b) {
   bool all = true;

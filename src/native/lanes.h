@@ -84,7 +84,13 @@ class Lanes {
     sum(sums);
     Vec<T> f;
     round_to(div(Vec<double>(1.0), Vec<double>(sum_)), f);
-    for (int64_t i = 0; i < k_; ++i) mul(Vec<T>(result + i * kLanes), f).put(result + i * kLanes);
+    const Products<T> products(f);
+    // One branch for all classes: where results are subnormal here and there, the processor
+    // could not guess one for each.
+    bool normal = true;
+    for (int64_t i = 0; i < k_; ++i) normal &= products.all_normal(Vec<T>(result + i * kLanes));
+    for (T* e = result; e < result + k_ * kLanes; e += kLanes)
+      (normal ? products.normal(Vec<T>(e)) : products.any(Vec<T>(e))).put(e);
   }
 
   void logs(const Vec<T>& m, const Vec<T>& n, const Vec<T>& c, const Vec<T>& c_low,
@@ -158,8 +164,8 @@ class Columns {
     T factor[kLanes];
     const double unlift = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
     for (int r = 0; r < kLanes; ++r) factor[r] = T(1 / sum_[r] * unlift);
-    const Vec<T> f(factor);
-    for (int64_t i = 0; i < k_; ++i) mul(Vec<T>(e_ + i * kLanes), f).put(out + i * out_step);
+    const Products<T> products{Vec<T>(factor)};
+    for (int64_t i = 0; i < k_; ++i) products(Vec<T>(e_ + i * kLanes)).put(out + i * out_step);
   }
   void log_softmax(T* out, int64_t out_step) const {
     T tail[kLanes];

@@ -259,22 +259,47 @@ double log_sum(const Chunk<T>* chunks, int64_t count, T m, const Scale<T>& s) {
   return log1p_of(double(ties - 1) + rest / top);
 }
 
+// The probabilities e f of weights e. Processors are slow where a product is subnormal; there the
+// digits of 1 + p / 2^-126, rounded once, are the bits of p.
+template <class T>
+struct Products {
+  Vec<T> f, up, least;  // f, f over the least normal number, and that number over f
+
+  explicit Products(const Vec<T>& factor) : f(factor) {
+    constexpr T tiny = std::numeric_limits<T>::min();
+    up = mul(f, Vec<T>(1 / tiny));
+    T lane[kLanes];
+    f.put(lane);
+    for (T& x : lane) x = tiny / x;
+    least = Vec<T>(lane);
+  }
+  bool all_normal(const Vec<T>& e) const { return all_less(least, e); }
+  Vec<T> normal(const Vec<T>& e) const { return mul(e, f); }
+  Vec<T> any(const Vec<T>& e) const {
+    const Vec<T> small = minus_bits_of_one(fma(e, up, Vec<T>(T(1))));
+    return if_less(e, least, small, mul(larger(e, least), f));
+  }
+  Vec<T> operator()(const Vec<T>& e) const { return all_normal(e) ? normal(e) : any(e); }
+};
+
 // p = e r 2^(N_i - N - lift).
 template <class T>
 void normalise(const T* e, T* out, int64_t k, double r, double shift, bool stream) {
   const bool near = shift > -50;
   const double factor = near ? r * pow2(shift - Range<T>::lift) : r * pow2(-Range<T>::lift);
-  const Vec<T> a{T(factor)}, b{T(near ? 1.0 : pow2(shift))};
   int64_t i = 0;
-  if (near && stream) {
-    for (; i < k && reinterpret_cast<uintptr_t>(out + i) % 64; ++i) out[i] = e[i] * T(factor);
-    for (; i + kLanes <= k; i += kLanes) mul(Vec<T>(e + i), a).put_streaming(out + i);
-  } else if (near) {
-    for (; i + kLanes <= k; i += kLanes) mul(Vec<T>(e + i), a).put(out + i);
+  if (near) {
+    const Products<T> products{Vec<T>(T(factor))};
+    if (stream) {
+      for (; i < k && reinterpret_cast<uintptr_t>(out + i) % 64; ++i) out[i] = e[i] * T(factor);
+      for (; i + kLanes <= k; i += kLanes) products(Vec<T>(e + i)).put_streaming(out + i);
+    }
+    for (; i + kLanes <= k; i += kLanes) products(Vec<T>(e + i)).put(out + i);
+    for (; i < k; ++i) out[i] = e[i] * T(factor);
   } else {
-    for (; i + kLanes <= k; i += kLanes) mul(mul(Vec<T>(e + i), a), b).put(out + i);
+    const T a = T(factor), b = T(pow2(shift));
+    for (; i < k; ++i) out[i] = e[i] * a * b;
   }
-  for (; i < k; ++i) out[i] = near ? e[i] * T(factor) : e[i] * T(factor) * T(pow2(shift));
 }
 
 // The least z - m whose quotient by T does not overflow.
