@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 # Thread pools that spin after work slow whatever runs next.
-_PAUSE = 0.015
+_PAUSE = 0.05
 _LEAST = 2e-3  # seconds that one measurement takes: short calls are timed many in a row
 
 
