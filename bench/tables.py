@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
 
 
 def machine() -> str:
@@ -62,14 +62,40 @@ def geometric_mean(rows: list[dict[str, Any]], peer: str) -> float:
     return float(np.exp(np.mean(np.log(ratios))))
 
 
-def write_into_readme(name: str, text: str) -> None:
-    """Replace what stands between the markers of `name`."""
-    begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
-    readme = README.read_text("utf-8")
-    if begin not in readme:
+_PEERS = ("torch", "torch out=", "SciPy", "JAX jit", "onnxruntime")
+
+
+def note(rows: list[dict[str, Any]]) -> str:
+    """What the figures of a table are, where they were measured, and their geometric means."""
+    means = [
+        f"{peer} {geometric_mean(rows, peer):.2f}"
+        for peer in _PEERS
+        if any(peer in row["times"] for row in rows)
+    ]
+    libraries = versions(("numpy", "torch", "scipy", "jax", "onnxruntime"))
+    return (
+        f"Microseconds, medians of one run on {machine()}; {libraries}. In brackets the multiple "
+        "of logitlab's time (into an existing array where the peer can) and the worst error. "
+        f"Geometric means of the multiples: {', '.join(means)}."
+    )
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text, "utf-8")
+    temporary.replace(path)
+
+
+def write_page(name: str, text: str) -> None:
+    """The whole table as a page of the documentation."""
+    _replace(ROOT / "docs" / f"bench-{name}.md", f"# {name} beside its peers\n\n{text}\n")
+
+
+def write_into_readme(text: str, remark: str) -> None:
+    """Replace what stands between the markers."""
+    begin, end = "<!-- bench:softmax -->", "<!-- /bench:softmax -->"
+    head, _, rest = (ROOT / "README.md").read_text("utf-8").partition(begin)
+    if end not in rest:
         raise SystemExit(f"README.md has no place {begin}")
-    head, _, rest = readme.partition(begin)
     tail = rest.partition(end)[2]
-    temporary = README.with_suffix(".new")
-    temporary.write_text(f"{head}{begin}\n{text}\n{end}{tail}", "utf-8")
-    temporary.replace(README)
+    _replace(ROOT / "README.md", f"{head}{begin}\n{text}\n\n{remark}\n{end}{tail}")

@@ -9,9 +9,11 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #if defined(__linux__)
 #include <sched.h>
+#include <unistd.h>
 #endif
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
@@ -73,44 +75,62 @@ int usable_threads() {
   return std::clamp(n, 1, kMaxThreads);
 }
 
-// The system likes to wake a thread on the processor of whoever woke it, where the two take turns
-// while another processor idles. This moves the calling thread off `processor`.
-void leave(int processor) {
+// Where a thread may run beside its caller. The system likes to wake a thread on the processor of
+// whoever woke it, where the two take turns while another processor idles.
 #if defined(__linux__)
-  if (processor < 0 || sched_getcpu() != processor) return;
-  cpu_set_t allowed, others;
-  if (sched_getaffinity(0, sizeof allowed, &allowed)) return;
-  others = allowed;
-  CPU_CLR(processor, &others);
-  if (CPU_COUNT(&others) == 0) return;
-  sched_setaffinity(0, sizeof others, &others);
-  sched_setaffinity(0, sizeof allowed, &allowed);
-#endif
-}
+class Places {
+ public:
+  using Thread = pthread_t;
+  static Thread self() { return pthread_self(); }
 
-int processor() {
-#if defined(__linux__)
-  return sched_getcpu();
+  // To be called by the caller, `asleep` where some of its threads are.
+  void begin(bool asleep) {
+    caller_ = sched_getcpu();
+    if (asleep && sched_getaffinity(0, sizeof others_, &others_) == 0 && caller_ >= 0)
+      CPU_CLR(caller_, &others_);
+  }
+  void move(Thread thread) const {
+    if (CPU_COUNT(&others_)) pthread_setaffinity_np(thread, sizeof others_, &others_);
+  }
+  // To be called by a thread that works for the caller.
+  void leave_caller() {
+    if (sched_getcpu() != caller_) return;
+    cpu_set_t others;
+    if (sched_getaffinity(getpid(), sizeof others, &others)) return;
+    CPU_CLR(caller_, &others);
+    if (CPU_COUNT(&others)) sched_setaffinity(0, sizeof others, &others);
+  }
+
+ private:
+  int caller_ = -1;
+  cpu_set_t others_ = {};
+};
 #else
-  return -1;
+class Places {
+ public:
+  using Thread = int;
+  static Thread self() { return 0; }
+  void begin(bool) {}
+  void move(Thread) const {}
+  void leave_caller() {}
+};
 #endif
-}
 
 class Pool {
  public:
   std::mutex in_use;  // held by the call whose tasks are being worked on
 
   void run(int64_t tasks, int threads, void (*task)(const void*, int64_t), const void* context) {
-    while (started_ < threads - 1) {
-      std::thread([this] { work(); }).detach();
-      ++started_;
-    }
+    for (; started_ < threads - 1; ++started_) std::thread([this] { work(); }).detach();
+    const bool asleep = sleeping_.load(std::memory_order_relaxed) > 0;
     {
       const std::lock_guard lock(mutex_);
       task_ = task, context_ = context, tasks_ = tasks;
       next_.store(0, std::memory_order_relaxed);
       wanted_ = threads - 1;
-      caller_ = processor();
+      places_.begin(asleep);
+      for (size_t i = 0; asleep && i < std::min<size_t>(wanted_, workers_.size()); ++i)
+        places_.move(workers_[i]);
       generation_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
@@ -130,23 +150,27 @@ class Pool {
   void work() {
     const Mode mode;
     uint64_t seen = 0;
-    int caller = -1;
     bool wanted = false;
+    {
+      const std::lock_guard lock(mutex_);
+      workers_.push_back(Places::self());
+    }
     for (;;) {
       const auto until = Clock::now() + kSpin;
       while (generation_.load(std::memory_order_acquire) == seen && Clock::now() < until) pause();
       {
         std::unique_lock lock(mutex_);
+        sleeping_.fetch_add(1, std::memory_order_relaxed);
         wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
+        sleeping_.fetch_sub(1, std::memory_order_relaxed);
         seen = generation_.load(std::memory_order_relaxed);
-        caller = caller_;
         wanted = wanted_ > 0;
         if (wanted) {
           --wanted_;
           inside_.fetch_add(1, std::memory_order_relaxed);
         }
+        places_.leave_caller();
       }
-      leave(caller);
       if (!wanted) continue;
       drain();
       inside_.fetch_sub(1, std::memory_order_release);
@@ -158,7 +182,10 @@ class Pool {
   std::atomic<uint64_t> generation_{0};
   std::atomic<int64_t> next_{0};
   std::atomic<int> inside_{0};
-  int started_ = 0, wanted_ = 0, caller_ = -1;
+  std::atomic<int> sleeping_{0};
+  std::vector<Places::Thread> workers_;
+  Places places_;
+  int started_ = 0, wanted_ = 0;
   void (*task_)(const void*, int64_t) = nullptr;
   const void* context_ = nullptr;
   int64_t tasks_ = 0;
