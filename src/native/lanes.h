@@ -14,6 +14,18 @@ inline Vec<double> widen(const Vec<double>& a) { return a; }
 inline void round_to(const Vec<double>& a, Vec<float>& b) { b = narrow(a); }
 inline void round_to(const Vec<double>& a, Vec<double>& b) { b = a; }
 
+// The probabilities of k times sixteen weights. One branch for all of them: where results are
+// subnormal here and there, the processor could not guess one for each.
+template <class T>
+void multiply(const T* e, int64_t k, const Products<T>& products, T* out, int64_t step) {
+  bool normal = true;
+  for (int64_t i = 0; i < k; ++i) normal &= products.all_normal(Vec<T>(e + i * kLanes));
+  if (normal)
+    for (int64_t i = 0; i < k; ++i) products.normal(Vec<T>(e + i * kLanes)).put(out + i * step);
+  else
+    for (int64_t i = 0; i < k; ++i) products.any(Vec<T>(e + i * kLanes)).put(out + i * step);
+}
+
 template <class T>
 class Lanes {
  public:
@@ -85,12 +97,7 @@ class Lanes {
     Vec<T> f;
     round_to(div(Vec<double>(1.0), Vec<double>(sum_)), f);
     const Products<T> products(f);
-    // One branch for all classes: where results are subnormal here and there, the processor
-    // could not guess one for each.
-    bool normal = true;
-    for (int64_t i = 0; i < k_; ++i) normal &= products.all_normal(Vec<T>(result + i * kLanes));
-    for (T* e = result; e < result + k_ * kLanes; e += kLanes)
-      (normal ? products.normal(Vec<T>(e)) : products.any(Vec<T>(e))).put(e);
+    multiply(result, k_, products, result, kLanes);
   }
 
   void logs(const Vec<T>& m, const Vec<T>& n, const Vec<T>& c, const Vec<T>& c_low,
@@ -165,7 +172,7 @@ class Columns {
     const double unlift = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
     for (int r = 0; r < kLanes; ++r) factor[r] = T(1 / sum_[r] * unlift);
     const Products<T> products{Vec<T>(factor)};
-    for (int64_t i = 0; i < k_; ++i) products(Vec<T>(e_ + i * kLanes)).put(out + i * out_step);
+    multiply(e_, k_, products, out, out_step);
   }
   void log_softmax(T* out, int64_t out_step) const {
     T tail[kLanes];
