@@ -1,4 +1,4 @@
-.PHONY: ci test lint format sanitize
+.PHONY: ci test lint format neon sanitize
 
 ci:
 	bash .ci/run
@@ -22,3 +22,15 @@ sanitize:
 		python -m pytest -q -p no:cacheprovider tests/test_kernels.py || exit 1; \
 	done
 	rm -rf build/sanitize
+
+# The kernels of 64-bit Arm, cross-built and emulated, give the bits of those of x86-64.
+BITS = -std=c++17 -O2 -ffp-contract=off -pthread -Isrc/native tests/native/bits.cpp \
+	src/native/exact.cpp src/native/threads.cpp
+neon:
+	mkdir -p build
+	g++ -march=x86-64-v3 $(BITS) src/native/v3.cpp -o build/bits-x86
+	aarch64-linux-gnu-g++ -static $(BITS) src/native/neon.cpp -o build/bits-arm
+	build/bits-x86 > build/bits-x86.txt
+	qemu-aarch64-static build/bits-arm | diff build/bits-x86.txt -
+	@echo "64-bit Arm gives the same bits"
+	rm -rf build/bits-*

@@ -1,0 +1,76 @@
+// Prints a digest of the kernels' results over many shapes and types: the same on every processor.
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+#include "batch.h"
+
+#if defined(__aarch64__)
+namespace kernels = logitlab::neon;
+#else
+namespace kernels = logitlab::v3;
+#endif
+
+namespace {
+
+using namespace logitlab;
+
+uint64_t state = 1;
+double uniform() {  // a plain congruential generator: reproducible, nothing more
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  return double(state >> 11) * 0x1p-53;
+}
+
+uint64_t digest = 14695981039346656037u;
+void add(const char* bytes, size_t n) {
+  for (size_t i = 0; i < n; ++i) digest = (digest ^ uint8_t(bytes[i])) * 1099511628211u;
+}
+
+// Logits in (-spread, spread) as the bits of each kind.
+std::vector<char> logits(Kind kind, size_t n, double spread) {
+  const size_t item = kind == kFloat64 ? 8 : kind == kFloat32 ? 4 : 2;
+  std::vector<char> bytes(n * item);
+  for (size_t i = 0; i < n; ++i) {
+    const double x = (2 * uniform() - 1) * spread;
+    const float f = float(x);
+    uint32_t b;
+    std::memcpy(&b, &f, 4);
+    const uint16_t brief = uint16_t(b >> 16);
+    const uint16_t half = uint16_t((b >> 16 & 0x8000) | (b >> 13 & 0x53ff));  // some number
+    const void* from = kind == kFloat64 ? static_cast<const void*>(&x)
+                       : kind == kFloat32 ? static_cast<const void*>(&f)
+                       : kind == kFloat16 ? static_cast<const void*>(&half)
+                                          : static_cast<const void*>(&brief);
+    std::memcpy(&bytes[i * item], from, item);
+  }
+  return bytes;
+}
+
+void run(Op op, Kind kind, int64_t rows, int64_t k, double spread, double temperature, bool columns) {
+  const int64_t item = kind == kFloat64 ? 8 : kind == kFloat32 ? 4 : 2;
+  const std::vector<char> z = logits(kind, size_t(rows * k), spread);
+  std::vector<char> out(size_t(op == Op::logsumexp ? rows : rows * k) * item);
+  Batch b;
+  b.op = op, b.kind = kind, b.z = z.data(), b.out = out.data();
+  b.temperature = temperature, b.k = k, b.rows = rows, b.dims = 1;
+  b.z_step = b.out_step = columns ? rows * item : item;
+  b.shape[0] = rows;
+  b.z_stride[0] = columns ? item : k * item;
+  b.out_stride[0] = op == Op::logsumexp || columns ? item : k * item;
+  b.where_stride[0] = b.t_stride[0] = 0;
+  kernels::run(b, 0, rows);
+  add(out.data(), out.size());
+}
+
+}  // namespace
+
+int main() {
+  for (const Kind kind : {kFloat32, kFloat64, kFloat16, kBFloat16}) {
+    for (const Op op : {Op::softmax, Op::log_softmax, Op::logsumexp})
+      for (const int64_t k : {1, 2, 3, 7, 10, 64, 128, 129, 200, 1000, 5000})
+        for (const bool columns : {false, true})
+          for (const double t : {1.0, 0.3, 50.0, 0.0})
+            run(op, kind, 35, k, 40, t, columns);
+    std::printf("%d %016llx\n", int(kind), static_cast<unsigned long long>(digest));
+  }
+}
