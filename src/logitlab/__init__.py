@@ -4,6 +4,7 @@ from typing import Any
 
 from logitlab.backends.native import get_num_threads, native_available, set_num_threads
 from logitlab.calibration import TemperatureScaling, cross_fit
+from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
 from logitlab.scores import (
     accuracy,
@@ -21,6 +22,10 @@ __all__ = [
     "cross_fit",
     "entropy",
     "get_num_threads",
+    "hessian",
+    "hessian_product",
+    "jacobian",
+    "jacobian_product",
     "log_softmax",
     "logits",
     "logsumexp",

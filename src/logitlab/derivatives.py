@@ -1,0 +1,273 @@
+"""The first and second derivatives of softmax, and their products in O(K)."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from logitlab import arrays
+from logitlab.probabilities import logsumexp, softmax
+
+
+class _Point(NamedTuple):
+    """Where a derivative is taken: probabilities with the classes last, wide enough to work in."""
+
+    p: Any  # (..., K)
+    rest: Any  # 1 - p, exact to the last places where p is close to 1
+    top: Any  # (..., 1), the place of a largest entry
+    slope: Any  # 1/T, or an array of it that broadcasts against p
+    xp: Any
+    dtype: Any
+
+    def delivered(self, x: Any) -> Any:
+        return self.xp.astype(x, self.dtype, copy=False)
+
+
+def _wide(x: Any, xp: Any) -> Any:
+    """Half types are worked on in float32 and rounded once."""
+    half = arrays.dtype_name(x.dtype) in ("float16", "bfloat16")
+    return xp.astype(x, xp.float32) if half else x
+
+
+def _refuse_zero(temperature: Any, xp: Any) -> None:
+    if temperature == 0 if isinstance(temperature, float) else bool(xp.any(temperature == 0)):
+        raise ValueError(
+            "temperature is 0, where softmax jumps and has no derivative; accepted: any other"
+        )
+
+
+@np.errstate(all="ignore")
+def _point(z: Any, axis: int, temperature: Any, where: Any) -> _Point:
+    z = arrays.as_floating(z, "z")
+    arrays.one_axis(axis, z.ndim)
+    xp = array_namespace(z)
+    call = arrays.request(z, axis, temperature, where)
+    _refuse_zero(call.temperature, xp)
+    wide, t = _wide(z, xp), call.temperature
+    p = softmax(wide, axis, temperature=temperature, where=where)
+    # A +inf entry is beyond every finite change of the others, and of itself.
+    total = logsumexp(wide, axis, temperature=temperature, where=where, keepdims=True)
+    if z.ndim == 0:
+        p, total = p[..., None], xp.reshape(xp.asarray(total), (1,))
+    else:
+        p, total = xp.moveaxis(p, axis, -1), xp.moveaxis(total, axis, -1)
+        t = t if isinstance(t, float) else xp.moveaxis(t, axis, -1)
+    slope = xp.where(total == xp.inf, xp.zeros_like(total), xp.ones_like(total))
+    slope = slope * (1 / t if isinstance(t, float) else xp.astype(1 / t, p.dtype))
+    k = p.shape[-1]
+    top = xp.argmax(xp.where(xp.isnan(p), 0.0, p), axis=-1, keepdims=True) if k else p
+    at_top = xp.arange(k, device=getattr(p, "device", None)) == top if k else p == p
+    others = xp.sum(xp.where(at_top, 0.0, p), axis=-1, keepdims=True)
+    return _Point(p, xp.where(at_top, others, 1 - p), top, slope, xp, z.dtype)
+
+
+def _centred(v: Any, at: _Point) -> Any:
+    """v less its mean under p. Taken from the entry at the largest probability, so that what is
+    left of a saturated row does not cancel."""
+    xp = at.xp
+    if not at.p.shape[-1]:
+        return v
+    w = xp.where(at.p > 0, v - xp.take_along_axis(v, at.top, axis=-1), 0.0)
+    return w - xp.sum(at.p * w, axis=-1, keepdims=True)
+
+
+def _vector(v: Any, name: str, z: Any, axis: int, at: _Point) -> Any:
+    """A factor of a product: of z's shape, with the classes last."""
+    xp = at.xp
+    v = arrays.as_floating(v, name)
+    if isinstance(v, np.ndarray) and xp.__name__ != "array_api_compat.numpy":
+        v = xp.asarray(v, device=getattr(at.p, "device", None))
+    v = xp.astype(v, at.p.dtype, copy=False)
+    if tuple(v.shape) != tuple(np.shape(z)):
+        raise ValueError(
+            f"{name} has shape {tuple(v.shape)}; accepted: the shape {tuple(np.shape(z))} of z"
+        )
+    return v[..., None] if v.ndim == 0 else xp.moveaxis(v, axis, -1)
+
+
+def _back(x: Any, axis: int, z: Any, at: _Point) -> Any:
+    x = at.delivered(x)
+    return x[..., 0] if np.ndim(z) == 0 else at.xp.moveaxis(x, -1, axis)
+
+
+@np.errstate(all="ignore")
+def jacobian(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None) -> Any:
+    r"""The derivatives of the probabilities by the logits.
+
+    :math:`J_{ij} = \partial p_i/\partial z_j = p_i(\delta_{ij} - p_j)/T`: symmetric, positive
+    semi-definite at T > 0, with rows that sum to 0.
+
+    Parameters
+    ----------
+    z : array, shape (..., K, ...)
+        Logits, of any kind that :func:`logitlab.softmax` takes.
+    axis : int
+        The class axis.
+    temperature : float or array
+        T: a scalar, or one for each row. Not 0, where softmax jumps; at T = ±inf it is 0.
+    where : array of bool, optional
+        Broadcasts to z. Rows and columns of entries where it is False are 0.
+
+    Returns
+    -------
+    array, shape (..., K, K)
+        The batch axes, then i and j; in one over the unit of z. Rows with a +inf entry are 0, as
+        no finite change of them changes the result; NaN where :func:`logitlab.softmax` is NaN.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`logitlab.softmax`; a temperature of 0.
+
+    References
+    ----------
+    J. S. Bridle, "Training stochastic model recognition algorithms as networks can lead to maximum
+    mutual information estimation of parameters", NIPS 1989.
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> logitlab.jacobian([0.0, 0.0])
+    array([[ 0.25, -0.25],
+           [-0.25,  0.25]])
+    """
+    at = _point(z, axis, temperature, where)
+    xp, p = at.xp, at.p
+    eye = xp.eye(p.shape[-1], dtype=xp.bool, device=getattr(p, "device", None))
+    # p_i p_j first: so J is symmetric to the bit.
+    matrix = xp.where(eye, (p * at.rest)[..., None], -(p[..., None] * p[..., None, :]))
+    return at.delivered(matrix * at.slope[..., None])
+
+
+@np.errstate(all="ignore")
+def jacobian_product(
+    z: Any, v: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None
+) -> Any:
+    r"""The product of the Jacobian with a vector, in O(K) and without the Jacobian.
+
+    :math:`(Jv)_i = p_i(v_i - \sum_j p_j v_j)/T`. J is symmetric, so this is both the
+    Jacobian-vector and the vector-Jacobian product.
+
+    Parameters
+    ----------
+    z : array, shape (..., K, ...)
+        Logits, of any kind that :func:`logitlab.softmax` takes.
+    v : array, shape of z
+        The vector of each row, along the class axis.
+    axis : int
+        The class axis.
+    temperature : float or array
+        T, as in :func:`jacobian`.
+    where : array of bool, optional
+        As in :func:`jacobian`.
+
+    Returns
+    -------
+    array, shape of z
+        The unit of v over that of z.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`jacobian`; `v` of another shape.
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> logitlab.jacobian_product([0.0, 0.0], [1.0, 0.0])
+    array([ 0.25, -0.25])
+    """
+    at = _point(z, axis, temperature, where)
+    v = _vector(v, "v", z, axis, at)
+    return _back(at.p * at.slope * _centred(v, at), axis, z, at)
+
+
+@np.errstate(all="ignore")
+def hessian(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None) -> Any:
+    r"""The second derivatives of the probabilities by the logits.
+
+    :math:`H_{ijk} = \partial^2 p_i/\partial z_j \partial z_k =
+    p_i[(\delta_{ij} - p_j)(\delta_{ik} - p_k) - p_j(\delta_{jk} - p_k)]/T^2`: a K by K matrix for
+    each of the K probabilities, symmetric in j and k.
+
+    Parameters
+    ----------
+    z : array, shape (..., K, ...)
+        Logits, of any kind that :func:`logitlab.softmax` takes.
+    axis : int
+        The class axis.
+    temperature : float or array
+        T, as in :func:`jacobian`.
+    where : array of bool, optional
+        As in :func:`jacobian`.
+
+    Returns
+    -------
+    array, shape (..., K, K, K)
+        The batch axes, then i, j and k; in one over the unit of z squared.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`jacobian`.
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> logitlab.hessian([0.0, 1.0]).shape
+    (2, 2, 2)
+    """
+    at = _point(z, axis, temperature, where)
+    xp, p = at.xp, at.p
+    k = p.shape[-1]
+    eye = xp.eye(k, dtype=xp.bool, device=getattr(p, "device", None))
+    # d_ij = delta_ij - p_j, and the covariance c_jk = p_j (delta_jk - p_k).
+    d = xp.where(eye, at.rest[..., None, :], -p[..., None, :])
+    c = p[..., None] * d
+    product = d[..., :, :, None] * d[..., :, None, :] - c[..., None, :, :]
+    squared = (at.slope * at.slope)[..., None, None]
+    return at.delivered(p[..., None, None] * squared * product)
+
+
+@np.errstate(all="ignore")
+def hessian_product(
+    z: Any, u: Any, v: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None
+) -> Any:
+    r"""The second derivatives along two vectors, in O(K) and without the tensor.
+
+    :math:`\sum_{jk} H_{ijk} u_j v_k = p_i[(u_i - \bar u)(v_i - \bar v) -
+    \sum_j p_j (u_j - \bar u)(v_j - \bar v)]/T^2` with :math:`\bar u = \sum_j p_j u_j`.
+
+    Parameters
+    ----------
+    z : array, shape (..., K, ...)
+        Logits, of any kind that :func:`logitlab.softmax` takes.
+    u, v : array, shape of z
+        The two vectors of each row, along the class axis.
+    axis : int
+        The class axis.
+    temperature : float or array
+        T, as in :func:`jacobian`.
+    where : array of bool, optional
+        As in :func:`jacobian`.
+
+    Returns
+    -------
+    array, shape of z
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`jacobian_product`.
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> logitlab.hessian_product([0.0, 0.0], [1.0, 0.0], [1.0, 0.0])
+    array([0., 0.])
+    """
+    at = _point(z, axis, temperature, where)
+    a = _centred(_vector(u, "u", z, axis, at), at)
+    b = _centred(_vector(v, "v", z, axis, at), at)
+    both = _centred(a * b, at)
+    return _back(at.p * at.slope * at.slope * both, axis, z, at)

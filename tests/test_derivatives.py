@@ -1,0 +1,188 @@
+"""The derivatives of softmax: exact arithmetic, torch and JAX, and the identities."""
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+import arrays
+import exact
+import logitlab
+from arrays import FLOATS, inf, nan
+from exact import mp
+
+TEMPERATURES = [1.0, 0.4, 3.0, -0.7, 1e-3, 1e200]
+by_temperature = pytest.mark.parametrize("temperature", TEMPERATURES)
+
+
+@mp.workdps(400)  # 1 - p of a saturated row
+def exact_jacobian(row, t):
+    p = exact.softmax(row, t)
+    return [[a * ((i == j) - b) / mp.mpf(t) for j, b in enumerate(p)] for i, a in enumerate(p)]
+
+
+@mp.workdps(400)
+def exact_hessian(row, t):
+    """By cases: the derivative of p_i (delta_ij - p_j) / T."""
+    p, j = exact.softmax(row, t), exact_jacobian(row, t)
+    n = range(len(p))
+    return [
+        [[(j[i][k] * ((i == m) - p[m]) - p[i] * j[m][k]) / mp.mpf(t) for k in n] for m in n]
+        for i in n
+    ]
+
+
+def finite_rows():
+    for z in arrays.rows(np.dtype(np.float64)):
+        if np.isfinite(z).all() and len(z) < 6:
+            yield z
+
+
+def assert_near(value, expected, rtol=3e-15):
+    """Every entry to a few places of itself; what underflows, to nothing."""
+    expected = np.array(expected, dtype=object)
+    for a, b in zip(np.ravel(value).tolist(), np.ravel(expected), strict=True):
+        b = float(b)
+        assert abs(a - b) <= rtol * abs(b) + 1e-300, (a, b)
+
+
+@by_temperature
+def test_jacobian_is_exact(temperature):
+    """In every entry, that of a nearly certain class on the diagonal too."""
+    for z in finite_rows():
+        assert_near(logitlab.jacobian(z, temperature=temperature), exact_jacobian(z, temperature))
+
+
+@by_temperature
+def test_hessian_is_exact(temperature):
+    """K by K by K, relative to its largest entry."""
+    for z in finite_rows():
+        value = logitlab.hessian(z, temperature=temperature)
+        expected = np.array(exact_hessian(z, temperature), dtype=float)
+        assert value.shape == (len(z),) * 3
+        size = np.abs(expected).max()
+        np.testing.assert_allclose(value, expected, rtol=1e-14, atol=4e-16 * size)
+
+
+@by_temperature
+@pytest.mark.parametrize("axis", [0, 1, 2, -2])
+def test_products_are_those_of_the_dense_ones(temperature, axis):
+    """O(K) against the matrix and the tensor, along any axis."""
+    z, u, v = (arrays.normal((3, 4, 5), np.float64, 2, seed) for seed in range(3))
+    t = np.full([n for a, n in enumerate(z.shape) if a != axis % 3], temperature)
+    j, h = (f(z, axis, temperature=t) for f in (logitlab.jacobian, logitlab.hessian))
+    a, b = np.moveaxis(u, axis, -1), np.moveaxis(v, axis, -1)
+    back = lambda x: np.moveaxis(x, -1, axis)  # noqa: E731
+    size = max(1, 1 / abs(temperature)) ** 2
+    np.testing.assert_allclose(
+        logitlab.jacobian_product(z, v, axis, temperature=temperature),
+        back(np.einsum("...ij,...j->...i", j, b)),
+        rtol=1e-12,
+        atol=1e-14 * size,
+    )
+    np.testing.assert_allclose(
+        logitlab.hessian_product(z, u, v, axis, temperature=temperature),
+        back(np.einsum("...ijk,...j,...k->...i", h, a, b)),
+        rtol=1e-12,
+        atol=1e-13 * size,
+    )
+
+
+@by_temperature
+def test_identities(temperature):
+    """Symmetric, rows that sum to 0, semi-definite; H contracted with 1 is 0."""
+    z = arrays.normal((6, 7), np.float64)
+    j, h = (f(z, temperature=temperature) for f in (logitlab.jacobian, logitlab.hessian))
+    ones = np.ones_like(z)
+    size = max(1, 1 / abs(temperature)) ** 2
+    np.testing.assert_array_equal(j, j.transpose(0, 2, 1))
+    np.testing.assert_allclose(h, h.transpose(0, 1, 3, 2), atol=1e-15 * size)
+    np.testing.assert_allclose(j.sum(-1), 0, atol=1e-15 * size)
+    np.testing.assert_allclose(h.sum(1), 0, atol=1e-14 * size)
+    np.testing.assert_array_equal(logitlab.jacobian_product(z, ones, temperature=temperature), 0)
+    np.testing.assert_array_equal(logitlab.hessian_product(z, ones, z, temperature=temperature), 0)
+    values = np.linalg.eigvalsh(j) * np.sign(temperature)
+    assert values.min() >= -1e-15 * size
+
+
+def test_torch_and_jax_agree():
+    """jacrev twice."""
+    z = arrays.normal((4, 5), np.float64)
+    tensor = torch.from_numpy(z)
+    first = torch.func.jacrev(lambda x: torch.softmax(x / 0.7, -1))
+    j, h = (torch.func.vmap(f)(tensor) for f in (first, torch.func.jacrev(first)))
+    ours = logitlab.jacobian(tensor, temperature=0.7)
+    assert isinstance(ours, torch.Tensor)
+    torch.testing.assert_close(ours, j)
+    torch.testing.assert_close(logitlab.hessian(tensor, temperature=0.7), h)
+    x = jax.numpy.asarray(z)
+    theirs = jax.vmap(jax.jacrev(jax.nn.softmax))(x)
+    np.testing.assert_allclose(logitlab.jacobian(x), theirs, atol=1e-6)
+    np.testing.assert_allclose(
+        logitlab.jacobian_product(x, x), np.einsum("nij,nj->ni", theirs, x), atol=1e-5
+    )
+
+
+def test_gradients_flow_through_a_product():
+    """Third derivatives, by torch."""
+    z, v = (torch.from_numpy(arrays.normal((3, 4), np.float64, 1, s)) for s in (0, 1))
+    z.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: logitlab.jacobian_product(x, v), (z,))
+
+
+def test_saturated_rows_do_not_cancel():
+    """1 - p of a certain class is the sum of the others, not 0."""
+    z = np.array([40.0, 0.0, 0.0])
+    j = logitlab.jacobian(z)
+    assert j[0, 0] == pytest.approx(2 * np.exp(-40.0), rel=1e-14)
+    product = logitlab.jacobian_product(z, [1.0, 0.0, 0.0])
+    assert product[0] == pytest.approx(2 * np.exp(-40.0), rel=1e-14)
+
+
+@pytest.mark.parametrize("where", [None, [True, False, True, True]])
+def test_excluded_entries_have_zero_rows_and_columns(where):
+    """-inf and masked ones, whatever stands there."""
+    z = np.array([1.0, nan if where else -inf, 2.0, 3.0])
+    left = [0, 2, 3]
+    for function in (logitlab.jacobian, logitlab.hessian):
+        full, part = function(z, where=where), function(z[left])
+        np.testing.assert_allclose(full[np.ix_(*[left] * full.ndim)], part, rtol=1e-15)
+        full[np.ix_(*[left] * full.ndim)] = 0
+        assert (full == 0).all()
+    product = logitlab.jacobian_product(z, [1.0, nan, 2.0, 0.0], where=where)
+    np.testing.assert_allclose(
+        product[left], logitlab.jacobian_product(z[left], [1.0, 2.0, 0.0]), rtol=1e-15
+    )
+    assert product[1] == 0
+
+
+def test_limits():
+    """T = 0 has no derivative, T = inf a zero one; +inf is constant; NaN stays."""
+    z = arrays.normal((2, 3), np.float64)
+    for function in (logitlab.jacobian, logitlab.hessian):
+        for t in (0.0, -0.0, [1.0, 0.0]):
+            with pytest.raises(ValueError, match="no derivative"):
+                function(z, temperature=t)
+        for t in (inf, -inf):
+            assert (function(z, temperature=t) == 0).all()
+        assert (function([inf, inf, 1.0]) == 0).all()
+        assert np.isnan(function([nan, 1.0])).all()
+        assert np.isnan(function([-inf, -inf])).all()
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_types_and_shapes(dtype):
+    """The type is kept; a batch of one keeps its axis; 0-d is K = 1."""
+    z = arrays.normal((1, 4), dtype)
+    assert logitlab.jacobian(z).shape == (1, 4, 4)
+    assert logitlab.hessian(z).shape == (1, 4, 4, 4)
+    for value in (logitlab.jacobian(z), logitlab.hessian(z), logitlab.jacobian_product(z, z)):
+        assert value.dtype == dtype
+    assert logitlab.jacobian(np.array(3.0).astype(dtype)).shape == (1, 1)
+    assert logitlab.jacobian_product(3.0, 2.0) == 0
+    assert logitlab.jacobian(np.empty((0, 3))).shape == (0, 3, 3)
+    assert logitlab.hessian(np.empty((2, 0))).shape == (2, 0, 0, 0)
+    with pytest.raises(ValueError, match=r"v has shape \(4,\); accepted: the shape \(1, 4\)"):
+        logitlab.jacobian_product(z, z[0])
+    with pytest.raises(TypeError, match="axis must be an int"):
+        logitlab.jacobian(z, (0, 1))
