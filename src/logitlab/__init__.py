@@ -5,6 +5,7 @@ from typing import Any
 from logitlab.backends.native import get_num_threads, native_available, set_num_threads
 from logitlab.calibration import TemperatureScaling, cross_fit
 from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
+from logitlab.losses import cross_entropy, cross_entropy_and_grad
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
 from logitlab.scores import (
     accuracy,
@@ -19,6 +20,8 @@ __all__ = [
     "accuracy",
     "brier_score",
     "calibration_error",
+    "cross_entropy",
+    "cross_entropy_and_grad",
     "cross_fit",
     "entropy",
     "get_num_threads",

@@ -116,7 +116,7 @@ def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
     )
 
 
-def _like(x: Any, z: Any, xp: Any, name: str) -> Any:
+def like(x: Any, z: Any, xp: Any, name: str) -> Any:
     """`x` as an array of z's kind, on z's device."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; accepted: a plain array")
@@ -135,19 +135,45 @@ def _like(x: Any, z: Any, xp: Any, name: str) -> Any:
     return x if xp is np else xp.asarray(x, device=getattr(z, "device", None))
 
 
-def _any(condition: Any, xp: Any) -> bool:
+def any_of(condition: Any, xp: Any) -> bool:
+    """Whether a condition holds anywhere; False where that is not known yet."""
     try:
         return bool(xp.any(condition))
     except (TypeError, RuntimeError):
         return False  # a traced array has no values to look at
 
 
+def first_true(condition: Any, xp: Any) -> int:
+    """The flat index of the first place where a condition holds."""
+    return int(xp.argmax(xp.astype(xp.reshape(condition, (-1,)), xp.int8)))
+
+
+def integers(x: Any, xp: Any) -> Any:
+    """In the integer type that an array library has by default: int64, or JAX's int32."""
+    return xp.astype(x, xp.__array_namespace_info__().default_dtypes()["integral"], copy=False)
+
+
+def at_least_float32(x: Any, xp: Any) -> Any:
+    """Half types are worked on in float32 and rounded once."""
+    half = dtype_name(x.dtype) in ("float16", "bfloat16")
+    return xp.astype(x, xp.float32) if half else x
+
+
+def check_differentiable(temperature: Any, xp: Any) -> None:
+    """Refuse a checked temperature at which softmax has no derivative."""
+    zero = temperature == 0
+    if zero if isinstance(zero, bool) else any_of(zero, xp):
+        raise ValueError(
+            "temperature is 0, where softmax jumps and has no derivative; accepted: any other"
+        )
+
+
 def check_not_negative(x: Any, name: str) -> None:
     """Refuse an array with an entry below 0, naming the first."""
-    xp = np if isinstance(x, np.ndarray) else array_namespace(x)
+    xp = array_namespace(x)
     negative = x < 0
-    if _any(negative, xp):
-        place = int(xp.argmax(xp.astype(xp.reshape(negative, (-1,)), xp.int64)))
+    if any_of(negative, xp):
+        place = first_true(negative, xp)
         where = tuple(int(i) for i in np.unravel_index(place, tuple(x.shape)))
         raise ValueError(
             f"{name} is negative at index {where}: {float(x[where])}; accepted: values of 0 and up"
@@ -161,7 +187,7 @@ def _temperature(temperature: Any, z: Any, axes: tuple[int, ...]) -> Any:
             raise ValueError("temperature is NaN; accepted: any real number, 0 and ±inf included")
         return value
     xp = np if isinstance(z, np.ndarray) else array_namespace(z)
-    t = _like(temperature, z, xp, "temperature")
+    t = like(temperature, z, xp, "temperature")
     kind = dtype_name(t.dtype)
     if not kind.startswith(("float", "bfloat", "int", "uint")):
         raise TypeError(f"temperature has type {kind}; accepted: real numbers")
@@ -178,7 +204,7 @@ def _temperature(temperature: Any, z: Any, axes: tuple[int, ...]) -> Any:
     wide = np.float64 if xp is np else widest_float(xp, z)
     # A copy for NumPy: out= may be the caller's temperature.
     t = np.array(t, dtype=wide) if xp is np else xp.astype(t, wide)
-    if _any(xp.isnan(t), xp):
+    if any_of(xp.isnan(t), xp):
         raise ValueError("temperature holds NaN; accepted: real numbers, 0 and ±inf included")
     sizes = iter((1,) * (len(batch) - len(shape)) + shape)
     return xp.reshape(t, tuple(1 if i in axes else next(sizes) for i in range(z.ndim)))
@@ -186,7 +212,7 @@ def _temperature(temperature: Any, z: Any, axes: tuple[int, ...]) -> Any:
 
 def _where(where: Any, z: Any) -> Any:
     xp = np if isinstance(z, np.ndarray) else array_namespace(z)
-    w = _like(where, z, xp, "where")
+    w = like(where, z, xp, "where")
     if not dtype_name(w.dtype).startswith("bool"):
         raise TypeError(f"where has type {dtype_name(w.dtype)}; accepted: booleans")
     if not _broadcasts(tuple(w.shape), tuple(z.shape)):

@@ -23,27 +23,14 @@ class _Point(NamedTuple):
         return self.xp.astype(x, self.dtype, copy=False)
 
 
-def _wide(x: Any, xp: Any) -> Any:
-    """Half types are worked on in float32 and rounded once."""
-    half = arrays.dtype_name(x.dtype) in ("float16", "bfloat16")
-    return xp.astype(x, xp.float32) if half else x
-
-
-def _refuse_zero(temperature: Any, xp: Any) -> None:
-    if temperature == 0 if isinstance(temperature, float) else bool(xp.any(temperature == 0)):
-        raise ValueError(
-            "temperature is 0, where softmax jumps and has no derivative; accepted: any other"
-        )
-
-
 @np.errstate(all="ignore")
 def _point(z: Any, axis: int, temperature: Any, where: Any) -> _Point:
     z = arrays.as_floating(z, "z")
     arrays.one_axis(axis, z.ndim)
     xp = array_namespace(z)
     call = arrays.request(z, axis, temperature, where)
-    _refuse_zero(call.temperature, xp)
-    wide, t = _wide(z, xp), call.temperature
+    arrays.check_differentiable(call.temperature, xp)
+    wide, t = arrays.at_least_float32(z, xp), call.temperature
     p = softmax(wide, axis, temperature=temperature, where=where)
     # A +inf entry is beyond every finite change of the others, and of itself.
     total = logsumexp(wide, axis, temperature=temperature, where=where, keepdims=True)
@@ -74,9 +61,7 @@ def _centred(v: Any, at: _Point) -> Any:
 def _vector(v: Any, name: str, z: Any, axis: int, at: _Point) -> Any:
     """A factor of a product: of z's shape, with the classes last."""
     xp = at.xp
-    v = arrays.as_floating(v, name)
-    if isinstance(v, np.ndarray) and xp.__name__ != "array_api_compat.numpy":
-        v = xp.asarray(v, device=getattr(at.p, "device", None))
+    v = arrays.like(arrays.as_floating(v, name), at.p, xp, name)
     v = xp.astype(v, at.p.dtype, copy=False)
     if tuple(v.shape) != tuple(np.shape(z)):
         raise ValueError(

@@ -109,17 +109,11 @@ def entropy(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None
     z = arrays.as_floating(z, "z")
     arrays.one_axis(axis, z.ndim)
     xp = array_namespace(z)
-    # Half types are summed in float32 and rounded once.
-    half = arrays.dtype_name(z.dtype) in ("float16", "bfloat16")
-    wide = z.astype(np.float32) if isinstance(z, np.ndarray) and half else z
-    if half and wide is z:
-        wide = xp.astype(z, xp.float32)
+    wide = arrays.at_least_float32(z, xp)
     p = softmax(wide, axis, temperature=temperature, where=where)
     log_p = log_softmax(wide, axis, temperature=temperature, where=where)
     nats = xp.abs(xp.sum(p * xp.where(p == 0, xp.zeros_like(p), log_p), axis=axis))
-    if not half:
-        return nats
-    return nats.astype(z.dtype) if isinstance(z, np.ndarray) else xp.astype(nats, z.dtype)
+    return xp.astype(nats, z.dtype, copy=False)
 
 
 def _confidences(z: NDArray[Any]) -> tuple[Floats, Integers]:

@@ -1,0 +1,152 @@
+"""Cross-entropy: torch's values where torch has them, exact ones where it has not."""
+
+import jax
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+import arrays
+import exact
+import logitlab
+from arrays import inf, nan
+
+REDUCTIONS = ["mean", "sum", "none"]
+
+
+def problem(shape=(40, 6), seed=0):
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal(shape) * 3
+    return z, rng.integers(0, shape[1], (shape[0], *shape[2:]))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("kind", ["labels", "ignored", "probabilities"])
+def test_torch_agrees(reduction, smoothing, kind):
+    """Values and gradients, by labels and by target distributions, classes on axis 1."""
+    for shape in ((40, 6), (5, 6, 3, 2)):
+        z, y = problem(shape)
+        ignore = 2 if kind == "ignored" else None
+        if kind == "probabilities":
+            y = logitlab.softmax(np.random.default_rng(1).standard_normal(shape), 1)
+        tensor = torch.from_numpy(z).requires_grad_()
+        theirs = F.cross_entropy(
+            tensor,
+            torch.from_numpy(y),
+            ignore_index=-100 if ignore is None else ignore,
+            label_smoothing=smoothing,
+            reduction=reduction,
+        )
+        theirs.sum().backward()
+        options = {"label_smoothing": smoothing, "ignore_index": ignore, "reduction": reduction}
+        ours, gradient = logitlab.cross_entropy_and_grad(z, y, 1, **options)
+        np.testing.assert_allclose(ours, theirs.detach(), rtol=1e-13, atol=1e-13)
+        np.testing.assert_allclose(gradient, tensor.grad, rtol=1e-11, atol=1e-14)
+        np.testing.assert_array_equal(ours, logitlab.cross_entropy(z, y, 1, **options))
+
+
+def test_tiny_losses_keep_their_digits():
+    """1e-12 stays 1e-12, and the gradient at the label too."""
+    for gap in (5.0, 27.6, 40.0, 300.0):
+        row = [gap, 0.0, -1.0]
+        expected = -exact.log_softmax(row)[0]
+        loss, gradient = logitlab.cross_entropy_and_grad([row], [0])
+        assert exact.distance(loss, expected, np.float64) <= 4
+        others = float(sum(exact.softmax(row)[1:]))
+        assert gradient[0, 0] == pytest.approx(-others, rel=1e-14)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, -2.0])
+def test_gradient_by_finite_differences(temperature):
+    """At any temperature, with weights, masks and smoothing."""
+    z, y = problem((6, 4))
+    where = np.ones_like(z, bool)
+    where[np.arange(3), (y[:3] + 1) % 4] = False
+    options = {
+        "temperature": temperature,
+        "where": where,
+        "sample_weight": np.linspace(0, 2, 6),
+        "label_smoothing": 0.2,
+    }
+    gradient = logitlab.cross_entropy_and_grad(z, y, **options)[1]
+    for place in np.ndindex(z.shape):
+        up, down = z.copy(), z.copy()
+        up[place] += 1e-6
+        down[place] -= 1e-6
+        change = logitlab.cross_entropy(up, y, **options) - logitlab.cross_entropy(
+            down, y, **options
+        )
+        assert gradient[place] == pytest.approx(change / 2e-6, abs=2e-9)
+
+
+def test_weights():
+    """A row of weight 2 counts as two rows; a row of weight 0 not at all."""
+    z, y = problem((5, 3))
+    weight = np.array([1.0, 2, 0, 1, 1])
+    twice = np.repeat(np.arange(5), weight.astype(int))
+    assert logitlab.cross_entropy(z, y, sample_weight=weight) == pytest.approx(
+        logitlab.cross_entropy(z[twice], y[twice]), rel=1e-14
+    )
+
+
+def test_special_rows():
+    """0 log 0 = 0; a label on an excluded class costs infinity; ignored rows may hold NaN."""
+    assert logitlab.cross_entropy([[0.0, -inf]], [[1.0, 0.0]]) == 0
+    assert logitlab.cross_entropy([[0.0, -inf]], [1]) == inf
+    assert logitlab.cross_entropy([[0.0, -inf, 0.0]], [0], label_smoothing=0.5) == pytest.approx(
+        np.log(2)
+    )
+    assert logitlab.cross_entropy([[inf, 0.0]], [0]) == 0
+    assert np.isnan(logitlab.cross_entropy([[nan, 0.0]], [0]))
+    loss, gradient = logitlab.cross_entropy_and_grad(
+        [[nan, 0.0], [0.0, 0.0]], [-1, 0], ignore_index=-1
+    )
+    assert loss == pytest.approx(np.log(2))
+    np.testing.assert_allclose(gradient, [[0, 0], [-0.5, 0.5]])
+    assert np.isnan(logitlab.cross_entropy([[0.0, 0.0]], [9], ignore_index=9))
+    assert logitlab.cross_entropy([[0.0, 0.0]], [9], ignore_index=9, reduction="sum") == 0
+    with pytest.raises(ValueError, match="no derivative"):
+        logitlab.cross_entropy_and_grad([[0.0, 0.0]], [0], temperature=0)
+
+
+def test_bad_arguments():
+    """One clear line, the first bad row by name."""
+    z, y = problem((4, 3))
+    with pytest.raises(ValueError, match="y is 3 in row 1; accepted: 0 to 2"):
+        logitlab.cross_entropy(z, [0, 3, -1, 0])
+    with pytest.raises(TypeError, match="y has type float64"):
+        logitlab.cross_entropy(z, y.astype(float))
+    with pytest.raises(ValueError, match=r"y has shape \(3,\)"):
+        logitlab.cross_entropy(z, y[:3])
+    with pytest.raises(ValueError, match="sample_weight has shape"):
+        logitlab.cross_entropy(z, y, sample_weight=[1.0])
+    with pytest.raises(ValueError, match="sample_weight is negative"):
+        logitlab.cross_entropy(z, y, sample_weight=[1.0, -1, 0, 0])
+    with pytest.raises(ValueError, match="y is negative"):
+        logitlab.cross_entropy(z, -np.ones_like(z))
+    with pytest.raises(ValueError, match="label_smoothing is 2"):
+        logitlab.cross_entropy(z, y, label_smoothing=2)
+    with pytest.raises(ValueError, match="reduction is 'median'"):
+        logitlab.cross_entropy(z, y, reduction="median")
+
+
+def test_kinds_and_types():
+    """Tensors with gradients, JAX, half types."""
+    z, y = problem((8, 5))
+    expected = logitlab.cross_entropy(z, y)
+    tensor = torch.from_numpy(z).requires_grad_()
+    loss = logitlab.cross_entropy(tensor, torch.from_numpy(y))
+    loss.backward()
+    gradient = logitlab.cross_entropy_and_grad(z, y)[1]
+    np.testing.assert_allclose(tensor.grad, gradient, rtol=1e-11, atol=1e-16)
+    assert torch.autograd.gradcheck(
+        lambda x: logitlab.cross_entropy(x, torch.from_numpy(y)), tensor
+    )
+    ours = logitlab.cross_entropy(jax.numpy.asarray(z), y)
+    assert isinstance(ours, jax.Array)
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    for dtype in arrays.FLOATS:
+        loss, gradient = logitlab.cross_entropy_and_grad(z.astype(dtype), y)
+        assert loss.dtype == gradient.dtype == dtype
+    assert logitlab.cross_entropy(3.0, 0) == 0
