@@ -75,7 +75,9 @@ class Lanes {
   Vec<T> entry(int64_t i) const { return Vec<T>(z_ + i * kLanes); }
 
   void sum(const Sums<T>& sums) {
-    sums.put(sum_);
+    double lost[kLanes];
+    sums.put(sum_, lost);
+    for (int r = 0; r < kLanes; ++r) sum_[r] += lost[r];
     all_in_range_ = all_in_range_ &&
                     all_less(Vec<double>(sum_), Vec<double>(std::numeric_limits<double>::infinity()));
   }
@@ -121,7 +123,7 @@ class Lanes {
         add(ties, div(mul(Vec<double>(sum_), Vec<double>(unlift)), top)));
     Vec<T> rounded;
     if (op_ == Op::logsumexp) {
-      round_to(add(x, mul(Vec<double>(t_), log)), rounded);
+      round_to(fma(Vec<double>(t_), log, x), rounded);
       rounded.put(result);
       return;
     }
@@ -181,7 +183,7 @@ class Columns {
                        Vec<T>(tail)};
     for (int64_t i = 0; i < k_; ++i) logs(Vec<T>(z_ + i * step_)).put(out + i * out_step);
   }
-  T logsumexp(int r) const { return T(double(m_[r]) + s_.t * log_of(r)); }
+  T logsumexp(int r) const { return T(std::fma(s_.t, log_of(r), double(m_[r]))); }
 
  private:
   double log_of(int r) const {
@@ -212,12 +214,10 @@ class Columns {
                            add(weight(l + 2 * kLanes), weight(l + 3 * kLanes))));
     }
     others.put(others_);
-    double lane[kLanes][kLanes];
-    for (int l = 0; l < kLanes; ++l) sums[l].put(lane[l]);
+    double lane[kLanes][kLanes], lost[kLanes][kLanes];
+    for (int l = 0; l < kLanes; ++l) sums[l].put(lane[l], lost[l]);
+    tree<kLanes>(lane, lost);
     const double unlift = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
-    for (int half = kLanes / 2; half; half /= 2)
-      for (int l = 0; l < half; ++l)
-        for (int r = 0; r < kLanes; ++r) lane[l][r] += lane[l + half][r];
     for (int r = 0; r < kLanes; ++r) sum_[r] = lane[0][r] * unlift;
   }
 

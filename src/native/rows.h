@@ -131,7 +131,10 @@ template <>
 struct Sums<float> {
   Vec<double> s{0.0};
   void add_to(const Vec<float>& x) { s = add(s, widen(x)); }
-  void put(double* p) const { s.put(p); }
+  void put(double* p, double* low) const {
+    s.put(p);
+    std::fill(low, low + kLanes, 0.0);
+  }
 };
 template <>
 struct Sums<double> {
@@ -141,13 +144,29 @@ struct Sums<double> {
     lost = add(lost, add(sub(s, sub(next, part)), sub(x, part)));
     s = next;
   }
-  void put(double* p) const { add(s, lost).put(p); }
+  void put(double* p, double* low) const {
+    s.put(p);
+    lost.put(low);
+  }
 };
 
-inline double tree(double* lane) {
+// a + b, and to `lost` what that loses.
+inline double two_sum(double a, double b, double& lost) {
+  const double sum = a + b, part = sum - a;
+  lost += (a - (sum - part)) + (b - part);
+  return sum;
+}
+
+// The sixteen sums of each of Width rows, and what was lost on the way, into the first of them.
+template <int Width>
+void tree(double (*sum)[Width], double (*lost)[Width]) {
   for (int half = kLanes / 2; half; half /= 2)
-    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
-  return lane[0];
+    for (int i = 0; i < half; ++i)
+      for (int r = 0; r < Width; ++r) {
+        lost[i][r] += lost[i + half][r];
+        sum[i][r] = two_sum(sum[i][r], sum[i + half][r], lost[i][r]);
+      }
+  for (int r = 0; r < Width; ++r) sum[0][r] += lost[0][r];
 }
 
 // NaN apart.
@@ -221,15 +240,16 @@ Chunk<T> chunk(const T* z, T* e, int64_t k, T m, const Scale<T>& s) {
     }
     sums.add_to(add(add(x[0], x[1]), add(x[2], x[3])));
   }
-  double lane[kLanes];
-  sums.put(lane);
+  double lane[kLanes][1], lost[kLanes][1];
+  sums.put(lane[0], lost[0]);
+  tree<1>(lane, lost);
   const double unlift = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
   if constexpr (Rest) {
     T count[kLanes];
     others.put(count);
     for (T x : count) seen -= int64_t(x);
   }
-  return {m, frame.n, tree(lane) * unlift, Rest ? seen : 0};
+  return {m, frame.n, lane[0][0] * unlift, Rest ? seen : 0};
 }
 
 inline double pow2(double n) { return n < -1100 ? 0 : std::ldexp(1.0, int(n)); }
@@ -244,7 +264,7 @@ double log_sum(const Chunk<T>* chunks, int64_t count, T m, const Scale<T>& s) {
     const double c = double(s.c), c_low = double(s.c_low), x = double(chunk.m);
     return exp2_reduced(std::fma(x, c, -double(chunk.n)) + x * c_low);
   };
-  double rest = 0, top = 1;
+  double rest = 0, lost = 0, top = 1;
   int64_t ties = 0;
   for (int64_t i = 0; i < count; ++i) {
     double part = chunks[i].sum;
@@ -254,9 +274,9 @@ double log_sum(const Chunk<T>* chunks, int64_t count, T m, const Scale<T>& s) {
     } else if (chunks[i].ties) {
       part += double(chunks[i].ties) * weight(chunks[i]);
     }
-    rest += part * pow2(double(chunks[i].n) - double(n));
+    rest = two_sum(rest, part * pow2(double(chunks[i].n) - double(n)), lost);
   }
-  return log1p_of(double(ties - 1) + rest / top);
+  return log1p_of(double(ties - 1) + (rest + lost) / top);
 }
 
 // The probabilities e f of weights e. Processors are slow where a product is subnormal; there the
@@ -386,10 +406,10 @@ struct Row {
       w.factor = log_sum(chunks, count(), w.m, s);
       return true;
     }
-    double sum = 0;
+    double sum = 0, lost = 0;
     for (int64_t i = 0; i < count(); ++i)
-      sum += chunks[i].sum * pow2(double(chunks[i].n) - double(w.n));
-    w.factor = 1 / sum;
+      sum = two_sum(sum, chunks[i].sum * pow2(double(chunks[i].n) - double(w.n)), lost);
+    w.factor = 1 / (sum + lost);
     return true;
   }
 
@@ -404,7 +424,7 @@ struct Row {
                        Vec<T>(T(-w.factor))},
                stream);
     else
-      *out = T(double(w.m) + s.t * w.factor);
+      *out = T(std::fma(s.t, w.factor, double(w.m)));
   }
 
   // All of it on this thread. Where this returns false, the row is out of range and `out` may
