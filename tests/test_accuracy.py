@@ -22,9 +22,12 @@ WIDE = {
 BOUND = {"float16": 0.51, "bfloat16": 0.51, "float32": 4, "float64": 4}
 LOGSUMEXP = {"float16": 0.51, "bfloat16": 0.51, "float32": 2, "float64": 3}
 by_dtype = pytest.mark.parametrize("dtype", arrays.FLOATS, ids=str)
-pytestmark = pytest.mark.skipif(
-    np.finfo(np.longdouble).nmant <= 52, reason="no type wider than float64 on this machine"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        np.finfo(np.longdouble).nmant <= 52, reason="no type wider than float64 on this machine"
+    ),
+    pytest.mark.skipif(not logitlab.native_available(), reason="installed without a C++ compiler"),
+]
 
 
 def spacing(x, dtype):
