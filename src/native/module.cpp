@@ -55,6 +55,13 @@ class View {
   Py_buffer buffer;
 };
 
+bool aligned(const Py_buffer& b) {
+  uintptr_t bits = reinterpret_cast<uintptr_t>(b.buf);
+  for (int d = 0; d < b.ndim; ++d)
+    if (b.shape[d] > 1) bits |= uintptr_t(b.strides[d]);
+  return bits % b.itemsize == 0;
+}
+
 // Appends an axis, or merges it with the last one where every array runs on evenly.
 void add_axis(Batch& b, int64_t size, int64_t z, int64_t out, int64_t where, int64_t t) {
   if (size == 1) return;
@@ -108,13 +115,15 @@ void run(Batch& b) {
 }
 
 // z and out of one shape (of logsumexp's out, the class axis has length 1); t a float, or doubles
-// of out's shape with a class axis of length 1; where None, or bytes of z's shape.
-void call(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t, nb::handle where) {
+// of out's shape with a class axis of length 1; where None, or bytes of z's shape. False, and
+// nothing done, where z or out is not aligned.
+bool call(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t, nb::handle where) {
   const View zv(z, PyBUF_STRIDES), ov(out, PyBUF_STRIDES | PyBUF_WRITABLE);
   const Py_buffer &zb = zv.buffer, &ob = ov.buffer;
   if (kind < 0 || kind > 3 || zb.itemsize != kItem[kind] || ob.itemsize != kItem[kind] ||
       zb.ndim != ob.ndim || axis < 0 || axis >= zb.ndim || zb.ndim > kMaxDims)
     throw std::invalid_argument("arrays do not fit the kernel");
+  if (!aligned(zb) || !aligned(ob)) return false;
   Batch b;
   b.op = op, b.kind = Kind(kind);
   b.z = zv.data(), b.out = ov.data();
@@ -147,9 +156,9 @@ void call(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t,
     add_axis(b, zb.shape[d], zb.strides[d], ob.strides[d], wv ? wv->buffer.strides[d] : 0,
              tv ? tv->buffer.strides[d] : 0);
   }
-  if (b.rows == 0) return;
+  if (b.rows == 0) return true;
   if (b.k == 0) {
-    if (op != Op::logsumexp) return;
+    if (op != Op::logsumexp) return true;
     b.k = 1;  // logsumexp of nothing is that of one excluded entry
     static const double nothing = -1.0 / 0.0;
     static const float nothing_f = -1.0f / 0.0f;
@@ -163,6 +172,7 @@ void call(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t,
   const int64_t bytes = b.rows * b.k * kItem[kind];
   b.stream = bytes > (int64_t(1) << 24) && b.k * kItem[kind] <= 3 << 18;
   run(b);
+  return true;
 }
 
 }  // namespace
@@ -185,12 +195,12 @@ NB_MODULE(_native, m) {
   };
   using nb::handle;
   define("softmax", [](int kind, handle z, handle out, int axis, handle t, handle where) {
-    call(Op::softmax, kind, z, out, axis, t, where);
+    return call(Op::softmax, kind, z, out, axis, t, where);
   });
   define("log_softmax", [](int kind, handle z, handle out, int axis, handle t, handle where) {
-    call(Op::log_softmax, kind, z, out, axis, t, where);
+    return call(Op::log_softmax, kind, z, out, axis, t, where);
   });
   define("logsumexp", [](int kind, handle z, handle out, int axis, handle t, handle where) {
-    call(Op::logsumexp, kind, z, out, axis, t, where);
+    return call(Op::logsumexp, kind, z, out, axis, t, where);
   });
 }

@@ -373,11 +373,14 @@ struct Row {
   int64_t count() const { return (k + kChunk - 1) / kChunk; }
   int64_t size(int64_t i) const { return std::min(kChunk, k - i * kChunk); }
 
-  // The weights and sum of chunk i, or false where they are out of range.
-  bool weigh(int64_t i) const {
+  T top(int64_t i) const { return largest(z + i * kChunk, size(i)); }
+
+  // The weights and sum of chunk i with the largest entry `top`, or false where they are out of
+  // range.
+  bool weigh(int64_t i, T top) const {
     const T* from = z + i * kChunk;
     T* to = e + i * kChunk;
-    const T top = largest(from, size(i)), inf = std::numeric_limits<T>::infinity();
+    const T inf = std::numeric_limits<T>::infinity();
     if (top == -inf && std::count(from, from + size(i), top) == size(i)) {
       chunks[i] = {top, -4 * Range<T>::reach, 0, 0};
       if (op == Op::softmax) std::fill(to, to + size(i), T(0));
@@ -432,7 +435,7 @@ struct Row {
   bool run() const {
     if (!s.usable) return false;
     for (int64_t i = 0; i < count(); ++i)
-      if (!weigh(i)) return false;
+      if (!weigh(i, top(i))) return false;
     Whole w;
     if (!gather(w)) return false;
     for (int64_t i = 0; i < (op == Op::logsumexp ? 1 : count()); ++i) finish(i, w);
@@ -455,7 +458,7 @@ struct Row {
           Share& x = *static_cast<Share*>(const_cast<void*>(context));
           const int64_t end = std::min(x.row.count(), (task + 1) * x.step);
           for (int64_t i = task * x.step; i < end; ++i)
-            if (!x.row.weigh(i)) x.in_range.store(false, std::memory_order_relaxed);
+            if (!x.row.weigh(i, x.row.top(i))) x.in_range.store(false, std::memory_order_relaxed);
         },
         &share);
     if (!share.in_range || !gather(share.w)) return false;

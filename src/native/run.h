@@ -123,7 +123,7 @@ class Runner {
     const int64_t pitch = (b_.k + kLanes - 1) / kLanes * kLanes + kLanes;
     const int64_t count = (b_.k + kChunk - 1) / kChunk;
     // Blocks of four entries may reach beyond the last.
-    const int64_t spare = std::max(pitch, (kFew + 4) * kLanes);
+    const int64_t spare = std::max(width > 1 ? kAbreast * pitch : pitch, (kFew + 4) * kLanes);
     rows_ = static_cast<T*>(
         room.get((pitch * width + spare) * sizeof(T) + count * sizeof(Chunk<T>)));
     spare_ = rows_ + pitch * width;
@@ -164,7 +164,10 @@ class Runner {
       for (int r = 0; r < size; ++r)
         if (!in_place(r)) load_row<S>(b_, offsets_[r], t_[r] < 0, rows_ + r * pitch, 1);
     }
-    for (int r = 0; r < size; ++r) {
+    int first = 0;
+    if (b_.k <= kChunk && !b_.t)
+      for (; first + kAbreast <= size; first += kAbreast) abreast(first, pitch, strip);
+    for (int r = first; r < size; ++r) {
       T* buffer = rows_ + r * pitch;
       const T* z = in_place(r) ? reinterpret_cast<const T*>(b_.z + offsets_[r].z) : buffer;
       T* out = in_place(r) ? reinterpret_cast<T*>(b_.out + offsets_[r].out) : buffer;
@@ -176,6 +179,43 @@ class Runner {
         store_row<S>(b_, offsets_[r], out, 1);
     }
     if (strip && b_.op != Op::logsumexp) strip_out(size, pitch);
+  }
+
+  // Rows of one chunk, step by step together: the end of one step of a row, where each
+  // instruction waits for the one before it, runs beside the next row's.
+  static constexpr int kAbreast = 4;
+
+  void abreast(int first, int64_t pitch, bool strip) {
+    Chunk<T> chunks[kAbreast];
+    T top[kAbreast], lse[kAbreast];
+    bool good[kAbreast];
+    typename Row<T>::Whole whole[kAbreast];
+    auto row = [&](int i) {
+      const int r = first + i;
+      T* buffer = rows_ + r * pitch;
+      const bool here = in_place(r), stream = b_.stream && here;
+      const T* z = here ? reinterpret_cast<const T*>(b_.z + offsets_[r].z) : buffer;
+      T* out = b_.op == Op::logsumexp ? lse + i
+               : here                 ? reinterpret_cast<T*>(b_.out + offsets_[r].out)
+                                      : buffer;
+      T* e = stream || z == out ? spare_ + i * pitch : out;
+      return Row<T>{b_.op, z, out, b_.k, one_, e, chunks + i, stream};
+    };
+    for (int i = 0; i < kAbreast; ++i) top[i] = row(i).top(0);
+    for (int i = 0; i < kAbreast; ++i) good[i] = one_.usable && row(i).weigh(0, top[i]);
+    for (int i = 0; i < kAbreast; ++i) good[i] = good[i] && row(i).gather(whole[i]);
+    for (int i = 0; i < kAbreast; ++i) {
+      const Row<T> x = row(i);
+      if (good[i])
+        x.finish(0, whole[i]);
+      else
+        exact_row(b_.op, x.z, x.out, b_.k, std::fabs(t_[first + i]));
+      const Offsets& o = offsets_[first + i];
+      if (b_.op == Op::logsumexp)
+        narrow_to(t_[first + i] < 0 ? -lse[i] : lse[i], *reinterpret_cast<S*>(b_.out + o.out));
+      else if (!in_place(first + i) && !strip)
+        store_row<S>(b_, o, x.out, 1);
+    }
   }
 
   void one(const T* z, T* out, double t, bool stream) {

@@ -152,6 +152,22 @@ def _covers(kind: str) -> bool:
     return _native is not None and kind in KINDS
 
 
+# The types whose memory the kernels read as it is.
+_PLAIN = {np.dtype(name): KINDS[name] for name in ("float32", "float64", "float16")}
+
+
+def _plain(name: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, out: Any) -> Any:
+    """The short way of a call without special wishes, or None where it is not one."""
+    kind = _PLAIN.get(z.dtype)
+    if kind is None or where is not None or type(t) is not float or len(axis) > 1:
+        return None
+    if _native is None or type(z) is not np.ndarray:
+        return None
+    if out is None:
+        out = np.empty_like(z) if z.nbytes < _LARGE else _new(z)
+    return out if getattr(_native, name)(kind, z, out, axis[0], t, None) else None
+
+
 _LARGE = 1 << 22  # bytes from which a fresh page costs more than a kept one
 
 
@@ -168,22 +184,24 @@ def _new(z: Any) -> Any:
     return np.empty_like(z, dtype=z.dtype.newbyteorder("="), subok=False)
 
 
-def softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
+def _result(name: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, out: Any) -> Any:
+    done = _plain(name, z, axis, t, where, out)
+    if done is not None:
+        return done
     kind = dtype_name(z.dtype)
     if not _covers(kind):
-        return reference.softmax(z, axis, temperature, where, out)
+        return getattr(reference, name)(z, axis, t, where, out)
     out = _new(z) if out is None else out
-    elementwise("softmax", kind, _memory(z, kind), axis, temperature, where, _memory(out, kind))
+    elementwise(name, kind, _memory(z, kind), axis, t, where, _memory(out, kind))
     return out
+
+
+def softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
+    return _result("softmax", z, axis, temperature, where, out)
 
 
 def log_softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
-    kind = dtype_name(z.dtype)
-    if not _covers(kind):
-        return reference.log_softmax(z, axis, temperature, where, out)
-    out = _new(z) if out is None else out
-    elementwise("log_softmax", kind, _memory(z, kind), axis, temperature, where, _memory(out, kind))
-    return out
+    return _result("log_softmax", z, axis, temperature, where, out)
 
 
 def logsumexp(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, keepdims: bool) -> Any:
