@@ -3,6 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import logitlab
+
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -14,3 +16,11 @@ def predictions(request):
         pytest.skip(f"real predictions are not there: {request.param}.npz")
     with np.load(path) as archive:
         return path, archive["predictions"], archive["ground_truth"]
+
+
+@pytest.fixture
+def labelled():
+    rng = np.random.default_rng(3)
+    z = rng.standard_normal((500, 6)) * 2
+    y = np.array([rng.choice(6, p=p) for p in logitlab.softmax(z * 0.6)])
+    return z, y

@@ -1,5 +1,6 @@
 """Scores, held to their definitions, to scikit-learn and to published figures."""
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.stats
@@ -10,29 +11,6 @@ import arrays
 import logitlab
 
 inf, nan = np.inf, np.nan
-
-
-@pytest.fixture
-def labelled():
-    rng = np.random.default_rng(3)
-    z = rng.standard_normal((500, 6)) * 2
-    y = np.array([rng.choice(6, p=p) for p in logitlab.softmax(z * 0.6)])
-    return z, y
-
-
-def plain_error(confidence, right, n_bins, norm=1):
-    """The definition, bin by bin; a confidence of exactly 1 is in the last bin."""
-    gaps, weights = [], []
-    for b in range(n_bins):
-        low, high = b / n_bins, (b + 1) / n_bins
-        inside = (confidence >= low) & (
-            (confidence < high) | ((b == n_bins - 1) & (confidence == 1))
-        )
-        if inside.any():
-            gaps.append(abs(confidence[inside].mean() - right[inside].mean()))
-            weights.append(inside.mean())
-    gaps, weights = np.array(gaps), np.array(weights)
-    return gaps.max() if norm == "max" else (weights @ gaps**norm) ** (1 / norm)
 
 
 def test_published_figures(predictions):
@@ -78,47 +56,6 @@ def test_brier_is_scikit_learns(labelled):
     assert logitlab.brier_score(z, y) == pytest.approx(theirs, rel=1e-13)
 
 
-@pytest.mark.parametrize("norm", [1, 2, "max"])
-@pytest.mark.parametrize("n_bins", [1, 10, 15])
-def test_calibration_error_by_definition(labelled, norm, n_bins):
-    """Top label and class by class."""
-    z, y = labelled
-    p = logitlab.softmax(z)
-    expected = plain_error(p.max(-1), p.argmax(-1) == y, n_bins, norm)
-    assert logitlab.calibration_error(z, y, n_bins=n_bins, norm=norm) == pytest.approx(expected)
-    classes = [plain_error(p[:, k], y == k, n_bins, norm) for k in range(6)]
-    assert logitlab.calibration_error(
-        z, y, n_bins=n_bins, norm=norm, classwise=True
-    ) == pytest.approx(np.mean(classes))
-
-
-def test_confidence_of_one_is_in_the_last_bin():
-    """No bin beside the others."""
-    curve = logitlab.reliability_curve([[1000.0, 0.0], [0.0, 0.0]], [1, 0])
-    assert len(curve.counts) == 15
-    assert curve.counts[-1] == 1
-    assert curve.accuracy[-1] == 0
-
-
-def test_equal_mass_bins(labelled):
-    """The same number of rows in each; equal confidences stay together."""
-    z, y = labelled
-    curve = logitlab.reliability_curve(z, y, n_bins=10, binning="mass")
-    np.testing.assert_array_equal(curve.counts, 50)
-    same = logitlab.reliability_curve(np.zeros((9, 2)), [0] * 9, binning="mass")
-    np.testing.assert_array_equal(same.counts, [9])
-
-
-def test_band_covers(labelled):
-    """The accuracy lies within its own bootstrap band, which a fixed seed repeats."""
-    z, y = labelled
-    curve = logitlab.reliability_curve(z, y)
-    some = curve.counts > 0
-    assert (curve.low <= curve.accuracy)[some].all()
-    assert (curve.accuracy <= curve.high)[some].all()
-    np.testing.assert_array_equal(curve.low, logitlab.reliability_curve(z, y).low)
-
-
 def test_tensors(labelled):
     """Tensors of any type, as NumPy arrays."""
     z, y = labelled
@@ -152,3 +89,44 @@ def test_bad_options():
         logitlab.calibration_error(z, y, norm=3)
     with pytest.raises(ValueError, match="binning is 'other'"):
         logitlab.calibration_error(z, y, binning="other")
+
+
+def exact_kl(z, other):
+    """In 60 digits."""
+    with mpmath.workdps(60):
+        a, b = [mpmath.mpf(float(x)) for x in z], [mpmath.mpf(float(x)) for x in other]
+        log_a, log_b = (mpmath.log(sum(map(mpmath.exp, row))) for row in (a, b))
+        return float(
+            sum(mpmath.exp(x - log_a) * (x - log_a - y + log_b) for x, y in zip(a, b, strict=True))
+        )
+
+
+@pytest.mark.parametrize("distance", [10, 1, 0.1, 1e-3, 1e-6])
+def test_kl_divergence(distance):
+    """Exact arithmetic, down to distributions that nearly agree."""
+    rng = np.random.default_rng(4)
+    z = rng.standard_normal((20, 7)) * 3
+    other = z + distance * rng.standard_normal(z.shape)
+    expected = [exact_kl(*rows) for rows in zip(z, other, strict=True)]
+    found = logitlab.kl_divergence(z, other)
+    np.testing.assert_allclose(found, expected, rtol=1e-14 + 1e-14 / distance)
+    np.testing.assert_allclose(logitlab.kl_divergence(z.T, other.T, axis=0), found, rtol=1e-12)
+    tensor = logitlab.kl_divergence(torch.from_numpy(z), torch.from_numpy(other))
+    np.testing.assert_allclose(tensor, found, rtol=1e-12)
+    warm = logitlab.kl_divergence(z, other, temperature=2.0)
+    np.testing.assert_allclose(warm, logitlab.kl_divergence(z / 2, other / 2), rtol=1e-9)
+
+
+def test_kl_divergence_limits():
+    """0 of itself; infinite where q excludes what p does not; masks; types."""
+    assert logitlab.kl_divergence([1e300, 0.0, -inf], [1e300, 0.0, -inf]) == 0
+    assert logitlab.kl_divergence([0.0, 0.0], [0.0, -inf]) == inf
+    assert logitlab.kl_divergence([0.0, -inf], [0.0, 0.0]) == pytest.approx(np.log(2))
+    assert np.isnan(logitlab.kl_divergence([nan, 0.0], [0.0, 0.0]))
+    masked = logitlab.kl_divergence([0.0, 1.0, 9.0], [0.0, 1.0, 5.0], where=[True, True, False])
+    assert masked == 0
+    assert logitlab.kl_divergence(np.ones(3, np.float16), np.ones(3)).dtype == np.float16
+    with pytest.raises(ValueError, match=r"other has shape \(3,\); accepted: z's \(2,\)"):
+        logitlab.kl_divergence([0.0, 1.0], [0.0, 1.0, 2.0])
+    with pytest.raises(TypeError, match="axis must be an int"):
+        logitlab.kl_divergence([0.0, 1.0], [0.0, 1.0], axis=None)

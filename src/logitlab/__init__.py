@@ -7,19 +7,15 @@ from logitlab.calibration import TemperatureScaling, cross_fit
 from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
-from logitlab.scores import (
-    accuracy,
-    brier_score,
-    calibration_error,
-    entropy,
-    reliability_curve,
-)
+from logitlab.reliability import calibration_error, calibration_test, reliability_curve
+from logitlab.scores import accuracy, brier_score, entropy, kl_divergence
 
 __all__ = [
     "TemperatureScaling",
     "accuracy",
     "brier_score",
     "calibration_error",
+    "calibration_test",
     "cross_entropy",
     "cross_entropy_and_grad",
     "cross_fit",
@@ -29,6 +25,7 @@ __all__ = [
     "hessian_product",
     "jacobian",
     "jacobian_product",
+    "kl_divergence",
     "log_softmax",
     "logits",
     "logsumexp",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from logitlab.scores import ReliabilityCurve
+from logitlab.reliability import ReliabilityCurve
 
 
 def _axes(ax: Any) -> Any:
@@ -79,7 +79,7 @@ def reliability_diagram(curve: ReliabilityCurve, *, ax: Any = None) -> Any:
 
     Parameters
     ----------
-    curve : logitlab.scores.ReliabilityCurve
+    curve : logitlab.reliability.ReliabilityCurve
         Counts, confidence, accuracy and band of each bin.
     ax : matplotlib.axes.Axes, optional
         Where to draw.

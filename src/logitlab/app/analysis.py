@@ -12,16 +12,8 @@ from logitlab import calibration
 from logitlab.app.laws import Laws, look
 from logitlab.app.source import Logits, UserError
 from logitlab.probabilities import log_softmax, logits, softmax
-from logitlab.scores import (
-    Floats,
-    Integers,
-    ReliabilityCurve,
-    bin_sums,
-    blocks,
-    curve_of,
-    entropy,
-    equal_width,
-)
+from logitlab.reliability import ReliabilityCurve, bin_sums, curve_of, equal_width, gap_norm
+from logitlab.scores import Floats, Integers, blocks, entropy
 
 SAMPLE = 1 << 21  # elements of the rows that sweep and laws are computed on
 SEED = 0
@@ -152,7 +144,7 @@ class _Judge:
             accuracy=self._hits / n,
             log_loss=self._loss / n,
             brier=self._brier / n,
-            ece=curve.error(),
+            ece=float(gap_norm(self._bins, 1)),
             confidence=self._confidence / n,
             curve=curve,
         )

@@ -1,0 +1,366 @@
+"""How honest probabilities are: confidence held against what came true, bin by bin."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from logitlab.scores import Floats, Integers, as_rows, blocks, confidences, probabilities
+
+Binning = Literal["width", "mass"]
+Norm = Literal[1, 2, "max"]
+
+_RESAMPLES = 1000
+_DRAWN = 1 << 20  # random numbers held at a time
+
+
+def equal_width(n_bins: int) -> Floats:
+    """Edges of equally wide bins on [0, 1]."""
+    if not isinstance(n_bins, int | np.integer) or n_bins < 1:
+        raise ValueError(f"n_bins is {n_bins!r}; accepted: an integer of 1 and up")
+    return np.linspace(0, 1, n_bins + 1)
+
+
+def _edges(p: Floats, n_bins: int, binning: Binning) -> Floats:
+    edges = equal_width(n_bins)
+    if binning == "width":
+        return edges
+    if binning != "mass":
+        raise ValueError(f"binning is {binning!r}; accepted: 'width', 'mass'")
+    edges = np.unique(np.quantile(p, edges))
+    return edges if len(edges) > 1 else np.repeat(edges, 2)
+
+
+def bins_of(edges: Floats, p: Floats) -> Integers:
+    """The bin of each probability; one at the uppermost edge is in the last bin."""
+    return np.clip(np.searchsorted(edges, p, side="right") - 1, 0, len(edges) - 2)
+
+
+def bin_sums(edges: Floats, p: Floats, happened: NDArray[np.bool_]) -> Floats:
+    """Rows, their summed probability, and the events that happened: shape (3, B), additive."""
+    bins, size = bins_of(edges, p), len(edges) - 1
+    weights = (None, p, happened)
+    return np.stack([np.bincount(bins, w, minlength=size).astype(float) for w in weights])
+
+
+def class_sums(edges: Floats, p: Floats, y: Integers) -> Floats:
+    """As :func:`bin_sums`, of every class by itself: shape (3, K, B)."""
+    classes, size = p.shape[-1], len(edges) - 1
+    cells = bins_of(edges, p) + size * np.arange(classes)
+    true = np.take_along_axis(cells, y[:, None], axis=-1)[:, 0]
+    sums = [
+        np.bincount(cells.reshape(-1), w, minlength=classes * size) for w in (None, p.reshape(-1))
+    ]
+    sums.append(np.bincount(true, minlength=classes * size))
+    return np.stack(sums).astype(float).reshape(3, classes, size)
+
+
+_erf = np.vectorize(math.erf, otypes=[float])
+
+
+def gap_norm(sums: Floats, norm: Norm, debiased: bool = False) -> Any:
+    """The error of what :func:`bin_sums` summed up, over the last axis."""
+    rows, stated, happened = sums
+    filled = rows > 0
+    n = np.where(filled, rows, 1)
+    gap, rate = np.abs(stated - happened) / n, happened / n
+    if norm == "max":
+        return gap.max(axis=-1)
+    moment = gap**norm
+    if debiased:
+        # A bin of one row says nothing of its own variance: the largest there is.
+        variance = np.where(rows > 1, rate * (1 - rate), 0.25) / np.maximum(n - 1, 1)
+        if norm == 2:
+            moment = moment - variance
+        else:
+            # |gap| less its bias: the mean of |X| - gap for X normal around the gap.
+            sd = np.sqrt(np.where(variance > 0, variance, 1))
+            folded = sd * math.sqrt(2 / math.pi) * np.exp(-0.5 * (gap / sd) ** 2)
+            folded += gap * _erf(gap / (sd * math.sqrt(2)))
+            moment = np.where(variance > 0, 2 * gap - folded, gap)
+    total = np.sum(np.where(filled, rows * moment, 0), axis=-1) / rows.sum(axis=-1)
+    return np.maximum(total, 0) ** (1 / norm)
+
+
+def _check_norm(norm: Norm, debiased: bool = False) -> None:
+    if norm not in (1, 2, "max"):
+        raise ValueError(f"norm is {norm!r}; accepted: 1, 2, 'max'")
+    if debiased and norm == "max":
+        raise ValueError("norm is 'max' with debiased=True; accepted: 1 and 2")
+
+
+@dataclass(frozen=True)
+class ReliabilityCurve:
+    """Confidence and accuracy of the rows in each bin of confidence; NaN in a bin without rows.
+
+    Attributes
+    ----------
+    edges : array, shape (B + 1,)
+        Bin b holds confidences in [edges[b], edges[b + 1]); the last one also its upper edge.
+    counts : array of int, shape (B,)
+        Rows in the bin.
+    confidence, accuracy : array, shape (B,)
+        Mean top probability, and share of right predictions.
+    low, high : array, shape (B,)
+        Central 95 % of the accuracy under resampling of the rows (bootstrap with fixed seed).
+    """
+
+    edges: Floats
+    counts: Integers
+    confidence: Floats
+    accuracy: Floats
+    low: Floats
+    high: Floats
+
+    def plot(self, ax: Any = None) -> Any:
+        """The reliability diagram: :func:`logitlab.plot.reliability_diagram`."""
+        from logitlab.plot import reliability_diagram
+
+        return reliability_diagram(self, ax=ax)
+
+
+def curve_of(edges: Floats, sums: Floats) -> ReliabilityCurve:
+    """The curve of what :func:`bin_sums` summed up."""
+    rows, stated, right = sums
+    total = round(rows.sum())
+    # Drawing all rows anew is one multinomial draw over the cells (bin, right or wrong).
+    cells = np.concatenate([right, rows - right]) / total
+    drawn = np.random.default_rng(0).multinomial(total, cells, size=_RESAMPLES)
+    again_right, again_wrong = np.split(drawn, 2, axis=1)
+    low, high = np.full((2, len(rows)), np.nan)
+    filled = rows > 0
+    with np.errstate(invalid="ignore"):
+        again = again_right / (again_right + again_wrong)
+        low[filled], high[filled] = np.nanquantile(again[:, filled], [0.025, 0.975], axis=0)
+        return ReliabilityCurve(
+            edges, rows.astype(np.int64), stated / rows, right / rows, low, high
+        )
+
+
+def reliability_curve(
+    z: Any, y: Any, *, n_bins: int = 15, binning: Binning = "width"
+) -> ReliabilityCurve:
+    """Accuracy against confidence: of the rows that say 80 %, are 80 % right?
+
+    Parameters
+    ----------
+    z : array, shape (..., K)
+        Logits.
+    y : array of int, shape (...)
+        Labels, 0 to K - 1.
+    n_bins : int
+        Number of bins; with ``binning="mass"`` at most so many, as equal confidences stay together.
+    binning : {"width", "mass"}
+        Bins of equal width on [0, 1], or of equal numbers of rows.
+
+    Returns
+    -------
+    ReliabilityCurve
+        Counts, confidence, accuracy with a bootstrap band; ``.plot()`` draws it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`accuracy`; another `binning`; `n_bins` below 1.
+
+    References
+    ----------
+    M. H. DeGroot and S. E. Fienberg, "The comparison and evaluation of forecasters", The
+    Statistician 32 (1983) 12-22.
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> z = [[0.0, 0.0], [3.0, 0.0], [4.0, 0.0]]
+    >>> curve = logitlab.reliability_curve(z, [0, 0, 1], n_bins=2)
+    >>> curve.counts, curve.accuracy.round(4)
+    (array([0, 3]), array([   nan, 0.6667]))
+    """
+    z, y = as_rows(z, y)
+    confidence, predicted = confidences(z)
+    edges = _edges(confidence, n_bins, binning)
+    return curve_of(edges, bin_sums(edges, confidence, predicted == y))
+
+
+def calibration_error(
+    z: Any,
+    y: Any,
+    *,
+    n_bins: int = 15,
+    binning: Binning = "width",
+    norm: Norm = 1,
+    classwise: bool = False,
+    debiased: bool = False,
+) -> float:
+    r"""Expected calibration error: how far the stated confidence is from the accuracy.
+
+    :math:`\left(\sum_b \frac{n_b}{N} |\mathrm{acc}_b - \mathrm{conf}_b|^q\right)^{1/q}` over bins
+    of the top probability, for q = `norm`. Chance alone makes it positive: of perfectly calibrated
+    rows it is about the size of :math:`\sqrt{B/N}`. :func:`calibration_test` says whether it is
+    larger than that.
+
+    Parameters
+    ----------
+    z : array, shape (..., K)
+        Logits.
+    y : array of int, shape (...)
+        Labels, 0 to K - 1.
+    n_bins : int
+        Number of bins.
+    binning : {"width", "mass"}
+        Bins of equal width on [0, 1] (a confidence of exactly 1 is in the last one), or of equal
+        numbers of rows.
+    norm : {1, 2, "max"}
+        The mean gap, the root mean square gap, or the largest gap.
+    classwise : bool
+        Judge the probability of every class against whether that class came true, each class by
+        itself, and give the mean over classes.
+    debiased : bool
+        Subtract what chance adds to the gap of each bin, for norm 1 and 2. 0 where nothing is left.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`accuracy`; another `binning` or `norm`; `n_bins` below 1; `debiased` with norm
+        "max".
+
+    References
+    ----------
+    M. P. Naeini, G. F. Cooper and M. Hauskrecht, "Obtaining well calibrated probabilities using
+    Bayesian binning", AAAI 2015. Class-wise: M. Kull et al., "Beyond temperature scaling",
+    NeurIPS 2019. Debiased: A. Kumar, P. Liang and T. Ma, "Verified uncertainty calibration",
+    NeurIPS 2019 (norm 2), and for norm 1 the same with the mean of a folded normal.
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> logitlab.calibration_error([[0.0, 0.0], [0.0, 0.0]], [0, 1])
+    0.0
+    """
+    _check_norm(norm, debiased)
+    z, y = as_rows(z, y)
+    if not classwise:
+        confidence, predicted = confidences(z)
+        edges = _edges(confidence, n_bins, binning)
+        return float(gap_norm(bin_sums(edges, confidence, predicted == y), norm, debiased))
+    if binning == "width":
+        edges = equal_width(n_bins)
+        sums = np.zeros((3, z.shape[1], n_bins))
+        for rows in blocks(*z.shape):
+            sums += class_sums(edges, probabilities(z, rows), y[rows])
+        return float(np.mean(gap_norm(sums, norm, debiased)))
+    p = np.concatenate([probabilities(z, rows) for rows in blocks(*z.shape)])
+    errors = (
+        gap_norm(bin_sums(_edges(q, n_bins, binning), q, y == k), norm, debiased)
+        for k, q in enumerate(p.T)
+    )
+    return float(np.mean(list(errors)))
+
+
+class CalibrationTest(NamedTuple):
+    """What :func:`calibration_test` found."""
+
+    error: float  #: the calibration error
+    expected: float  #: its mean if every confidence were honest
+    p_value: float  #: how often it would be as large or larger if they were
+
+
+def consistency(
+    confidence: Floats,
+    right: NDArray[np.bool_],
+    edges: Floats,
+    norm: Norm = 1,
+    resamples: int = _RESAMPLES,
+    rng: Any = 0,
+) -> CalibrationTest:
+    """The consistency test of rows whose bins are given."""
+    observed = bin_sums(edges, confidence, right)
+    order = np.argsort(confidence, kind="stable")
+    stated = confidence[order]
+    ends = np.cumsum(observed[0]).astype(np.int64)
+    generator = np.random.default_rng(rng)
+    step, simulated = max(1, _DRAWN // len(stated)), []
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        hits = np.zeros((size, len(stated) + 1), np.int64)
+        np.cumsum(generator.random((size, len(stated))) < stated, axis=1, out=hits[:, 1:])
+        happened = np.diff(hits[:, ends], axis=1, prepend=0)
+        again = np.broadcast_to(observed, (size, *observed.shape)).copy()
+        again[:, 2] = happened
+        simulated.append(gap_norm(np.moveaxis(again, 1, 0), norm))
+    null, error = np.concatenate(simulated), float(gap_norm(observed, norm))
+    # An error equal to one simulated counts as equal however both were rounded.
+    larger = int(np.sum(null >= error * (1 - 1e-9)))
+    return CalibrationTest(error, float(null.mean()), (1 + larger) / (1 + resamples))
+
+
+def calibration_test(
+    z: Any,
+    y: Any,
+    *,
+    n_bins: int = 15,
+    binning: Binning = "width",
+    norm: Norm = 1,
+    resamples: int = 1000,
+    rng: Any = 0,
+) -> CalibrationTest:
+    """Whether the calibration error is larger than chance makes it: a consistency test.
+
+    If the stated confidences were honest, each row would be right with the probability that it
+    states. Outcomes are drawn so, `resamples` times, and the error of each draw is held against
+    the one observed.
+
+    Parameters
+    ----------
+    z : array, shape (..., K)
+        Logits.
+    y : array of int, shape (...)
+        Labels, 0 to K - 1.
+    n_bins, binning, norm
+        As :func:`calibration_error`.
+    resamples : int
+        Number of draws; the smallest possible p-value is 1 / (1 + resamples).
+    rng : None, int or numpy.random.Generator
+        Seed of the draws.
+
+    Returns
+    -------
+    CalibrationTest
+        ``error``, ``expected`` (its mean if all were honest) and ``p_value``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`calibration_error`; `resamples` below 1.
+
+    References
+    ----------
+    J. Bröcker and L. A. Smith, "Increasing the reliability of reliability diagrams", Weather and
+    Forecasting 22 (2007) 651-661; J. Vaicenavicius et al., "Evaluating model calibration in
+    classification", AISTATS 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import logitlab
+    >>> z = np.tile([2.0, 0.0], (1000, 1))  # says 88 %
+    >>> found = logitlab.calibration_test(z, [0] * 880 + [1] * 120)
+    >>> found.p_value > 0.5
+    True
+    >>> logitlab.calibration_test(z, [0] * 800 + [1] * 200).p_value < 0.01
+    True
+    """
+    _check_norm(norm)
+    if not isinstance(resamples, int | np.integer) or resamples < 1:
+        raise ValueError(f"resamples is {resamples!r}; accepted: an integer of 1 and up")
+    z, y = as_rows(z, y)
+    confidence, predicted = confidences(z)
+    edges = _edges(confidence, n_bins, binning)
+    return consistency(confidence, predicted == y, edges, norm, resamples, rng)
