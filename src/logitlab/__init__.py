@@ -8,6 +8,7 @@ from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_pr
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
 from logitlab.reliability import calibration_error, calibration_test, reliability_curve
+from logitlab.sampling import sample, sample_with_log_prob, truncate
 from logitlab.scores import accuracy, brier_score, entropy, kl_divergence
 
 __all__ = [
@@ -31,8 +32,11 @@ __all__ = [
     "logsumexp",
     "native_available",
     "reliability_curve",
+    "sample",
+    "sample_with_log_prob",
     "set_num_threads",
     "softmax",
+    "truncate",
 ]
 
 
