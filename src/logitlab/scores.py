@@ -22,7 +22,7 @@ def blocks(rows: int, classes: int) -> Iterator[slice]:
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def _on_host(x: Any) -> NDArray[Any]:
+def on_host(x: Any) -> NDArray[Any]:
     if is_torch_array(x):
         x = x.detach().cpu()
         x = x.float() if arrays.dtype_name(x.dtype) == "bfloat16" else x
@@ -31,7 +31,7 @@ def _on_host(x: Any) -> NDArray[Any]:
 
 def check_labels(y: Any, shape: tuple[int, ...], classes: int) -> Integers:
     """Labels as a flat int64 array, one for each row, each in [0, classes)."""
-    labels = _on_host(arrays.as_array(y, "y"))
+    labels = on_host(arrays.as_array(y, "y"))
     if labels.dtype.kind not in "iu":
         raise TypeError(f"y has type {labels.dtype.name}; accepted: integers")
     if labels.shape != shape:
@@ -49,7 +49,7 @@ def check_labels(y: Any, shape: tuple[int, ...], classes: int) -> Integers:
 
 def as_rows(z: Any, y: Any) -> tuple[NDArray[Any], Integers]:
     """Logits as a NumPy array of rows by classes (a view where it can be), and checked labels."""
-    z = _on_host(arrays.as_floating(z, "z"))
+    z = on_host(arrays.as_floating(z, "z"))
     if z.ndim == 0 or z.size == 0:
         raise ValueError(f"z has shape {z.shape}; accepted: at least one row of one class")
     labels = check_labels(y, z.shape[:-1], z.shape[-1])

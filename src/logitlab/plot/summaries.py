@@ -1,29 +1,14 @@
-"""Every picture: each function draws on `ax` (a new one if None) and returns it.
+"""Pictures of what was summed up over many rows."""
 
-Colours come from matplotlib's own settings (text, axes, the colour cycle), so a style applies.
-"""
-
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from logitlab.reliability import ReliabilityCurve
-
-
-def _axes(ax: Any) -> Any:
-    if ax is None:
-        from matplotlib import pyplot
-
-        ax = pyplot.figure(layout="constrained").add_subplot()
-    return ax
-
-
-def _percent(axis: Any) -> None:
-    from matplotlib.ticker import PercentFormatter
-
-    axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+from logitlab import arrays
+from logitlab.plot.canvas import axes, percent
+from logitlab.reliability import Binning, ReliabilityCurve, calibration_error, reliability_curve
+from logitlab.scores import on_host
 
 
 def distribution(edges: ArrayLike, counts: ArrayLike, *, mean: float, ax: Any = None) -> Any:
@@ -52,7 +37,7 @@ def distribution(edges: ArrayLike, counts: ArrayLike, *, mean: float, ax: Any = 
     >>> [float(patch.get_height()) for patch in ax.patches]
     [0.75, 0.25]
     """
-    ax = _axes(ax)
+    ax = axes(ax)
     edges, counts = np.asarray(edges, float), np.asarray(counts, float)
     ax.bar(edges[:-1], counts / max(counts.sum(), 1), np.diff(edges), align="edge", color="C0")
     ax.axvline(mean, color="C1", linewidth=1.5)
@@ -67,7 +52,7 @@ def distribution(edges: ArrayLike, counts: ArrayLike, *, mean: float, ax: Any = 
     )
     ax.set_xlim(edges[0], edges[-1])
     ax.set_ylabel("share of rows")
-    _percent(ax.yaxis)
+    percent(ax.yaxis)
     return ax
 
 
@@ -97,7 +82,7 @@ def reliability_diagram(curve: ReliabilityCurve, *, ax: Any = None) -> Any:
     >>> plot.reliability_diagram(curve, ax=Figure().add_subplot()).get_xlabel()
     'confidence'
     """
-    ax = _axes(ax)
+    ax = axes(ax)
     filled = curve.counts > 0
     left, width = curve.edges[:-1][filled], np.diff(curve.edges)[filled]
     confidence, accuracy = curve.confidence[filled], curve.accuracy[filled]
@@ -117,8 +102,59 @@ def reliability_diagram(curve: ReliabilityCurve, *, ax: Any = None) -> Any:
     ax.vlines(confidence, curve.low[filled], curve.high[filled], color="C0", linewidth=1.2)
     ax.scatter(confidence, accuracy, s=12 + 150 * share, color="C0", zorder=4, linewidths=0)
     ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
-    _percent(ax.xaxis)
-    _percent(ax.yaxis)
+    percent(ax.xaxis)
+    percent(ax.yaxis)
+    return ax
+
+
+def reliability(
+    z: Any,
+    y: Any,
+    *,
+    temperature: float = 1.0,
+    n_bins: int = 15,
+    binning: Binning = "width",
+    ax: Any = None,
+) -> Any:
+    """The reliability diagram of logits and labels, with the calibration error as its title.
+
+    Parameters
+    ----------
+    z : array, shape (..., K)
+        Logits.
+    y : array of int, shape (...)
+        Labels, 0 to K - 1.
+    temperature : float
+        T > 0: the diagram of z/T.
+    n_bins, binning
+        As in :func:`logitlab.reliability_curve`.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`logitlab.reliability_curve`; a temperature that is not positive and finite.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from logitlab import plot
+    >>> ax = plot.reliability([[0.0, 0.0], [3.0, 0.0]], [0, 0], ax=Figure().add_subplot())
+    >>> ax.get_title()
+    'calibration error 0.2737'
+    """
+    if not 0 < temperature < np.inf:
+        raise ValueError(f"temperature is {temperature}; accepted: positive, finite")
+    z = np.divide(on_host(arrays.as_floating(z, "z")), temperature)
+    curve = reliability_curve(z, y, n_bins=n_bins, binning=binning)
+    ax = reliability_diagram(curve, ax=ax)
+    error = calibration_error(z, y, n_bins=n_bins, binning=binning)
+    ax.set_title(f"calibration error {error:.4f}")
     return ax
 
 
@@ -150,7 +186,7 @@ def temperature_curves(
     >>> ax.get_xscale()
     'log'
     """
-    ax = _axes(ax)
+    ax = axes(ax)
     ax.axvline(1, color="0.5", linewidth=1, linestyle=(0, (4, 3)))
     ax.plot(temperatures, top, color="C0", linewidth=2, label="top probability")
     ax.plot(temperatures, entropy_share, color="C1", linewidth=2, label="entropy / log K")
@@ -158,41 +194,5 @@ def temperature_curves(
     ax.set_xlim(np.min(np.asarray(temperatures)), np.max(np.asarray(temperatures)))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
-    _percent(ax.yaxis)
-    return ax
-
-
-def outcome_bars(
-    names: Sequence[str], p: ArrayLike, frequencies: ArrayLike, *, ax: Any = None
-) -> Any:
-    """Probabilities as bars, and as dots how often each class was drawn.
-
-    Parameters
-    ----------
-    names : sequence of str, length n
-        The classes.
-    p, frequencies : array, shape (n,)
-        Probability and observed frequency of each class.
-    ax : matplotlib.axes.Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> from logitlab import plot
-    >>> ax = plot.outcome_bars(["a", "b"], [0.5, 0.5], [0.4, 0.6], ax=Figure().add_subplot())
-    >>> [label.get_text() for label in ax.get_xticklabels()]
-    ['a', 'b']
-    """
-    ax = _axes(ax)
-    place = np.arange(len(names))
-    ax.bar(place, np.asarray(p), 0.75, color="C0", alpha=0.55, linewidth=0)
-    ax.scatter(place, np.asarray(frequencies), s=14, color="C1", zorder=3, linewidths=0)
-    ax.set_xticks(place, list(names))
-    ax.set_ylim(0, 1.04)
-    _percent(ax.yaxis)
+    percent(ax.yaxis)
     return ax

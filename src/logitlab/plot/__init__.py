@@ -1,0 +1,30 @@
+"""Every picture: each function draws on `ax` (a new one if None) and returns it.
+
+Colours come from matplotlib's own settings (text, axes, the first two of the colour cycle), so a
+style applies; what two colours tell apart, hatching, dashes or words tell apart too. A figure made
+here shows itself as SVG in a notebook.
+"""
+
+from logitlab.plot.classes import probabilities, scaling
+from logitlab.plot.draws import outcome_bars
+from logitlab.plot.matrix import jacobian
+from logitlab.plot.paths import simplex, temperature_sweep
+from logitlab.plot.summaries import (
+    distribution,
+    reliability,
+    reliability_diagram,
+    temperature_curves,
+)
+
+__all__ = [
+    "distribution",
+    "jacobian",
+    "outcome_bars",
+    "probabilities",
+    "reliability",
+    "reliability_diagram",
+    "scaling",
+    "simplex",
+    "temperature_curves",
+    "temperature_sweep",
+]
