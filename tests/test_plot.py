@@ -56,6 +56,7 @@ def test_the_gallery_test_can_fail(tmp_path):
 SETTINGS = {
     "probabilities": lambda ax: plot.probabilities(Z, ax=ax),
     "scaling": lambda ax: plot.scaling(Z, 0.1, ax=ax),
+    "sampling": lambda ax: plot.sampling(Z, 100, ax=ax),
     "temperature_sweep": lambda ax: plot.temperature_sweep(Z, ax=ax),
     "simplex": lambda ax: plot.simplex([1, 2, 3], ax=ax),
     "jacobian": lambda ax: plot.jacobian(Z, ax=ax),
@@ -118,6 +119,17 @@ def test_a_jacobian_of_many_classes():
     top = np.argsort(-z)[:20]
     whole = logitlab.jacobian(z, temperature=2.0)
     np.testing.assert_allclose(block, whole[np.ix_(top, top)], rtol=1e-12)
+
+
+def test_error_bars_cover_what_was_to_be_expected():
+    """Of 300 frequencies about 95 % have the probability within their bar."""
+    covered = []
+    for seed in range(60):
+        ax = plot.sampling(Z, 10_000, rng=seed, ax=axes())
+        bars = ax.collections[-1].get_segments()
+        p = logitlab.softmax(Z)
+        covered += [low[1] <= p[k] <= high[1] for k, (low, high) in enumerate(bars)]
+    assert 0.91 < np.mean(covered) < 0.985
 
 
 def test_the_way_through_the_simplex():

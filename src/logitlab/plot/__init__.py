@@ -6,7 +6,7 @@ here shows itself as SVG in a notebook.
 """
 
 from logitlab.plot.classes import probabilities, scaling
-from logitlab.plot.draws import outcome_bars
+from logitlab.plot.draws import outcome_bars, sampling
 from logitlab.plot.matrix import jacobian
 from logitlab.plot.paths import simplex, temperature_sweep
 from logitlab.plot.summaries import (
@@ -23,6 +23,7 @@ __all__ = [
     "probabilities",
     "reliability",
     "reliability_diagram",
+    "sampling",
     "scaling",
     "simplex",
     "temperature_curves",

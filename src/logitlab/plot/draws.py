@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from logitlab.plot.canvas import axes, percent
+from logitlab.plot.canvas import axes, chances, choose, label_classes, one_row, percent
+from logitlab.sampling import sample
 
 
 def outcome_bars(
@@ -42,4 +43,65 @@ def outcome_bars(
     ax.set_xticks(place, list(names))
     ax.set_ylim(0, 1.04)
     percent(ax.yaxis)
+    return ax
+
+
+def sampling(
+    z: ArrayLike,
+    n: int = 1000,
+    *,
+    temperature: float = 1.0,
+    rng: Any = 0,
+    names: Sequence[str] | None = None,
+    ax: Any = None,
+) -> Any:
+    r"""How often each class was drawn, beside its probability.
+
+    A dot is the share of n draws, its bar reaches :math:`1.96\sqrt{p(1-p)/n}` to both sides: where
+    n p is not small, 95 of 100 such bars cover the probability.
+
+    Parameters
+    ----------
+    z : array, shape (K,)
+        One row of logits; what :func:`logitlab.truncate` cut is never drawn.
+    n : int
+        Draws.
+    temperature : float
+        T, as in :func:`logitlab.softmax`.
+    rng : int or numpy.random.Generator
+        The seed, as in :func:`logitlab.sample`.
+    names : sequence of str, length K, optional
+        The classes.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`logitlab.sample`; `z` is not one row; `names` of another length.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from logitlab import plot
+    >>> plot.sampling([2, 1, 3, 5, 4], 100, ax=Figure().add_subplot()).get_ylabel()
+    'probability (bars), share of 100 draws (dots)'
+    """
+    row = one_row(z)
+    p = chances(row, temperature)
+    frequencies = (
+        np.bincount(sample(row, n, temperature=temperature, rng=rng), minlength=len(p)) / n
+    )
+    shown = choose(p, names)
+    ax = outcome_bars(shown.names, p[shown.place], frequencies[shown.place], ax=ax)
+    reach = 1.96 * np.sqrt(p * (1 - p) / n)[shown.place]
+    place = np.arange(len(shown.place))
+    ax.errorbar(place, frequencies[shown.place], reach, fmt="none", ecolor="C1", capsize=4)
+    label_classes(ax, shown)
+    ax.set_ylim(0, 1.1 * float(np.max(frequencies[shown.place] + reach)))
+    ax.set_ylabel(f"probability (bars), share of {n:,} draws (dots)")
     return ax

@@ -53,7 +53,7 @@ def temperature_sweep(
     >>> from logitlab import plot
     >>> ax = plot.temperature_sweep([2, 1, 3, 5, 4], [0.1, 1, 10], ax=Figure().add_subplot())
     >>> ax.lines[1].get_ydata().round(4)  # the largest logit
-    array([1.    , 0.6364, 0.2427])
+    array([1.    , 0.6364, 0.2419])
     """
     row = one_row(z)
     t = np.geomspace(0.05, 20, 121) if temperatures is None else np.asarray(temperatures, float)
