@@ -16,9 +16,9 @@ Integers = NDArray[np.int64]
 _BLOCK = 1 << 18  # elements worked on at a time: 2 MiB as float64
 
 
-def blocks(rows: int, classes: int) -> Iterator[slice]:
-    """Slices of rows that cover all, each of a size that stays in a cache."""
-    step = max(1, _BLOCK // max(1, classes))
+def blocks(rows: int, classes: int, size: int = _BLOCK) -> Iterator[slice]:
+    """Slices of rows that cover all, each of up to `size` entries: that many stay in a cache."""
+    step = max(1, size // max(1, classes))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 

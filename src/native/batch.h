@@ -34,17 +34,25 @@ struct Batch {
 // Rows [first, last) of the batch. Which rows are worked on in one call leaves no trace in their bits.
 using Run = void (*)(const Batch&, int64_t first, int64_t last);
 
+// Of rows [first, last) of contiguous float or double what moments.h says: four doubles a row.
+using MomentsRun = void (*)(Kind kind, const void* z, const int64_t* y, int64_t k, double t,
+                            double* out, int64_t first, int64_t last);
+
 namespace v2 {
 extern const Run run;
+extern const MomentsRun moments;
 }
 namespace v3 {
 extern const Run run;
+extern const MomentsRun moments;
 }
 namespace v4 {
 extern const Run run;
+extern const MomentsRun moments;
 }
 namespace neon {
 extern const Run run;
+extern const MomentsRun moments;
 }
 
 }  // namespace logitlab

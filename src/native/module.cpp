@@ -21,6 +21,7 @@ constexpr int kItem[] = {4, 8, 2, 2};  // bytes, by Kind
 struct Variant {
   const char* name;
   Run run;
+  MomentsRun moments;
 };
 
 // The best instruction set at hand, or a lower one that LOGITLAB_ISA names.
@@ -33,13 +34,13 @@ Variant choose() {
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   const char* given = std::getenv("LOGITLAB_ISA");
   const std::string most = given ? given : "v4";
-  if (has_v4 && most != "v3" && most != "v2") return {"v4", v4::run};
-  if (has_v3 && most != "v2") return {"v3", v3::run};
-  return {"v2", v2::run};
+  if (has_v4 && most != "v3" && most != "v2") return {"v4", v4::run, v4::moments};
+  if (has_v3 && most != "v2") return {"v3", v3::run, v3::moments};
+  return {"v2", v2::run, v2::moments};
 #elif defined(__aarch64__)
-  return {"neon", neon::run};
+  return {"neon", neon::run, neon::moments};
 #else
-  return {"generic", v2::run};
+  return {"generic", v2::run, v2::moments};
 #endif
 }
 const Variant variant = choose();
@@ -175,6 +176,37 @@ bool call(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t,
   return true;
 }
 
+struct MomentsTasks {
+  Kind kind;
+  const void* z;
+  const int64_t* y;
+  int64_t k, rows, step;
+  double t;
+  double* out;
+};
+
+void moments_task(const void* context, int64_t i) {
+  const MomentsTasks& a = *static_cast<const MomentsTasks*>(context);
+  variant.moments(a.kind, a.z, a.y, a.k, a.t, a.out, i * a.step,
+                  std::min(a.rows, (i + 1) * a.step));
+}
+
+// z of shape (n, k), y int64 of n labels in range, out of shape (n, 4); all in C order.
+void call_moments(int kind, nb::handle z, nb::handle y, double t, nb::handle out) {
+  const View zv(z, PyBUF_ND), yv(y, PyBUF_ND), ov(out, PyBUF_ND | PyBUF_WRITABLE);
+  const Py_buffer &zb = zv.buffer, &yb = yv.buffer, &ob = ov.buffer;
+  if (kind < 0 || kind > 1 || zb.itemsize != kItem[kind] || zb.ndim != 2 || yb.ndim != 1 ||
+      ob.ndim != 2 || yb.itemsize != 8 || ob.itemsize != 8 || yb.shape[0] != zb.shape[0] ||
+      ob.shape[0] != zb.shape[0] || ob.shape[1] != 4 || zb.shape[1] == 0)
+    throw std::invalid_argument("arrays do not fit the kernel");
+  const int64_t n = zb.shape[0], k = zb.shape[1];
+  const int64_t step = std::max<int64_t>(1, (1 << 14) / k);
+  const MomentsTasks tasks{Kind(kind), zv.data(), reinterpret_cast<const int64_t*>(yv.data()), k, n,
+                           step,       t,         reinterpret_cast<double*>(ov.data())};
+  const nb::gil_scoped_release release;
+  parallel((n + step - 1) / step, n * k < (1 << 14) ? 1 : get_num_threads(), moments_task, &tasks);
+}
+
 }  // namespace
 }  // namespace logitlab
 
@@ -203,4 +235,6 @@ NB_MODULE(_native, m) {
   define("logsumexp", [](int kind, handle z, handle out, int axis, handle t, handle where) {
     return call(Op::logsumexp, kind, z, out, axis, t, where);
   });
+  m.def("moments", call_moments, nb::arg("kind"), nb::arg("z"), nb::arg("y"), nb::arg("t"),
+        nb::arg("out"));
 }

@@ -1,2 +1,3 @@
 #define LOGITLAB_ISA neon
+#include "moments.h"
 #include "run.h"

@@ -1,2 +1,3 @@
 #define LOGITLAB_ISA v2
+#include "moments.h"
 #include "run.h"

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab import calibration
 from logitlab.app.laws import Laws, look
 from logitlab.app.source import Logits, UserError
+from logitlab.calibration import TemperatureSearch, split
 from logitlab.probabilities import log_softmax, logits, softmax
 from logitlab.reliability import ReliabilityCurve, bin_sums, curve_of, equal_width, gap_norm
 from logitlab.scores import Floats, Integers, blocks, entropy
@@ -221,28 +221,43 @@ class _Passes:
             )
 
 
-def _fit(passes: _Passes, labels: Integers, keep: NDArray[np.bool_]) -> float:
-    def chunks() -> Iterator[tuple[NDArray[Any], Integers]]:
-        for rows, z in passes.blocks("fitting the temperature"):
-            chosen = keep[rows]
-            if chosen.any():
-                yield z[chosen], labels[rows[chosen]]
+_LIMITS = {
+    0.0: "the label ranks first in every row, so the log-loss falls for as long as the "
+    "temperature does",
+    math.inf: "the logits speak against the labels: equal shares for all classes have a smaller "
+    "log-loss than any temperature (are the labels numbered as the columns are?)",
+}
 
-    return calibration.minimise_log_loss(chunks)
+
+def _fit(passes: _Passes, labels: Integers, half: Integers) -> list[float]:
+    """The temperatures of all rows, and of those outside each half, found in the same passes."""
+    searches = [TemperatureSearch() for _ in range(3)]
+    left = dict(zip((None, 0, 1), searches, strict=True))
+    while left:
+        for rows, z in passes.blocks("fitting the temperature"):
+            for held, search in left.items():
+                keep = half[rows] != held if held is not None else slice(None)
+                search.add(z[keep], labels[rows[keep]])
+        left = {held: search for held, search in left.items() if not search.advance()}
+    return [search.temperature or 0.0 for search in searches]
 
 
 def _judge(passes: _Passes, labels: Integers, before: Scores) -> Judged:
     """The temperature of all rows, and the scores under the one fitted on the other half."""
+    if len(labels) < 2:
+        return Judged(before, None, None, None, "one row is too few")
+    half = split(len(labels), 2, SEED)
     try:
-        half = calibration.split(len(labels), 2, SEED)
-        temperature = _fit(passes, labels, np.ones(len(labels), bool))
-        folds = tuple(_fit(passes, labels, half != k) for k in (0, 1))
+        temperature, *folds = _fit(passes, labels, half)
     except ValueError as error:
         return Judged(before, None, None, None, str(error))
+    for t in (temperature, *folds):
+        if t in _LIMITS:
+            return Judged(before, None, None, None, _LIMITS[t])
     judge = _Judge()
     for rows, z in passes.blocks("judging after calibration"):
         judge.add(z.astype(np.float64), labels[rows], np.array(folds)[half[rows]])
-    return Judged(before, temperature, folds, judge.scores(), None)
+    return Judged(before, temperature, tuple(folds), judge.scores(), None)
 
 
 def _example(row: int, z: Floats) -> Example:
