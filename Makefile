@@ -19,7 +19,7 @@ sanitize:
 	for isa in v2 v3 v4; do \
 		LOGITLAB_ISA=$$isa PYTHONPATH=build/sanitize ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
-		python -m pytest -q -p no:cacheprovider tests/test_kernels.py || exit 1; \
+		python -m pytest -q -p no:cacheprovider tests/test_kernels.py tests/test_label_loss.py || exit 1; \
 	done
 	rm -rf build/sanitize
 

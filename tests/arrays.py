@@ -94,3 +94,12 @@ def cases(dtype: np.dtype) -> Iterator[Case]:
     yield Case("0-d", np.array(3.0).astype(dtype), -1)
     yield Case("1-d", normal((50,), dtype), -1)
     yield Case("4-d", normal((2, 3, 4, 5), dtype), -1)
+
+
+def tiny(dtype: np.dtype) -> np.ndarray:
+    """The least positive number of a type."""
+    return (
+        np.nextafter(np.zeros((), dtype), np.ones((), dtype))
+        if dtype != BFLOAT16
+        else (np.array(2.0**-133).astype(dtype))
+    )

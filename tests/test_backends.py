@@ -217,6 +217,9 @@ for dtype in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64):
             for t in (1.0, 0.7, 300.0):
                 for f in (logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp):
                     digest.update(f(z, temperature=t).tobytes())
+                y, scale = rng.integers(-1, k, n), rng.standard_normal(n)
+                for x in native.label_loss(z, (1,), t, None, y, scale):
+                    digest.update(x.tobytes())
 print(native._native.isa, digest.hexdigest())
 """
 

@@ -5,43 +5,35 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
-from logitlab import arrays
-from logitlab.probabilities import log_softmax
+from logitlab import arrays, dispatch
 
 Reduction = Literal["mean", "sum", "none"]
 
 
 class _Problem(NamedTuple):
-    """A checked call, with the classes last."""
+    """A checked call."""
 
-    log_p: Any  # (..., K)
-    targets: Any  # (..., K): the distribution that log_p is judged by
-    label: Any  # where the label is, or None for target probabilities
-    weight: Any  # (...): of the rows; 0 where a row is ignored
-    kept: Any  # (...): the rows that are not ignored
-    temperature: Any
+    request: arrays.Request
+    label: Any  # integers of the batch shape, -1 where a row is ignored; or None
+    targets: Any  # (..., K), the classes last; or None: the labels alone
+    kept: Any  # the rows that are not ignored
+    weight: Any  # of the rows, 0 where a row is ignored
     xp: Any
-    dtype: Any
+
+    def log_p(self) -> Any:
+        """(..., K), wide enough to work in."""
+        z, axes, t, where, _ = self.request
+        wide = arrays.at_least_float32(z, self.xp)
+        log_p = dispatch.backend(z).log_softmax(wide, axes, t, where, None)
+        return self.xp.moveaxis(log_p, axes[0], -1)
+
+    def a_row(self, x: Any) -> Any:
+        """What stands for a row, or broadcasts against z, in the shape of the rows."""
+        return x if isinstance(x, float) else self.xp.squeeze(x, axis=self.request.axes[0])
 
 
-def _classes_last(x: Any, axis: int, xp: Any) -> Any:
-    return x[None] if x.ndim == 0 else xp.moveaxis(x, axis, -1)
-
-
-def _labels(
-    y: Any, batch: tuple[int, ...], k: int, ignore_index: int | None, xp: Any
-) -> tuple[Any, Any]:
-    """Integer labels, checked (0 where a row is ignored), and the rows that are not ignored."""
-    if not arrays.dtype_name(y.dtype).startswith(("int", "uint")):
-        raise TypeError(
-            f"y has type {arrays.dtype_name(y.dtype)}; accepted: integer labels, or target "
-            "probabilities of z's shape"
-        )
-    if tuple(y.shape) != batch:
-        raise ValueError(
-            f"y has shape {tuple(y.shape)}; accepted: labels of shape {batch}, or target "
-            "probabilities of z's shape"
-        )
+def _labels(y: Any, k: int, ignore_index: int | None, xp: Any) -> Any:
+    """Integer labels, checked; -1 where a row is ignored."""
     y = arrays.integers(y, xp)
     ignored = y == ignore_index if ignore_index is not None else y != y
     bad = ~ignored & ((y < 0) | (y >= k))
@@ -49,7 +41,22 @@ def _labels(
         row = arrays.first_true(bad, xp)
         value = int(xp.reshape(y, (-1,))[row])
         raise ValueError(f"y is {value} in row {row}; accepted: 0 to {k - 1}, as z has {k} classes")
-    return xp.where(ignored, xp.zeros_like(y), y), ~ignored
+    return xp.where(ignored, xp.full_like(y, -1), y)
+
+
+def _weights(given: Any, batch: tuple[int, ...], z: Any, kept: Any, xp: Any) -> Any:
+    wide = arrays.widest_float(xp, z)
+    weight = xp.astype(kept, wide)
+    if given is None:
+        return weight
+    given = arrays.like(arrays.as_floating(given, "sample_weight"), z, xp, "sample_weight")
+    if tuple(given.shape) != batch:
+        raise ValueError(
+            f"sample_weight has shape {tuple(given.shape)}; accepted: one weight for each row, "
+            f"shape {batch}"
+        )
+    arrays.check_not_negative(given, "sample_weight")
+    return weight * xp.astype(xp.reshape(given, kept.shape), wide)
 
 
 @np.errstate(all="ignore")
@@ -72,61 +79,76 @@ def _problem(
     z = arrays.as_floating(z, "z")
     arrays.one_axis(axis, z.ndim)
     xp = array_namespace(z)
-    call = arrays.request(z, axis, temperature, where)
-    wide = arrays.at_least_float32(z, xp)
-    log_p = log_softmax(wide, axis, temperature=temperature, where=where)
-    log_p = _classes_last(log_p, axis, xp)
-    batch, k = tuple(log_p.shape[:-1]), log_p.shape[-1]
-    batch = batch if z.ndim else ()
+    request = arrays.request(z, axis, temperature, where)
+    shape, at = request.z.shape, request.axes[0]
+    rows, k = (*shape[:at], *shape[at + 1 :]), shape[at]
+    batch = rows if z.ndim else ()
     y = arrays.like(arrays.as_array(y, "y"), z, xp, "y")
-    label = None
-    if tuple(y.shape) == tuple(z.shape) and arrays.dtype_name(y.dtype).startswith(
-        ("float", "bfloat")
-    ):
+    label: Any = None
+    targets: Any = None
+    kind = arrays.dtype_name(y.dtype)
+    if tuple(y.shape) == tuple(z.shape) and kind.startswith(("float", "bfloat")):
         arrays.check_not_negative(y, "y")
         if ignore_index is not None:
             raise ValueError("ignore_index goes with integer labels, not with target probabilities")
-        targets = _classes_last(xp.astype(y, log_p.dtype), axis, xp)
-        kept = xp.ones(targets.shape[:-1], dtype=xp.bool, device=getattr(z, "device", None))
+        targets = xp.moveaxis(xp.reshape(y, shape), at, -1)
+        kept = xp.ones(rows, dtype=xp.bool, device=getattr(z, "device", None))
+    elif not kind.startswith(("int", "uint")):
+        raise TypeError(
+            f"y has type {kind}; accepted: integer labels, or target probabilities of z's shape"
+        )
+    elif tuple(y.shape) != batch:
+        raise ValueError(
+            f"y has shape {tuple(y.shape)}; accepted: labels of shape {batch}, or target "
+            "probabilities of z's shape"
+        )
     else:
-        place, kept = _labels(y, batch, k, ignore_index, xp)
-        label = xp.arange(k, device=getattr(z, "device", None)) == place[..., None]
-        targets = xp.astype(label, log_p.dtype)
+        label = _labels(xp.reshape(y, rows), k, ignore_index, xp)
+        kept = label >= 0
+    weight = _weights(sample_weight, batch, z, kept, xp)
+    problem = _Problem(request, label, targets, kept, weight, xp)
+    if targets is None and not smoothing:
+        return problem
+    log_p = problem.log_p()
+    if targets is None:
+        targets = xp.arange(k, device=getattr(z, "device", None)) == label[..., None]
+    targets = xp.astype(targets, log_p.dtype)
     if smoothing:
         # Spread over the classes that are not excluded.
         left = xp.astype(log_p != -xp.inf, log_p.dtype)
         spread = left / xp.sum(left, axis=-1, keepdims=True)
         targets = (1 - smoothing) * targets + smoothing * spread
-    weight = xp.ones_like(log_p[..., 0])
-    if sample_weight is not None:
-        given = arrays.like(
-            arrays.as_floating(sample_weight, "sample_weight"), z, xp, "sample_weight"
-        )
-        if tuple(given.shape) != batch:
-            raise ValueError(
-                f"sample_weight has shape {tuple(given.shape)}; accepted: one weight for each row, "
-                f"shape {batch}"
-            )
-        arrays.check_not_negative(given, "sample_weight")
-        weight = weight * xp.astype(given, log_p.dtype)
-    weight = xp.where(kept, weight, 0.0)
-    t = call.temperature
-    t = t if isinstance(t, float) else xp.astype(_classes_last(t, axis, xp), log_p.dtype)
-    return _Problem(log_p, targets, label, weight, kept, t, xp, z.dtype)
+    return problem._replace(targets=targets)
 
 
-@np.errstate(all="ignore")
-def _loss(q: _Problem, reduction: str) -> Any:
+def _rows(q: _Problem, scale: Any) -> tuple[Any, Any]:
+    """The loss of every row, and unless `scale` is None its gradient times that."""
     xp = q.xp
+    z, axes, t, where, _ = q.request
+    if q.targets is None:
+        return dispatch.backend(z).label_loss(z, axes, t, where, q.label, scale)  # type: ignore[no-any-return]
+    log_p = q.log_p()
     # 0 log 0 = 0: a target of 0 on an excluded class costs nothing.
-    cost = xp.where(q.targets == 0, 0.0, -q.targets * q.log_p)
-    rows = xp.where(q.kept, q.weight * xp.sum(cost, axis=-1), 0.0)
+    loss = xp.sum(xp.where(q.targets == 0, 0.0, -q.targets * log_p), axis=-1)
+    if scale is None:
+        return loss, None
+    difference = xp.exp(log_p) * xp.sum(q.targets, axis=-1, keepdims=True) - q.targets
+    gradient = difference * xp.astype(scale, log_p.dtype)[..., None]
+    dead = ~q.kept[..., None] | (log_p == -xp.inf)
+    gradient = xp.astype(xp.where(dead, 0.0, gradient), z.dtype, copy=False)
+    return loss, xp.moveaxis(gradient, -1, axes[0])
+
+
+def _reduced(q: _Problem, loss: Any, reduction: str) -> Any:
+    xp = q.xp
+    rows = xp.where(q.kept, q.weight * loss, 0.0)
     if reduction == "none":
-        return xp.astype(rows, q.dtype, copy=False)
+        rows = rows[0] if q.request.no_axis else rows
+        return xp.astype(rows, q.request.z.dtype, copy=False)
     total = xp.sum(rows)
     if reduction == "mean":
         total = total / xp.sum(q.weight)
-    return xp.astype(total, q.dtype, copy=False)
+    return xp.astype(total, q.request.z.dtype, copy=False)
 
 
 def cross_entropy(
@@ -195,7 +217,8 @@ def cross_entropy(
     q = _problem(
         z, y, axis, temperature, where, label_smoothing, sample_weight, ignore_index, reduction
     )
-    return _loss(q, reduction)
+    with np.errstate(all="ignore"):
+        return _reduced(q, _rows(q, None)[0], reduction)
 
 
 def cross_entropy_and_grad(
@@ -241,21 +264,8 @@ def cross_entropy_and_grad(
     q = _problem(
         z, y, axis, temperature, where, label_smoothing, sample_weight, ignore_index, reduction
     )
-    xp = q.xp
-    arrays.check_differentiable(q.temperature, xp)
+    arrays.check_differentiable(q.request.temperature, q.xp)
     with np.errstate(all="ignore"):
-        p = xp.exp(q.log_p)
-        if q.label is not None and not label_smoothing:
-            # p - 1 at the label is less the sum of the others.
-            others = xp.sum(xp.where(q.label, 0.0, p), axis=-1, keepdims=True)
-            difference = xp.where(q.label, -others, p)
-        else:
-            difference = p * xp.sum(q.targets, axis=-1, keepdims=True) - q.targets
-        weight = q.weight / xp.sum(q.weight) if reduction == "mean" else q.weight
-        gradient = difference / q.temperature * weight[..., None]
-        dead = ~q.kept[..., None] | (q.log_p == -xp.inf)
-        gradient = xp.astype(xp.where(dead, 0.0, gradient), q.dtype, copy=False)
-    shape = np.shape(z)
-    if not shape:
-        return _loss(q, reduction), gradient[..., 0]
-    return _loss(q, reduction), xp.moveaxis(gradient, -1, axis)
+        weight = q.weight / q.xp.sum(q.weight) if reduction == "mean" else q.weight
+        loss, gradient = _rows(q, weight / q.a_row(q.request.temperature))
+        return _reduced(q, loss, reduction), q.request.restore(gradient)

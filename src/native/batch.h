@@ -27,6 +27,10 @@ struct Batch {
   int dims;
   int64_t shape[kMaxDims], z_stride[kMaxDims], out_stride[kMaxDims], where_stride[kMaxDims],
       t_stride[kMaxDims];
+  // Of the losses, one for each row in the order of the rows.
+  const int64_t* label = nullptr;  // below 0: the row counts for nothing
+  const double* scale = nullptr;   // of the gradient
+  double* loss = nullptr;
   int row_threads = 1;  // that share one row
   bool stream = false;  // the result is too large for the caches: write past them
 };

@@ -1,6 +1,7 @@
 // Sixteen rows of few classes at once, one in each lane; the arithmetic of rows.h.
 #pragma once
 
+#include "losses.h"
 #include "rows.h"
 
 namespace logitlab {
@@ -41,6 +42,17 @@ class Lanes {
     lowest_[r] = lowest_of<T>(s.t);
     reach_[r] = s.usable ? Range<T>::reach : T(0);
   }
+  // Of row r of the losses, after run(): the loss; its gradient is put right at the label.
+  double loss(int r, int64_t label, T* result) const {
+    const T z = z_[label * kLanes + r];
+    if (op_ == Op::loss_and_gradient) {
+      T& g = result[label * kLanes + r];
+      g = at_label_of(g, z, m_[r], rest_[r], scale_[r]);
+    }
+    return log_[r] + (double(m_[r]) - double(z)) / t_[r];
+  }
+  void set_scale(int r, double scale) { scale_[r] = scale; }
+
   void leave_out(int r) {
     c_[r] = c_low_[r] = r_[r] = r_low_[r] = reach_[r] = 0;
     t_[r] = unit_[r] = 1;
@@ -67,8 +79,10 @@ class Lanes {
     round_to(mul(sub(widen(n), Vec<double>(Range<T>::drop)), Vec<double>(unit_)), floor);
     if (op_ == Op::softmax)
       softmax(c, c_low, offset, floor, result);
+    else if (op_ == Op::loss_and_gradient)
+      logs<true>(m, n, c, c_low, offset, floor, result);
     else
-      logs(m, n, c, c_low, offset, floor, result);
+      logs<false>(m, n, c, c_low, offset, floor, result);
   }
 
  private:
@@ -102,14 +116,16 @@ class Lanes {
     multiply(result, k_, products, result, kLanes);
   }
 
+  template <bool Keep>
   void logs(const Vec<T>& m, const Vec<T>& n, const Vec<T>& c, const Vec<T>& c_low,
             const Vec<T>& magic, const Vec<T>& floor, T* result) {
     Sums<T> sums;
     Vec<T> others(T(0));
     const Vec<T> one(T(1));
     for (int64_t i = 0; i < k_; ++i) {
-      const Vec<T> z = entry(i);
-      sums.add_to(unless_equal(z, m, weights(z, c, c_low, magic, floor)));
+      const Vec<T> z = entry(i), e = weights(z, c, c_low, magic, floor);
+      if constexpr (Keep) e.put(result + i * kLanes);
+      sums.add_to(unless_equal(z, m, e));
       others = add(others, unless_equal(z, m, one));
     }
     sum(sums);
@@ -119,9 +135,19 @@ class Lanes {
         add(fms(x, widen(c), widen(n)), mul(x, widen(c_low))));
     const double unlift = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
     const Vec<double> ties = sub(Vec<double>(double(k_ - 1)), widen(others));
-    const Vec<double> log = log1p_lanes(
-        add(ties, div(mul(Vec<double>(sum_), Vec<double>(unlift)), top)));
+    const Vec<double> rest = add(ties, div(mul(Vec<double>(sum_), Vec<double>(unlift)), top));
+    const Vec<double> log = log1p_lanes(rest);
     Vec<T> rounded;
+    if (op_ == Op::loss || op_ == Op::loss_and_gradient) {
+      rest.put(rest_);
+      log.put(log_);
+      if constexpr (Keep) {
+        const Vec<double> whole = mul(top, add(Vec<double>(1.0), rest));
+        round_to(div(mul(Vec<double>(scale_), Vec<double>(unlift)), whole), rounded);
+        multiply(result, k_, Products<T>(rounded), result, kLanes);
+      }
+      return;
+    }
     if (op_ == Op::logsumexp) {
       round_to(fma(Vec<double>(t_), log, x), rounded);
       rounded.put(result);
@@ -137,7 +163,7 @@ class Lanes {
   const T* z_ = nullptr;
   T c_[kLanes], c_low_[kLanes], r_[kLanes], r_low_[kLanes], lowest_[kLanes], reach_[kLanes];
   T m_[kLanes];
-  double t_[kLanes], unit_[kLanes], sum_[kLanes];
+  double t_[kLanes], unit_[kLanes], sum_[kLanes], scale_[kLanes] = {}, rest_[kLanes], log_[kLanes];
   bool all_in_range_ = false;
 };
 
@@ -188,7 +214,7 @@ class Columns {
  private:
   double log_of(int r) const {
     const Chunk<T> chunk{m_[r], n_[r], sum_[r], k_ - int64_t(others_[r])};
-    return log_sum(&chunk, 1, m_[r], s_);
+    return log_sum(&chunk, 1, m_[r], s_).log();
   }
 
   template <bool Rest>

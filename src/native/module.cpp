@@ -56,6 +56,10 @@ class View {
   Py_buffer buffer;
 };
 
+// One value for each row, contiguous.
+template <class T>
+using PerRow = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
 bool aligned(const Py_buffer& b) {
   uintptr_t bits = reinterpret_cast<uintptr_t>(b.buf);
   for (int d = 0; d < b.ndim; ++d)
@@ -118,8 +122,10 @@ void run(Batch& b) {
 // z and out of one shape (of logsumexp's out, the class axis has length 1); t a float, or doubles
 // of out's shape with a class axis of length 1; where None, or bytes of z's shape. False, and
 // nothing done, where z or out is not aligned.
-bool call(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t, nb::handle where) {
-  const View zv(z, PyBUF_STRIDES), ov(out, PyBUF_STRIDES | PyBUF_WRITABLE);
+bool call(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t, nb::handle where,
+          const int64_t* label = nullptr, const double* scale = nullptr, double* loss = nullptr) {
+  const View zv(z, PyBUF_STRIDES);
+  const View ov(out, op == Op::loss ? PyBUF_STRIDES : PyBUF_STRIDES | PyBUF_WRITABLE);
   const Py_buffer &zb = zv.buffer, &ob = ov.buffer;
   if (kind < 0 || kind > 3 || zb.itemsize != kItem[kind] || ob.itemsize != kItem[kind] ||
       zb.ndim != ob.ndim || axis < 0 || axis >= zb.ndim || zb.ndim > kMaxDims)
@@ -127,6 +133,7 @@ bool call(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t,
   if (!aligned(zb) || !aligned(ob)) return false;
   Batch b;
   b.op = op, b.kind = Kind(kind);
+  b.label = label, b.scale = scale, b.loss = loss;
   b.z = zv.data(), b.out = ov.data();
   b.k = zb.shape[axis], b.z_step = zb.strides[axis], b.out_step = ob.strides[axis];
   const bool scalar = PyFloat_Check(t.ptr());
@@ -232,6 +239,17 @@ NB_MODULE(_native, m) {
   define("log_softmax", [](int kind, handle z, handle out, int axis, handle t, handle where) {
     return call(Op::log_softmax, kind, z, out, axis, t, where);
   });
+  // Losses of labels below k (the caller has looked), without a gradient where out is None.
+  m.def(
+      "cross_entropy",
+      [](int kind, handle z, handle out, int axis, handle t, handle where,
+         PerRow<const int64_t> label, PerRow<const double> scale, PerRow<double> loss) {
+        const bool gradient = !out.is_none();
+        return call(gradient ? Op::loss_and_gradient : Op::loss, kind, z, gradient ? out : z, axis,
+                    t, where, label.data(), scale.data(), loss.data());
+      },
+      nb::arg("kind"), nb::arg("z"), nb::arg("out").none(), nb::arg("axis"), nb::arg("t"),
+      nb::arg("where").none(), nb::arg("label"), nb::arg("scale"), nb::arg("loss"));
   define("logsumexp", [](int kind, handle z, handle out, int axis, handle t, handle where) {
     return call(Op::logsumexp, kind, z, out, axis, t, where);
   });

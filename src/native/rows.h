@@ -254,9 +254,14 @@ Chunk<T> chunk(const T* z, T* e, int64_t k, T m, const Scale<T>& s) {
 
 inline double pow2(double n) { return n < -1100 ? 0 : std::ldexp(1.0, int(n)); }
 
-// log sum exp((z - m)/T) over all chunks.
+// What all chunks weigh together.
+struct LogSum {
+  double others;  // than one largest entry, over its weight
+  double top;     // the weight of a largest entry over 2^(the largest N)
+  double log() const { return log1p_of(others); }  // log sum exp((z - m)/T)
+};
 template <class T>
-double log_sum(const Chunk<T>* chunks, int64_t count, T m, const Scale<T>& s) {
+LogSum log_sum(const Chunk<T>* chunks, int64_t count, T m, const Scale<T>& s) {
   T n = chunks[0].n;
   for (int64_t i = 1; i < count; ++i) n = std::max(n, chunks[i].n);
   // The weight of an entry m_i over 2^N_i is 2^(m_i c - N_i).
@@ -276,7 +281,7 @@ double log_sum(const Chunk<T>* chunks, int64_t count, T m, const Scale<T>& s) {
     }
     rest = two_sum(rest, part * pow2(double(chunks[i].n) - double(n)), lost);
   }
-  return log1p_of(double(ties - 1) + (rest + lost) / top);
+  return {double(ties - 1) + (rest + lost) / top, top};
 }
 
 // The probabilities e f of weights e. Processors are slow where a product is subnormal; there the
@@ -369,6 +374,7 @@ struct Row {
   T* e;
   Chunk<T>* chunks;
   bool stream;
+  double scale = 1;  // of a gradient
 
   int64_t count() const { return (k + kChunk - 1) / kChunk; }
   int64_t size(int64_t i) const { return std::min(kChunk, k - i * kChunk); }
@@ -383,19 +389,21 @@ struct Row {
     const T inf = std::numeric_limits<T>::infinity();
     if (top == -inf && std::count(from, from + size(i), top) == size(i)) {
       chunks[i] = {top, -4 * Range<T>::reach, 0, 0};
-      if (op == Op::softmax) std::fill(to, to + size(i), T(0));
+      if (op == Op::softmax || op == Op::loss_and_gradient) std::fill(to, to + size(i), T(0));
       return true;
     }
     // -inf beside NaN goes the same way as everything out of range.
     if (!(std::fabs(top * s.c) < Range<T>::reach)) return false;
-    chunks[i] = op == Op::softmax ? chunk<T, true, false>(from, to, size(i), top, s)
-                                  : chunk<T, false, true>(from, nullptr, size(i), top, s);
+    chunks[i] = op == Op::softmax             ? chunk<T, true, false>(from, to, size(i), top, s)
+                : op == Op::loss_and_gradient ? chunk<T, true, true>(from, to, size(i), top, s)
+                                              : chunk<T, false, true>(from, nullptr, size(i), top, s);
     return chunks[i].sum < std::numeric_limits<double>::infinity();
   }
 
   struct Whole {
     T m, n;
-    double factor;  // softmax: 1 over the sum; else the logarithm of the sum
+    double factor;  // of the weights; for the logarithms, the logarithm of the sum
+    double others;  // of the losses, as in LogSum
   };
   // What all chunks together say; false where nothing is left.
   bool gather(Whole& w) const {
@@ -406,7 +414,9 @@ struct Row {
     }
     if (w.m == -std::numeric_limits<T>::infinity()) return false;
     if (op != Op::softmax) {
-      w.factor = log_sum(chunks, count(), w.m, s);
+      const LogSum sum = log_sum(chunks, count(), w.m, s);
+      w.others = sum.others;
+      w.factor = op == Op::loss_and_gradient ? scale / (sum.top * (1 + sum.others)) : sum.log();
       return true;
     }
     double sum = 0, lost = 0;
@@ -419,7 +429,7 @@ struct Row {
   // The results of chunk i; of logsumexp, that of the row.
   void finish(int64_t i, const Whole& w) const {
     T* to = out + i * kChunk;
-    if (op == Op::softmax)
+    if (op == Op::softmax || op == Op::loss_and_gradient)
       normalise(e + i * kChunk, to, size(i), w.factor, double(chunks[i].n) - double(w.n), stream);
     else if (op == Op::log_softmax)
       subtract(z + i * kChunk, to, size(i),
@@ -432,25 +442,25 @@ struct Row {
 
   // All of it on this thread. Where this returns false, the row is out of range and `out` may
   // hold anything: z, which must not be where e is, goes to exact_row.
-  bool run() const {
+  bool run(Whole& w) const {
     if (!s.usable) return false;
     for (int64_t i = 0; i < count(); ++i)
       if (!weigh(i, top(i))) return false;
-    Whole w;
     if (!gather(w)) return false;
+    if (op == Op::loss) return true;
     for (int64_t i = 0; i < (op == Op::logsumexp ? 1 : count()); ++i) finish(i, w);
     return true;
   }
 
   // The same, several chunks a task.
-  bool run(int threads) const {
+  bool run(int threads, Whole& w) const {
     if (!s.usable) return false;
     struct Share {
       const Row& row;
       int64_t step;
       std::atomic<bool> in_range{true};
-      Whole w;
-    } share{*this, std::max<int64_t>(1, count() / (threads * 4)), {true}, {}};
+      Whole& w;
+    } share{*this, std::max<int64_t>(1, count() / (threads * 4)), {true}, w};
     const int64_t tasks = (count() + share.step - 1) / share.step;
     parallel(
         tasks, threads,
@@ -461,9 +471,10 @@ struct Row {
             if (!x.row.weigh(i, x.row.top(i))) x.in_range.store(false, std::memory_order_relaxed);
         },
         &share);
-    if (!share.in_range || !gather(share.w)) return false;
+    if (!share.in_range || !gather(w)) return false;
+    if (op == Op::loss) return true;
     if (op == Op::logsumexp) {
-      finish(0, share.w);
+      finish(0, w);
       return true;
     }
     parallel(

@@ -1,102 +1,13 @@
 // The rows of a batch, of any layout and type, through the kernels of one instruction set.
 #pragma once
 
-#include <memory>
-#include <new>
-
-#include "half.h"
 #include "lanes.h"
-#include "rows.h"
+#include "layout.h"
+#include "losses.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
 namespace {
-
-// Memory that a thread keeps from call to call, up to a size; aligned for every register.
-class Room {
- public:
-  void* get(size_t bytes) {
-    if (bytes > size_) {
-      data_.reset();
-      data_.reset(static_cast<char*>(::operator new(bytes, std::align_val_t(64))));
-      size_ = bytes;
-    }
-    return data_.get();
-  }
-  void trim(size_t bytes) {
-    if (size_ > bytes) data_.reset(), size_ = 0;
-  }
-
- private:
-  struct Free {
-    void operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); }
-  };
-  std::unique_ptr<char, Free> data_;
-  size_t size_ = 0;
-};
-
-// Where a row's entries lie, relative to the arrays.
-struct Offsets {
-  int64_t z = 0, out = 0, where = 0, t = 0;
-};
-
-// Counts through the rows of a batch.
-class Walk {
- public:
-  Walk(const Batch& b, int64_t row) : b_(b) {
-    for (int d = b.dims - 1; d >= 0; --d) {
-      at_[d] = row % b.shape[d];
-      row /= b.shape[d];
-      move(d, at_[d]);
-    }
-  }
-  const Offsets& here() const { return o_; }
-  void next() {
-    for (int d = b_.dims - 1; d >= 0; --d) {
-      move(d, 1);
-      if (++at_[d] < b_.shape[d]) return;
-      move(d, -at_[d]);
-      at_[d] = 0;
-    }
-  }
-
- private:
-  void move(int d, int64_t n) {
-    o_.z += n * b_.z_stride[d];
-    o_.out += n * b_.out_stride[d];
-    o_.where += n * b_.where_stride[d];
-    o_.t += n * b_.t_stride[d];
-  }
-  const Batch& b_;
-  int64_t at_[kMaxDims];
-  Offsets o_;
-};
-
-template <class S, class T>
-void load_row(const Batch& b, const Offsets& o, bool negate, T* row, int64_t step) {
-  const T inf = std::numeric_limits<T>::infinity();
-  const char* from = b.z + o.z;
-  if (b.z_step == sizeof(S) && !b.where && !negate) {
-    const S* z = reinterpret_cast<const S*>(from);
-    if (step == 1) return widen_all(z, row, b.k);
-    for (int64_t i = 0; i < b.k; ++i) row[i * step] = widened(z[i]);
-    return;
-  }
-  for (int64_t i = 0; i < b.k; ++i) {
-    const T x = widened(*reinterpret_cast<const S*>(from + i * b.z_step));
-    const bool left = x != -inf && (!b.where || b.where[o.where + i * b.where_step]);
-    row[i * step] = left ? (negate ? -x : x) : -inf;
-  }
-}
-
-template <class S, class T>
-void store_row(const Batch& b, const Offsets& o, const T* row, int64_t step) {
-  char* to = b.out + o.out;
-  if (step == 1 && b.out_step == sizeof(S))
-    return narrow_all(row, reinterpret_cast<S*>(to), b.k);
-  for (int64_t i = 0; i < b.k; ++i)
-    narrow_to(row[i * step], *reinterpret_cast<S*>(to + i * b.out_step));
-}
 
 template <class S, class T>
 class Runner {
@@ -139,7 +50,7 @@ class Runner {
         t_[r] = b_.t ? *reinterpret_cast<const double*>(b_.t + walk.here().t) : b_.temperature;
       }
       if (few)
-        across(size);
+        across(at, size);
       else
         along(size, pitch);
     }
@@ -225,7 +136,8 @@ class Runner {
     // z is kept until the row is known to be in range.
     T* e = stream || z == out ? spare_ : out;
     const Row<T> row{b_.op, z, out, b_.k, s, e, chunks_, stream};
-    if (!(b_.row_threads > 1 ? row.run(b_.row_threads) : row.run()))
+    typename Row<T>::Whole whole;
+    if (!(b_.row_threads > 1 ? row.run(b_.row_threads, whole) : row.run(whole)))
       exact_row(b_.op, z, out, b_.k, std::fabs(t));
   }
 
@@ -311,7 +223,7 @@ class Runner {
   static bool gapless(const Batch& b) {
     const int64_t row = b.k * int64_t(sizeof(S));
     return b.dims <= 1 && b.z_step == sizeof(S) && (b.dims == 0 || b.z_stride[0] == row) &&
-           (b.op == Op::logsumexp ||
+           (b.op == Op::logsumexp || b.op == Op::loss ||
             (b.out_step == sizeof(S) && (b.dims == 0 || b.out_stride[0] == row)));
   }
 
@@ -351,10 +263,8 @@ class Runner {
       widen_all(z, block, size);
       turn_in(block);
     }
-    lanes_.run(rows_, spare_);
-    if (!lanes_.all_in_range())
-      for (int r = 0; r < kLanes; ++r)
-        if (!lanes_.in_range(r)) mend(r, b_.temperature);
+    lanes(row, kLanes);
+    if (b_.op == Op::loss) return;
     if (b_.op == Op::logsumexp) {
       const int64_t step = b_.dims ? b_.out_stride[0] : 0;
       for (int r = 0; r < kLanes; ++r)
@@ -370,7 +280,41 @@ class Runner {
     }
   }
 
-  void across(int size) {
+  // The results of `size` rows from `row` on, which lie in the lanes.
+  void lanes(int64_t row, int size) {
+    if (b_.op == Op::loss_and_gradient)
+      for (int r = 0; r < size; ++r) lanes_.set_scale(r, std::fabs(b_.scale[row + r]));
+    lanes_.run(rows_, spare_);
+    if (b_.label) return losses(row, size);
+    if (lanes_.all_in_range()) return;
+    for (int r = 0; r < size; ++r)
+      if (!lanes_.in_range(r)) mend(r);
+  }
+
+  void losses(int64_t row, int size) {
+    const bool gradient = b_.op == Op::loss_and_gradient;
+    for (int r = 0; r < size; ++r) {
+      const int64_t label = b_.label[row + r];
+      const double scale = gradient ? std::fabs(b_.scale[row + r]) : 1;
+      double& loss = b_.loss[row + r];
+      if (label < 0) {
+        loss = 0;
+        for (int64_t i = 0; gradient && i < b_.k; ++i) spare_[i * kLanes + r] = 0;
+      } else if (lanes_.in_range(r) && moderate(scale)) {
+        loss = lanes_.loss(r, label, spare_);
+      } else {
+        T z[kFew], out[kFew], e[kFew];
+        for (int64_t i = 0; i < b_.k; ++i) z[i] = rows_[i * kLanes + r];
+        loss = exact_loss(z, gradient ? out : nullptr, e, b_.k, label, std::fabs(temperature(r)),
+                          scale);
+        for (int64_t i = 0; gradient && i < b_.k; ++i) spare_[i * kLanes + r] = out[i];
+      }
+      if (gradient && b_.scale[row + r] < 0)
+        for (int64_t i = 0; i < b_.k; ++i) spare_[i * kLanes + r] = -spare_[i * kLanes + r];
+    }
+  }
+
+  void across(int64_t row, int size) {
     const bool columns = plain_ && size == kLanes && side_by_side(&Offsets::z, size);
     for (int64_t i = 0; columns && i < b_.k; ++i)
       Vec<T>(reinterpret_cast<const T*>(b_.z + offsets_[0].z + i * b_.z_step))
@@ -379,9 +323,8 @@ class Runner {
       load_row<S>(b_, offsets_[r], t_[r] < 0, rows_ + r, kLanes);
     if (b_.t)
       for (int r = 0; r < size; ++r) lanes_.set(r, scale_of<T>(std::fabs(t_[r])));
-    lanes_.run(rows_, spare_);
-    for (int r = 0; r < size; ++r)
-      if (!lanes_.in_range(r)) mend(r, t_[r]);
+    lanes(row, size);
+    if (b_.op == Op::loss) return;
     if (columns && b_.op != Op::logsumexp && side_by_side(&Offsets::out, size)) {
       for (int64_t i = 0; i < b_.k; ++i)
         Vec<T>(spare_ + i * kLanes)
@@ -397,11 +340,13 @@ class Runner {
     }
   }
 
+  double temperature(int r) const { return b_.t ? t_[r] : b_.temperature; }
+
   // A row out of the lanes' range.
-  void mend(int r, double t) {
+  void mend(int r) {
     T z[kFew], out[kFew];
     for (int64_t i = 0; i < b_.k; ++i) z[i] = rows_[i * kLanes + r];
-    exact_row(b_.op, z, out, b_.k, std::fabs(t));
+    exact_row(b_.op, z, out, b_.k, std::fabs(temperature(r)));
     const int64_t count = b_.op == Op::logsumexp ? 1 : b_.k;
     for (int64_t i = 0; i < count; ++i) spare_[i * kLanes + r] = out[i];
   }
@@ -416,16 +361,24 @@ class Runner {
   double t_[kLanes];
 };
 
+template <class S, class T>
+void run_kind(const Batch& b, int64_t first, int64_t last) {
+  if (b.label && b.k > kFew)
+    Losses<S, T>(b).run(first, last);
+  else
+    Runner<S, T>(b).run(first, last);
+}
+
 void run_rows(const Batch& b, int64_t first, int64_t last) {
   switch (b.kind) {
     case kFloat32:
-      return Runner<float, float>(b).run(first, last);
+      return run_kind<float, float>(b, first, last);
     case kFloat64:
-      return Runner<double, double>(b).run(first, last);
+      return run_kind<double, double>(b, first, last);
     case kFloat16:
-      return Runner<Half, float>(b).run(first, last);
+      return run_kind<Half, float>(b, first, last);
     case kBFloat16:
-      return Runner<BFloat, float>(b).run(first, last);
+      return run_kind<BFloat, float>(b, first, last);
   }
 }
 

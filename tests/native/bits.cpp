@@ -58,15 +58,24 @@ void run(Op op, Kind kind, int64_t rows, int64_t k, double spread, double temper
   b.z_stride[0] = columns ? item : k * item;
   b.out_stride[0] = op == Op::logsumexp || columns ? item : k * item;
   b.where_stride[0] = b.t_stride[0] = 0;
+  std::vector<int64_t> label(static_cast<size_t>(rows));
+  std::vector<double> scale(label.size()), loss(label.size());
+  for (size_t i = 0; i < label.size(); ++i) {
+    label[i] = int64_t(uniform() * double(k + 1)) - 1;
+    scale[i] = uniform() - 0.5;
+  }
+  if (op == Op::loss || op == Op::loss_and_gradient)
+    b.label = label.data(), b.scale = scale.data(), b.loss = loss.data();
   kernels::run(b, 0, rows);
   add(out.data(), out.size());
+  add(reinterpret_cast<const char*>(loss.data()), loss.size() * sizeof(double));
 }
 
 }  // namespace
 
 int main() {
   for (const Kind kind : {kFloat32, kFloat64, kFloat16, kBFloat16}) {
-    for (const Op op : {Op::softmax, Op::log_softmax, Op::logsumexp})
+    for (const Op op : {Op::softmax, Op::log_softmax, Op::logsumexp, Op::loss, Op::loss_and_gradient})
       for (const int64_t k : {1, 2, 3, 7, 10, 64, 128, 129, 200, 1000, 5000})
         for (const bool columns : {false, true})
           for (const double t : {1.0, 0.3, 50.0, 0.0})

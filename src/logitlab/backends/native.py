@@ -19,6 +19,7 @@ except ModuleNotFoundError:  # installed without a C++ compiler
 
 __all__ = [
     "get_num_threads",
+    "label_loss",
     "log_softmax",
     "logits",
     "logsumexp",
@@ -210,3 +211,30 @@ def logsumexp(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, keepd
         return reference.logsumexp(z, axis, temperature, where, keepdims)
     result = reduced(kind, _memory(z, kind), axis, temperature, where, keepdims)
     return result.view(z.dtype.newbyteorder("="))
+
+
+def losses(
+    kind: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, label: Any, scale: Any, out: Any
+) -> Any:
+    """The losses of labels, in double; their gradient goes to `out`. Arrays of memory."""
+    z, k, t, where = _one_axis(z, axis, t, where)
+
+    def a_row(x: Any, dtype: Any) -> Any:
+        return np.ascontiguousarray(np.broadcast_to(x, label.shape), dtype).reshape(-1)
+
+    loss = np.empty(label.shape)
+    scales = a_row(1.0 if scale is None else scale, np.float64)
+    flat = loss.reshape(-1)
+    _native.cross_entropy(KINDS[kind], z, out, k, t, where, a_row(label, np.int64), scales, flat)
+    return loss
+
+
+def label_loss(
+    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, label: Any, scale: Any
+) -> tuple[Any, Any]:
+    kind = dtype_name(z.dtype)
+    if not _covers(kind) or z.shape[axis[0]] == 0:
+        return reference.label_loss(z, axis, temperature, where, label, scale)
+    out = None if scale is None else _new(z)
+    to = None if out is None else _memory(out, kind)
+    return losses(kind, _memory(z, kind), axis, temperature, where, label, scale, to), out

@@ -187,3 +187,27 @@ def logits(p: Any, axis: tuple[int, ...]) -> Any:
     )
     nan = xp.any(xp.isnan(x), axis=axis, keepdims=True)
     return _round(xp.where(nan, xp.nan, log_p - mean), p.dtype, xp)
+
+
+@np.errstate(all="ignore")
+def label_loss(
+    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, label: Any, scale: Any
+) -> tuple[Any, Any]:
+    """-log p of the labels, one a row and 0 where the label is below 0; unless `scale`, one a row
+    too, is None, its gradient scale (p - y). The losses are in the widest type."""
+    xp = array_namespace(z)
+    x = _widen(z, xp)
+    log_p = xp.moveaxis(log_softmax(x, axis, temperature, where, None), axis[0], -1)
+    place = xp.arange(log_p.shape[-1], device=getattr(z, "device", None))
+    at_label = place == label[..., None]
+    kept = label >= 0
+    loss = xp.where(kept, -xp.sum(xp.where(at_label, log_p, 0.0), axis=-1), 0.0)
+    if scale is None:
+        return loss, None
+    p = xp.moveaxis(softmax(x, axis, temperature, where, None), axis[0], -1)
+    # p - 1 at the label is less the sum of the others.
+    others = xp.sum(xp.where(at_label, 0.0, p), axis=-1, keepdims=True)
+    gradient = xp.where(at_label, -others, p) * scale[..., None]
+    dead = ~kept[..., None] | (log_p == -xp.inf)
+    gradient = xp.moveaxis(xp.where(dead, 0.0, gradient), -1, axis[0])
+    return loss, _round(gradient, z.dtype, xp)

@@ -14,7 +14,7 @@ from logitlab.arrays import dtype_name
 from logitlab.backends import native, reference
 from logitlab.backends.reference import logits
 
-__all__ = ["log_softmax", "logits", "logsumexp", "softmax"]
+__all__ = ["label_loss", "log_softmax", "logits", "logsumexp", "softmax"]
 
 
 def _is_value(x: Any) -> bool:
@@ -40,7 +40,7 @@ def _native_covers(z: Any, temperature: Any) -> bool:
 
 def _memory(x: Any) -> Any:
     """The tensor's memory as a NumPy array; NumPy has no bfloat16, so its bits."""
-    if x is None or isinstance(x, float):
+    if x is None or isinstance(x, float | tuple):
         return x
     x = x.detach()
     return (x.view(torch.int16) if x.dtype is torch.bfloat16 else x).numpy()
@@ -75,3 +75,15 @@ def logsumexp(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, keepd
     kind = dtype_name(z.dtype)
     result = native.reduced(kind, _memory(z), axis, _memory(temperature), _memory(where), keepdims)
     return torch.from_numpy(np.asarray(result)).view(z.dtype)
+
+
+def label_loss(
+    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, label: Any, scale: Any
+) -> tuple[Any, Any]:
+    if not _native_covers(z, temperature) or z.shape[axis[0]] == 0:
+        return reference.label_loss(z, axis, temperature, where, label, scale)
+    out = None if scale is None else _new(z)
+    loss = native.losses(
+        dtype_name(z.dtype), *map(_memory, (z, axis, temperature, where, label, scale, out))
+    )
+    return torch.from_numpy(loss), out
