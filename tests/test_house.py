@@ -15,7 +15,7 @@ SOURCE = Path(logitlab.__file__).parent
 FLOORS = [
     ["app"],
     ["plot", "regression", "laws", "torch"],
-    ["calibration", "bootstrap"],
+    ["calibration", "intervals"],
     ["reliability"],
     ["scores", "sampling", "derivatives", "losses"],
     ["probabilities"],

@@ -5,6 +5,7 @@ from typing import Any
 from logitlab.backends.native import get_num_threads, native_available, set_num_threads
 from logitlab.calibration import TemperatureScaling, cross_fit
 from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
+from logitlab.intervals import bootstrap
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
 from logitlab.reliability import calibration_error, calibration_test, reliability_curve
@@ -14,6 +15,7 @@ from logitlab.scores import accuracy, brier_score, entropy, kl_divergence
 __all__ = [
     "TemperatureScaling",
     "accuracy",
+    "bootstrap",
     "brier_score",
     "calibration_error",
     "calibration_test",
