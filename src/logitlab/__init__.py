@@ -1,6 +1,6 @@
 """The softmax layer of a model: everything between logits and a decision."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from logitlab.backends.native import get_num_threads, native_available, set_num_threads
 from logitlab.calibration import TemperatureScaling, cross_fit
@@ -12,7 +12,11 @@ from logitlab.reliability import calibration_error, calibration_test, reliabilit
 from logitlab.sampling import sample, sample_with_log_prob, truncate
 from logitlab.scores import accuracy, brier_score, entropy, kl_divergence
 
+if TYPE_CHECKING:
+    from logitlab.regression.estimator import SoftmaxRegression
+
 __all__ = [
+    "SoftmaxRegression",
     "TemperatureScaling",
     "accuracy",
     "bootstrap",
@@ -43,6 +47,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "SoftmaxRegression":
+        # scikit-learn is loaded by those who want it.
+        from logitlab.regression.estimator import SoftmaxRegression
+
+        return SoftmaxRegression
     # The version is looked up on demand: importlib.metadata costs more than the rest of the import.
     if name == "__version__":
         from importlib.metadata import version

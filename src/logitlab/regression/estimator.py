@@ -1,0 +1,325 @@
+"""Softmax regression as a scikit-learn classifier."""
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from logitlab.probabilities import log_softmax, softmax
+from logitlab.regression.objective import Floats, Objective, Rows
+from logitlab.regression.solver import Solution, minimise, minimum_norm, recedes
+
+_Watch = Callable[[int, float, float], Any]
+
+
+@contextlib.contextmanager
+def _watch(shown: bool, most: int) -> Iterator[_Watch]:
+    """What the solver tells each iterate: a progress bar on standard error."""
+    if not shown:
+        yield lambda iteration, value, decrement: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("fit"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("objective {task.fields[value]:.8f}, gradient {task.fields[decrement]:.1e}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("fit", total=most, value=math.nan, decrement=math.nan)
+        yield lambda iteration, value, decrement: bar.update(
+            task, completed=iteration, value=value, decrement=decrement
+        )
+
+
+class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    r"""Multinomial logistic regression: logits W x + b, softmax, cross-entropy.
+
+    Minimises :math:`C \sum_n w_n \ell(W x_n + b, y_n) + \frac12 \|W\|^2`, the objective of
+    scikit-learn's ``LogisticRegression`` at the same C. The scale of the features does not
+    matter to the fit: it is made in coordinates where they are centred and of one scale, which
+    exist only implicitly; the rows are read in blocks, and neither copied nor changed.
+
+    Two classes have one row of coefficients, as in scikit-learn (the model with a row for each
+    class has the same optimum at C / 2).
+
+    Parameters
+    ----------
+    C : float
+        Inverse strength of the penalty, above 0. ``math.inf``: no penalty; where features depend
+        on each other the coefficients are those of least norm, and where the classes are
+        separated, so that there is no optimum, a warning says so.
+    fit_intercept : bool
+        Whether there is b. It is not penalised.
+    tol : float
+        With B the inverse curvature, the fit ends at
+        :math:`\sqrt{g^T B g} \le \mathrm{tol} \sqrt{F}`, F being the objective over C times the sum
+        of the weights, g its gradient: F is then within a share of about tol² / 2 of its minimum.
+    max_iter : int
+        Most iterations.
+    class_weight : dict, "balanced" or None
+        Weight of each class, as in scikit-learn.
+    warm_start : bool
+        Whether a fit begins from the coefficients of the last.
+    verbose : bool
+        Whether a progress bar is shown (with the library rich).
+
+    Attributes
+    ----------
+    coef_ : numpy.ndarray, shape (K, D), or (1, D) for two classes
+        W.
+    intercept_ : numpy.ndarray, shape (K,) or (1,)
+        b; zeros without intercept.
+    classes_ : numpy.ndarray, shape (K,)
+        The labels.
+    n_iter_ : numpy.ndarray, shape (1,)
+        Iterations made.
+    loss_curve_ : list of float
+        The objective, over C times the sum of the weights, before and after each iteration.
+    n_features_in_ : int
+        D.
+    feature_names_in_ : numpy.ndarray, shape (D,)
+        Names of the columns, where X had names that are all strings.
+
+    References
+    ----------
+    D. Böhning, "Multinomial logistic regression algorithm", Annals of the Institute of
+    Statistical Mathematics 44, 1992. J. Nocedal and S. Wright, "Numerical optimization", 2006,
+    section 7.2.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> import logitlab
+    >>> X, y = load_wine(return_X_y=True)  # proline in the thousands, hue about 1
+    >>> model = logitlab.SoftmaxRegression().fit(X, y)
+    >>> model.predict(X[:3]), model.predict_proba(X[:1]).round(4)
+    (array([0, 0, 0]), array([[1., 0., 0.]]))
+    """
+
+    def __init__(
+        self,
+        *,
+        C: float = 1.0,
+        fit_intercept: bool = True,
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+        class_weight: Any = None,
+        warm_start: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        self.C = C
+        self.fit_intercept = fit_intercept
+        self.tol = tol
+        self.max_iter = max_iter
+        self.class_weight = class_weight
+        self.warm_start = warm_start
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the coefficients.
+
+        Parameters
+        ----------
+        X : array, sparse matrix or data frame, shape (N, D)
+            Features. float32 and float64 are used where they lie, in either order of memory, and
+            so is CSR; CSC becomes CSR.
+        y : array, shape (N,)
+            Labels of at least two classes: numbers or strings.
+        sample_weight : array, shape (N,), optional
+            Weights, 0 and up.
+
+        Returns
+        -------
+        SoftmaxRegression
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            A parameter out of range; X that holds NaN or infinity; one class only; a weight
+            below 0; shapes that do not fit.
+        """
+        self._check_parameters()
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
+        check_classification_targets(y)
+        classes, codes = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(
+                f"y holds one class, {classes[0]!r}; this solver needs samples of at least 2 "
+                "classes"
+            )
+        weight = self._weights(X, y, codes, classes, sample_weight)
+        rows = Rows(X, codes.astype(np.int64), weight, len(classes))
+        return self._fit_on(rows, classes, X.dtype)
+
+    def _check_parameters(self) -> None:
+        for name, least in (("C", 0.0), ("tol", 0.0)):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not float(value) > least:
+                raise ValueError(f"{name} is {value!r}; accepted: a number above 0")
+        if not isinstance(self.max_iter, Integral) or int(self.max_iter) < 0:
+            raise ValueError(f"max_iter is {self.max_iter!r}; accepted: an int, 0 and up")
+
+    def _weights(
+        self, X: Any, y: Any, codes: Any, classes: Any, sample_weight: Any
+    ) -> Floats | None:
+        if sample_weight is None and self.class_weight is None:
+            return None
+        weight: Floats = _check_sample_weight(
+            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+        )
+        if self.class_weight is not None:
+            by_class = compute_class_weight(
+                self.class_weight, classes=classes, y=y, sample_weight=weight
+            )
+            weight = weight * by_class[codes]
+        if len(np.unique(codes[weight > 0])) < 2:
+            raise ValueError("fewer than two classes of y have a row of weight above 0")
+        return weight
+
+    def _fit_on(self, engine: Any, classes: Any, dtype: Any) -> Self:
+        """Fit with the rows that an engine holds."""
+        k = len(classes)
+        # A row for each of two classes shares one difference evenly: half of the squared norm.
+        objective = Objective(engine, k, self.C / 2 if k == 2 else self.C, self.fit_intercept)
+        theta = self._start(objective, classes)
+        with _watch(self.verbose, self.max_iter) as watch:
+            solution = minimise(
+                objective,
+                theta,
+                float(self.tol),
+                int(self.max_iter),
+                rounding=float(np.finfo(dtype).eps) / 2,
+                watch=watch,
+            )
+        theta = minimum_norm(objective, solution.theta)
+        self._say(objective, solution)
+        self.classes_ = classes
+        coef, intercept = objective.plain(theta - theta.mean(axis=0))
+        if k == 2:
+            coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
+        self.coef_ = np.ascontiguousarray(coef, dtype)
+        self.intercept_ = intercept.astype(dtype)
+        self.n_iter_ = np.array([solution.iterations], np.int32)
+        self.loss_curve_ = solution.curve
+        return self
+
+    def _start(self, objective: Objective, classes: Any) -> Floats:
+        k, d = objective.classes, objective.features
+        last = getattr(self, "coef_", None) if self.warm_start else None
+        if last is None or last.shape[1] != d or not np.array_equal(self.classes_, classes):
+            return np.zeros((k, d + bool(self.fit_intercept)))
+        coef, intercept = last.astype(float), self.intercept_.astype(float)
+        if k == 2:
+            coef, intercept = np.vstack([-coef, coef]) / 2, np.hstack([-intercept, intercept]) / 2
+        return objective.centred(coef, intercept)
+
+    def _say(self, objective: Objective, solution: Solution) -> None:
+        """Warn where there is no optimum, or where it was not reached."""
+        if solution.separated or (
+            math.isinf(self.C) and solution.converged and recedes(objective, solution.theta)
+        ):
+            how = "completely" if solution.separated else "partly"
+            warnings.warn(
+                f"The classes are {how} separated by the features: without a penalty the "
+                "likelihood grows as coefficients grow, and there is no optimum. Those of the "
+                "last iterate are kept; choose a finite C.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        elif not solution.converged:
+            warnings.warn(
+                f"Stopped after {solution.iterations} iterations with a gradient of "
+                f"{solution.decrement:.1e} in the metric of the fit, above the tol of {self.tol}; "
+                "increase max_iter or tol.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _logits(self, X: Any) -> Floats:
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
+        z: Floats = X @ self.coef_.T + self.intercept_
+        return z
+
+    def decision_function(self, X: Any) -> Floats:
+        """The logits; for two classes the log-odds of the second, of shape (N,).
+
+        Parameters
+        ----------
+        X : array, sparse matrix or data frame, shape (N, D)
+            Features.
+
+        Returns
+        -------
+        numpy.ndarray, shape (N, K) or (N,)
+            In nats.
+        """
+        z = self._logits(X)
+        return z[:, 0] if len(self.classes_) == 2 else z
+
+    def _by_class(self, X: Any) -> Floats:
+        z = self._logits(X)
+        return np.hstack([np.zeros_like(z), z]) if len(self.classes_) == 2 else z
+
+    def predict(self, X: Any) -> Any:
+        """The likeliest label of each row, shape (N,).
+
+        Parameters
+        ----------
+        X : array, sparse matrix or data frame, shape (N, D)
+            Features.
+
+        Returns
+        -------
+        numpy.ndarray, shape (N,)
+        """
+        best = self._by_class(X).argmax(axis=1)
+        return self.classes_[best]
+
+    def predict_proba(self, X: Any) -> Floats:
+        """The probability of each class, in the order of ``classes_``.
+
+        Parameters
+        ----------
+        X : array, sparse matrix or data frame, shape (N, D)
+            Features.
+
+        Returns
+        -------
+        numpy.ndarray, shape (N, K)
+        """
+        p: Floats = softmax(self._by_class(X))
+        return p
+
+    def predict_log_proba(self, X: Any) -> Floats:
+        """The logarithms of :meth:`predict_proba`, exact where those round to 0 or 1.
+
+        Parameters
+        ----------
+        X : array, sparse matrix or data frame, shape (N, D)
+            Features.
+
+        Returns
+        -------
+        numpy.ndarray, shape (N, K)
+        """
+        p: Floats = log_softmax(self._by_class(X))
+        return p

@@ -1,0 +1,259 @@
+"""What softmax regression minimises, as sums over rows that are read in blocks."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from logitlab.probabilities import log_softmax
+
+Floats = NDArray[Any]
+Integers = NDArray[np.int64]
+
+FULL_FEATURES = 1024  # the covariance of so many features is formed; beyond, their variances
+
+_BLOCK_ROWS = 4096
+_BLOCK_NUMBERS = 1 << 19  # of the features, or of the logits, of one block: they stay in the cache
+
+
+class Engine(Protocol):
+    """Who holds the rows, and adds up over them. All sums are weighted."""
+
+    def totals(self) -> tuple[int, float, float, Floats]:
+        """The rows, the sum of the weights, the least of them above 0, the sum of the features."""
+
+    def scatter(self, centre: Floats, full: bool) -> Floats:
+        """The sum of the products of centred features (D, D), or of their squares (D,).
+
+        `centre` is their mean, or 0.
+        """
+
+    def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
+        """The sum of the losses, and its gradient by coef (K, D) and intercept (K,)."""
+
+    def hessian(self, coef: Floats, intercept: Floats, centre: Floats) -> Floats:
+        """That of the loss by the coefficients of centred features and by the intercepts.
+
+        Of shape (K (D + 1), K (D + 1)): class by class, the intercept last.
+        """
+
+    def margins(self, coef: Floats, intercept: Floats) -> tuple[float, float]:
+        """The least and the largest lead of the label's logit over every other."""
+
+
+class Block(NamedTuple):
+    x: Any  # (rows, D), dense or CSR
+    y: Integers  # the class of each row
+    weight: Floats | None
+
+
+class Rows:
+    """The engine of rows that lie in memory: an array in either order, or a CSR matrix."""
+
+    def __init__(self, x: Any, y: Integers, weight: Floats | None, classes: int) -> None:
+        self.x, self.y, self.classes = x, y, classes
+        self.weight = None if weight is None else weight.astype(x.dtype, copy=False)
+        width = max(x.shape[1] if isinstance(x, np.ndarray) else 1, classes, 1)
+        self._step = max(64, min(_BLOCK_ROWS, _BLOCK_NUMBERS // width))
+
+    def blocks(self) -> Iterator[Block]:
+        rows = self.x.shape[0]
+        for start in range(0, rows, self._step):
+            part = slice(start, min(start + self._step, rows))
+            yield Block(self._rows(part), self.y[part], self._weights(part))
+
+    def _weights(self, part: slice) -> Floats | None:
+        return None if self.weight is None else self.weight[part]
+
+    def _rows(self, part: slice) -> Any:
+        x = self.x
+        if isinstance(x, np.ndarray):
+            return x[part]
+        # A view of the same memory, where x[part] would be a copy.
+        first, last = x.indptr[part.start], x.indptr[part.stop]
+        indptr = x.indptr[part.start : part.stop + 1] - first
+        view = type(x)((part.stop - part.start, x.shape[1]), dtype=x.dtype)
+        view.data, view.indices, view.indptr = x.data[first:last], x.indices[first:last], indptr
+        return view
+
+    def totals(self) -> tuple[int, float, float, Floats]:
+        total, least, sums = 0.0, math.inf, np.zeros(self.x.shape[1])
+        for x, y, weight in self.blocks():
+            w = np.ones(len(y)) if weight is None else weight.astype(np.float64)
+            total += float(w.sum())
+            least = min(least, float(w.min(initial=math.inf, where=w > 0)))
+            sums += x.T @ w
+        return len(self.y), total, least, sums
+
+    def scatter(self, centre: Floats, full: bool) -> Floats:
+        d = self.x.shape[1]
+        result = np.zeros((d, d) if full else d)
+        for x, y, weight in self.blocks():
+            w = np.ones(len(y)) if weight is None else weight.astype(np.float64)
+            if isinstance(x, np.ndarray):
+                centred = x - centre
+                if full:
+                    result += centred.T @ (centred * w[:, None])
+                else:
+                    result += w @ (centred * centred)
+            elif full:
+                result += (x.T @ x.multiply(w[:, None]).tocsr()).toarray()
+            else:
+                result += w @ x.multiply(x)
+        if not isinstance(self.x, np.ndarray):
+            # Centring would fill a sparse matrix: its products are corrected afterwards.
+            total = self.totals()[1]
+            result -= total * (np.outer(centre, centre) if full else centre * centre)
+            if not full:
+                result = np.maximum(result, 0.0)
+        return result
+
+    def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
+        to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
+        loss, by_coef, by_intercept = 0.0, np.zeros_like(coef), np.zeros_like(intercept)
+        z = np.empty((min(self._step, self.x.shape[0]), self.classes), self.x.dtype)
+        for x, y, weight in self.blocks():
+            residual, cost = _residual(x, y, weight, to_logits, shift, z[: len(y)])
+            loss += cost
+            by_coef += (x.T @ residual).T
+            by_intercept += residual.sum(axis=0, dtype=np.float64)
+        return loss, by_coef, by_intercept
+
+    def hessian(self, coef: Floats, intercept: Floats, centre: Floats) -> Floats:
+        k, d = self.classes, self.x.shape[1]
+        to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
+        result = np.zeros((k, d + 1, k, d + 1))
+        products = result.reshape(k * (d + 1), k * (d + 1))
+        step = max(16, _BLOCK_NUMBERS // (k * (d + 1)))
+        for block, _, weights in self.blocks():
+            for start in range(0, block.shape[0], step):
+                x = block[start : start + step]
+                p = np.exp(log_softmax(x @ to_logits + shift)).astype(np.float64)
+                ones = np.ones((len(p), 1))
+                x = np.hstack([_dense(x) - centre, ones])
+                if weights is not None:
+                    w = np.sqrt(weights[start : start + step].astype(np.float64))[:, None]
+                    x *= w
+                # sum of (diag(p) - p p') (x) x x'
+                px = (p[:, :, None] * x[:, None, :]).reshape(len(p), -1)
+                products -= px.T @ px
+                for j in range(k):
+                    result[j, :, j] += x.T @ px[:, j * (d + 1) : (j + 1) * (d + 1)]
+        return products
+
+    def margins(self, coef: Floats, intercept: Floats) -> tuple[float, float]:
+        least, largest = math.inf, -math.inf
+        for x, y, _ in self.blocks():
+            z = x @ coef.T + intercept
+            lead = np.take_along_axis(z, y[:, None], axis=1) - z
+            np.put_along_axis(lead, y[:, None], np.inf, axis=1)
+            closest = lead.min(axis=1)
+            least, largest = min(least, float(closest.min())), max(largest, float(closest.max()))
+        return least, largest
+
+
+def _dense(x: Any) -> Floats:
+    return x if isinstance(x, np.ndarray) else np.asarray(x.toarray())
+
+
+def _residual(
+    x: Any, y: Integers, weight: Floats | None, to_logits: Floats, shift: Floats, z: Floats
+) -> tuple[Floats, float]:
+    """The gradient by the logits, written to z where x is dense, and the loss of a block."""
+    if isinstance(x, np.ndarray):
+        np.matmul(x, to_logits, out=z)
+    else:
+        z = x @ to_logits
+    z += shift
+    log_softmax(z, out=z)
+    flat, place = z.reshape(-1), np.arange(len(y)) * z.shape[1] + y
+    true = flat[place]
+    np.exp(z, out=z)
+    flat[place] = np.expm1(true)  # p - 1 to the last places
+    if weight is None:
+        return z, -float(true.sum(dtype=np.float64))
+    z *= weight[:, None]
+    return z, -float(np.dot(true.astype(np.float64), weight))
+
+
+class Objective:
+    r"""Mean loss and ridge penalty, with the features taken from their means.
+
+    .. math:: F(W, c) = \frac1S \sum_n w_n \ell\big(W (x_n - \mu) + c,\; y_n\big)
+              + \frac{\alpha}{2} \|W\|^2, \qquad \alpha = \frac{1}{C S}
+
+    with S the sum of the weights. Parameters are one array (K, D + 1), the c last; without
+    intercepts (K, D), and the mean is taken to be 0. Where F without penalty is below
+    `separated_below`, the label of every row is likelier than 1/2: the classes are separated.
+    """
+
+    def __init__(self, engine: Engine, classes: int, C: float, fit_intercept: bool) -> None:
+        self.engine, self.classes, self.fit_intercept = engine, classes, fit_intercept
+        self.rows, self.total, least, sums = engine.totals()
+        self.separated_below = least * math.log(2) / self.total
+        self.mean = sums / self.total if fit_intercept else np.zeros_like(sums)
+        self.features = len(sums)
+        self.alpha = 1 / (C * self.total)
+        self.covariance = self._covariance()
+
+    def _covariance(self) -> Floats:
+        """Of the features (D, D), or their variances (D,) where there are many."""
+        full = self.features <= FULL_FEATURES
+        spread = self.engine.scatter(self.mean, full) / self.total
+        variance = np.diagonal(spread) if full else spread
+        constant = variance <= (8 * np.finfo(float).eps * self.mean) ** 2  # but for rounding
+        spread[constant] = 0
+        if full:
+            spread[:, constant] = 0
+        return spread
+
+    def variances(self) -> Floats:
+        """Of the features; 0 for one that does not vary."""
+        c = self.covariance
+        return np.diagonal(c) if c.ndim == 2 else c
+
+    def centred(self, coef: Floats, intercept: Floats) -> Floats:
+        """The parameters of logits x W' + b."""
+        if not self.fit_intercept:
+            return coef.copy()
+        return np.hstack([coef, (intercept + coef @ self.mean)[:, None]])
+
+    def plain(self, theta: Floats) -> tuple[Floats, Floats]:
+        """W and b of the logits x W' + b."""
+        if not self.fit_intercept:
+            return theta, np.zeros(self.classes)
+        coef = theta[:, :-1]
+        return coef, theta[:, -1] - coef @ self.mean
+
+    def cancelled(self, theta: Floats) -> float:
+        """The size of what cancels in the logits, as the features are not centred in memory."""
+        return float((np.abs(theta[:, : self.features]) @ np.abs(self.mean)).max())
+
+    def value_and_gradient(self, theta: Floats) -> tuple[float, Floats]:
+        coef, intercept = self.plain(theta)
+        loss, by_coef, by_intercept = self.engine.loss_and_gradient(coef, intercept)
+        gradient = np.empty_like(theta)
+        gradient[:, : self.features] = by_coef
+        if self.fit_intercept:
+            gradient[:, :-1] -= np.outer(by_intercept, self.mean)
+            gradient[:, -1] = by_intercept
+        gradient /= self.total
+        gradient[:, : self.features] += self.alpha * coef
+        return loss / self.total + 0.5 * self.alpha * float(np.vdot(coef, coef)), gradient
+
+    def hessian_cost(self, size: int) -> float:
+        """What the Hessian and its factor cost, in evaluations of the gradient (measured)."""
+        return 10 + 0.1 * size + size**2 / (3 * self.rows)
+
+    def hessian(self, theta: Floats) -> Floats:
+        """Of shape (theta.size, theta.size). Equal shifts of all classes are in its kernel."""
+        coef, intercept = self.plain(theta)
+        k, d = self.classes, self.features
+        full = self.engine.hessian(coef, intercept, self.mean).reshape(k, d + 1, k, d + 1)
+        size = theta.shape[1]
+        result: Floats = np.ascontiguousarray(full[:, :size, :, :size]) / self.total
+        diagonal = np.einsum("iaia->ia", result)
+        diagonal[:, :d] += self.alpha
+        return result.reshape(theta.size, theta.size)

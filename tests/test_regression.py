@@ -1,0 +1,244 @@
+"""SoftmaxRegression: scikit-learn's conventions, and the optimum on any scale of the features."""
+
+import math
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from sklearn.datasets import load_digits, load_wine
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import logitlab
+from logitlab import SoftmaxRegression
+from logitlab.regression.objective import Objective, Rows
+from logitlab.regression.solver import metric, newton_metric
+
+
+@parametrize_with_checks([SoftmaxRegression()])
+def test_scikit_learn_conventions(estimator, check):
+    """Every check that scikit-learn has for a classifier."""
+    check(estimator)
+
+
+def loss(model, X, y, weight=1.0):
+    """scikit-learn's objective at a fitted model."""
+    place = np.searchsorted(model.classes_, y)
+    each = -np.take_along_axis(model.predict_log_proba(X), place[:, None], axis=1)[:, 0]
+    return model.C * np.sum(weight * each) + 0.5 * np.sum(model.coef_**2)
+
+
+def peer(X, y, weight=None, **kwargs):
+    """The optimum by scikit-learn's most exact solver, on the float64 rows as they are."""
+    model = LogisticRegression(solver="newton-cholesky", tol=1e-12, max_iter=200, **kwargs)
+    return model.fit(X, y, weight)
+
+
+def problem(k, seed=0, n=300, d=5):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    z = X @ rng.standard_normal((d, k)) * 1.5
+    return X, (z + rng.gumbel(size=z.shape)).argmax(axis=1)
+
+
+@pytest.mark.parametrize("k", [2, 3, 7])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_the_optimum_of_scikit_learn(k, intercept):
+    """Coefficients, intercepts and every method, with weights of rows and classes."""
+    X, y = problem(k, seed=k)
+    labels = np.array([f"class {c}" for c in range(k)])[y]
+    weight = np.random.default_rng(1).random(len(y)) * 3
+    weight[:20] = 0
+    options = {"C": 0.7, "fit_intercept": intercept, "class_weight": "balanced"}
+    ours = SoftmaxRegression(tol=1e-10, **options).fit(X, labels, weight)
+    theirs = peer(X, labels, weight, **options)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(ours.intercept_, theirs.intercept_, rtol=0, atol=1e-8)
+    for method in ("predict_proba", "predict_log_proba", "decision_function"):
+        a, b = getattr(ours, method)(X), getattr(theirs, method)(X)
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-7)
+    assert (ours.predict(X) == theirs.predict(X)).all()
+    assert ours.score(X, labels) == theirs.score(X, labels)
+    assert ours.n_iter_.shape == (1,)
+    assert ours.n_iter_[0] == len(ours.loss_curve_) - 1
+
+
+def test_two_classes_are_the_model_of_two_rows_at_half_the_penalty():
+    """A third class that never occurs is what a row for each class looks like."""
+    X, y = problem(2)
+    one = SoftmaxRegression(C=3.0, tol=1e-9).fit(X, y)
+    rows = Rows(X, y.astype(np.int64), None, 2)
+    objective = Objective(rows, 2, 1.5, True)
+    both = objective.centred(
+        np.vstack([-one.coef_, one.coef_]) / 2, np.hstack([-one.intercept_, one.intercept_]) / 2
+    )
+    _, gradient = objective.value_and_gradient(both)
+    assert abs(gradient).max() < 1e-9
+
+
+def test_scale_does_not_matter():
+    """Dollars, shares and a shifted clock: the probabilities of the scaled fit, no warning."""
+    X, y = problem(4, n=500)
+    unit = SoftmaxRegression(C=math.inf, tol=1e-9).fit(X, y)
+    factor, shift = 10.0 ** np.array([6, -6, 3, 0, -3]), np.array([0, 0, 5e5, 1e4, -1])
+    scaled = SoftmaxRegression(C=math.inf, tol=1e-9).fit(X * factor + shift, y)
+    assert scaled.n_iter_ <= unit.n_iter_ + 3
+    np.testing.assert_allclose(scaled.coef_ * factor, unit.coef_, rtol=0, atol=1e-5)
+
+
+def test_raw_digits():
+    """Where lbfgs fails to converge: the optimum of newton-cholesky at the default tolerance."""
+    X, y = load_digits(return_X_y=True)
+    model = SoftmaxRegression().fit(X, y)
+    assert loss(model, X, y) == pytest.approx(17.0323521816, rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["C", "F", "csr", "csc", "frame"])
+def test_kinds_of_rows(kind, dtype):
+    """Every layout gives one answer; dense rows are read where they lie."""
+    X, y = problem(3, n=9000)
+    X[np.abs(X) < 0.5] = 0
+    plain = SoftmaxRegression().fit(X, y)
+    X = X.astype(dtype)
+    given = {
+        "C": np.ascontiguousarray,
+        "F": np.asfortranarray,
+        "csr": sp.csr_matrix,
+        "csc": sp.csc_array,
+        "frame": lambda X: pd.DataFrame(X, columns=list("abcde")),
+    }[kind](X)
+    model = SoftmaxRegression().fit(given, y)
+    assert model.coef_.dtype == dtype
+    np.testing.assert_allclose(
+        model.coef_, plain.coef_, rtol=0, atol=2e-5 if dtype == np.float32 else 1e-6
+    )
+    np.testing.assert_allclose(
+        model.predict_proba(given), plain.predict_proba(X), rtol=0, atol=1e-5
+    )
+    assert (kind == "frame") == hasattr(model, "feature_names_in_")
+
+
+def test_blocks_add_up():
+    """Loss, gradient and Hessian of rows in several blocks are those of the formula."""
+    X, y = problem(3, n=10_000, d=4)
+    rng = np.random.default_rng(0)
+    weight = rng.random(len(y))
+    coef, b, centre = (
+        rng.standard_normal((3, 4)),
+        rng.standard_normal(3),
+        np.average(X, axis=0, weights=weight),
+    )
+    for x in (X, np.asfortranarray(X), sp.csr_array(X)):
+        rows = Rows(x, y.astype(np.int64), weight, 3)
+        cost, by_coef, by_intercept = rows.loss_and_gradient(coef, b)
+        z = X @ coef.T + b
+        expected, by_z = logitlab.cross_entropy_and_grad(
+            z, y, sample_weight=weight, reduction="sum"
+        )
+        assert cost == pytest.approx(float(expected), rel=1e-12)
+        np.testing.assert_allclose(by_coef, by_z.T @ X, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(by_intercept, by_z.sum(axis=0), rtol=1e-9, atol=1e-9)
+        p = logitlab.softmax(z)
+        J = np.einsum("ij,nj->nij", np.eye(3), p) - p[:, :, None] * p[:, None, :]
+        xc = np.hstack([X - centre, np.ones((len(X), 1))])
+        hessian = np.einsum("n,nkl,nd,ne->kdle", weight, J, xc, xc).reshape(15, 15)
+        np.testing.assert_allclose(rows.hessian(coef, b, centre), hessian, atol=1e-8)
+        np.testing.assert_allclose(
+            rows.scatter(centre, True), (xc[:, :-1].T * weight) @ xc[:, :-1], rtol=1e-9
+        )
+
+
+def test_metrics_are_inverse_hessians():
+    """At equal probabilities the metric of the features; anywhere, that of Newton."""
+    X, y = problem(3, n=200)
+    objective = Objective(Rows(X * 100 + 7, y.astype(np.int64), None, 3), 3, 1.0, True)
+    rng = np.random.default_rng(0)
+    g = rng.standard_normal((3, 6))
+    g -= g.mean(axis=0)
+    theta = np.zeros((3, 6))
+    for apply in (metric(objective), newton_metric(objective, theta)):
+        step = apply(g)
+        np.testing.assert_allclose(
+            objective.hessian(theta) @ step.ravel(), g.ravel(), rtol=0, atol=1e-8
+        )
+
+
+def test_the_end_is_near_the_optimum():
+    """What the stopping rule estimates is the distance from the true optimum."""
+    X, y = problem(5, n=2000)
+    exact = SoftmaxRegression(tol=1e-12).fit(X, y)
+    best = exact.loss_curve_[-1]
+    for tol in (1e-2, 1e-4):
+        model = SoftmaxRegression(tol=tol).fit(X, y)
+        assert model.loss_curve_[-1] - best <= tol**2 * best
+    with pytest.warns(ConvergenceWarning, match="after 2 iterations"):
+        SoftmaxRegression(max_iter=2).fit(X, y)
+
+
+def test_no_penalty_takes_the_least_norm():
+    """Of all coefficients with the same logits, as of the pseudo-inverse."""
+    X, y = problem(3)
+    dependent = np.hstack([X, X[:, :2] * 1000, np.full((len(X), 1), 5.0)])
+    model = SoftmaxRegression(C=math.inf, tol=1e-10).fit(dependent, y)
+    centred = dependent - dependent.mean(axis=0)
+    np.testing.assert_allclose(
+        model.coef_, model.coef_ @ np.linalg.pinv(centred) @ centred, rtol=0, atol=1e-10
+    )
+    plain = SoftmaxRegression(C=math.inf, tol=1e-10).fit(X, y)
+    np.testing.assert_allclose(model.predict_proba(dependent), plain.predict_proba(X), atol=1e-7)
+    theirs = peer(X, y, C=math.inf)
+    np.testing.assert_allclose(plain.coef_, theirs.coef_, rtol=0, atol=1e-6)
+
+
+def test_separated_classes_are_said():
+    """Without a penalty there is no optimum, whether all rows are separated or some."""
+    X, y = load_wine(return_X_y=True)
+    with pytest.warns(ConvergenceWarning, match="completely separated"):
+        model = SoftmaxRegression(C=math.inf).fit(X, y)
+    assert model.score(X, y) == 1
+    X, y = problem(3)
+    X[:, 0] = np.where(y == 2, 1.0, 0.0)  # a column that tells one class, the others overlap
+    with pytest.warns(ConvergenceWarning, match="partly separated"):
+        SoftmaxRegression(C=math.inf).fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SoftmaxRegression(C=1e6).fit(X, y)
+
+
+def test_warm_start():
+    """A fit that begins at the optimum is over; one on other classes begins anew."""
+    for k in (2, 4):
+        X, y = problem(k)
+        model = SoftmaxRegression(warm_start=True).fit(X, y)
+        assert model.fit(X, y).n_iter_ <= 1
+        model.fit(X[:, :3], y)
+        assert model.coef_.shape[1] == 3
+
+
+def test_bad_input():
+    """One clear error that names the argument."""
+    X, y = problem(2)
+    for options, message in (
+        ({"C": 0.0}, "C is 0.0"),
+        ({"C": math.nan}, "C is nan"),
+        ({"tol": -1}, "tol is -1"),
+        ({"max_iter": 1.5}, "max_iter is 1.5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SoftmaxRegression(**options).fit(X, y)
+    with pytest.raises(ValueError, match="one class"):
+        SoftmaxRegression().fit(X, np.zeros(len(y)))
+    with pytest.raises(ValueError, match="fewer than two classes"):
+        SoftmaxRegression().fit(X, y, y == 1)
+
+
+def test_progress(capsys):
+    """A bar on standard error when asked."""
+    X, y = problem(2)
+    SoftmaxRegression(verbose=True).fit(X, y)
+    assert "objective" in capsys.readouterr().err
