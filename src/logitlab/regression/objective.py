@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab.probabilities import log_softmax
+from logitlab.dispatch import backend
+from logitlab.probabilities import softmax
 
 Floats = NDArray[Any]
 Integers = NDArray[np.int64]
@@ -53,8 +54,7 @@ class Rows:
     """The engine of rows that lie in memory: an array in either order, or a CSR matrix."""
 
     def __init__(self, x: Any, y: Integers, weight: Floats | None, classes: int) -> None:
-        self.x, self.y, self.classes = x, y, classes
-        self.weight = None if weight is None else weight.astype(x.dtype, copy=False)
+        self.x, self.y, self.weight, self.classes = x, y, weight, classes
         width = max(x.shape[1] if isinstance(x, np.ndarray) else 1, classes, 1)
         self._step = max(64, min(_BLOCK_ROWS, _BLOCK_NUMBERS // width))
 
@@ -62,10 +62,8 @@ class Rows:
         rows = self.x.shape[0]
         for start in range(0, rows, self._step):
             part = slice(start, min(start + self._step, rows))
-            yield Block(self._rows(part), self.y[part], self._weights(part))
-
-    def _weights(self, part: slice) -> Floats | None:
-        return None if self.weight is None else self.weight[part]
+            weight = None if self.weight is None else self.weight[part]
+            yield Block(self._rows(part), self.y[part], weight)
 
     def _rows(self, part: slice) -> Any:
         x = self.x
@@ -81,7 +79,7 @@ class Rows:
     def totals(self) -> tuple[int, float, float, Floats]:
         total, least, sums = 0.0, math.inf, np.zeros(self.x.shape[1])
         for x, y, weight in self.blocks():
-            w = np.ones(len(y)) if weight is None else weight.astype(np.float64)
+            w = np.ones(len(y)) if weight is None else weight
             total += float(w.sum())
             least = min(least, float(w.min(initial=math.inf, where=w > 0)))
             sums += x.T @ w
@@ -91,7 +89,7 @@ class Rows:
         d = self.x.shape[1]
         result = np.zeros((d, d) if full else d)
         for x, y, weight in self.blocks():
-            w = np.ones(len(y)) if weight is None else weight.astype(np.float64)
+            w = np.ones(len(y)) if weight is None else weight
             if isinstance(x, np.ndarray):
                 centred = x - centre
                 if full:
@@ -113,10 +111,12 @@ class Rows:
     def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
         to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
         loss, by_coef, by_intercept = 0.0, np.zeros_like(coef), np.zeros_like(intercept)
-        z = np.empty((min(self._step, self.x.shape[0]), self.classes), self.x.dtype)
         for x, y, weight in self.blocks():
-            residual, cost = _residual(x, y, weight, to_logits, shift, z[: len(y)])
-            loss += cost
+            z = x @ to_logits
+            z += shift
+            w = 1.0 if weight is None else weight
+            losses, residual = backend(z).label_loss(z, (1,), 1.0, None, y, w)
+            loss += float(losses.sum() if weight is None else losses @ weight)
             by_coef += (x.T @ residual).T
             by_intercept += residual.sum(axis=0, dtype=np.float64)
         return loss, by_coef, by_intercept
@@ -130,12 +130,11 @@ class Rows:
         for block, _, weights in self.blocks():
             for start in range(0, block.shape[0], step):
                 x = block[start : start + step]
-                p = np.exp(log_softmax(x @ to_logits + shift)).astype(np.float64)
+                p = softmax(x @ to_logits + shift).astype(np.float64)
                 ones = np.ones((len(p), 1))
                 x = np.hstack([_dense(x) - centre, ones])
                 if weights is not None:
-                    w = np.sqrt(weights[start : start + step].astype(np.float64))[:, None]
-                    x *= w
+                    x *= np.sqrt(weights[start : start + step])[:, None]
                 # sum of (diag(p) - p p') (x) x x'
                 px = (p[:, :, None] * x[:, None, :]).reshape(len(p), -1)
                 products -= px.T @ px
@@ -156,26 +155,6 @@ class Rows:
 
 def _dense(x: Any) -> Floats:
     return x if isinstance(x, np.ndarray) else np.asarray(x.toarray())
-
-
-def _residual(
-    x: Any, y: Integers, weight: Floats | None, to_logits: Floats, shift: Floats, z: Floats
-) -> tuple[Floats, float]:
-    """The gradient by the logits, written to z where x is dense, and the loss of a block."""
-    if isinstance(x, np.ndarray):
-        np.matmul(x, to_logits, out=z)
-    else:
-        z = x @ to_logits
-    z += shift
-    log_softmax(z, out=z)
-    flat, place = z.reshape(-1), np.arange(len(y)) * z.shape[1] + y
-    true = flat[place]
-    np.exp(z, out=z)
-    flat[place] = np.expm1(true)  # p - 1 to the last places
-    if weight is None:
-        return z, -float(true.sum(dtype=np.float64))
-    z *= weight[:, None]
-    return z, -float(np.dot(true.astype(np.float64), weight))
 
 
 class Objective:
