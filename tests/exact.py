@@ -5,74 +5,10 @@ import math
 import ml_dtypes
 import mpmath
 
-mp = mpmath.mp.clone()
-mp.dps = 50
+from logitlab.laws.multiprecision import log_softmax, logsumexp, mp, softmax
+
+__all__ = ["INF", "NAN", "distance", "log_softmax", "logsumexp", "mp", "softmax", "ulp"]
 INF, NAN = mp.inf, mp.nan
-
-
-def _weights(row, temperature):
-    """Sign and size of T, kept entries, and exp((z - m)/T) for each of them; None: undefined."""
-    if any(math.isnan(x) for x in row):
-        return None
-    sign = -1 if temperature < 0 else 1
-    kept = [i for i, x in enumerate(row) if x != -math.inf and not (sign < 0 and x == math.inf)]
-    if not kept:
-        return None
-    top = max(sign * row[i] for i in kept)
-    if top == math.inf or temperature == 0:
-        return {i: mp.mpf(1) for i in kept if sign * row[i] == top}
-    if math.isinf(temperature):
-        return {i: mp.mpf(1) for i in kept}
-    m, t = mp.mpf(top), abs(mp.mpf(temperature))
-    return {i: mp.exp((sign * mp.mpf(row[i]) - m) / t) for i in kept}
-
-
-def softmax(row, temperature=1.0):
-    w = _weights(row, temperature)
-    if w is None:
-        return [NAN] * len(row)
-    total = mp.fsum(w.values())
-    return [w[i] / total if i in w else mp.mpf(0) for i in range(len(row))]
-
-
-def log_softmax(row, temperature=1.0):
-    """log(1 + x) of a tiny x needs more than 50 digits of 1 + x, hence log1p."""
-    w = _weights(row, temperature)
-    if w is None:
-        return [NAN] * len(row)
-    log_total = _log_sum(w)
-    sign = -1 if temperature < 0 else 1
-    limit = temperature == 0 or math.isinf(temperature) or max(sign * row[i] for i in w) == math.inf
-    m = max(sign * row[i] for i in w)
-
-    def log_weight(i):
-        if limit:
-            return mp.mpf(0)
-        return (sign * mp.mpf(row[i]) - mp.mpf(m)) / abs(mp.mpf(temperature))
-
-    return [log_weight(i) - log_total if i in w else -INF for i in range(len(row))]
-
-
-def _log_sum(w):
-    rest = sorted(w.values())[:-1]
-    return mp.log1p(mp.fsum(rest))
-
-
-def logsumexp(row, temperature=1.0):
-    if any(math.isnan(x) for x in row):
-        return NAN
-    sign = -1 if temperature < 0 else 1
-    w = _weights(row, temperature)
-    if w is None:
-        return -sign * INF
-    m = max(sign * row[i] for i in w)
-    if m == math.inf:
-        return INF
-    if math.isinf(temperature):
-        return sign * INF if len(w) > 1 else mp.mpf(row[next(iter(w))])
-    if temperature == 0:
-        return mp.mpf(m)
-    return sign * (mp.mpf(m) + abs(mp.mpf(temperature)) * _log_sum(w))
 
 
 def ulp(x, dtype):

@@ -78,7 +78,18 @@ def test_the_house_test_can_fail(tmp_path):
     assert runs_up(path, "logitlab.arrays") == ["logitlab.probabilities"]
 
 
-HEAVY = ("torch", "scipy", "matplotlib", "jax", "sklearn", "pandas", "ml_dtypes", "typer", "rich")
+HEAVY = (
+    "torch",
+    "scipy",
+    "matplotlib",
+    "jax",
+    "sklearn",
+    "pandas",
+    "ml_dtypes",
+    "typer",
+    "rich",
+    "mpmath",
+)
 
 
 def loaded_after(statement):

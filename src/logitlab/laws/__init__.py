@@ -1,0 +1,136 @@
+"""The laws of softmax as a conformance suite for anyone's implementation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from logitlab.laws.kinds import program
+from logitlab.laws.law import Counterexample, Law, Verdict
+from logitlab.laws.report import LawReport
+
+__all__ = ["Counterexample", "Law", "LawReport", "Verdict", "check", "program"]
+
+
+def check(
+    function: Any,
+    *,
+    axis: int = -1,
+    dtypes: Sequence[str] | None = None,
+    laws: Sequence[str] | None = None,
+    differentiate: Any = None,
+    sampler: Any = None,
+    seed: int = 0,
+    effort: str = "quick",
+    strict: bool = False,
+    kind: str | None = None,
+    name: str | None = None,
+) -> LawReport:
+    """How far a softmax keeps the laws of softmax.
+
+    Every law is stated for floating point, judged against exact arithmetic (mpmath; double-double
+    beyond 1000 classes) and given a level: ``exact``, ``within`` n ULP (up to 16), ``weak`` (beyond
+    16 ULP but within 1e-3 relative) or ``broken``; a convention that is not kept ``differs``; what
+    the function does not claim is ``not applicable``. Errors are measured in ULP of the result's
+    type, or of the logits' where that has fewer digits.
+
+    Parameters
+    ----------
+    function : callable, onnxruntime session, or list of str
+        Takes logits, gives probabilities or their logarithms (which, is found out). A list is the
+        command of a program that reads an .npy file on standard input and writes one on standard
+        output. Parameters named ``axis`` or ``dim`` are given the axis; one named
+        ``temperature`` or ``T`` is tried out.
+    axis : int
+        The class axis.
+    dtypes : sequence of str, optional
+        Of float16, bfloat16, float32 and float64; by default those that the function takes.
+    laws : sequence of str, optional
+        The names of the laws to look at; by default all.
+    differentiate : callable, optional
+        Takes a row of shape (K,), gives the Jacobian of `function` there, of shape (K, K). For
+        torch and JAX it is found by automatic differentiation.
+    sampler : callable, optional
+        ``sampler(z, n, rng=seed)`` draws n categories from a row of logits.
+    seed : int
+        Of the random rows.
+    effort : str
+        ``"quick"`` or ``"full"``: more rows, up to a million classes, longer searches.
+    strict : bool
+        Whether a convention that differs makes the report false.
+    kind : str, optional
+        The arrays to call it with: numpy, torch, jax, tensorflow, cupy, or torch:DEVICE. By default
+        NumPy's, or those of the first library in use that it works on.
+    name : str, optional
+        How the function is called in the counterexamples.
+
+    Returns
+    -------
+    LawReport
+        True where no law of mathematics is broken, so that ``assert check(function)`` is a test.
+
+    Raises
+    ------
+    TypeError
+        `function` is no callable, or gives no array for a small array of logits.
+    ValueError
+        An unknown law, type, kind or effort.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import logitlab
+    >>> def softmax(z):
+    ...     e = np.exp(z)
+    ...     return e / e.sum(axis=-1, keepdims=True)
+    >>> report = logitlab.check(softmax, dtypes=["float32"], laws=["-inf", "overflow"])
+    >>> report.failures
+    ['overflow']
+    >>> print(report["overflow"].counterexample.came)
+    nan
+    """
+    examination, wanted = _prepare(
+        function, axis, dtypes, laws, differentiate, sampler, seed, effort, kind, name
+    )
+    subject = examination.subject
+    return LawReport(
+        function=subject.name,
+        kind=subject.kind.name,
+        computes="log_softmax" if subject.log else "softmax",
+        dtypes=subject.dtypes,
+        verdicts=tuple(examination.judge(law) for law in wanted),
+        strict=strict,
+    )
+
+
+def _prepare(
+    function: Any,
+    axis: int,
+    dtypes: Sequence[str] | None,
+    laws: Sequence[str] | None,
+    differentiate: Any,
+    sampler: Any,
+    seed: int,
+    effort: str,
+    kind: str | None,
+    name: str | None,
+) -> Any:
+    from logitlab.laws.catalogue import LAWS
+    from logitlab.laws.examination import Examination
+    from logitlab.laws.formats import FORMATS
+    from logitlab.laws.subject import Subject
+
+    if effort not in ("quick", "full"):
+        raise ValueError(f"effort is {effort!r}; accepted: 'quick' and 'full'")
+    for given, accepted, what in ((laws, LAWS, "laws"), (dtypes, FORMATS, "dtypes")):
+        unknown = [x for x in given or () if x not in accepted]
+        if unknown:
+            raise ValueError(f"{what} holds {unknown[0]!r}; accepted: {', '.join(accepted)}")
+    subject = Subject(function, axis=axis, kind=kind, name=name)
+    if dtypes is not None:
+        missing = [dtype for dtype in dtypes if dtype not in subject.dtypes]
+        if missing:
+            raise TypeError(f"function does not take {missing[0]}; it takes {subject.dtypes}")
+        subject.dtypes = tuple(dtypes)
+    examination = Examination(
+        subject, seed=seed, effort=effort, differentiate=differentiate, sampler=sampler
+    )
+    return examination, [law for law in LAWS.values() if laws is None or law.name in laws]

@@ -1,0 +1,5 @@
+"""Laws of a sampler."""
+
+from logitlab.laws.law import Law
+
+LAWS: tuple[Law, ...] = ()

@@ -1,0 +1,374 @@
+"""Laws of single rows: the axioms, order, translation, scaling, temperature, accuracy, range."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from logitlab.laws import doubledouble
+from logitlab.laws.cases import Case, explicit, normal, short_rows
+from logitlab.laws.formats import FORMATS, errors, rounded, spacing
+from logitlab.laws.law import WITHIN, Measured, failed
+
+if TYPE_CHECKING:
+    from logitlab.laws.examination import Examination
+
+_BODY = 1e-6  # the probability below which the tail begins
+
+
+def worst(ulps: Any, relative: Any, keep: Any, came: Any, wanted: Any) -> Measured:
+    """The worst of the kept entries of each row; NaN where none is kept."""
+    if came.shape[1] == 0:
+        none = np.full(len(came), np.nan)
+        return Measured(none, none, came, wanted)
+    ranked = np.where(keep, ulps, -1.0)
+    at = ranked.argmax(axis=-1)[:, None]
+    found, of = (np.take_along_axis(x, at, -1)[:, 0] for x in (ranked, relative))
+    none = found < 0
+    with np.errstate(all="ignore"):
+        means = np.where(keep, ulps, 0.0).sum(axis=-1) / np.where(none, np.nan, keep.sum(axis=-1))
+    found, of = np.where(none, np.nan, found), np.where(none, np.nan, of)
+    return Measured(found, of, came, wanted, means=means, entries=at[:, 0])
+
+
+def against_exact(examination: "Examination", case: Case, part: str = "all") -> Measured:
+    """The distance from the exact answer, of every entry or of a part of them."""
+    result = examination.result(case)
+    if result.error:
+        return failed(result.error)
+    exact = examination.exact(case)
+    dtype = result.coarser(case.dtype)
+    ulps, relative = errors(result.values, exact, dtype)
+    wide = exact.wide()
+    if part == "all":
+        keep = np.ones(wide.shape, bool)
+    elif part == "top":
+        keep = case.z == case.z.max(axis=-1, keepdims=True)
+    elif examination.subject.log:
+        # A largest entry that stands alone has a law of its own.
+        top = case.z == case.z.max(axis=-1, keepdims=True)
+        keep = ~top | (top.sum(axis=-1, keepdims=True) > 1)
+    elif part == "rest":
+        keep = np.ones(wide.shape, bool)
+    elif part == "body":
+        keep = wide >= _BODY
+    else:
+        keep = (wide < _BODY) & (wide >= np.ldexp(1.0, FORMATS[dtype].smallest))
+    return worst(ulps, relative, keep, result.values, wide)
+
+
+def values(examination: "Examination", case: Case) -> Measured:
+    """Of every entry but a logarithm at the maximum."""
+    return against_exact(examination, case, "rest")
+
+
+def accuracy(examination: "Examination", case: Case) -> Measured:
+    """In the body."""
+    return against_exact(examination, case, "body")
+
+
+def tail(examination: "Examination", case: Case) -> Measured:
+    """Below 1e-6."""
+    return against_exact(examination, case, "tail")
+
+
+def maximum(examination: "Examination", case: Case) -> Measured:
+    """At the largest logit."""
+    return against_exact(examination, case, "top")
+
+
+def maxima(examination: "Examination", dtype: str) -> Iterator[Case]:
+    """One entry far ahead: the logarithm at the maximum is tiny."""
+    yield explicit([[0.0, -d] for d in (0.5, 1, 3, 5, 8, 10, 12, 15, 20, 30, 50, 80)], dtype)
+    yield explicit([[3.0, 1.0, d] for d in (-1, -5.0, -10.0, -15.0)], dtype)
+
+
+def bounds(examination: "Examination", case: Case) -> Measured:
+    """0 <= p <= 1; log p <= 0."""
+    result = examination.result(case)
+    if result.error:
+        return failed(result.error)
+    p = result.values
+    top = 0.0 if examination.subject.log else 1.0
+    low = -np.inf if examination.subject.log else 0.0
+    with np.errstate(invalid="ignore"):
+        off = np.maximum(np.where(p < low, low - p, 0.0), p - top)
+        off = np.where(np.isnan(p), np.inf, np.maximum(off, 0.0))
+    ulps = off / spacing(1.0, result.coarser(case.dtype))
+    return worst(ulps, off, np.ones(p.shape, bool), p, np.clip(p, low, top))
+
+
+def _mass(examination: "Examination", case: Case, events: Any) -> Measured:
+    """The probability of each event (rows of booleans) against the exact one."""
+    result = examination.result(case)
+    if result.error:
+        return failed(result.error)
+    if case.classes == 0:
+        return Measured(*(np.full(len(case.z), np.nan),) * 2, case.z, case.z)
+    dtype = result.coarser(case.dtype)
+    with np.errstate(all="ignore"):
+        p, unit = result.values, spacing(result.values, dtype)
+        if examination.subject.log:
+            inside = np.maximum(np.nan_to_num(p, nan=1.0), -30000.0)
+            hi, lo, k = doubledouble.exp((np.minimum(inside, 700.0), np.zeros_like(p)))
+            hi, lo = np.ldexp(hi, k), np.ldexp(lo, k)
+            hi, unit = np.where(np.isnan(p), np.nan, hi), unit * hi
+        else:
+            hi, lo = p, np.zeros_like(p)
+        exact = examination.exact(case)
+        low = [np.ldexp(part, exact.exponent) for part in exact[:2]]
+        if examination.subject.log:
+            low = [np.exp(low[0]), np.zeros_like(p)]
+        columns = []
+        for event in events:
+            came = doubledouble.total((np.where(event, hi, 0.0), np.where(event, lo, 0.0)))
+            if event.all():
+                true: Any = (np.ones(len(p)), np.zeros(len(p)))
+            else:
+                true = doubledouble.total([np.where(event, part, 0.0) for part in low])
+            off = np.abs((came[0] - true[0]) + (came[1] - true[1]))
+            off = np.where(np.isfinite(off), off, np.inf)
+            # An event of no weight is right if it gets none.
+            scale = np.where(event, unit, 0.0).sum(axis=-1)
+            ulps = np.where(off == 0, 0.0, off / scale)
+            columns.append((ulps, np.where(off == 0, 0.0, off / true[0]), came[0], true[0]))
+    parts = [np.stack(column, axis=-1) for column in zip(*columns, strict=True)]
+    return worst(parts[0], parts[1], np.ones(parts[0].shape, bool), parts[2], parts[3])
+
+
+def total(examination: "Examination", case: Case) -> Measured:
+    """The sum of a row."""
+    found = _mass(examination, case, [np.ones(case.z.shape, bool)])
+    if examination.subject.log and found.texts is None:
+        # One ULP of a logarithm moves p by many of its own: only those of the logarithm count.
+        return found._replace(relative=np.where(found.ulps <= WITHIN, 0.0, found.relative))
+    return found
+
+
+def additivity(examination: "Examination", case: Case) -> Measured:
+    """The first half of the classes, every other one, and all but the largest."""
+    place = np.broadcast_to(np.arange(case.classes), case.z.shape)
+    top = case.z.max(axis=-1, keepdims=True) if case.classes else 0.0
+    return _mass(examination, case, [2 * place < case.classes, place % 2 == 0, case.z < top])
+
+
+def _ascending(z: Any, p: Any) -> tuple[Any, Any]:
+    """Sorted by logit, equal logits by probability."""
+    rank = np.lexsort((p, z), axis=-1)
+    return tuple(np.take_along_axis(x, rank, -1) for x in (z, p))  # type: ignore[return-value]
+
+
+def _steps(examination: "Examination", case: Case, equal: bool) -> Measured:
+    result = examination.result(case)
+    if result.error:
+        return failed(result.error)
+    z, p = _ascending(case.z, result.values)
+    with np.errstate(all="ignore"):
+        if equal:
+            same = z[:, 1:] == z[:, :-1]
+            off = np.where(same & (p[:, 1:] != p[:, :-1]), p[:, 1:] - p[:, :-1], 0.0)
+        else:
+            same = np.ones((len(z), max(0, z.shape[1] - 1)), bool)
+            off = np.maximum(np.maximum.accumulate(p, axis=-1)[:, :-1] - p[:, 1:], 0.0)
+        off = np.where(same & np.isnan(p[:, 1:] + p[:, :-1]), np.inf, np.abs(np.nan_to_num(off)))
+        unit = spacing(p[:, 1:], result.coarser(case.dtype))
+        ulps = np.where(off == 0, 0.0, off / np.where(np.isfinite(unit), unit, 1.0))
+    found = worst(ulps, off, same, off, off)
+    wide = examination.exact(case).wide()
+    return found._replace(came=result.values, wanted=wide, entries=None, means=None)
+
+
+def order(examination: "Examination", case: Case) -> Measured:
+    """Inversions, as the drop of probability in ULP."""
+    return _steps(examination, case, equal=False)
+
+
+def ties(examination: "Examination", case: Case) -> Measured:
+    """The difference between equal logits, in ULP."""
+    return _steps(examination, case, equal=True)
+
+
+def tied(n: int, k: int, seed: int, dtype: str) -> Case:
+    """Rows in which seven values recur."""
+    text = f"np.resize(np.random.default_rng({seed}).normal(0, 3, 7), ({n}, {k}))"
+    z = np.resize(np.random.default_rng(seed).normal(0, 3, 7), (n, k))
+    return Case(rounded(z, dtype), dtype, text)
+
+
+def tied_rows(examination: "Examination", dtype: str) -> Iterator[Case]:
+    """Equal logits in every part of short and long rows."""
+    for k in (2, 3, 8, 9, 15, 16, 17, 23, 31, 33, 65, 100, 129, 1001, 5003):
+        yield tied(3, k, k, dtype)
+    yield explicit([[-0.0, 0.0, 1.0]], dtype)
+
+
+def near_ties(case: Case) -> Any:
+    """Small rows, or the same values in fewer places."""
+    many = st.builds(
+        lambda k, seed: tied(1, k, seed, case.dtype), st.integers(2, 2 * case.classes), SEEDS
+    )
+    return short_rows(case.dtype, case.z).map(lambda row: explicit([row], case.dtype)) | many
+
+
+SEEDS = st.integers(0, 9)
+
+
+def resolution(examination: "Examination", case: Case) -> Measured:
+    """Of two different logits with equal results: half of what their exact ones differ by."""
+    result = examination.result(case)
+    if result.error:
+        return failed(result.error)
+    exact = examination.exact(case)
+    p, wide = result.values, exact.wide()
+    with np.errstate(all="ignore"):
+        power = exact.exponent - exact.exponent[:, :1]
+        apart = (np.ldexp(exact.hi[:, 1], power[:, 1]) - exact.hi[:, 0]) + (
+            np.ldexp(exact.lo[:, 1], power[:, 1]) - exact.lo[:, 0]
+        )
+        off = np.abs(np.ldexp(apart, exact.exponent[:, 0])) / 2
+        unit = spacing(wide, result.coarser(case.dtype)).max(axis=-1)
+        hidden = (p[:, 0] == p[:, 1]) | np.isnan(p).any(axis=-1)
+    ulps = np.where(hidden, off / unit, 0.0)
+    return Measured(ulps, np.where(hidden, off / np.abs(wide[:, 0]), 0.0), p, wide)
+
+
+def close_pairs(examination: "Examination", dtype: str) -> Iterator[Case]:
+    """Two logits of several sizes that differ by little."""
+    for size in (0.0, 1.0, -3.0, 100.0, 1000.0):
+        step = np.ldexp(float(spacing(size or 2.0**-10, dtype)), np.arange(0, 40, 1))
+        pairs = [pair for d in step for pair in rounded([[size, size + d]], dtype) if d <= 1.0]
+        if pairs:
+            yield explicit(pairs, dtype)
+
+
+def near_pairs(case: Case) -> Any:
+    """One of the pairs of the batch."""
+    rows = [row for row in case.z.tolist() if len(row) == 2]
+    return st.sampled_from(rows).map(lambda row: explicit([row], case.dtype))
+
+
+SHIFTS = (1e-3, 1.0, -1.0, 30.0, 100.0, -100.0, 1000.0, -1e4, 3e4, 1e6, -1e10, 1e30, -1e30)
+SCALES = (2.0**-10, 0.1, 0.5, 2.0, 10.0, 2.0**10, 1e30)
+TEMPERATURES = (0.5, 2.5, 0.1, 1e-3, 1e3, 1e-5, 1e5, 1e-30, 1e30)
+
+
+def _moved(z: Any, law: str, by: float) -> Any:
+    return z + by if law == "+" else z * by
+
+
+def _variants(dtype: str, law: str, values: tuple[float, ...]) -> Iterator[Case]:
+    for by in values:
+        if abs(by) > FORMATS[dtype].largest / 16:
+            continue
+        for k in (2, 5, 17, 100):
+            base = normal(4, k, 3.0, k, dtype)
+            z = rounded(_moved(base.z, law, by), dtype)
+            cast = f"{base.source}.astype(np.float64)" if dtype == "float64" else base.source
+            if dtype != "float64":  # the row itself is of the type, then moved
+                name = "ml_dtypes.bfloat16" if dtype == "bfloat16" else f"np.{dtype}"
+                cast = f"{base.source}.astype({name}).astype(np.float64)"
+            yield Case(z, dtype, f"({cast} {law} {by!r})", parameter=by)
+
+
+def translated(examination: "Examination", dtype: str) -> Iterator[Case]:
+    """z + c, rounded."""
+    return _variants(dtype, "+", SHIFTS)
+
+
+def scaled(examination: "Examination", dtype: str) -> Iterator[Case]:
+    """s z, rounded."""
+    return _variants(dtype, "*", SCALES)
+
+
+def near_moved(law: str) -> Any:
+    """Short rows of small integers, moved."""
+
+    def near(case: Case) -> Any:
+        values = SHIFTS if law == "+" else SCALES
+        by = st.sampled_from([v for v in values if abs(v) <= FORMATS[case.dtype].largest / 16])
+        entry = st.integers(0, 5) | st.integers(-20, 0)
+        rows = st.lists(entry.map(float), min_size=1, max_size=5)
+        return st.builds(
+            lambda row, by: explicit([_moved(np.array(row), law, by)], case.dtype), rows, by
+        )
+
+    return near
+
+
+def at_temperatures(values: tuple[float, ...]) -> Any:
+    """Ordinary rows at several temperatures."""
+
+    def rows(examination: "Examination", dtype: str) -> Iterator[Case]:
+        for t in values:
+            yield normal(3, 5, 3.0, 5, dtype, options={"temperature": t})
+            yield explicit([[0.0, 1.0, 3.0, 3.0]], dtype, options={"temperature": t})
+
+    return rows
+
+
+def overflowing(examination: "Examination", dtype: str) -> Iterator[Case]:
+    """Finite logits to the largest there are."""
+    top = FORMATS[dtype].largest
+    near = [89.0, 712.0, 12.0, 1000.0, 5000.0, 60000.0, top / 4, top / 2, top]
+    near = [x for x in near if x <= top]
+    yield explicit([[x, x - 1, 0.0] for x in near], dtype)
+    yield explicit([[-x, 1 - x, -x] for x in near], dtype)
+    yield explicit([[x, -x, 0.0] for x in near], dtype)
+    yield explicit([[x, x, -x] for x in near], dtype)
+
+
+def underflowing(examination: "Examination", dtype: str) -> Iterator[Case]:
+    """One entry whose probability is the least normal number or below it."""
+    digits, smallest, _ = FORMATS[dtype]
+    first, last = (-np.log(2.0) * e for e in (smallest + 2, smallest - digits - 2))
+    yield explicit([[0.0, -x] for x in np.linspace(first, last, 40)], dtype)
+    yield explicit([[0.0, 0.0, 1.0, -x] for x in np.linspace(first, last, 15)], dtype)
+    yield normal(8, 33, round(last / 3), 7, dtype)
+
+
+def one_class(examination: "Examination", dtype: str) -> Iterator[Case]:
+    """Rows of a single finite logit."""
+    yield explicit([[0.0], [5.0], [-5.0], [1000.0], [-1000.0]], dtype)
+
+
+def lipschitz(examination: "Examination", case: Case) -> Measured:
+    """Rows 2i and 2i + 1 are a pair; the excess stands on the first of them."""
+    result = examination.result(case)
+    if result.error:
+        return failed(result.error)
+    p = result.values
+    log = examination.subject.log
+    norm: Any = np.inf if log else 2
+    with np.errstate(all="ignore"):
+        came = np.linalg.norm(p[1::2] - p[::2], ord=norm, axis=-1)
+        bound = (2.0 if log else 0.5) * np.linalg.norm(case.z[1::2] - case.z[::2], norm, axis=-1)
+        unit = np.linalg.norm(spacing(p[::2], result.coarser(case.dtype)), ord=norm, axis=-1)
+        excess = np.where(np.isnan(came), np.inf, np.maximum(came - bound, 0.0))
+        size = np.linalg.norm(p[::2], ord=norm, axis=-1)
+    ulps, relative = np.full(len(p), np.nan), np.full(len(p), np.nan)
+    ulps[::2] = np.where(excess == 0, 0.0, excess / (2 * unit))
+    relative[::2] = np.where(excess == 0, 0.0, excess / size)
+    columns = [np.repeat(x, 2)[:, None] for x in (came, bound)]
+    return Measured(ulps, relative, columns[0], columns[1])
+
+
+def neighbours(examination: "Examination", dtype: str) -> Iterator[Case]:
+    """Pairs of rows at distances from one ULP to 10."""
+    rng = np.random.default_rng(examination.seed)
+    for k in (2, 3, 10):
+        a = rounded(rng.normal(0, 2, (40, k)), dtype)
+        step = rng.normal(0, 1, (40, k)) * 10.0 ** rng.uniform(-8, 1, (40, 1))
+        yield explicit(np.stack([a, rounded(a + step, dtype)], 1).reshape(-1, k), dtype)
+
+
+def near_neighbours(case: Case) -> Any:
+    """Two short rows."""
+    values = st.sampled_from([0.0, 1.0, -1.0, 0.5, 1.5, 2.0, 3.0, *case.z.ravel()[:100].tolist()])
+    columns = st.lists(st.tuples(values, values), min_size=1, max_size=4)
+    return columns.map(lambda c: explicit(np.array(c).T, case.dtype))
+
+
+def ordinary(examination: "Examination", dtype: str) -> list[Case]:
+    """The rows that most laws look at."""
+    return examination.body(dtype)
