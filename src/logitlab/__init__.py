@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from logitlab.backends.native import get_num_threads, native_available, set_num_threads
-from logitlab.calibration import TemperatureScaling, cross_fit
+from logitlab.calibration import MatrixScaling, TemperatureScaling, VectorScaling, cross_fit
 from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
 from logitlab.intervals import bootstrap
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from logitlab.regression.estimator import SoftmaxRegression
 
 __all__ = [
+    "MatrixScaling",
     "SoftmaxRegression",
     "TemperatureScaling",
+    "VectorScaling",
     "accuracy",
     "bootstrap",
     "brier_score",

@@ -1,6 +1,14 @@
 """Calibration: probabilities that come true as often as they say."""
 
+from logitlab.calibration.affine import MatrixScaling, VectorScaling
 from logitlab.calibration.cross import cross_fit, split
 from logitlab.calibration.temperature import TemperatureScaling, TemperatureSearch
 
-__all__ = ["TemperatureScaling", "TemperatureSearch", "cross_fit", "split"]
+__all__ = [
+    "MatrixScaling",
+    "TemperatureScaling",
+    "TemperatureSearch",
+    "VectorScaling",
+    "cross_fit",
+    "split",
+]

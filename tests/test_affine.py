@@ -1,0 +1,139 @@
+"""Vector and matrix scaling: the minimum, its limits, and what they do to real predictions."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+
+import logitlab
+
+BOTH = [logitlab.VectorScaling, logitlab.MatrixScaling]
+
+
+def skewed(n=1500, k=4, seed=0):
+    """Labels whose law is no function of the temperature alone."""
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((n, k)) * 3
+    law = z * np.linspace(0.3, 0.8, k) + np.linspace(-1, 1, k)
+    return z, (law + rng.gumbel(size=z.shape)).argmax(axis=1)
+
+
+def objective(scaling, z, y):
+    """Mean log-loss plus the ridge, from the fitted attributes."""
+    t = logitlab.TemperatureScaling().fit(z, y).temperature_
+    loss = logitlab.cross_entropy(scaling.transform(z), y)
+    if isinstance(scaling, logitlab.VectorScaling):
+        away = np.sum((t * scaling.scale_ - 1) ** 2) + np.sum(scaling.bias_**2)
+        return loss + scaling.ridge * away
+    off = t * scaling.weight_ * (1 - np.eye(len(scaling.bias_)))
+    return loss + scaling.off_diagonal * np.sum(off**2) + scaling.bias * np.sum(scaling.bias_**2)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_the_minimum_is_found(kind):
+    """No small step from the fitted parameters lowers the objective."""
+    z, y = skewed()
+    scaling = kind().fit(z, y)
+    best = objective(scaling, z, y)
+    rng = np.random.default_rng(0)
+    names = ["bias_", "scale_" if kind is logitlab.VectorScaling else "weight_"]
+    for _ in range(20):
+        other = kind().fit(z, y)
+        for name in names:
+            value = getattr(other, name)
+            setattr(other, name, value + 0.01 * rng.standard_normal(value.shape))
+        assert objective(other, z, y) > best
+
+
+def test_matrix_scaling_is_logistic_regression():
+    """Without a ridge, scikit-learn's softmax regression on the logits."""
+    z, y = skewed()
+    ours = logitlab.MatrixScaling(off_diagonal=0, bias=0).fit(z, y)
+    centred = z - z.mean(axis=1, keepdims=True)
+    theirs = LogisticRegression(C=np.inf, tol=1e-8, max_iter=2000).fit(centred, y)
+    np.testing.assert_allclose(
+        ours.predict_proba(z), theirs.predict_proba(centred), rtol=0, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_large_ridge_is_temperature_scaling(kind):
+    """Nothing is left but T (and, of a matrix, its diagonal)."""
+    z, y = skewed()
+    if kind is logitlab.VectorScaling:
+        p = kind(ridge=1e6).fit(z, y).predict_proba(z)
+        expected = logitlab.TemperatureScaling().fit(z, y).predict_proba(z)
+        np.testing.assert_allclose(p, expected, atol=1e-5)
+    else:
+        found = kind(off_diagonal=1e6, bias=1e6).fit(z, y)
+        assert np.abs(found.weight_ - np.diag(np.diag(found.weight_))).max() < 1e-5
+        assert np.abs(found.bias_).max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_conventions(kind):
+    """Weights, clones, kinds of array, shifts of rows."""
+    z, y = skewed(300)
+    w = np.random.default_rng(1).integers(0, 4, len(y))
+    twice = kind().fit(np.repeat(z, w, axis=0), np.repeat(y, w))
+    found = clone(kind()).fit(z, y, sample_weight=w)
+    np.testing.assert_allclose(found.transform(z), twice.transform(z), atol=1e-4)
+    shifted = found.predict_proba(z + np.arange(300)[:, None])
+    np.testing.assert_allclose(shifted, found.predict_proba(z), atol=1e-12)
+    tensor = found.transform(torch.from_numpy(z).float())
+    assert tensor.dtype == torch.float32
+    np.testing.assert_allclose(tensor, found.transform(z), atol=1e-4)
+    assert found.transform(z.astype(np.float16)).dtype == np.float16
+    assert list(found.classes_) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match=r"z has shape \(2, 3\); accepted: rows of 4"):
+        found.transform(np.zeros((2, 3)))
+    name = next(iter(found.get_params()))
+    with pytest.raises(ValueError, match="a ridge is accepted from 0 up"):
+        found.set_params(**{name: -1}).fit(z, y)
+
+
+def test_excluded_classes():
+    """-inf stays -inf in vector scaling; a matrix has no place for it."""
+    z, y = skewed(300)
+    wide = np.concatenate([z, np.full((len(z), 1), -np.inf)], axis=1)
+    found = logitlab.VectorScaling().fit(wide, y)
+    plain = logitlab.VectorScaling().fit(z, y)
+    np.testing.assert_allclose(found.predict_proba(wide)[:, :4], plain.predict_proba(z), atol=1e-5)
+    assert (found.predict_proba(wide)[:, 4] == 0).all()
+    with pytest.raises(ValueError, match="row 0 of z holds an infinite logit"):
+        logitlab.MatrixScaling().fit(wide, y)
+    with pytest.raises(ValueError, match="row 0 of z holds \\+inf"):
+        logitlab.VectorScaling().fit(np.where(wide == -np.inf, np.inf, wide), [4] * 300)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_any_scale(kind, scale):
+    """The ridge is on numbers without a unit."""
+    z, y = skewed(300)
+    expected = kind().fit(z, y).predict_proba(z)
+    np.testing.assert_allclose(
+        kind().fit(z * scale, y).predict_proba(z * scale), expected, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_separable_logits(kind):
+    """Finite parameters, and the right classes."""
+    z = np.eye(3)[[0, 1, 2] * 5] * 5
+    found = kind().fit(z, [0, 1, 2] * 5)
+    assert np.isfinite(found.transform(z)).all()
+    assert (found.transform(z).argmax(axis=1) == [0, 1, 2] * 5).all()
+
+
+def test_real_predictions(predictions):
+    """Cross-fitted: both have a smaller log-loss than temperature scaling on 10 and 100 classes."""
+    path, p, y = predictions
+    z = logitlab.logits(p)
+    few = path.stem.endswith("-10")
+    loss = logitlab.cross_entropy(logitlab.cross_fit(logitlab.VectorScaling(), z, y), y)
+    assert loss == pytest.approx(0.2406 if few else 0.9325, abs=1e-3)
+    if few:
+        loss = logitlab.cross_entropy(logitlab.cross_fit(logitlab.MatrixScaling(), z, y), y)
+        assert loss == pytest.approx(0.2420, abs=1e-3)
