@@ -15,7 +15,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from logitlab.probabilities import log_softmax, softmax
-from logitlab.regression.objective import Floats, Objective, Rows
+from logitlab.regression.inference import Summary, infer
+from logitlab.regression.objective import Engine, Floats, Objective, Rows
 from logitlab.regression.solver import Solution, minimise, minimum_norm, recedes
 
 _Watch = Callable[[int, float, float], Any]
@@ -157,7 +158,13 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             below 0; shapes that do not fit.
         """
         self._check_parameters()
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
+        return self._fit_on(*self._hold(X, y, sample_weight, reset=True))
+
+    def _hold(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> tuple[Engine, Any, Any]:
+        """An engine with the rows, the labels of the classes, and the type of the features."""
+        X, y = validate_data(
+            self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], reset=reset
+        )
         check_classification_targets(y)
         classes, codes = np.unique(y, return_inverse=True)
         if len(classes) < 2:
@@ -166,8 +173,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "classes"
             )
         weight = self._weights(X, y, codes, classes, sample_weight)
-        rows = Rows(X, codes.astype(np.int64), weight, len(classes))
-        return self._fit_on(rows, classes, X.dtype)
+        return Rows(X, codes.astype(np.int64), weight, len(classes)), classes, X.dtype
 
     def _check_parameters(self) -> None:
         for name, least in (("C", 0.0), ("tol", 0.0)):
@@ -194,11 +200,14 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError("fewer than two classes of y have a row of weight above 0")
         return weight
 
-    def _fit_on(self, engine: Any, classes: Any, dtype: Any) -> Self:
+    def _objective(self, engine: Engine, k: int) -> Objective:
+        # A row for each of two classes shares one difference evenly: half of the squared norm.
+        return Objective(engine, k, self.C / 2 if k == 2 else self.C, self.fit_intercept)
+
+    def _fit_on(self, engine: Engine, classes: Any, dtype: Any) -> Self:
         """Fit with the rows that an engine holds."""
         k = len(classes)
-        # A row for each of two classes shares one difference evenly: half of the squared norm.
-        objective = Objective(engine, k, self.C / 2 if k == 2 else self.C, self.fit_intercept)
+        objective = self._objective(engine, k)
         theta = self._start(objective, classes)
         with _watch(self.verbose, self.max_iter) as watch:
             solution = minimise(
@@ -226,8 +235,12 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         last = getattr(self, "coef_", None) if self.warm_start else None
         if last is None or last.shape[1] != d or not np.array_equal(self.classes_, classes):
             return np.zeros((k, d + bool(self.fit_intercept)))
-        coef, intercept = last.astype(float), self.intercept_.astype(float)
-        if k == 2:
+        return self._theta(objective)
+
+    def _theta(self, objective: Objective) -> Floats:
+        """The fitted coefficients, with a row for each class, of centred features."""
+        coef, intercept = self.coef_.astype(float), self.intercept_.astype(float)
+        if objective.classes == 2:
             coef, intercept = np.vstack([-coef, coef]) / 2, np.hstack([-intercept, intercept]) / 2
         return objective.centred(coef, intercept)
 
@@ -252,6 +265,74 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 ConvergenceWarning,
                 stacklevel=4,
             )
+
+    def summary(
+        self, X: Any, y: Any, sample_weight: Any = None, *, base: Any = None, level: float = 0.95
+    ) -> Summary:
+        """Standard errors, p-values and confidence intervals of a fit without penalty.
+
+        By the exact Hessian of the likelihood, on the rows of the fit. A weight counts as that
+        many rows.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            What the model was fitted to.
+        base : label, optional
+            The class that the others are compared with; the first of ``classes_``.
+        level : float
+            Of the confidence intervals, between 0 and 1.
+
+        Returns
+        -------
+        logitlab.regression.inference.Summary
+            To print, or as a data frame by its ``to_frame()``.
+
+        Raises
+        ------
+        ValueError
+            The fit had a penalty: its coefficients are biased by design, and the likelihood says
+            nothing of their errors. Separated classes, features that depend on each other, other
+            rows than those of the fit; `base` is no class; `level` out of range.
+
+        Examples
+        --------
+        >>> import math
+        >>> from sklearn.datasets import load_iris
+        >>> import logitlab
+        >>> X, y = load_iris(return_X_y=True, as_frame=True)
+        >>> X, y = X[50:].iloc[:, :2], y[50:]
+        >>> model = logitlab.SoftmaxRegression(C=math.inf).fit(X, y)
+        >>> print(model.summary(X, y))
+        Softmax regression: 100 rows, base class 1
+        log-likelihood -55.1629, with intercepts alone -69.3147, pseudo R² 0.2042
+        <BLANKLINE>
+        class 2
+                                coef    std err          z          p   95% from         to
+        sepal length (cm)      1.902     0.5169      3.680   0.000233     0.8892      2.916
+        sepal width (cm)      0.4047     0.8628      0.469      0.639     -1.286      2.096
+        intercept             -13.05      3.097     -4.212   2.53e-05     -19.12     -6.975
+        """
+        check_is_fitted(self)
+        if not math.isinf(self.C):
+            raise ValueError(
+                f"the fit had a penalty (C={self.C}), which makes standard errors meaningless; "
+                "fit with C=math.inf"
+            )
+        if not 0 < level < 1:
+            raise ValueError(f"level is {level}; accepted: between 0 and 1")
+        base = self.classes_[0] if base is None else base
+        if base not in self.classes_:
+            raise ValueError(f"base is {base!r}; accepted: one of {list(self.classes_)}")
+        engine, classes, _ = self._hold(X, y, sample_weight, reset=False)
+        if not np.array_equal(classes, self.classes_):
+            raise ValueError(
+                f"y has the classes {list(classes)}; the fit had {list(self.classes_)}"
+            )
+        objective = self._objective(engine, len(classes))
+        names = getattr(self, "feature_names_in_", [f"x{j}" for j in range(self.n_features_in_)])
+        names = [*map(str, names), "intercept"] if self.fit_intercept else [*map(str, names)]
+        return infer(objective, self._theta(objective), classes, names, base, level)
 
     def _logits(self, X: Any) -> Floats:
         check_is_fitted(self)

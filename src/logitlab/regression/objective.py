@@ -92,10 +92,12 @@ class Rows:
             w = np.ones(len(y)) if weight is None else weight
             if isinstance(x, np.ndarray):
                 centred = x - centre
+                if weight is not None:
+                    centred *= np.sqrt(weight)[:, None]
                 if full:
-                    result += centred.T @ (centred * w[:, None])
+                    result += centred.T @ centred
                 else:
-                    result += w @ (centred * centred)
+                    result += np.einsum("nd,nd->d", centred, centred)
             elif full:
                 result += (x.T @ x.multiply(w[:, None]).tocsr()).toarray()
             else:

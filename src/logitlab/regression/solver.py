@@ -28,7 +28,7 @@ class Solution(NamedTuple):
     curve: list[float]
 
 
-def _inverse_root(matrix: Floats) -> Floats:
+def inverse_root(matrix: Floats) -> Floats:
     """R with R' R the (pseudo-)inverse of a positive semi-definite matrix of any scale."""
     diagonal = np.diagonal(matrix)
     scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
@@ -55,7 +55,7 @@ def metric(objective: Objective) -> Apply:
     k, d = objective.classes, objective.features
     spread = objective.covariance / k
     if spread.ndim == 2:
-        root = _inverse_root(spread + objective.alpha * np.eye(d))
+        root = inverse_root(spread + objective.alpha * np.eye(d))
 
         def apply(gradient: Floats) -> Floats:
             result = gradient * k  # the intercepts
@@ -90,7 +90,7 @@ def newton_metric(objective: Objective, theta: Floats) -> Apply:
         constant = np.flatnonzero(objective.variances() == 0)
         blocks[:, constant] = 0
         blocks[:, :, :, constant] = 0
-    root = _inverse_root(hessian)
+    root = inverse_root(hessian)
     return lambda gradient: ((root @ gradient.ravel()) @ root).reshape(theta.shape)
 
 
