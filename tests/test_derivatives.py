@@ -10,6 +10,7 @@ import exact
 import logitlab
 from arrays import FLOATS, inf, nan
 from exact import mp
+from logitlab.backends import native, reference
 
 TEMPERATURES = [1.0, 0.4, 3.0, -0.7, 1e-3, 1e200]
 by_temperature = pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -186,3 +187,65 @@ def test_types_and_shapes(dtype):
         logitlab.jacobian_product(z, z[0])
     with pytest.raises(TypeError, match="axis must be an int"):
         logitlab.jacobian(z, (0, 1))
+
+
+@pytest.mark.skipif(not logitlab.native_available(), reason="installed without a C++ compiler")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "shape", [(9, 1), (9, 7), (5, 16), (5, 17), (7, 100), (3, 5003), (1, 40001)]
+)
+def test_products_in_the_kernels(dtype, shape):
+    """As the formulas, in saturated rows too, the same bits for every number of threads."""
+    rng = np.random.default_rng(0)
+    eps = np.finfo(dtype).eps
+    before = logitlab.get_num_threads()
+    try:
+        for spread in (1, 30, 300):
+            z = (rng.standard_normal(shape) * spread).astype(dtype)
+            p = logitlab.softmax(z)
+            v = rng.standard_normal(shape).astype(dtype)
+            v[:, -1] = 1000
+            slope = rng.uniform(0.5, 2, (shape[0], 1))
+            true = reference.jacobian_product(p.astype(float), v.astype(float), slope)
+            found = []
+            for n in (1, 3):
+                logitlab.set_num_threads(n)
+                found.append(native.jacobian_product(p.copy(), v, slope))
+            assert found[0].tobytes() == found[1].tobytes()
+            scale = p * slope * np.abs(v - v.mean()).max()
+            assert (np.abs(found[0] - true) <= 8 * eps * scale + 1e-40).all()
+            if shape[1] < 1000:
+                matrix = native.jacobian(p, slope)
+                true = reference.jacobian(p.astype(float), slope)
+                np.testing.assert_allclose(matrix, true, rtol=8 * eps, atol=1e-40)
+                assert (matrix == matrix.transpose(0, 2, 1)).all()
+            if shape[1] > 1:
+                # The product with the transposed derivative of log_softmax.
+                z[0, 0] = -np.inf
+                p = logitlab.softmax(z)
+                out = np.empty_like(p)
+                native.product("log_softmax", p, v, z, slope, out)
+                true = slope * (v - p.astype(float) * v.astype(float).sum(-1, keepdims=True))
+                scale = slope * (np.abs(v) + p * np.abs(v).sum(-1, keepdims=True))
+                assert (np.abs(out - true)[:, 1:] <= 8 * eps * scale[:, 1:]).all()
+                assert out[0, 0] == 0
+    finally:
+        logitlab.set_num_threads(before)
+
+
+@pytest.mark.skipif(not logitlab.native_available(), reason="installed without a C++ compiler")
+def test_the_kernel_keeps_what_is_left_of_a_saturated_row():
+    """1e-12 beside 1: each entry to a few places of itself, in few classes and in many."""
+    for k in (3, 40, 5000):
+        z = np.zeros((1, k))
+        z[0, k // 2] = 40.0
+        v = np.random.default_rng(0).standard_normal((1, k))
+        p = [mp.mpf(x) for x in exact.softmax(z[0].tolist())]
+        mean = sum(a * mp.mpf(b) for a, b in zip(p, v[0].tolist(), strict=True))
+        expected = [float(a * (mp.mpf(b) - mean)) for a, b in zip(p, v[0].tolist(), strict=True)]
+        np.testing.assert_allclose(logitlab.jacobian_product(z, v)[0], expected, rtol=1e-12)
+        log = np.empty_like(v)
+        native.product("log_softmax", logitlab.softmax(z), v, z, 1.0, log)
+        total = sum(map(mp.mpf, v[0].tolist()))
+        expected = [float(mp.mpf(b) - a * total) for a, b in zip(p, v[0].tolist(), strict=True)]
+        np.testing.assert_allclose(log[0], expected, rtol=1e-12)

@@ -5,22 +5,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
-from logitlab import arrays
-from logitlab.probabilities import logsumexp, softmax
+from logitlab import arrays, dispatch
+from logitlab.backends import reference
 
 
 class _Point(NamedTuple):
     """Where a derivative is taken: probabilities with the classes last, wide enough to work in."""
 
     p: Any  # (..., K)
-    rest: Any  # 1 - p, exact to the last places where p is close to 1
-    top: Any  # (..., 1), the place of a largest entry
-    slope: Any  # 1/T, or an array of it that broadcasts against p
+    slope: Any  # (..., 1), 1/T; 0 where no finite change of the row changes its result
+    axis: int
     xp: Any
-    dtype: Any
+    request: arrays.Request
 
     def delivered(self, x: Any) -> Any:
-        return self.xp.astype(x, self.dtype, copy=False)
+        return self.xp.astype(x, self.request.z.dtype, copy=False)
 
 
 @np.errstate(all="ignore")
@@ -30,35 +29,21 @@ def _point(z: Any, axis: int, temperature: Any, where: Any) -> _Point:
     xp = array_namespace(z)
     call = arrays.request(z, axis, temperature, where)
     arrays.check_differentiable(call.temperature, xp)
-    wide, t = arrays.at_least_float32(z, xp), call.temperature
-    p = softmax(wide, axis, temperature=temperature, where=where)
-    # A +inf entry is beyond every finite change of the others, and of itself.
-    total = logsumexp(wide, axis, temperature=temperature, where=where, keepdims=True)
-    if z.ndim == 0:
-        p, total = p[..., None], xp.reshape(xp.asarray(total), (1,))
-    else:
-        p, total = xp.moveaxis(p, axis, -1), xp.moveaxis(total, axis, -1)
-        t = t if isinstance(t, float) else xp.moveaxis(t, axis, -1)
-    slope = xp.where(total == xp.inf, xp.zeros_like(total), xp.ones_like(total))
-    slope = slope * (1 / t if isinstance(t, float) else xp.astype(1 / t, p.dtype))
-    k = p.shape[-1]
-    top = xp.argmax(xp.where(xp.isnan(p), 0.0, p), axis=-1, keepdims=True) if k else p
-    at_top = xp.arange(k, device=getattr(p, "device", None)) == top if k else p == p
-    others = xp.sum(xp.where(at_top, 0.0, p), axis=-1, keepdims=True)
-    return _Point(p, xp.where(at_top, others, 1 - p), top, slope, xp, z.dtype)
+    at = call.axes[0]
+    z = arrays.at_least_float32(call.z, xp)
+    p = xp.moveaxis(dispatch.backend(z).softmax(z, *call[1:4], None), at, -1)
+    t = call.temperature
+    slope = xp.ones_like(p[..., :1]) if p.shape[-1] else xp.sum(p, axis=-1, keepdims=True)
+    slope = slope / (t if isinstance(t, float) else xp.astype(xp.moveaxis(t, at, -1), p.dtype))
+    if p.shape[-1]:
+        # A +inf entry is beyond every finite change of the others, and of itself.
+        left = z if call.where is None else xp.where(call.where, z, -xp.inf)
+        most = xp.moveaxis(xp.max(left, axis=at, keepdims=True), at, -1)
+        slope = xp.where((most == xp.inf) & (slope > 0), 0.0, slope)
+    return _Point(p, slope, at, xp, call)
 
 
-def _centred(v: Any, at: _Point) -> Any:
-    """v less its mean under p. Taken from the entry at the largest probability, so that what is
-    left of a saturated row does not cancel."""
-    xp = at.xp
-    if not at.p.shape[-1]:
-        return v
-    w = xp.where(at.p > 0, v - xp.take_along_axis(v, at.top, axis=-1), 0.0)
-    return w - xp.sum(at.p * w, axis=-1, keepdims=True)
-
-
-def _vector(v: Any, name: str, z: Any, axis: int, at: _Point) -> Any:
+def _vector(v: Any, name: str, z: Any, at: _Point) -> Any:
     """A factor of a product: of z's shape, with the classes last."""
     xp = at.xp
     v = arrays.like(arrays.as_floating(v, name), at.p, xp, name)
@@ -67,12 +52,11 @@ def _vector(v: Any, name: str, z: Any, axis: int, at: _Point) -> Any:
         raise ValueError(
             f"{name} has shape {tuple(v.shape)}; accepted: the shape {tuple(np.shape(z))} of z"
         )
-    return v[..., None] if v.ndim == 0 else xp.moveaxis(v, axis, -1)
+    return xp.moveaxis(v[..., None] if at.request.no_axis else v, at.axis, -1)
 
 
-def _back(x: Any, axis: int, z: Any, at: _Point) -> Any:
-    x = at.delivered(x)
-    return x[..., 0] if np.ndim(z) == 0 else at.xp.moveaxis(x, -1, axis)
+def _back(x: Any, at: _Point) -> Any:
+    return at.request.restore(at.xp.moveaxis(at.delivered(x), -1, at.axis))
 
 
 @np.errstate(all="ignore")
@@ -117,11 +101,7 @@ def jacobian(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = Non
            [-0.25,  0.25]])
     """
     at = _point(z, axis, temperature, where)
-    xp, p = at.xp, at.p
-    eye = xp.eye(p.shape[-1], dtype=xp.bool, device=getattr(p, "device", None))
-    # p_i p_j first: so J is symmetric to the bit.
-    matrix = xp.where(eye, (p * at.rest)[..., None], -(p[..., None] * p[..., None, :]))
-    return at.delivered(matrix * at.slope[..., None])
+    return at.delivered(dispatch.backend(at.p).jacobian(at.p, at.slope))
 
 
 @np.errstate(all="ignore")
@@ -163,8 +143,8 @@ def jacobian_product(
     array([ 0.25, -0.25])
     """
     at = _point(z, axis, temperature, where)
-    v = _vector(v, "v", z, axis, at)
-    return _back(at.p * at.slope * _centred(v, at), axis, z, at)
+    v = _vector(v, "v", z, at)
+    return _back(dispatch.backend(at.p).jacobian_product(at.p, v, at.slope), at)
 
 
 @np.errstate(all="ignore")
@@ -207,7 +187,7 @@ def hessian(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None
     k = p.shape[-1]
     eye = xp.eye(k, dtype=xp.bool, device=getattr(p, "device", None))
     # d_ij = delta_ij - p_j, and the covariance c_jk = p_j (delta_jk - p_k).
-    d = xp.where(eye, at.rest[..., None, :], -p[..., None, :])
+    d = xp.where(eye, reference.one_minus(p)[..., None, :], -p[..., None, :])
     c = p[..., None] * d
     product = d[..., :, :, None] * d[..., :, None, :] - c[..., None, :, :]
     squared = (at.slope * at.slope)[..., None, None]
@@ -252,7 +232,6 @@ def hessian_product(
     array([0., 0.])
     """
     at = _point(z, axis, temperature, where)
-    a = _centred(_vector(u, "u", z, axis, at), at)
-    b = _centred(_vector(v, "v", z, axis, at), at)
-    both = _centred(a * b, at)
-    return _back(at.p * at.slope * at.slope * both, axis, z, at)
+    a = reference.centred(at.p, _vector(u, "u", z, at))
+    b = reference.centred(at.p, _vector(v, "v", z, at))
+    return _back(at.p * at.slope * at.slope * reference.centred(at.p, a * b), at)

@@ -9,6 +9,7 @@
 
 #include "batch.h"
 #include "memory.h"
+#include "products_args.h"
 #include "threads.h"
 
 namespace nb = nanobind;
@@ -22,6 +23,7 @@ struct Variant {
   const char* name;
   Run run;
   MomentsRun moments;
+  ProductRun products;
 };
 
 // The best instruction set at hand, or a lower one that LOGITLAB_ISA names.
@@ -34,13 +36,13 @@ Variant choose() {
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   const char* given = std::getenv("LOGITLAB_ISA");
   const std::string most = given ? given : "v4";
-  if (has_v4 && most != "v3" && most != "v2") return {"v4", v4::run, v4::moments};
-  if (has_v3 && most != "v2") return {"v3", v3::run, v3::moments};
-  return {"v2", v2::run, v2::moments};
+  if (has_v4 && most != "v3" && most != "v2") return {"v4", v4::run, v4::moments, v4::products};
+  if (has_v3 && most != "v2") return {"v3", v3::run, v3::moments, v3::products};
+  return {"v2", v2::run, v2::moments, v2::products};
 #elif defined(__aarch64__)
-  return {"neon", neon::run, neon::moments};
+  return {"neon", neon::run, neon::moments, neon::products};
 #else
-  return {"generic", v2::run, v2::moments};
+  return {"generic", v2::run, v2::moments, v2::products};
 #endif
 }
 const Variant variant = choose();
@@ -214,6 +216,26 @@ void call_moments(int kind, nb::handle z, nb::handle y, double t, nb::handle out
   parallel((n + step - 1) / step, n * k < (1 << 14) ? 1 : get_num_threads(), moments_task, &tasks);
 }
 
+// Arrays of shape (n, k) in C order; of a Jacobian out has shape (n, k, k) and v is p.
+void call_products(int product, int kind, nb::handle p, nb::handle v, nb::handle z, nb::handle out,
+                   PerRow<const double> slope) {
+  const View pv(p, PyBUF_ND), vv(v, PyBUF_ND), zv(z.is_none() ? p : z, PyBUF_ND);
+  const View ov(out, PyBUF_ND | PyBUF_WRITABLE);
+  const Py_buffer& b = pv.buffer;
+  const auto fits = [&](const Py_buffer& x) { return x.itemsize == kItem[kind] && x.len == b.len; };
+  if (kind < 0 || kind > 1 || b.ndim != 2 || !fits(b) || !fits(vv.buffer) || !fits(zv.buffer) ||
+      int64_t(slope.shape(0)) != b.shape[0] ||
+      (product == 2 ? ov.buffer.len != b.len * b.shape[1] : !fits(ov.buffer)))
+    throw std::invalid_argument("arrays do not fit the kernel");
+  const int64_t n = b.shape[0], k = b.shape[1], work = product == 2 ? n * k * k : n * k;
+  if (work == 0) return;
+  const ProductArgs args{Product(product), Kind(kind), pv.data(), vv.data(),
+                         z.is_none() ? nullptr : zv.data(), ov.data(), slope.data(), n, k,
+                         work < (1 << 14) ? 1 : get_num_threads()};
+  const nb::gil_scoped_release release;
+  variant.products(args);
+}
+
 }  // namespace
 }  // namespace logitlab
 
@@ -253,6 +275,8 @@ NB_MODULE(_native, m) {
   define("logsumexp", [](int kind, handle z, handle out, int axis, handle t, handle where) {
     return call(Op::logsumexp, kind, z, out, axis, t, where);
   });
+  m.def("products", call_products, nb::arg("product"), nb::arg("kind"), nb::arg("p"), nb::arg("v"),
+        nb::arg("z").none(), nb::arg("out"), nb::arg("slope"));
   m.def("moments", call_moments, nb::arg("kind"), nb::arg("z"), nb::arg("y"), nb::arg("t"),
         nb::arg("out"));
 }

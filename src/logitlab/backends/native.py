@@ -9,7 +9,7 @@ import numpy as np
 
 from logitlab.arrays import dtype_name
 from logitlab.backends import reference
-from logitlab.backends.reference import logits
+from logitlab.backends.reference import centred, logits, one_minus
 
 _native: Any
 try:
@@ -18,12 +18,16 @@ except ModuleNotFoundError:  # installed without a C++ compiler
     _native = None
 
 __all__ = [
+    "centred",
     "get_num_threads",
+    "jacobian",
+    "jacobian_product",
     "label_loss",
     "log_softmax",
     "logits",
     "logsumexp",
     "native_available",
+    "one_minus",
     "set_num_threads",
     "softmax",
 ]
@@ -177,11 +181,15 @@ def large_bytes(size: int) -> Any:
     return _native.empty(size) if size >= _LARGE else None
 
 
+def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+    """As :func:`numpy.empty`, of kept memory where it is large."""
+    kept = large_bytes(math.prod(shape) * dtype.itemsize)
+    return np.empty(shape, dtype) if kept is None else kept.view(dtype).reshape(shape)
+
+
 def _new(z: Any) -> Any:
     if type(z) is np.ndarray and z.dtype.isnative:
-        if z.flags.c_contiguous and (kept := large_bytes(z.nbytes)) is not None:
-            return kept.view(z.dtype).reshape(z.shape)
-        return np.empty_like(z)
+        return empty(z.shape, z.dtype) if z.flags.c_contiguous else np.empty_like(z)
     return np.empty_like(z, dtype=z.dtype.newbyteorder("="), subok=False)
 
 
@@ -238,3 +246,43 @@ def label_loss(
     out = None if scale is None else _new(z)
     to = None if out is None else _memory(out, kind)
     return losses(kind, _memory(z, kind), axis, temperature, where, label, scale, to), out
+
+
+_PRODUCTS = {"softmax": 0, "log_softmax": 1, "jacobian": 2}
+
+
+def product(name: str, p: Any, v: Any, z: Any, slope: Any, out: Any) -> None:
+    """Write slope times the product of v with the derivative of a function, whose probabilities
+    are p, to `out` (of "jacobian" the matrix). Contiguous float32 or float64, the classes last;
+    entries of infinite z, unless that is None, get 0."""
+    k = p.shape[-1]
+
+    def flat(x: Any) -> Any:
+        return None if x is None else x.reshape(-1, k)
+
+    slopes = np.ascontiguousarray(np.broadcast_to(slope, (*p.shape[:-1], 1)), np.float64)
+    kind = KINDS[dtype_name(p.dtype)]
+    _native.products(
+        _PRODUCTS[name], kind, flat(p), flat(v), flat(z), flat(out), slopes.reshape(-1)
+    )
+
+
+def _covers_product(p: Any) -> bool:
+    return _covers(dtype_name(p.dtype)) and p.dtype.itemsize > 2 and p.size > 0
+
+
+def jacobian(p: Any, slope: Any) -> Any:
+    if not _covers_product(p):
+        return reference.jacobian(p, slope)
+    p = np.ascontiguousarray(p)
+    out = empty((*p.shape, p.shape[-1]), p.dtype)
+    product("jacobian", p, p, None, slope, out)
+    return out
+
+
+def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
+    if not _covers_product(p):
+        return reference.jacobian_product(p, v, slope)
+    p, v = np.ascontiguousarray(p), np.ascontiguousarray(v)
+    product("softmax", p, v, None, slope, p)
+    return p

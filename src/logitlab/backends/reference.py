@@ -211,3 +211,44 @@ def label_loss(
     dead = ~kept[..., None] | (log_p == -xp.inf)
     gradient = xp.moveaxis(xp.where(dead, 0.0, gradient), -1, axis[0])
     return loss, _round(gradient, z.dtype, xp)
+
+
+def _top(p: Any, xp: Any) -> Any:
+    """The place of a largest probability; the classes are last."""
+    return xp.argmax(xp.where(xp.isnan(p), 0.0, p), axis=-1, keepdims=True)
+
+
+def one_minus(p: Any) -> Any:
+    """1 - p, exact to the last places where p is close to 1: less than 1 by the others."""
+    xp = array_namespace(p)
+    if not p.shape[-1]:
+        return p
+    at_top = xp.arange(p.shape[-1], device=getattr(p, "device", None)) == _top(p, xp)
+    others = xp.sum(xp.where(at_top, 0.0, p), axis=-1, keepdims=True)
+    return xp.where(at_top, others, 1 - p)
+
+
+def centred(p: Any, v: Any) -> Any:
+    """v less its mean under p. Taken from the entry at the largest probability, so that what is
+    left of a saturated row does not cancel."""
+    xp = array_namespace(p)
+    if not p.shape[-1]:
+        return v
+    w = xp.where(p > 0, v - xp.take_along_axis(v, _top(p, xp), axis=-1), 0.0)
+    return w - xp.sum(p * w, axis=-1, keepdims=True)
+
+
+@np.errstate(all="ignore")
+def jacobian(p: Any, slope: Any) -> Any:
+    """slope p_i (delta_ij - p_j), the classes of p last."""
+    xp = array_namespace(p)
+    eye = xp.eye(p.shape[-1], dtype=xp.bool, device=getattr(p, "device", None))
+    # p_i p_j first: so J is symmetric to the bit.
+    matrix = xp.where(eye, (p * one_minus(p))[..., None], -(p[..., None] * p[..., None, :]))
+    return matrix * slope[..., None]
+
+
+@np.errstate(all="ignore")
+def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
+    """slope p_i (v_i - sum_j p_j v_j), the classes last."""
+    return p * slope * centred(p, v)

@@ -12,9 +12,19 @@ from torch.autograd import forward_ad
 
 from logitlab.arrays import dtype_name
 from logitlab.backends import native, reference
-from logitlab.backends.reference import logits
+from logitlab.backends.reference import centred, logits, one_minus
 
-__all__ = ["label_loss", "log_softmax", "logits", "logsumexp", "softmax"]
+__all__ = [
+    "centred",
+    "jacobian",
+    "jacobian_product",
+    "label_loss",
+    "log_softmax",
+    "logits",
+    "logsumexp",
+    "one_minus",
+    "softmax",
+]
 
 
 def _is_value(x: Any) -> bool:
@@ -87,3 +97,29 @@ def label_loss(
         dtype_name(z.dtype), *map(_memory, (z, axis, temperature, where, label, scale, out))
     )
     return torch.from_numpy(loss), out
+
+
+def _covers_product(p: Any, *others: Any) -> bool:
+    return (
+        _native_covers(p, 1.0)
+        and p.dtype in (torch.float32, torch.float64)
+        and p.numel() > 0
+        and all(map(_is_value, others))
+    )
+
+
+def jacobian(p: Any, slope: Any) -> Any:
+    if not _covers_product(p, slope):
+        return reference.jacobian(p, slope)
+    p = p.contiguous()
+    out = torch.from_numpy(native.empty((*p.shape, p.shape[-1]), _memory(p).dtype))
+    native.product("jacobian", *map(_memory, (p, p, None, slope, out)))
+    return out
+
+
+def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
+    if not _covers_product(p, v, slope):
+        return reference.jacobian_product(p, v, slope)
+    p, v = p.contiguous(), v.contiguous()
+    native.product("softmax", *map(_memory, (p, v, None, slope, p)))
+    return p

@@ -1,0 +1,285 @@
+// Products with the derivatives of softmax, and its Jacobian, from the probabilities of a row.
+#pragma once
+
+#include "products_args.h"
+#include "rows.h"
+
+namespace logitlab {
+namespace LOGITLAB_ISA {
+namespace {
+
+// slope p (v - sum p v), or slope (v - p sum v), the transposed derivative of log_softmax. Where one
+// probability is close to 1, both are taken from its entry, as what is left would cancel.
+template <class T>
+struct ProductRow {
+  const ProductArgs& a;
+  const T *p, *v, *z;  // z may be null: then nothing is excluded but by p = 0
+  T* out;
+  double slope;
+  bool log;
+  int64_t top = 0;
+  bool saturated = false;
+  T p_top, v_top;              // kept: out may be p or v
+  double others = 0, sum = 0;  // of p and of the terms; where saturated, without those at the top
+
+  ProductRow(const ProductArgs& args, int64_t r)
+      : a(args),
+        p(static_cast<const T*>(args.p) + r * args.k),
+        v(static_cast<const T*>(args.v) + r * args.k),
+        z(args.z ? static_cast<const T*>(args.z) + r * args.k : nullptr),
+        out(static_cast<T*>(args.out) + r * args.k),
+        slope(args.slope[r]),
+        log(args.product == Product::log_softmax),
+        p_top(p[0]),
+        v_top(v[0]) {}
+
+  int64_t count() const { return (a.k + kChunk - 1) / kChunk; }
+
+  struct Part {
+    double others, sum;
+    T most;
+  };
+
+  // The sums over chunk i.
+  Part part(int64_t i) const {
+    const int64_t first = i * kChunk, last = std::min(a.k, first + kChunk);
+    const bool here = saturated && first <= top && top < last;
+    const Vec<T> shift(v_top), zero(T(0));
+    Vec<T> most(T(0));
+    Part found{0, 0, 0};
+    if (log) {
+      found.sum = sum_over(first, last, [&](const Vec<T>& x, const Vec<T>& w) {
+        most = larger(x, most);
+        return w;
+      });
+      if (saturated)
+        found.others = sum_over(first, last, [](const Vec<T>& x, const Vec<T>&) { return x; });
+    } else {
+      found.sum = sum_over(first, last, [&](const Vec<T>& x, const Vec<T>& w) {
+        most = larger(x, most);
+        return unless_equal(x, zero, mul(x, sub(w, shift)));
+      });
+    }
+    if (here && log) found.sum -= double(v_top), found.others -= double(p_top);
+    T lane[kLanes];
+    most.put(lane);
+    found.most = *std::max_element(lane, lane + kLanes);
+    return found;
+  }
+
+  template <class F>
+  double sum_over(int64_t first, int64_t last, const F& term) const {
+    Sums<T> sums;
+    int64_t j = first;
+    auto at = [&](int64_t i) { return term(Vec<T>(p + i), Vec<T>(v + i)); };
+    for (; j + kGroup <= last; j += kGroup)
+      sums.add_to(add(add(at(j), at(j + kLanes)), add(at(j + 2 * kLanes), at(j + 3 * kLanes))));
+    for (; j + kLanes <= last; j += kLanes) sums.add_to(at(j));
+    if (j < last) {
+      T rest_p[kLanes] = {}, rest_v[kLanes] = {};
+      std::copy(p + j, p + last, rest_p);
+      std::copy(v + j, v + last, rest_v);
+      sums.add_to(term(Vec<T>(rest_p), Vec<T>(rest_v)));
+    }
+    double lane[kLanes], lost[kLanes];
+    sums.put(lane, lost);
+    for (int half = kLanes / 2; half; half /= 2)
+      for (int i = 0; i < half; ++i) lane[i] += lane[i + half], lost[i] += lost[i + half];
+    return lane[0] + lost[0];
+  }
+
+  // False where the parts must be taken once more, now from the largest probability.
+  bool gather(const Part* parts) {
+    double lost_p = 0, lost = 0;
+    T most = 0;
+    others = sum = 0;
+    for (int64_t i = 0; i < count(); ++i) {
+      others = two_sum(others, parts[i].others, lost_p);
+      sum = two_sum(sum, parts[i].sum, lost);
+      most = std::max(most, parts[i].most);
+    }
+    others += lost_p, sum += lost;
+    if (saturated || !(most > T(0.75))) return true;
+    saturated = true;
+    top = std::find(p, p + a.k, most) - p;
+    p_top = p[top], v_top = v[top];
+    return false;
+  }
+
+  void finish(int64_t i) const {
+    const int64_t first = i * kChunk, last = std::min(a.k, first + kChunk);
+    const Vec<T> slopes{T(slope)}, zero(T(0)), shift(v_top), mean{T(sum)};
+    if (!log) {
+      each(first, last, [&](const Vec<T>& x, const Vec<T>& w) {
+        return unless_equal(x, zero, mul(mul(x, slopes), sub(sub(w, shift), mean)));
+      });
+      return;
+    }
+    const Vec<T> all(T(saturated ? sum + double(v_top) : sum));
+    each(first, last,
+         [&](const Vec<T>& x, const Vec<T>& w) { return mul(slopes, sub(w, mul(x, all))); });
+    if (saturated && first <= top && top < last)
+      out[top] = T(slope * (double(v_top) * others - double(p_top) * sum));
+  }
+
+  template <class F>
+  void each(int64_t first, int64_t last, const F& term) const {
+    const Vec<T> inf(std::numeric_limits<T>::infinity()), zero(T(0));
+    auto put = [&](const T* p_, const T* v_, const T* z_, T* to) {
+      Vec<T> x = term(Vec<T>(p_), Vec<T>(v_));
+      if (z_) {
+        const Vec<T> y(z_);
+        x = if_less(larger(y, sub(zero, y)), inf, x, zero);
+      }
+      x.put(to);
+    };
+    int64_t j = first;
+    for (; j + kLanes <= last; j += kLanes) put(p + j, v + j, z ? z + j : nullptr, out + j);
+    if (j < last) {
+      T rest_p[kLanes] = {}, rest_v[kLanes] = {}, rest_z[kLanes] = {};
+      std::copy(p + j, p + last, rest_p);
+      std::copy(v + j, v + last, rest_v);
+      if (z) std::copy(z + j, z + last, rest_z);
+      put(rest_p, rest_v, z ? rest_z : nullptr, rest_p);
+      std::copy(rest_p, rest_p + (last - j), out + j);
+    }
+  }
+};
+
+// The same of a row of few entries, one after another.
+template <class T>
+void brief_row(const ProductArgs& a, int64_t r) {
+  constexpr T inf = std::numeric_limits<T>::infinity();
+  const T* p = static_cast<const T*>(a.p) + r * a.k;
+  const T* v = static_cast<const T*>(a.v) + r * a.k;
+  const T* z = a.z ? static_cast<const T*>(a.z) + r * a.k : nullptr;
+  T* out = static_cast<T*>(a.out) + r * a.k;
+  int64_t top = 0;
+  for (int64_t i = 1; i < a.k; ++i)
+    if (p[i] > p[top]) top = i;
+  const T slope = T(a.slope[r]), p_top = p[top], v_top = v[top];
+  const bool log = a.product == Product::log_softmax;
+  double others = 0, sum = 0;
+  for (int64_t i = 0; i < a.k; ++i) {
+    if (i == top) continue;
+    others += double(p[i]);
+    sum += log ? double(v[i]) : p[i] == 0 ? 0.0 : double(p[i]) * (double(v[i]) - double(v_top));
+  }
+  const double all = sum + double(v_top);
+  for (int64_t i = 0; i < a.k; ++i) {
+    const double x = log ? double(v[i]) - double(p[i]) * all
+                         : p[i] == 0 ? 0.0 : double(p[i]) * ((double(v[i]) - double(v_top)) - sum);
+    out[i] = z && !(std::fabs(z[i]) < inf) ? T(0) : T(double(slope) * x);
+  }
+  if (log && !(z && !(std::fabs(z[top]) < inf)))
+    out[top] = T(double(slope) * (double(v_top) * others - double(p_top) * sum));
+}
+
+template <class T>
+void product_rows(const ProductArgs& a) {
+  using Part = typename ProductRow<T>::Part;
+  const int64_t chunks = (a.k + kChunk - 1) / kChunk;
+  if (a.rows < a.threads && chunks >= 2 * a.threads) {
+    std::vector<Part> parts(static_cast<size_t>(chunks));
+    for (int64_t r = 0; r < a.rows; ++r) {
+      struct Share {
+        ProductRow<T> row;
+        Part* parts;
+      } share{ProductRow<T>(a, r), parts.data()};
+      do {
+        parallel(
+            chunks, a.threads,
+            [](const void* context, int64_t i) {
+              const Share& s = *static_cast<const Share*>(context);
+              s.parts[i] = s.row.part(i);
+            },
+            &share);
+      } while (!share.row.gather(parts.data()));
+      parallel(
+          chunks, a.threads,
+          [](const void* context, int64_t i) { static_cast<const Share*>(context)->row.finish(i); },
+          &share);
+    }
+    return;
+  }
+  const int64_t step = std::max<int64_t>(1, (1 << 14) / a.k);
+  struct Share {
+    const ProductArgs& a;
+    int64_t step;
+  } share{a, step};
+  parallel(
+      (a.rows + step - 1) / step, a.threads,
+      [](const void* context, int64_t task) {
+        const Share& s = *static_cast<const Share*>(context);
+        const int64_t last = std::min(s.a.rows, (task + 1) * s.step);
+        thread_local std::vector<Part> parts;
+        for (int64_t r = task * s.step; r < last; ++r) {
+          if (s.a.k <= kLanes) {
+            brief_row<T>(s.a, r);
+            continue;
+          }
+          ProductRow<T> row(s.a, r);
+          parts.resize(static_cast<size_t>(row.count()));
+          do {
+            for (int64_t i = 0; i < row.count(); ++i) parts[size_t(i)] = row.part(i);
+          } while (!row.gather(parts.data()));
+          for (int64_t i = 0; i < row.count(); ++i) row.finish(i);
+        }
+      },
+      &share);
+}
+
+// slope p_i (delta_ij - p_j): symmetric to the bit, as p_i p_j comes first.
+template <class T>
+void jacobian_rows(const ProductArgs& a) {
+  struct Share {
+    const ProductArgs& a;
+    int64_t step, blocks;  // lines a task, tasks a matrix
+    bool stream;
+  };
+  const int64_t step = std::max<int64_t>(1, (1 << 16) / a.k);
+  const Share share{a, step, (a.k + step - 1) / step,
+                    a.rows * a.k * a.k * int64_t(sizeof(T)) > (int64_t(1) << 24)};
+  parallel(
+      a.rows * share.blocks, a.threads,
+      [](const void* context, int64_t task) {
+        const Share& s = *static_cast<const Share*>(context);
+        const int64_t k = s.a.k, r = task / s.blocks, first = task % s.blocks * s.step;
+        const T* p = static_cast<const T*>(s.a.p) + r * k;
+        T* out = static_cast<T*>(s.a.out) + r * k * k;
+        const T slope = T(s.a.slope[r]);
+        const int64_t top = std::max_element(p, p + k) - p;
+        double others = 0, lost = 0;
+        for (int64_t i = 0; i < k; ++i)
+          if (i != top) others = two_sum(others, double(p[i]), lost);
+        for (int64_t i = first; i < std::min(k, first + s.step); ++i) {
+          T* line = out + i * k;
+          const Vec<T> minus(-p[i]), by(slope);
+          int64_t j = 0;
+          if (s.stream) {
+            for (; j < k && reinterpret_cast<uintptr_t>(line + j) % 64; ++j)
+              line[j] = -p[i] * p[j] * slope;
+            for (; j + kLanes <= k; j += kLanes)
+              mul(mul(minus, Vec<T>(p + j)), by).put_streaming(line + j);
+          }
+          for (; j + kLanes <= k; j += kLanes) mul(mul(minus, Vec<T>(p + j)), by).put(line + j);
+          for (; j < k; ++j) line[j] = -p[i] * p[j] * slope;
+          line[i] = p[i] * (i == top ? T(others + lost) : T(1) - p[i]) * slope;
+        }
+      },
+      &share);
+}
+
+}  // namespace
+
+extern const ProductRun products;
+const ProductRun products = [](const ProductArgs& a) {
+  const bool single = a.kind == kFloat32;
+  if (a.product == Product::jacobian)
+    single ? jacobian_rows<float>(a) : jacobian_rows<double>(a);
+  else
+    single ? product_rows<float>(a) : product_rows<double>(a);
+};
+
+}  // namespace LOGITLAB_ISA
+}  // namespace logitlab
