@@ -17,6 +17,7 @@ ORDERS = {
     "vllm": ("temperature", "min_p", "top_k", "top_p"),
     "llama.cpp": ("top_k", "top_p", "min_p", "temperature"),
 }
+_DISTINCT = 0x5851F42D  # tells the key of draws without replacement from that of the others
 
 
 def _order(order: Any) -> tuple[str, ...]:
@@ -132,7 +133,9 @@ def _indices(
     """Of shape batch + (n,); batch where n is None."""
     count = 1 if n is None else _count(n, "n")
     keys = _row_keys(row_keys, call.batch)
-    found = native_sampling.sample(*call.arguments, cut, count, replacement, _key(rng), keys)
+    a, b = _key(rng)
+    key = (a if replacement else a ^ _DISTINCT, b)
+    found = native_sampling.sample(*call.arguments, cut, count, replacement, key, keys)
 
     def first(bad: Any) -> str:
         place = np.unravel_index(int(np.argmax(bad)), call.batch)

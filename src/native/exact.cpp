@@ -96,9 +96,26 @@ void row(Op op, const T* z, T* out, int64_t k, double t) {
   }
 }
 
+template <class T>
+void weights(const T* z, int64_t k, double m, double t, double* e) {
+  for (int64_t i = 0; i < k; ++i) {
+    e[i] = 0;
+    if (z[i] == -kInf) continue;
+    const Pair q = quotient(z[i], m, t);
+    e[i] = exp_of(q.high, q.low);
+  }
+}
+
 }  // namespace
 
 void exact_row(Op op, const float* z, float* out, int64_t k, double t) { row(op, z, out, k, t); }
 void exact_row(Op op, const double* z, double* out, int64_t k, double t) { row(op, z, out, k, t); }
+
+void exact_weights(const float* z, int64_t k, float m, double t, double* e) {
+  weights(z, k, m, t, e);
+}
+void exact_weights(const double* z, int64_t k, double m, double t, double* e) {
+  weights(z, k, m, t, e);
+}
 
 }  // namespace logitlab

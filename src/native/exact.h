@@ -13,4 +13,8 @@ enum class Op { softmax, log_softmax, logsumexp, loss, loss_and_gradient };
 void exact_row(Op op, const float* z, float* out, int64_t k, double t);
 void exact_row(Op op, const double* z, double* out, int64_t k, double t);
 
+// exp((z - m)/t) of z <= m, m finite, t finite and above 0; nothing of -inf.
+void exact_weights(const float* z, int64_t k, float m, double t, double* e);
+void exact_weights(const double* z, int64_t k, double m, double t, double* e);
+
 }  // namespace logitlab

@@ -11,20 +11,10 @@
 #include "memory.h"
 #include "products_args.h"
 #include "threads.h"
-
-namespace nb = nanobind;
+#include "views.h"
 
 namespace logitlab {
 namespace {
-
-constexpr int kItem[] = {4, 8, 2, 2};  // bytes, by Kind
-
-struct Variant {
-  const char* name;
-  Run run;
-  MomentsRun moments;
-  ProductRun products;
-};
 
 // The best instruction set at hand, or a lower one that LOGITLAB_ISA names.
 Variant choose() {
@@ -36,55 +26,27 @@ Variant choose() {
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   const char* given = std::getenv("LOGITLAB_ISA");
   const std::string most = given ? given : "v4";
-  if (has_v4 && most != "v3" && most != "v2") return {"v4", v4::run, v4::moments, v4::products};
-  if (has_v3 && most != "v2") return {"v3", v3::run, v3::moments, v3::products};
-  return {"v2", v2::run, v2::moments, v2::products};
+  if (has_v4 && most != "v3" && most != "v2")
+    return {"v4", v4::run, v4::moments, v4::products, v4::sample};
+  if (has_v3 && most != "v2") return {"v3", v3::run, v3::moments, v3::products, v3::sample};
+  return {"v2", v2::run, v2::moments, v2::products, v2::sample};
 #elif defined(__aarch64__)
-  return {"neon", neon::run, neon::moments, neon::products};
+  return {"neon", neon::run, neon::moments, neon::products, neon::sample};
 #else
-  return {"generic", v2::run, v2::moments, v2::products};
+  return {"generic", v2::run, v2::moments, v2::products, v2::sample};
 #endif
 }
+
+}  // namespace
+
+extern const Variant variant;
 const Variant variant = choose();
 
-class View {
- public:
-  View(nb::handle array, int flags) {
-    if (PyObject_GetBuffer(array.ptr(), &buffer, flags)) throw nb::python_error();
-  }
-  ~View() { PyBuffer_Release(&buffer); }
-  View(const View&) = delete;
-  char* data() const { return static_cast<char*>(buffer.buf); }
-  Py_buffer buffer;
-};
+namespace {
 
 // One value for each row, contiguous.
 template <class T>
 using PerRow = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-bool aligned(const Py_buffer& b) {
-  uintptr_t bits = reinterpret_cast<uintptr_t>(b.buf);
-  for (int d = 0; d < b.ndim; ++d)
-    if (b.shape[d] > 1) bits |= uintptr_t(b.strides[d]);
-  return bits % b.itemsize == 0;
-}
-
-// Appends an axis, or merges it with the last one where every array runs on evenly.
-void add_axis(Batch& b, int64_t size, int64_t z, int64_t out, int64_t where, int64_t t) {
-  if (size == 1) return;
-  if (b.dims) {
-    const int d = b.dims - 1;
-    if (b.z_stride[d] == z * size && b.out_stride[d] == out * size &&
-        b.where_stride[d] == where * size && b.t_stride[d] == t * size) {
-      b.shape[d] *= size;
-      b.z_stride[d] = z, b.out_stride[d] = out, b.where_stride[d] = where, b.t_stride[d] = t;
-      return;
-    }
-  }
-  const int d = b.dims++;
-  b.shape[d] = size;
-  b.z_stride[d] = z, b.out_stride[d] = out, b.where_stride[d] = where, b.t_stride[d] = t;
-}
 
 struct Tasks {
   const Batch& batch;
@@ -129,43 +91,15 @@ bool call(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t,
   const View zv(z, PyBUF_STRIDES);
   const View ov(out, op == Op::loss ? PyBUF_STRIDES : PyBUF_STRIDES | PyBUF_WRITABLE);
   const Py_buffer &zb = zv.buffer, &ob = ov.buffer;
-  if (kind < 0 || kind > 3 || zb.itemsize != kItem[kind] || ob.itemsize != kItem[kind] ||
-      zb.ndim != ob.ndim || axis < 0 || axis >= zb.ndim || zb.ndim > kMaxDims)
+  check_kernel_fits(kind, zb, axis);
+  if (ob.itemsize != kItem[kind] || zb.ndim != ob.ndim)
     throw std::invalid_argument("arrays do not fit the kernel");
   if (!aligned(zb) || !aligned(ob)) return false;
   Batch b;
   b.op = op, b.kind = Kind(kind);
   b.label = label, b.scale = scale, b.loss = loss;
-  b.z = zv.data(), b.out = ov.data();
-  b.k = zb.shape[axis], b.z_step = zb.strides[axis], b.out_step = ob.strides[axis];
-  const bool scalar = PyFloat_Check(t.ptr());
-  View *tv = nullptr, *wv = nullptr;
-  alignas(View) char t_room[sizeof(View)], w_room[sizeof(View)];
-  struct Release {
-    View *&a, *&b;
-    ~Release() {
-      if (a) a->~View();
-      if (b) b->~View();
-    }
-  } const release{tv, wv};
-  if (scalar) {
-    b.temperature = PyFloat_AsDouble(t.ptr());
-  } else {
-    tv = new (t_room) View(t, PyBUF_STRIDES);
-    b.t = tv->data();
-  }
-  if (!where.is_none()) {
-    wv = new (w_room) View(where, PyBUF_STRIDES);
-    b.where = wv->data();
-    b.where_step = wv->buffer.strides[axis];
-  }
-  b.dims = 0, b.rows = 1;
-  for (int d = 0; d < zb.ndim; ++d) {
-    if (d == axis) continue;
-    b.rows *= zb.shape[d];
-    add_axis(b, zb.shape[d], zb.strides[d], ob.strides[d], wv ? wv->buffer.strides[d] : 0,
-             tv ? tv->buffer.strides[d] : 0);
-  }
+  b.out = ov.data(), b.out_step = ob.strides[axis];
+  const Described described(b, zb, &ob, axis, t, where);
   if (b.rows == 0) return true;
   if (b.k == 0) {
     if (op != Op::logsumexp) return true;
@@ -242,6 +176,7 @@ void call_products(int product, int kind, nb::handle p, nb::handle v, nb::handle
 NB_MODULE(_native, m) {
   using namespace logitlab;
   m.attr("isa") = variant.name;
+  define_sampling(m);
   m.attr("MAX_THREADS") = kMaxThreads;
   m.def("get_num_threads", get_num_threads);
   m.def("set_num_threads", set_num_threads);

@@ -1,4 +1,4 @@
 #define LOGITLAB_ISA neon
+#include "draw.h"
 #include "moments.h"
 #include "products.h"
-#include "run.h"

@@ -363,7 +363,8 @@ void subtract(const T* z, T* out, int64_t k, const Logs<T>& logs, bool stream) {
 }
 
 // One row of contiguous entries, chunk by chunk. `e` is room for k weights (it may be `out`; for
-// log_softmax and logsumexp it is not used); `chunks` room for the chunks.
+// log_softmax and logsumexp it is not used; null where only the sums are wanted); `chunks` room for
+// the chunks.
 template <class T>
 struct Row {
   Op op;
@@ -385,16 +386,17 @@ struct Row {
   // range.
   bool weigh(int64_t i, T top) const {
     const T* from = z + i * kChunk;
-    T* to = e + i * kChunk;
+    T* to = e ? e + i * kChunk : nullptr;
     const T inf = std::numeric_limits<T>::infinity();
     if (top == -inf && std::count(from, from + size(i), top) == size(i)) {
       chunks[i] = {top, -4 * Range<T>::reach, 0, 0};
-      if (op == Op::softmax || op == Op::loss_and_gradient) std::fill(to, to + size(i), T(0));
+      if (e && (op == Op::softmax || op == Op::loss_and_gradient)) std::fill(to, to + size(i), T(0));
       return true;
     }
     // -inf beside NaN goes the same way as everything out of range.
     if (!(std::fabs(top * s.c) < Range<T>::reach)) return false;
-    chunks[i] = op == Op::softmax             ? chunk<T, true, false>(from, to, size(i), top, s)
+    chunks[i] = op == Op::softmax && !e       ? chunk<T, false, false>(from, nullptr, size(i), top, s)
+                : op == Op::softmax           ? chunk<T, true, false>(from, to, size(i), top, s)
                 : op == Op::loss_and_gradient ? chunk<T, true, true>(from, to, size(i), top, s)
                                               : chunk<T, false, true>(from, nullptr, size(i), top, s);
     return chunks[i].sum < std::numeric_limits<double>::infinity();

@@ -1,4 +1,4 @@
 #define LOGITLAB_ISA v4
+#include "draw.h"
 #include "moments.h"
 #include "products.h"
-#include "run.h"

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from logitlab.backends.reference import _weights, _widen
 
 _BLOCK = 1 << 18  # entries worked on at a time
-DISTINCT = 0x5851F42D  # tells the key of draws without replacement from that of the others
 STAGES = ("temperature", "top_k", "top_p", "min_p")
 Words = NDArray[np.uint64]
 
@@ -173,8 +172,7 @@ def _sample_distinct(
 ) -> None:
     log_e, e = _log_weights(z, t, where, cut)
     # Keys (z - m)/T + G, G Gumbel: -log of an exponential -log(1 - v), v a uniform.
-    other = (key[0] ^ DISTINCT, key[1])
-    u = uniforms(philox(other, keys[:, None], np.arange(z.shape[1], dtype=np.uint64)))
+    u = uniforms(philox(key, keys[:, None], np.arange(z.shape[1], dtype=np.uint64)))
     gumbel = -np.log(-np.log1p(-np.minimum(u, 1 - 2.0**-53)))
     score = np.where(e > 0, log_e + gumbel, -np.inf)
     order = np.argsort(-score, axis=1, kind="stable")[:, : found.shape[1]]

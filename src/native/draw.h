@@ -1,0 +1,416 @@
+// Draws from rows by inverse CDF. Every step is a function of the row and its key alone.
+//
+// Up to one chunk of classes, the weights are the softmax of the row and their running sums, in
+// double and in order, are searched for u times the total. A longer row is gone through once for
+// the sums of its chunks; u chooses a chunk, whose weights are computed anew and searched for the
+// share of it that u has come to. So no category without a weight is drawn, and memory for one chunk
+// is enough.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "philox.h"
+#include "run.h"
+#include "select.h"
+
+namespace logitlab {
+namespace LOGITLAB_ISA {
+namespace {
+
+// Draws worked on at a time.
+constexpr int64_t kDraws = 4096;
+
+// Running sums of weights, and the places of parts of the total in them.
+class Cumulative {
+ public:
+  template <class T>
+  void set(const T* e, int64_t k) {
+    if (int64_t(sums_.size()) < k) sums_.resize(size_t(k));
+    k_ = k;
+    double sum = 0;
+    for (int64_t i = 0; i < k; ++i) sums_[i] = sum += double(e[i]);
+  }
+  double total() const { return sums_[k_ - 1]; }
+
+  // The first place whose sum is above each of n targets; a target at the total finds the last
+  // weight above 0.
+  void find(const double* target, int64_t n, int64_t* place) const {
+    const double* sums = sums_.data();
+    int64_t i = 0;
+    for (; i + kTogether <= n; i += kTogether)
+      k_ <= kFew ? count(target + i, place + i) : halve(target + i, place + i);
+    for (; i < n; ++i) {
+      int64_t at = 0;
+      if (k_ <= kFew)
+        for (int64_t j = 0; j < k_; ++j) at += sums[j] <= target[i];
+      else
+        at = std::upper_bound(sums, sums + k_, target[i]) - sums;
+      place[i] = at;
+    }
+    for (i = 0; i < n; ++i)
+      if (place[i] >= k_) place[i] = std::lower_bound(sums, sums + k_, total()) - sums;
+  }
+
+ private:
+  static constexpr int kTogether = 8;
+
+  void count(const double* target, int64_t* place) const {
+    int64_t at[kTogether] = {};
+    for (int64_t j = 0; j < k_; ++j)
+      for (int l = 0; l < kTogether; ++l) at[l] += sums_[j] <= target[l];
+    std::copy(at, at + kTogether, place);
+  }
+  void halve(const double* target, int64_t* place) const {
+    int64_t at[kTogether] = {};
+    for (int64_t size = k_; size > 0;) {
+      const int64_t half = (size + 1) / 2;
+      for (int l = 0; l < kTogether; ++l)
+        at[l] += sums_[at[l] + half - 1] <= target[l] ? half : 0;
+      size -= half;
+    }
+    std::copy(at, at + kTogether, place);
+  }
+
+  std::vector<double> sums_;
+  int64_t k_ = 0;
+};
+
+template <class S, class T>
+class Drawer {
+ public:
+  explicit Drawer(const Sampling& s) : s_(s), b_(s.batch), key_{s.key[0], s.key[1]} {}
+
+  void run(int64_t first, int64_t last) {
+    const bool plain = s_.cut.count == 0 && s_.replacement && !s_.kept;
+    if (plain && b_.k <= kChunk) return blocks(first, last);
+    Walk walk(b_, first);
+    for (int64_t row = first; row < last; ++row, walk.next()) one(row, walk.here());
+  }
+
+ private:
+  double temperature(const Offsets& o) const {
+    return b_.t ? *reinterpret_cast<const double*>(b_.t + o.t) : b_.temperature;
+  }
+
+  // To u_, those of draws [first, first + n) of some rows.
+  void uniforms_of(int64_t row, int64_t rows, int64_t first, int64_t n) {
+    if (!s_.uniforms) return uniforms_of_rows(key_, s_.row_keys + row, rows, first, n, u_.data());
+    for (int64_t r = 0; r < rows; ++r)
+      std::copy_n(s_.uniforms + (row + r) * s_.n + first, n, u_.data() + r * n);
+  }
+
+  // Blocks of rows of one chunk each, through the kernel of softmax.
+  void blocks(int64_t first, int64_t last) {
+    const int64_t k = b_.k;
+    const int64_t width =
+        std::clamp<int64_t>(std::min((int64_t(1) << 15) / k, kDraws / s_.n), 1, last - first);
+    const int64_t draws = std::min(s_.n, kDraws);
+    e_.resize(size_t(width * k));
+    u_.resize(size_t(width * draws));
+    t_.resize(size_t(width));
+    Walk walk(b_, first);
+    for (int64_t at = first; at < last; at += width) {
+      const int64_t rows = std::min(width, last - at);
+      for (int64_t r = 0; r < rows; ++r, walk.next()) {
+        load_row<S>(b_, walk.here(), false, e_.data() + r * k, 1);
+        t_[r] = temperature(walk.here());
+      }
+      weigh(rows);
+      for (int64_t j = 0; j < s_.n; j += draws) {
+        const int64_t n = std::min(draws, s_.n - j);
+        uniforms_of(at, rows, j, n);
+        for (int64_t r = 0; r < rows; ++r) {
+          if (j == 0 || rows > 1) sums_.set(e_.data() + r * k, k);
+          place(u_.data() + r * n, n, s_.found + (at + r) * s_.n + j);
+        }
+      }
+    }
+  }
+
+  // The softmax of rows in e_, one after another, at the temperatures of t_.
+  void weigh(int64_t rows) {
+    Batch b{};
+    b.op = Op::softmax, b.kind = sizeof(T) == 4 ? kFloat32 : kFloat64;
+    b.z = reinterpret_cast<const char*>(e_.data()), b.out = reinterpret_cast<char*>(e_.data());
+    b.temperature = b_.temperature;
+    b.t = b_.t ? reinterpret_cast<const char*>(t_.data()) : nullptr;
+    b.k = b_.k, b.rows = rows, b.dims = 1;
+    b.z_step = b.out_step = sizeof(T);
+    b.shape[0] = rows, b.where_stride[0] = 0, b.t_stride[0] = sizeof(double);
+    b.z_stride[0] = b.out_stride[0] = b.k * int64_t(sizeof(T));
+    b.row_threads = 1, b.stream = false;
+    Runner<T, T>(b).run(0, rows);
+  }
+
+  // n draws from the weights summed up, by their uniforms.
+  void place(double* u, int64_t n, int64_t* found) {
+    const double total = sums_.total();
+    if (!(total > 0)) {
+      std::fill(found, found + n, -1);
+      return;
+    }
+    for (int64_t i = 0; i < n; ++i) u[i] *= total;
+    sums_.find(u, n, found);
+  }
+
+  // One row of any length, with truncation.
+  void one(int64_t row, const Offsets& o) {
+    const double t = temperature(o);
+    index_.clear();
+    k_ = b_.k;
+    const bool here = std::is_same_v<S, T> && b_.z_step == sizeof(T) && !b_.where;
+    if (here) {
+      z_ = reinterpret_cast<const T*>(b_.z + o.z);
+    } else {
+      z_ = own(k_);
+      load_row<S>(b_, o, false, own_.data(), 1);
+    }
+    const bool some = cut(t);
+    if (s_.kept) return keep(row, some);
+    int64_t* found = s_.found + row * s_.n;
+    std::fill(found, found + s_.n, -1);
+    if (!some) return;
+    if (!s_.replacement) return distinct(row, std::fabs(t), found);
+    const Scale<T> scale = scale_of<T>(std::fabs(t));
+    const int64_t draws = std::min(s_.n, kDraws);
+    u_.resize(size_t(draws));
+    for (int64_t j = 0; j < s_.n; j += draws) {
+      const int64_t n = std::min(draws, s_.n - j);
+      uniforms_of(row, 1, j, n);
+      if (k_ <= kChunk) {
+        if (j == 0) sum_short(scale);
+        place(u_.data(), n, found + j);
+      } else {
+        if (j == 0) sum_long(scale);
+        place_long(scale, n, found + j);
+      }
+    }
+    if (!index_.empty() && found[0] >= 0)
+      for (int64_t j = 0; j < s_.n; ++j) found[j] = index_[found[j]];
+  }
+
+  T* own(int64_t k) {
+    if (int64_t(own_.size()) < k) own_.resize(size_t(k));
+    return own_.data();
+  }
+
+  // Leaves in z_ the entries that the stages keep, in order, and in index_ where they were. False
+  // where there is no distribution; index_ empty: nothing was cut.
+  bool cut(double t) {
+    double at = 1;
+    bool some = true;
+    auto sign = [&] {
+      if (t >= 0) return;
+      T* to = own(k_);
+      for (int64_t i = 0; i < k_; ++i) to[i] = std::isinf(z_[i]) ? -INFINITY : -z_[i];
+      z_ = to;
+    };
+    for (int i = 0; i < s_.cut.count && some; ++i) {
+      const Stage stage = s_.cut.stages[i];
+      if (stage == Stage::temperature) {
+        sign();
+        at = std::fabs(t);
+        continue;
+      }
+      const T m = largest_or_nan(z_, k_);
+      some = m > -std::numeric_limits<T>::infinity();
+      if (some) compact(selector_.threshold(stage, s_.cut, z_, k_, m, at));
+    }
+    if (s_.cut.count == 0) sign();
+    if (s_.cut.count == 0 && !s_.replacement) return !std::isnan(largest_or_nan(z_, k_));
+    return some;
+  }
+
+  void compact(Threshold<T> limit) {
+    const T lowest = -std::numeric_limits<T>::infinity();
+    const bool fresh = index_.empty();
+    if (fresh) {
+      int64_t count = 0;
+      each_from(z_, k_, limit.at, [&](int64_t) { ++count; });
+      index_.resize(size_t(count) + 1);
+      own(count);
+    }
+    T* to = own_.data();
+    int64_t n = 0;
+    each_from(z_, k_, limit.at, [&](int64_t i) {
+      const T x = z_[i];
+      const bool tie = x == limit.at;
+      to[n] = x;
+      index_[n] = fresh ? uint32_t(i) : index_[i];
+      limit.ties -= tie;
+      n += x != lowest && (!tie || limit.ties >= 0);
+    });
+    z_ = to, k_ = n;
+  }
+
+  void keep(int64_t row, bool some) {
+    uint8_t* kept = s_.kept + row * b_.k;
+    if (!some || index_.empty()) {
+      std::fill(kept, kept + b_.k, 1);
+      return;
+    }
+    std::fill(kept, kept + b_.k, 0);
+    for (int64_t i = 0; i < k_; ++i) kept[index_[i]] = 1;
+  }
+
+  void softmax(T* e, const Scale<T>& scale) {
+    const int64_t count = (k_ + kChunk - 1) / kChunk;
+    chunks_.resize(size_t(count));
+    const Row<T> row{Op::softmax, z_, e, k_, scale, e, chunks_.data(), false};
+    typename Row<T>::Whole whole;
+    if (!row.run(whole)) exact_row(Op::softmax, z_, e, k_, scale.t);
+  }
+
+  void sum_short(const Scale<T>& scale) {
+    e_.resize(size_t(kChunk));
+    softmax(e_.data(), scale);
+    sums_.set(e_.data(), k_);
+  }
+
+  // The sums of the chunks, one after another; where the row is out of range, those of its
+  // softmax, which then has to be kept.
+  void sum_long(const Scale<T>& scale) {
+    const int64_t count = (k_ + kChunk - 1) / kChunk;
+    chunks_.resize(size_t(count));
+    const Row<T> row{Op::softmax, z_, nullptr, k_, scale, nullptr, chunks_.data(), false};
+    kept_weights_ = !scale.usable;
+    for (int64_t i = 0; i < count && !kept_weights_; ++i) kept_weights_ = !row.weigh(i, row.top(i));
+    before_.assign(size_t(count) + 1, 0.0);
+    if (kept_weights_) {
+      long_.resize(size_t(k_));
+      softmax(long_.data(), scale);
+      for (int64_t i = 0; i < count; ++i) {
+        double sum = 0;
+        for (int64_t j = i * kChunk; j < std::min(k_, (i + 1) * kChunk); ++j) sum += double(long_[j]);
+        before_[i + 1] = before_[i] + sum;
+      }
+      return;
+    }
+    T n = chunks_[0].n;
+    for (const Chunk<T>& c : chunks_) n = std::max(n, c.n);
+    for (int64_t i = 0; i < count; ++i)
+      before_[i + 1] = before_[i] + chunks_[i].sum * pow2(double(chunks_[i].n) - double(n));
+  }
+
+  // The weights of chunk i, of -inf none.
+  void weigh_chunk(int64_t i, const Scale<T>& scale) {
+    const int64_t from = i * kChunk, size = std::min(kChunk, k_ - from);
+    if (kept_weights_) return sums_.set(long_.data() + from, size);
+    e_.resize(size_t(kChunk));
+    chunk<T, true, false>(z_ + from, e_.data(), size, chunks_[i].m, scale);
+    for (int64_t j = 0; j < size; ++j)
+      e_[j] = z_[from + j] == -std::numeric_limits<T>::infinity() ? T(0) : e_[j];
+    sums_.set(e_.data(), size);
+  }
+
+  void place_long(const Scale<T>& scale, int64_t n, int64_t* found) {
+    const int64_t count = int64_t(before_.size()) - 1;
+    const double total = before_[count];
+    if (!(total > 0)) {
+      std::fill(found, found + n, -1);
+      return;
+    }
+    // Draws by chunk, so that each chunk is weighed once.
+    order_.resize(size_t(n));
+    for (int64_t j = 0; j < n; ++j) {
+      const double target = u_[j] * total;
+      int64_t i = std::upper_bound(before_.begin() + 1, before_.end(), target) - before_.begin() - 1;
+      if (i == count) i = std::lower_bound(before_.begin(), before_.end(), total) - before_.begin() - 1;
+      order_[j] = {i, j};
+      u_[j] = (target - before_[i]) / (before_[i + 1] - before_[i]);
+    }
+    if (n > 1) std::sort(order_.begin(), order_.end());
+    int64_t weighed = -1;
+    for (const auto& [i, j] : order_) {
+      if (i != weighed) weigh_chunk(weighed = i, scale);
+      double target = u_[j] * sums_.total();
+      sums_.find(&target, 1, found + j);
+      found[j] += i * kChunk;
+    }
+  }
+
+  // The n largest of z/t plus Gumbel noise, -log of an exponential; the uniform of a category is
+  // that of its number in the row.
+  void distinct(int64_t row, double t, int64_t* found);
+
+  const Sampling& s_;
+  const Batch& b_;
+  const Key key_;
+  const T* z_ = nullptr;
+  int64_t k_ = 0;
+  bool kept_weights_ = false;
+  std::vector<T> own_, e_, long_;
+  std::vector<double> u_, t_, before_;
+  std::vector<uint32_t> index_;
+  std::vector<Chunk<T>> chunks_;
+  std::vector<std::pair<int64_t, int64_t>> order_;
+  Cumulative sums_;
+  Selector<T> selector_;
+};
+
+template <class S, class T>
+void Drawer<S, T>::distinct(int64_t row, double t, int64_t* found) {
+  const double m = double(largest(z_, k_)), inf = std::numeric_limits<double>::infinity();
+  const bool only_top = t == 0 || m == inf;
+  // Below this the weight is 0.
+  constexpr double least = -745.13321910194122;
+  using Drawn = std::pair<double, int64_t>;
+  const auto better = [](const Drawn& a, const Drawn& b) {
+    return a.first > b.first || (a.first == b.first && a.second < b.second);
+  };
+  std::vector<Drawn> best;  // a heap, the worst of them in front
+  uint64_t low[kBlocks], high[kBlocks];
+  double u[kBlocks], score[kBlocks];
+  std::fill(low, low + kBlocks, s_.row_keys[row]);
+  for (int64_t i = 0; i < k_; i += kBlocks) {
+    const int64_t size = std::min<int64_t>(kBlocks, k_ - i);
+    for (int64_t l = 0; l < size; ++l)
+      high[l] = uint64_t(index_.empty() ? i + l : int64_t(index_[i + l]));
+    uniforms(key_, low, high, u);
+    for (double& x : u) x = std::min(x, 1 - 0x1p-53);
+    const Vec<double> v(u), one(1.0);
+    const Vec<double> e = log1p_lanes(div(v, sub(one, v)));
+    // log E = log(1 + (2^65 E - 1)) - 65 log 2, whose argument is not negative.
+    sub(Vec<double>(65 * kLn2), log1p_lanes(fms(e, Vec<double>(0x1p65), one))).put(score);
+    for (int64_t l = 0; l < size; ++l) {
+      const double z = double(z_[i + l]);
+      const double q = z == m ? 0 : only_top ? -inf : t == inf ? 0 : (z - m) / t;
+      if (z == -inf || !(q > least)) continue;
+      const Drawn one{score[l] + q, i + l};
+      if (int64_t(best.size()) < s_.n) {
+        best.push_back(one);
+        std::push_heap(best.begin(), best.end(), better);
+      } else if (better(one, best.front())) {
+        std::pop_heap(best.begin(), best.end(), better);
+        best.back() = one;
+        std::push_heap(best.begin(), best.end(), better);
+      }
+    }
+  }
+  std::sort_heap(best.begin(), best.end(), better);
+  for (size_t j = 0; j < best.size(); ++j)
+    found[j] = index_.empty() ? best[j].second : int64_t(index_[best[j].second]);
+}
+
+void sample_rows(const Sampling& s, int64_t first, int64_t last) {
+  switch (s.batch.kind) {
+    case kFloat32:
+      return Drawer<float, float>(s).run(first, last);
+    case kFloat64:
+      return Drawer<double, double>(s).run(first, last);
+    case kFloat16:
+      return Drawer<Half, float>(s).run(first, last);
+    case kBFloat16:
+      return Drawer<BFloat, float>(s).run(first, last);
+  }
+}
+
+}  // namespace
+
+extern const Sample sample;
+const Sample sample = sample_rows;
+
+}  // namespace LOGITLAB_ISA
+}  // namespace logitlab

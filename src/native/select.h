@@ -1,0 +1,226 @@
+// Truncation of one row without sorting it: every stage keeps the entries above a threshold, and
+// of those that equal it the first few.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "exact.h"
+#include "rows.h"
+#include "sampling.h"
+
+namespace logitlab {
+namespace LOGITLAB_ISA {
+namespace {
+
+// The entries z > at, and the first `ties` of those that equal it; never -inf.
+template <class T>
+struct Threshold {
+  T at;
+  int64_t ties;
+};
+constexpr int64_t kAllTies = std::numeric_limits<int64_t>::max();
+
+// The largest entry, or NaN where there is one.
+template <class T>
+T largest_or_nan(const T* z, int64_t k) {
+  const Vec<T> one(T(1));
+  Vec<T> nan(T(0));
+  int64_t i = 0;
+  for (; i + kLanes <= k; i += kLanes) {
+    const Vec<T> v(z + i);
+    nan = add(nan, unless_equal(v, v, one));
+  }
+  T lane[kLanes];
+  nan.put(lane);
+  T found = 0;
+  for (T x : lane) found += x;
+  for (; i < k; ++i) found += z[i] != z[i];
+  return found > 0 ? std::numeric_limits<T>::quiet_NaN() : largest(z, k);
+}
+
+// Calls use(i) for every i with z[i] >= at, in order; quick where there are few.
+template <class T, class Use>
+void each_from(const T* z, int64_t k, T at, Use use) {
+  const Vec<T> limit(at);
+  int64_t i = 0;
+  for (; i + kLanes <= k; i += kLanes) {
+    if (all_less(Vec<T>(z + i), limit)) continue;
+    for (int64_t j = i; j < i + kLanes; ++j)
+      if (z[j] >= at) use(j);
+  }
+  for (; i < k; ++i)
+    if (z[i] >= at) use(i);
+}
+
+template <class T>
+class Selector {
+ public:
+  // The threshold of the n largest entries of z, n >= 1; its ties are all kept.
+  T nth_largest(const T* z, int64_t k, int64_t n) {
+    constexpr T lowest = -std::numeric_limits<T>::infinity();
+    if (n >= k) return lowest;
+    values_.clear();
+    // The n-th largest of the maxima of many cells is a lower bound.
+    const int64_t run = k / (8 * n + kLanes) * kLanes;
+    if (run >= 2 * kLanes) {
+      for (int64_t i = 0; i < k; i += run) {
+        const int64_t end = std::min(i + run, k);
+        Vec<T> m(lowest);
+        int64_t j = i;
+        for (; j + kLanes <= end; j += kLanes) m = larger(Vec<T>(z + j), m);
+        T lane[kLanes];
+        m.put(lane);
+        for (int l = 0; j < end; ++j, ++l) lane[l] = std::max(lane[l], z[j]);
+        values_.insert(values_.end(), lane, lane + kLanes);
+      }
+      const T bound = nth(n);
+      values_.clear();
+      each_from(z, k, bound, [&](int64_t i) { values_.push_back(z[i]); });
+    } else {
+      values_.assign(z, z + k);
+    }
+    return nth(n);
+  }
+
+  // What the stage leaves of a row with the largest entry m, of weights exp((z - m)/t).
+  Threshold<T> threshold(Stage stage, const Cut& cut, const T* z, int64_t k, T m, double t) {
+    const bool only_top = t == 0 || m == std::numeric_limits<T>::infinity();
+    if (stage == Stage::top_k) return {nth_largest(z, k, cut.top_k), kAllTies};
+    if (stage == Stage::min_p) {
+      if (only_top) return {m, kAllTies};
+      if (t == std::numeric_limits<double>::infinity()) return {all(), kAllTies};
+      // log min_p = -log(1 + (1/min_p - 1))
+      const double least = double(m) - t * log1p_of(1 / cut.min_p - 1);
+      T at = T(least);
+      if (double(at) < least) at = std::nextafter(at, std::numeric_limits<T>::infinity());
+      return {at, kAllTies};
+    }
+    if (only_top) {
+      const int64_t count = std::count(z, z + k, m);
+      return {m, share_of(cut.top_p, count)};
+    }
+    if (t == std::numeric_limits<double>::infinity()) {
+      const int64_t count = k - std::count(z, z + k, all());
+      const int64_t n = share_of(cut.top_p, count);
+      T at = nth_largest(z, k, n);
+      if (at == all()) at = smallest(z, k);
+      int64_t above = 0;
+      for (int64_t i = 0; i < k; ++i) above += z[i] > at;
+      return {at, n - above};
+    }
+    return nucleus(z, k, m, t, cut.top_p);
+  }
+
+ private:
+  static constexpr T all() { return -std::numeric_limits<T>::infinity(); }
+
+  static T smallest(const T* z, int64_t k) {
+    T least = std::numeric_limits<T>::infinity();
+    for (int64_t i = 0; i < k; ++i)
+      if (z[i] != all()) least = std::min(least, z[i]);
+    return least;
+  }
+
+  static int64_t share_of(double p, int64_t count) {
+    return std::max<int64_t>(1, int64_t(std::ceil(p * double(count))));
+  }
+
+  T nth(int64_t n) {
+    std::nth_element(values_.begin(), values_.begin() + (n - 1), values_.end(),
+                     [](T a, T b) { return a > b; });
+    return values_[n - 1];
+  }
+
+  // The smallest set of largest entries that has the share p of the mass: a histogram finds the
+  // narrow range in which it ends, and only what is in there is sorted.
+  Threshold<T> nucleus(const T* z, int64_t k, T m, double t, double p) {
+    // Entries below the share (1 - p)/k of the mass of the largest are in none.
+    const double reach = t * (log1p_of(double(k) / (1 - p)) + 1);
+    const double steps = kBins / reach;
+    mass_.assign(kBins + 1, 0.0);
+    const Scale<double> scale = scale_of<double>(t);
+    const bool fast = scale.usable && std::fabs(double(m) * scale.c) < Range<double>::reach;
+    double e[kPart];
+    int32_t bin[kPart];
+    for (int64_t i = 0; i < k; i += kPart) {
+      const int64_t size = std::min(kPart, k - i);
+      if (fast)
+        weigh(z + i, size, m, scale, e);
+      else
+        exact_weights(z + i, size, m, t, e);
+      bins(z + i, size, m, steps, bin);
+      for (int64_t j = 0; j < size; ++j) mass_[bin[j]] += e[j];
+    }
+    double total = 0, sum = 0;
+    for (double x : mass_) total += x;
+    const double wanted = p * total;
+    int64_t b = 0;
+    for (; b < kBins && sum + mass_[b] < wanted; ++b) sum += mass_[b];
+    // The entries of that range, and what of them is still needed.
+    values_.clear();
+    const double beyond = b == kBins ? -std::numeric_limits<double>::infinity()
+                                     : double(m) - double(b + 1.01) / steps;
+    each_from(z, k, lower(beyond), [&](int64_t i) {
+      int32_t here;
+      bins(z + i, 1, m, steps, &here);
+      if (here == b && z[i] != all()) values_.push_back(z[i]);
+    });
+    std::sort(values_.begin(), values_.end(), [](T x, T y) { return x > y; });
+    if (values_.empty()) return {all(), kAllTies};
+    Threshold<T> found{values_[0], 0};
+    for (size_t i = 0; i < values_.size() && (i == 0 || sum < wanted); ++i) {
+      if (values_[i] != found.at) found = {values_[i], 0};
+      ++found.ties;
+      double one;
+      if (fast)
+        weigh(&values_[i], 1, m, scale, &one);
+      else
+        exact_weights(&values_[i], 1, m, t, &one);
+      sum += one;
+    }
+    return found;
+  }
+
+  static T lower(double x) {
+    const T at = T(x);
+    return double(at) > x ? std::nextafter(at, all()) : at;
+  }
+
+  // Monotone in z; the last one is for all that is too far below.
+  static void bins(const T* z, int64_t n, T m, double steps, int32_t* bin) {
+    for (int64_t i = 0; i < n; ++i) {
+      const double x = (double(m) - double(z[i])) * steps;
+      bin[i] = x < double(kBins) ? int32_t(x) : int32_t(kBins);
+    }
+  }
+
+  // exp((z - m)/t), in double.
+  static void weigh(const T* z, int64_t n, T m, const Scale<double>& s, double* e) {
+    const Frame<double> frame = frame_of(double(m), s);
+    const Vec<double> c(s.c), c_low(s.c_low), magic(frame.magic), floor(frame.floor);
+    // Weights come relative to 2^N; over that of m they are what every part has in common.
+    double padded[kLanes], top[kLanes];
+    weights(Vec<double>(double(m)), c, c_low, magic, floor).put(top);
+    const Vec<double> unit(1 / top[0]);
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes)
+      mul(weights(in_double(z + i), c, c_low, magic, floor), unit).put(e + i);
+    if (i == n) return;
+    T rest[kLanes];
+    std::fill(std::copy(z + i, z + n, rest), rest + kLanes, all());
+    mul(weights(in_double(rest), c, c_low, magic, floor), unit).put(padded);
+    std::copy(padded, padded + (n - i), e + i);
+  }
+  static Vec<double> in_double(const float* z) { return widen(Vec<float>(z)); }
+  static Vec<double> in_double(const double* z) { return Vec<double>(z); }
+
+  static constexpr int64_t kBins = 2048, kPart = 512;
+  std::vector<double> mass_;
+  std::vector<T> values_;
+};
+
+}  // namespace
+}  // namespace LOGITLAB_ISA
+}  // namespace logitlab

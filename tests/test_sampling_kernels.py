@@ -1,0 +1,150 @@
+"""The kernels of sampling: the reference's draws, the same on every instruction set and thread."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import arrays
+import logitlab
+from arrays import inf
+from logitlab.backends import native, native_sampling, reference_sampling
+from logitlab.backends.reference_sampling import Cut, philox, uniforms
+
+pytestmark = pytest.mark.skipif(
+    not logitlab.native_available(), reason="installed without a C++ compiler"
+)
+
+KEY = (1234567890, 987654321)
+ORDER = ("temperature", "top_k", "top_p", "min_p")
+CUTS = [
+    Cut(ORDER, None, None, None),
+    Cut(ORDER, 7, None, None),
+    Cut(ORDER, None, 0.8, None),
+    Cut(ORDER, None, None, 0.05),
+    Cut(("min_p", "temperature", "top_p", "top_k"), 40, 0.9, 0.001),
+    Cut(("top_p", "top_k", "temperature", "min_p"), 3000, 0.999, 0.01),
+]
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+@pytest.mark.parametrize("dtype", arrays.FLOATS, ids=str)
+@pytest.mark.parametrize("k", [1, 3, 10, 129, 1000, 9000])
+def test_the_reference_agrees(cut, dtype, k):
+    """Except where a uniform lies within rounding of a boundary."""
+    z = arrays.normal((12, k), dtype, 3.0, seed=k)
+    z[3, k // 2] = inf
+    z[4, : k // 2] = -inf
+    z[5] = z[5, 0]
+    z[6, 0] = 50.0
+    z[7] = np.linspace(-60_000, 0, k).astype(dtype)
+    keys = np.arange(100, 112, dtype=np.uint64)
+    where = np.random.default_rng(k).random((12, k)) < 0.9
+    where[:, 0] = True
+    for t, mask in (
+        (1.0, None),
+        (0.3, where),
+        (0.0, None),
+        (inf, None),
+        (-1.5, None),
+        (1e-6, None),
+    ):
+        if t < 0:
+            z[3, k // 2] = 0
+        mask = None if mask is None or (z[4, mask[4]] == -inf).all() else mask
+        kept = native_sampling.keep(z, 1, t, mask, cut)
+        rule = reference_sampling.keep(z, t, mask, cut)
+        differ = (kept != rule) & (z != -inf)
+        assert differ.sum() <= 1
+        rows = np.flatnonzero(~differ.any(1))
+        expected = reference_sampling.sample(z, t, mask, cut, 50, True, KEY, keys)
+        found = native_sampling.sample(z, 1, t, mask, cut, 50, True, KEY, keys)
+        assert (found != expected)[rows].mean() < 0.01
+        for row, place in np.argwhere((found != expected) & ~differ.any(1, keepdims=True)):
+            p = logitlab.softmax(z[row].astype(float), temperature=t, where=rule[row])
+            u = uniforms(philox(KEY, keys[row], np.uint64(place)))
+            assert np.abs(np.cumsum(p) - u).min() < 1e-6
+        expected = reference_sampling.sample(z, t, mask, cut, 20, False, KEY, keys)
+        found = native_sampling.sample(z, 1, t, mask, cut, 20, False, KEY, keys)
+        assert (found == expected)[rows].all()
+
+
+def test_fewer_than_asked():
+    """Without replacement, what is missing is -1."""
+    z = np.array([[0.0, -inf, 1.0], [2.0, 2.0, 2.0], [-inf, -inf, -inf]])
+    arguments = CUTS[0], 3, False, KEY, np.arange(3, dtype=np.uint64)
+    found = native_sampling.sample(z, 1, 1.0, None, *arguments)
+    assert (found == reference_sampling.sample(z, 1.0, None, *arguments)).all()
+    assert ((found >= 0).sum(1) == [2, 3, 0]).all()
+
+
+BITS = """
+import hashlib, sys
+import numpy as np
+import ml_dtypes, logitlab
+from logitlab.backends import native
+rng = np.random.default_rng(0)
+digest = hashlib.sha256()
+logitlab.set_num_threads(int(sys.argv[1]))
+for dtype in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64):
+    for n, k in ((40, 1), (40, 3), (37, 10), (19, 128), (19, 129), (9, 1000), (3, 5000)):
+        z = (rng.standard_normal((n, k)) * 3).astype(dtype)
+        for t in (1.0, 0.7, 0.0, -2.0):
+            for cut in ({}, {"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.01, "top_p": 0.99}):
+                for draws in (1, 30):
+                    found = logitlab.sample(z, draws, temperature=t, order="vllm", rng=7, **cut)
+                    digest.update(found.tobytes())
+        digest.update(logitlab.sample(z, 1, replacement=False, rng=7).tobytes())
+print(native._native.isa, digest.hexdigest())
+"""
+
+
+def digest(isa, threads):
+    done = subprocess.run(
+        [sys.executable, "-c", BITS, str(threads)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "LOGITLAB_ISA": isa},
+    )
+    return done.stdout.split()
+
+
+def test_draws_depend_on_no_instruction_set_and_no_thread():
+    """Every variant that this processor has, on one thread and on three."""
+    found = [digest("v2", 1), digest("v3", 3), digest("v4", 1), digest("v4", 3)]
+    assert len({bits for _, bits in found}) == 1
+    if len({isa for isa, _ in found}) < 3:
+        pytest.skip("this processor has not all of them")
+
+
+def inverse_cdf(z, u):
+    """The categories at given uniforms."""
+    found = np.empty((1, len(u)), np.int64)
+    arguments = native.KINDS[z.dtype.name], z[None], 1, 1.0, None, [], 1, 1.0, 0.0, True, 0, 0
+    native._native.sample(*arguments, u[None], found)
+    return found[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("k", [2, 100, 1000, 4096, 4097, 20_000])
+def test_the_tail_is_right(k, dtype):
+    """A category of probability 1e-9 has its share of the uniforms, wherever it stands.
+
+    Stratified: uniforms 1e-13 apart around it, so their number is exact, not a matter of luck.
+    """
+    rare = 1e-9
+    for place in {0, k // 2, k - 2, k - 1}:
+        z = np.linspace(-1, 1, k).astype(dtype)
+        z[place] = np.log(rare * np.exp(z.astype(float)).sum())
+        p = logitlab.softmax(z.astype(float))
+        low = np.cumsum(p)[place] - p[place]
+        # Weights of float32 move it by up to 2e-7, as far as all that stands before it errs.
+        slack = 2e-7 if dtype == "float32" else 1e-11
+        # Not by a step of arange, which rounding would stretch.
+        first, last = -min(slack, low), min(p[place] + slack, 1 - low)
+        u = low + (np.arange(round(first * 1e13), round(last * 1e13)) + 0.5) * 1e-13
+        width = (inverse_cdf(z, u) == place).sum() * 1e-13
+        assert width == pytest.approx(p[place], rel=3e-4)
