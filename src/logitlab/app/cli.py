@@ -1,7 +1,10 @@
 """The command line."""
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +37,29 @@ def _main(
     ] = False,
 ) -> None:
     """The softmax layer of a model: everything between logits and a decision."""
+
+
+@contextlib.contextmanager
+def _plain_mistakes() -> Iterator[None]:
+    """A person's mistake is one line on standard error, and exit status 2."""
+    try:
+        yield
+    except UserError as error:
+        typer.echo(f"logitlab: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is not a folder")
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{out}: {error.strerror or error}") from error
 
 
 @app.command()
@@ -73,7 +99,7 @@ def report(
     from logitlab.app.example import digits
     from logitlab.app.files import open_logits, read_labels
 
-    try:
+    with _plain_mistakes():
         if logits is None:
             if labels is not None or probabilities:
                 raise UserError("--labels and --probabilities need LOGITS")
@@ -82,20 +108,111 @@ def report(
         else:
             source = open_logits(logits, labels)
             y = None if labels is None else read_labels(labels, source)
-        if out.exists() and not out.is_dir():
-            raise UserError(f"{out}: is not a folder")
+        _folder(out)
         with page.progress(shown=sys.stderr.isatty()) as track:
             found = analyse(source, y, probabilities=probabilities, track=track)
-        try:
+        with _writing(out):
             page.write(found, out)
-        except OSError as error:
-            raise UserError(f"{out}: {error.strerror or error}") from error
-    except UserError as error:
-        typer.echo(f"logitlab: {error}", err=True)
-        raise typer.Exit(2) from None
     if as_json:
         typer.echo(json.dumps(page.as_json(found), indent=2))
     else:
         console = Console(soft_wrap=False)
         page.print_summary(found, console)
         console.print(f"Written: {out / 'report.html'} and {out / 'report.json'}", soft_wrap=True)
+
+
+@app.command()
+def fit(
+    table: Annotated[
+        Path,
+        typer.Argument(help=".csv, .parquet, or a folder of .parquet files.", show_default=False),
+    ],
+    target: Annotated[
+        str, typer.Option(metavar="COLUMN", help="The class of each row.", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", metavar="DIR", help="Where the model and its report go.")
+    ] = Path("logitlab-fit"),
+    C: Annotated[
+        float,
+        typer.Option("-C", help="Inverse strength of the penalty; inf gives standard errors."),
+    ] = 1.0,
+    held_out: Annotated[
+        float, typer.Option(metavar="SHARE", help="Of the rows, to judge the model on.")
+    ] = 0.2,
+    impute: Annotated[
+        bool,
+        typer.Option("--impute", help="Fill gaps: the median of numbers, the commonest text."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print report.json instead of a table.")
+    ] = False,
+) -> None:
+    """Softmax regression on the columns of a table: a calibrated model, and its report.
+
+    Numbers are taken as they are, text becomes one column for each distinct value. Written are
+    model.safetensors, coefficients.csv, report.html and report.json.
+    """
+    from rich.console import Console
+
+    from logitlab.app import report as page
+    from logitlab.app.analysis import analyse
+    from logitlab.app.learn import as_csv, learn
+    from logitlab.app.model import FILE
+
+    with _plain_mistakes():
+        _folder(out)
+        shown = sys.stderr.isatty()
+        learned = learn(table, target, C=C, impute=impute, share=held_out, verbose=shown)
+        with page.progress(shown=shown) as track:
+            found = analyse(learned.held_out, learned.truth, track=track)
+        temperature = found.judged.temperature if found.judged else None
+        model = replace(learned.model, temperature=temperature or 1.0)
+        coefficients = as_csv(learned.coefficients).encode()
+        with _writing(out):
+            page.write(found, out, {FILE: model.as_bytes(), "coefficients.csv": coefficients})
+    if as_json:
+        for line in learned.story:
+            typer.echo(line, err=True)
+        typer.echo(json.dumps(page.as_json(found), indent=2))
+    else:
+        for line in learned.story:
+            typer.echo(line)
+        console = Console(soft_wrap=False)
+        page.print_summary(found, console)
+        written = ", ".join(str(out / name) for name in (FILE, "coefficients.csv", "report.html"))
+        console.print(f"Written: {written} and {out / 'report.json'}", soft_wrap=True)
+
+
+@app.command()
+def predict(
+    model: Annotated[
+        Path,
+        typer.Argument(help="model.safetensors, or the folder of it.", show_default=False),
+    ],
+    table: Annotated[
+        Path,
+        typer.Argument(
+            help=".csv, .parquet, or a folder of .parquet files: the columns of the fit, in any "
+            "order.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", metavar="FILE", help="Where they go: .csv or .parquet.")
+    ] = Path("predictions.csv"),
+) -> None:
+    """The likeliest class of each row, and the calibrated probability of every class."""
+    from logitlab.app.features import encode, read_table
+    from logitlab.app.model import load, write_predictions
+
+    with _plain_mistakes():
+        if out.suffix.lower() not in (".csv", ".parquet"):
+            raise UserError(f"{out}: unknown kind of file; accepted: .csv, .parquet")
+        fitted = load(model)
+        x, remarks = encode(read_table(table), fitted.columns, table)
+        for remark in remarks:
+            typer.echo(f"logitlab: {remark}", err=True)
+        with _writing(out):
+            write_predictions(out, fitted.classes, fitted.probabilities(x))
+    typer.echo(f"Written: {out}, {x.shape[0]} rows")

@@ -13,12 +13,13 @@ def digits() -> tuple[Logits, Integers]:
     other is judged.
     """
     from sklearn.datasets import load_digits
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import train_test_split
+
+    from logitlab.regression.estimator import SoftmaxRegression
 
     x, y = load_digits(return_X_y=True)
     x_fit, x, y_fit, y = train_test_split(x / 16, y, test_size=0.5, random_state=0, stratify=y)
-    model = LogisticRegression(C=100, max_iter=1000).fit(x_fit, y_fit)
+    model = SoftmaxRegression(C=100).fit(x_fit, y_fit)
     z = model.decision_function(x).astype(np.float32)
     names = tuple(str(name) for name in model.classes_)
     return in_memory("scikit-learn's handwritten digits", z, names), y.astype(np.int64)

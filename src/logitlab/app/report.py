@@ -5,7 +5,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -188,14 +188,18 @@ def as_html(a: Analysis) -> str:
     )
 
 
-def write(a: Analysis, directory: Path) -> None:
-    """`report.html` and `report.json` in `directory`: both whole, or neither changed."""
-    texts = {"report.html": as_html(a), "report.json": json.dumps(as_json(a), indent=2) + "\n"}
+def write(a: Analysis, directory: Path, beside: Mapping[str, bytes] | None = None) -> None:
+    """`report.html`, `report.json` and what goes beside them: all whole, or none changed."""
+    files = {
+        "report.html": as_html(a).encode(),
+        "report.json": json.dumps(as_json(a), indent=2).encode() + b"\n",
+        **(beside or {}),
+    }
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".logitlab-") as temporary:
-        for name, text in texts.items():
-            (Path(temporary) / name).write_text(text, "utf-8")
-        for name in texts:
+        for name, held in files.items():
+            (Path(temporary) / name).write_bytes(held)
+        for name in files:
             os.replace(Path(temporary) / name, directory / name)
 
 

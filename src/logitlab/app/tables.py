@@ -14,7 +14,7 @@ def is_tabular(path: Path) -> bool:
     return path.suffix.lower() in (".csv", ".parquet")
 
 
-def _csv(path: Path) -> Any:
+def read_csv(path: Path) -> Any:
     """A table; a first line of numbers is data, unless it counts the columns as pandas does."""
     from pyarrow import csv
 
@@ -56,7 +56,7 @@ def table_logits(path: Path, name: str | None, besides: str | None) -> Logits:
 
     with plain_errors(path):
         if path.suffix.lower() == ".csv":
-            table = _csv(path)
+            table = read_csv(path)
             schema, rows = table.schema, table.num_rows
         else:
             file = parquet.ParquetFile(path)
@@ -119,7 +119,7 @@ def label_column(path: Path, name: str | None) -> NDArray[Any]:
 
     with plain_errors(path):
         if path.suffix.lower() == ".csv":
-            table = _csv(path)
+            table = read_csv(path)
             held = [column for column in table.column_names if column]
             column = table.column(pick(path, name, held))
         else:

@@ -1,0 +1,101 @@
+"""A fitted model in a file: safetensors, with what its columns mean as JSON. No pickle."""
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from logitlab.app.features import Column
+from logitlab.app.source import UserError, plain_errors
+from logitlab.probabilities import softmax
+
+FILE = "model.safetensors"
+_KEY = "logitlab"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """Softmax regression on the columns of a table."""
+
+    target: str
+    classes: tuple[Any, ...]
+    columns: tuple[Column, ...]
+    coef: NDArray[np.float64]  # (K, features)
+    intercept: NDArray[np.float64]
+    temperature: float
+
+    def logits(self, x: Any) -> NDArray[np.float64]:
+        z: NDArray[np.float64] = x @ self.coef.T + self.intercept
+        return z
+
+    def probabilities(self, x: Any) -> NDArray[np.float64]:
+        """Calibrated."""
+        p: NDArray[np.float64] = softmax(self.logits(x), temperature=self.temperature)
+        return p
+
+    def as_bytes(self) -> bytes:
+        """The file."""
+        from safetensors.numpy import save
+
+        about = {
+            "version": _VERSION,
+            "target": self.target,
+            "classes": self.classes,
+            "columns": [column.as_json() for column in self.columns],
+            "temperature": self.temperature,
+        }
+        tensors = {"coef": self.coef, "intercept": self.intercept}
+        held: bytes = save(tensors, {_KEY: json.dumps(about)})
+        return held
+
+
+def load(path: Path) -> Model:
+    """The model of a file, or of the folder that ``logitlab fit`` wrote it to."""
+    from safetensors import SafetensorError, safe_open
+
+    path = path / FILE if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with plain_errors(path), safe_open(path, "np") as held:
+            about = json.loads((held.metadata() or {}).get(_KEY, "null"))
+            if about is None:
+                raise UserError(f"{path}: is no model of logitlab fit")
+            if about["version"] != _VERSION:
+                raise UserError(f"{path}: has version {about['version']}; known: {_VERSION}")
+            return Model(
+                about["target"],
+                tuple(about["classes"]),
+                tuple(Column.of_json(column) for column in about["columns"]),
+                held.get_tensor("coef"),
+                held.get_tensor("intercept"),
+                about["temperature"],
+            )
+    except SafetensorError as error:
+        raise UserError(f"{path}: is no model file: {error}") from None
+
+
+def write_predictions(path: Path, classes: Sequence[Any], p: NDArray[np.float64]) -> None:
+    """The likeliest label, and the probability of each class: .csv or .parquet."""
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    best = pa.array(classes).take(pa.array(p.argmax(axis=1)))
+    table = pa.table([best, *p.T.copy()], ["label", *map(str, classes)])
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".logitlab-")
+    os.close(handle)
+    try:
+        write = parquet.write_table if path.suffix.lower() == ".parquet" else csv.write_csv
+        write(table, temporary)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
