@@ -71,7 +71,11 @@ struct ProductRow {
   double sum_over(int64_t first, int64_t last, const F& term) const {
     Sums<T> sums;
     int64_t j = first;
-    auto at = [&](int64_t i) { return term(Vec<T>(p + i), Vec<T>(v + i)); };
+    const bool all = !log || !z;
+    auto at = [&](int64_t i) {
+      const Vec<T> x = term(Vec<T>(p + i), Vec<T>(v + i));
+      return all ? x : if_finite(Vec<T>(z + i), x);
+    };
     for (; j + kGroup <= last; j += kGroup)
       sums.add_to(add(add(at(j), at(j + kLanes)), add(at(j + 2 * kLanes), at(j + 3 * kLanes))));
     for (; j + kLanes <= last; j += kLanes) sums.add_to(at(j));
@@ -79,6 +83,9 @@ struct ProductRow {
       T rest_p[kLanes] = {}, rest_v[kLanes] = {};
       std::copy(p + j, p + last, rest_p);
       std::copy(v + j, v + last, rest_v);
+      if (!all)
+        for (int64_t i = j; i < last; ++i)
+          if (!(std::fabs(z[i]) < std::numeric_limits<T>::infinity())) rest_v[i - j] = 0;
       sums.add_to(term(Vec<T>(rest_p), Vec<T>(rest_v)));
     }
     double lane[kLanes], lost[kLanes];
@@ -122,16 +129,16 @@ struct ProductRow {
       out[top] = T(slope * (double(v_top) * others - double(p_top) * sum));
   }
 
+  static Vec<T> if_finite(const Vec<T>& y, const Vec<T>& x) {
+    const Vec<T> inf(std::numeric_limits<T>::infinity()), zero(T(0));
+    return if_less(larger(y, sub(zero, y)), inf, x, zero);
+  }
+
   template <class F>
   void each(int64_t first, int64_t last, const F& term) const {
-    const Vec<T> inf(std::numeric_limits<T>::infinity()), zero(T(0));
     auto put = [&](const T* p_, const T* v_, const T* z_, T* to) {
-      Vec<T> x = term(Vec<T>(p_), Vec<T>(v_));
-      if (z_) {
-        const Vec<T> y(z_);
-        x = if_less(larger(y, sub(zero, y)), inf, x, zero);
-      }
-      x.put(to);
+      const Vec<T> x = term(Vec<T>(p_), Vec<T>(v_));
+      (z_ ? if_finite(Vec<T>(z_), x) : x).put(to);
     };
     int64_t j = first;
     for (; j + kLanes <= last; j += kLanes) put(p + j, v + j, z ? z + j : nullptr, out + j);
@@ -161,7 +168,7 @@ void brief_row(const ProductArgs& a, int64_t r) {
   const bool log = a.product == Product::log_softmax;
   double others = 0, sum = 0;
   for (int64_t i = 0; i < a.k; ++i) {
-    if (i == top) continue;
+    if (i == top || (log && z && !(std::fabs(z[i]) < inf))) continue;
     others += double(p[i]);
     sum += log ? double(v[i]) : p[i] == 0 ? 0.0 : double(p[i]) * (double(v[i]) - double(v_top));
   }

@@ -27,24 +27,41 @@ __all__ = [
 ]
 
 
-def _is_value(x: Any) -> bool:
-    """Whether a tensor is plain memory: no graph, transform or tracer hangs on it."""
+def _is_memory(x: Any) -> bool:
+    """Whether a tensor is plain memory: no transform or tracer hangs on it."""
     return (
         x.device.type == "cpu"
         and x.layout is torch.strided
         and type(x) in (torch.Tensor, torch.nn.Parameter)
-        and not (x.requires_grad and torch.is_grad_enabled())
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
     )
 
 
-def _native_covers(z: Any, temperature: Any) -> bool:
+def _wants_gradient(*tensors: Any) -> bool:
+    return torch.is_grad_enabled() and any(
+        x.requires_grad for x in tensors if isinstance(x, torch.Tensor)
+    )
+
+
+def _in_reach(z: Any, *others: Any) -> bool:
+    """Whether the kernels can read these (floats and None among them aside)."""
     return (
         native.native_available()
         and not torch.compiler.is_compiling()
         and forward_ad._current_level < 0
-        and _is_value(z)
-        and (isinstance(temperature, float) or _is_value(temperature))
+        and dtype_name(z.dtype) in native.KINDS
+        and all(_is_memory(x) for x in (z, *others) if isinstance(x, torch.Tensor))
+    )
+
+
+def _native_covers(z: Any, *others: Any) -> bool:
+    return not _wants_gradient(z, *others) and _in_reach(z, *others)
+
+
+def _closed(z: Any, axis: tuple[int, ...], t: Any, where: Any) -> bool:
+    """Whether a call wants a gradient that has its closed form."""
+    return (
+        _wants_gradient(z, t) and len(axis) == 1 and z.shape[axis[0]] > 0 and _in_reach(z, t, where)
     )
 
 
@@ -56,6 +73,12 @@ def _memory(x: Any) -> Any:
     return (x.view(torch.int16) if x.dtype is torch.bfloat16 else x).numpy()
 
 
+def _autograd() -> Any:
+    from logitlab.backends import torch_autograd
+
+    return torch_autograd
+
+
 def _new(z: Any) -> Any:
     if z.is_contiguous() and (kept := native.large_bytes(z.nbytes)) is not None:
         return torch.from_numpy(kept).view(z.dtype).view(z.shape)
@@ -63,7 +86,9 @@ def _new(z: Any) -> Any:
 
 
 def _elementwise(name: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, out: Any) -> Any:
-    if not _native_covers(z, t):
+    if out is None and _closed(z, axis, t, where):
+        return _autograd().Closed.apply(name, z, axis[0], t, where)
+    if not _native_covers(z, t, where):
         return getattr(reference, name)(z, axis, t, where, out)
     out = _new(z) if out is None else out
     kind = dtype_name(z.dtype)
@@ -80,7 +105,10 @@ def log_softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out
 
 
 def logsumexp(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, keepdims: bool) -> Any:
-    if not _native_covers(z, temperature):
+    if _closed(z, axis, temperature, where):
+        value = _autograd().Closed.apply("logsumexp", z, axis[0], temperature, where)
+        return value if keepdims else value.squeeze(axis[0])
+    if not _native_covers(z, temperature, where):
         return reference.logsumexp(z, axis, temperature, where, keepdims)
     kind = dtype_name(z.dtype)
     result = native.reduced(kind, _memory(z), axis, _memory(temperature), _memory(where), keepdims)
@@ -90,7 +118,9 @@ def logsumexp(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, keepd
 def label_loss(
     z: Any, axis: tuple[int, ...], temperature: Any, where: Any, label: Any, scale: Any
 ) -> tuple[Any, Any]:
-    if not _native_covers(z, temperature) or z.shape[axis[0]] == 0:
+    if scale is None and _closed(z, axis, temperature, where):
+        return _autograd().LabelLoss.apply(z, axis[0], temperature, where, label), None
+    if not _native_covers(z, temperature, where, label, scale) or z.shape[axis[0]] == 0:
         return reference.label_loss(z, axis, temperature, where, label, scale)
     out = None if scale is None else _new(z)
     loss = native.losses(
@@ -101,10 +131,7 @@ def label_loss(
 
 def _covers_product(p: Any, *others: Any) -> bool:
     return (
-        _native_covers(p, 1.0)
-        and p.dtype in (torch.float32, torch.float64)
-        and p.numel() > 0
-        and all(map(_is_value, others))
+        _native_covers(p, *others) and p.dtype in (torch.float32, torch.float64) and p.numel() > 0
     )
 
 

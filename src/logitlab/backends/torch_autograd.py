@@ -1,0 +1,132 @@
+"""Tensors of the CPU with gradients: the kernels forward, the closed form backward.
+
+Every function here is one of u = z/T. With d = dL/dz, dL/dT = sum d (m - z)/T for softmax,
+log_softmax and the losses, whose d sums to 0 (m is the largest entry), and sum d (L - z)/T for
+logsumexp. Where the gradient is to be differentiated itself, it is made of the same functions.
+"""
+
+from typing import Any
+
+import torch
+
+from logitlab.backends import native
+from logitlab.backends import torch as tensors
+
+
+def _slope(t: Any) -> Any:
+    """1/T; 0 at T = 0 and inf, where the derivative does not exist or is 0."""
+    if isinstance(t, float):
+        return 0.0 if t == 0 else 1 / t
+    still = (t == 0) | torch.isinf(t)
+    return torch.where(still, 0.0, 1 / torch.where(still, 1.0, t))
+
+
+def _product(name: str, z: Any, p: Any, g: Any, axis: int, t: Any) -> Any:
+    """The vector-Jacobian product of softmax or log_softmax, in the kernel."""
+    wide = z.dtype if z.dtype is torch.float64 else torch.float32
+    rows = [x.detach().movedim(axis, -1).to(wide).contiguous() for x in (z, p, g)]
+    z, p, g = rows
+    slope = _slope(t)
+    if not isinstance(slope, float):
+        slope = slope.detach().movedim(axis, -1).numpy()
+    out = native.empty(tuple(z.shape), z.numpy().dtype)
+    native.product(name, p.numpy(), g.numpy(), z.numpy(), slope, out)
+    return torch.from_numpy(out).movedim(-1, axis).to(rows[0].dtype)
+
+
+def _softmax(x: Any, g: Any, axis: int, t: Any, p: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return _product("softmax", x, p, g, axis, t)
+    p = Closed.apply("softmax", x, axis, t, None)
+    return p * (g - (p * g).sum(axis, keepdim=True)) * _slope(t)
+
+
+def _log_softmax(x: Any, g: Any, axis: int, t: Any, p: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return _product("log_softmax", x, tensors.softmax(x, (axis,), t, None, None), g, axis, t)
+    p = Closed.apply("softmax", x, axis, t, None)
+    g = torch.where(torch.isinf(x), 0.0, g)
+    return (g - p * g.sum(axis, keepdim=True)) * _slope(t)
+
+
+def _logsumexp(x: Any, g: Any, axis: int, t: Any, p: Any) -> Any:
+    return g * Closed.apply("softmax", x, axis, t, None)
+
+
+_BACKWARD = {"softmax": _softmax, "log_softmax": _log_softmax, "logsumexp": _logsumexp}
+
+
+def _by_temperature(dz: Any, x: Any, origin: Any, axis: int, t: Any) -> Any:
+    """sum dz (origin - z)/T, in the shape of T."""
+    infinite = torch.isinf(x)
+    finite = torch.where(infinite, 0.0, x)
+    term = torch.where(infinite, 0.0, dz * (torch.where(infinite, 0.0, origin) - finite))
+    return (term.sum(axis, keepdim=True, dtype=t.dtype) * _slope(t)).sum_to_size(t.shape)
+
+
+def _largest(x: Any, axis: int) -> Any:
+    most = x.detach().amax(axis, keepdim=True)
+    return torch.where(torch.isfinite(most), most, 0.0)
+
+
+class Closed(torch.autograd.Function):  # type: ignore[misc]
+    """softmax, log_softmax or logsumexp (which keeps its axis) of one axis."""
+
+    @staticmethod
+    def forward(ctx: Any, name: str, z: Any, axis: int, t: Any, where: Any) -> Any:
+        x = z if where is None else torch.where(where, z, -torch.inf)
+        if name == "logsumexp":
+            value = tensors.logsumexp(x, (axis,), t, None, True)
+        else:
+            value = getattr(tensors, name)(x, (axis,), t, None, None)
+        ctx.name, ctx.axis = name, axis
+        ctx.t = t if isinstance(t, float) else None
+        ctx.save_for_backward(
+            z, where, value if name == "softmax" else None, None if isinstance(t, float) else t
+        )
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        z, where, p, t = ctx.saved_tensors
+        t = ctx.t if t is None else t
+        x = z if where is None else torch.where(where, z, -torch.inf)
+        dz = _BACKWARD[ctx.name](x, g, ctx.axis, t, p)
+        dt = None
+        if ctx.needs_input_grad[3]:
+            again = ctx.name == "logsumexp"
+            origin = Closed.apply(ctx.name, x, ctx.axis, t, None) if again else None
+            origin = origin if again else _largest(x, ctx.axis)
+            dt = _by_temperature(dz, x, origin, ctx.axis, t)
+        dz = torch.where(torch.isinf(x), 0.0, dz) if torch.is_grad_enabled() else dz
+        return None, dz.to(z.dtype), None, dt, None
+
+
+class LabelLoss(torch.autograd.Function):  # type: ignore[misc]
+    """The losses of labels, one a row, in float64."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Any, axis: int, t: Any, where: Any, label: Any) -> Any:
+        ctx.axis, ctx.t = axis, t if isinstance(t, float) else None
+        ctx.save_for_backward(z, where, label, None if isinstance(t, float) else t)
+        return tensors.label_loss(z, (axis,), t, where, label, None)[0]
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        z, where, label, t = ctx.saved_tensors
+        t, axis = ctx.t if t is None else t, ctx.axis
+        x = z if where is None else torch.where(where, z, -torch.inf)
+        slope = _slope(t)
+        scale = g * (slope if isinstance(slope, float) else slope.squeeze(axis))
+        if not torch.is_grad_enabled():
+            dz = tensors.label_loss(x, (axis,), t, None, label, scale)[1]
+        else:
+            kept = (label >= 0).unsqueeze(axis)
+            shape = [1] * z.ndim
+            shape[axis] = -1
+            place = torch.arange(z.shape[axis]).reshape(shape) == label.unsqueeze(axis)
+            p = Closed.apply("softmax", x, axis, t, None)
+            dz = (p - place.to(p.dtype)) * scale.unsqueeze(axis)
+            dz = torch.where(torch.isinf(x) | ~kept, 0.0, dz)
+        dt = _by_temperature(dz, x, _largest(x, axis), axis, t) if ctx.needs_input_grad[2] else None
+        return dz.to(z.dtype), None, dt, None, None

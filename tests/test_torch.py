@@ -1,0 +1,112 @@
+"""Tensors with gradients: the closed forms against differences, each other and torch's own."""
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch.autograd import gradcheck, gradgradcheck
+
+import logitlab
+
+FUNCTIONS = [logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp]
+by_function = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def logits(*shape, dtype=torch.float64):
+    return torch.randn(*shape, dtype=dtype, generator=generator()).requires_grad_()
+
+
+def finite(x):
+    return torch.where(torch.isinf(x), 0.0, x)
+
+
+@by_function
+@pytest.mark.parametrize("temperature", [1.0, 0.7, -2.0, None], ids=str)
+@pytest.mark.parametrize("masked", [False, True])
+def test_first_and_second_derivatives(function, temperature, masked):
+    """By z, and by T where that is a tensor; any axis, with a mask."""
+    z = logits(3, 5, 4)
+    where = torch.rand(5, 4, generator=generator()) < 0.8 if masked else None
+    t = torch.rand(3, 4, dtype=torch.float64, generator=generator()).add(0.5).requires_grad_()
+
+    def call(z, *t):
+        chosen = t[0] if t else temperature
+        return finite(function(z, 1, temperature=chosen, where=where))
+
+    inputs = (z, t) if temperature is None else (z,)
+    assert gradcheck(call, inputs)
+    assert gradgradcheck(call, inputs)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7, -2.0, None], ids=str)
+def test_derivatives_of_the_loss(temperature):
+    z = logits(3, 5, 4)
+    y = torch.randint(0, 5, (3, 4), generator=generator())
+    y[0, 1] = -7
+    t = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+
+    def call(z, *t):
+        return logitlab.cross_entropy(
+            z, y, 1, temperature=t[0] if t else temperature, ignore_index=-7, reduction="none"
+        )
+
+    inputs = (z, t) if temperature is None else (z,)
+    assert gradcheck(call, inputs)
+    assert gradgradcheck(call, inputs)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 700), (1, 9001)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_backward_is_that_of_torch(shape, dtype):
+    z = logits(*shape, dtype=torch.float32).detach().to(dtype).requires_grad_()
+    g = torch.randn(shape, generator=generator()).to(dtype)
+    wide = z.detach().double().requires_grad_()
+    for name in ("softmax", "log_softmax"):
+        ours = torch.autograd.grad(getattr(logitlab, name)(z), z, g)[0]
+        theirs = torch.autograd.grad(getattr(torch, name)(wide, -1), wide, g.double())[0]
+        assert ours.dtype is dtype
+        eps = torch.finfo(dtype).eps
+        torch.testing.assert_close(ours.double(), theirs, rtol=8 * eps, atol=64 * eps)
+
+
+@by_function
+def test_gradients_where_something_is_excluded_or_infinite(function):
+    """Finite, and 0 at what takes no part, as in the reference."""
+    z = torch.tensor([[1.0, -torch.inf, 2.0, 0.5], [torch.inf, 0.0, 1.0, 2.0]], requires_grad=True)
+    where = torch.tensor([True, True, True, False])
+    value = function(z, where=where)
+    finite(value).sum().backward()
+    assert torch.isfinite(z.grad).all()
+    assert (z.grad[:, 3] == 0).all()
+    assert z.grad[0, 1] == 0
+    assert (z.grad[1] == 0).all() or function is logitlab.logsumexp
+
+
+def test_saturated_rows_keep_their_gradient():
+    """Where torch's float32 gradient is 0, or wrong by half."""
+    z = torch.tensor([[30.0, 0.0]], requires_grad=True)
+    logitlab.cross_entropy(z, torch.tensor([0])).backward()
+    assert float(z.grad[0, 0]) == pytest.approx(-9.357622968840175e-14, rel=1e-6)
+    z.grad = None
+    logitlab.log_softmax(z)[0, 0].backward()
+    assert float(z.grad[0, 0]) == pytest.approx(9.357622968840175e-14, rel=1e-6)
+
+
+def test_functional_transforms():
+    z = logits(4, 5).detach()
+    y = torch.tensor([0, 2, 4, 1])
+
+    def loss(z, y):
+        return logitlab.cross_entropy(z, y, reduction="sum")
+
+    each = torch.func.vmap(torch.func.grad(loss))(z, y)
+    together = torch.func.grad(loss)(z, y)
+    torch.testing.assert_close(each, together)
+    torch.testing.assert_close(each, logitlab.softmax(z) - F.one_hot(y, 5))
+    v = torch.ones_like(z)
+    out, tangent = torch.func.jvp(logitlab.softmax, (z,), (v,))
+    torch.testing.assert_close(out, logitlab.softmax(z))
+    torch.testing.assert_close(tangent, torch.zeros_like(z), atol=1e-15, rtol=0)
