@@ -44,14 +44,11 @@ def imported(path):
 
 def runs_up(path, name):
     """The imports of a module that lead to its own floor or higher, other than to its siblings."""
-    package = name.rpartition(".")[0]
-    inside = [target for target in imported(path) if target.startswith("logitlab.")]
     return [
         target
-        for target in inside
-        if not (
-            target.startswith(name + ".") or (package != "logitlab" and target.startswith(package))
-        )
+        for target in imported(path)
+        if target.startswith("logitlab.")
+        and target.split(".")[1] != name.split(".")[1]
         and floor(target) <= floor(name)
     ]
 

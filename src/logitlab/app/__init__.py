@@ -2,6 +2,7 @@
 
 import sys
 
+_EXPLORE = {"starlette", "uvicorn"}
 _EXTRA = {"typer", "rich", "matplotlib", "pyarrow", "safetensors", "sklearn", "jinja2", "ml_dtypes"}
 
 
@@ -12,6 +13,8 @@ def main() -> None:
 
         app()
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRA | _EXPLORE:
             raise
-        sys.exit(f"logitlab: {error.name} is not installed; run: pip install 'logitlab[app]'")
+        extra = "explore" if missing in _EXPLORE else "app"
+        sys.exit(f"logitlab: {error.name} is not installed; run: pip install 'logitlab[{extra}]'")

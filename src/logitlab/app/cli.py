@@ -62,6 +62,19 @@ def _writing(out: Path) -> Iterator[None]:
         raise UserError(f"{out}: {error.strerror or error}") from error
 
 
+_Labels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE[:NAME]",
+        help="The true class of each row, as a number from 0 or as a name.",
+        show_default=False,
+    ),
+]
+_Probabilities = Annotated[
+    bool, typer.Option("--probabilities", help="LOGITS holds probabilities.")
+]
+
+
 @app.command()
 def report(
     logits: Annotated[
@@ -73,17 +86,8 @@ def report(
             show_default=False,
         ),
     ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE[:NAME]",
-            help="The true class of each row, as a number from 0 or as a name.",
-            show_default=False,
-        ),
-    ] = None,
-    probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="LOGITS holds probabilities.")
-    ] = False,
+    labels: _Labels = None,
+    probabilities: _Probabilities = False,
     out: Annotated[
         Path, typer.Option("-o", metavar="DIR", help="Where report.html and report.json go.")
     ] = Path("logitlab-report"),
@@ -216,3 +220,34 @@ def predict(
         with _writing(out):
             write_predictions(out, fitted.classes, fitted.probabilities(x))
     typer.echo(f"Written: {out}, {x.shape[0]} rows")
+
+
+@app.command()
+def explore(
+    logits: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[LOGITS]",
+            help="FILE or FILE:NAME, rows by classes: .npy, .npz, .csv, .parquet or .safetensors. "
+            "The page offers named examples too.",
+            show_default=False,
+        ),
+    ] = None,
+    labels: _Labels = None,
+    probabilities: _Probabilities = False,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page, or print its address.")
+    ] = True,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where to listen; 0 is any free port.")
+    ] = 0,
+) -> None:
+    """A page with sliders: see what softmax does to your own logits. Ctrl-C ends it."""
+    from logitlab.app.explore.server import serve
+    from logitlab.app.explore.sets import Library, from_file
+
+    with _plain_mistakes():
+        if logits is None and (labels is not None or probabilities):
+            raise UserError("--labels and --probabilities need LOGITS")
+        rows = None if logits is None else from_file(logits, labels, probabilities)
+        serve(Library(rows), port, browser)

@@ -32,6 +32,7 @@ class Logits:
     dtype: np.dtype[Any]
     names: tuple[str, ...] | None  # of the classes, where the file has any
     read: Callable[[], Iterator[NDArray[Any]]]
+    held: NDArray[Any] | None = None  # (rows, K), where a row can be reached by its number
 
     @property
     def rows(self) -> int:
@@ -57,7 +58,7 @@ def in_memory(source: str, z: NDArray[Any], names: tuple[str, ...] | None = None
             else:
                 yield rows[part]
 
-    return Logits(source, z.shape, z.dtype, names, read)
+    return Logits(source, z.shape, z.dtype, names, read, rows)
 
 
 def locate(spec: str) -> tuple[Path, str | None]:

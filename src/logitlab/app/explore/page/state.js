@@ -1,0 +1,58 @@
+// The state is the text after the # in the address; what has its default is left out.
+
+export const PANELS = ["simplex", "reliability", "jacobian", "gradient"];
+const DEFAULTS = {
+  T: "1", shift: "0", scale: "1", p: "1", minp: "0", order: "transformers", n: "0", seed: "0",
+  row: "0", by: "number", edit: "", open: PANELS.join(","),
+};
+
+let state = new URLSearchParams(location.hash.slice(1));
+let changed = () => {};
+
+export const get = (name) => state.get(name) ?? DEFAULTS[name] ?? "";
+export const has = (name) => state.has(name);
+export const address = () => {
+  const sent = new URLSearchParams(state);
+  if (!sent.has("open")) sent.set("open", DEFAULTS.open);
+  return sent.toString();
+};
+
+export function set(values) {
+  for (const [name, value] of Object.entries(values)) {
+    if (value === null || String(value) === (DEFAULTS[name] ?? null)) state.delete(name);
+    else state.set(name, value);
+  }
+  history.replaceState(null, "", `#${state.toString().replaceAll("%2C", ",").replaceAll("%3A", ":")}`);
+  changed();
+}
+
+export function reset(kept) {
+  for (const name of [...state.keys()]) if (!kept.includes(name)) state.delete(name);
+  set({});
+}
+
+export function listen(callback) {
+  changed = callback;
+  addEventListener("hashchange", () => {
+    state = new URLSearchParams(location.hash.slice(1));
+    callback();
+  });
+}
+
+// One request at a time; while it is under way only the latest state waits.
+const busy = (is) => document.getElementById("picture").setAttribute("aria-busy", is);
+let running = false, waiting = null;
+
+export async function ask(show) {
+  busy(true);
+  if (running) { waiting = show; return; }
+  running = true;
+  try {
+    const answer = await fetch("view", { method: "POST", body: address() });
+    show(await answer.json());
+  } catch (error) {
+    show({ error: `The server does not answer: ${error.message}. Is logitlab explore still running?` });
+  }
+  running = false;
+  if (waiting) { const next = waiting; waiting = null; ask(next); } else busy(false);
+}
