@@ -72,7 +72,9 @@ def test_the_program_makes_what_is_on_the_screen(library, key, given):
 def test_every_example_opens(library, key):
     """With every part of the page, at a gentle and at an extreme setting."""
     for T in ("1", "-0.5", "0", "inf"):
-        shown = seen(library, set=key, T=T, n="10", open="simplex,jacobian,gradient,reliability")
+        shown = seen(
+            library, set=key, T=T, n="10", open="simplex,jacobian,precision,gradient,reliability"
+        )
         assert shown["bars"]["sum"] == pytest.approx(1)
         assert ("refused" in shown["jacobian"]) == (T in ("0", "inf"))
 
@@ -111,6 +113,20 @@ def test_the_jacobian_and_its_row_sums(library):
     y = np.eye(10)[label]
     gradient = (logitlab.softmax(z, temperature=2) - y) / 2
     np.testing.assert_allclose(shown["gradient"]["gradient"], gradient, atol=1e-15)
+
+
+def test_where_the_formula_fails(library):
+    """float32 overflows from logits of 89 on; a shift moves that point; logitlab never does."""
+
+    def failing(**given):
+        rows = seen(library, open="precision", **given)["precision"]["rows"]
+        return {(row["type"], row["formula"]): sum(row["wrong"]) for row in rows}
+
+    still, shifted = failing(), failing(shift="100")
+    assert still["float32", "exp(z) / Σ"] == 3
+    assert shifted["float32", "exp(z) / Σ"] == 7
+    assert shifted["float64", "exp(z) / Σ"] == 2
+    assert not any(n for (_, formula), n in (still | shifted).items() if formula == "logitlab")
 
 
 def test_the_diagram_moves_with_the_temperature(library):

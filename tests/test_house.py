@@ -14,7 +14,8 @@ SOURCE = Path(logitlab.__file__).parent
 # From the top of the house to its ground; a module imports only what stands further down.
 FLOORS = [
     ["app"],
-    ["plot", "regression", "laws", "torch"],
+    ["plot", "regression", "torch"],
+    ["laws"],
     ["calibration", "intervals"],
     ["reliability"],
     ["scores", "sampling", "derivatives", "losses"],

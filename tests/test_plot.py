@@ -12,6 +12,7 @@ from matplotlib.testing.compare import compare_images
 
 import logitlab
 from logitlab import plot
+from logitlab.plot.stability import worst_errors
 
 DOCS = Path(__file__).parent.parent / "docs"
 TOLERANCE = 4  # root mean square of 255: what another build of the fonts may change
@@ -59,6 +60,7 @@ SETTINGS = {
     "sampling": lambda ax: plot.sampling(Z, 100, ax=ax),
     "temperature_sweep": lambda ax: plot.temperature_sweep(Z, ax=ax),
     "simplex": lambda ax: plot.simplex([1, 2, 3], ax=ax),
+    "stability": lambda ax: plot.stability(Z, [1, 100], ax=ax),
     "jacobian": lambda ax: plot.jacobian(Z, ax=ax),
     "reliability": lambda ax: plot.reliability([[0.0, 1], [3, 1], [2, 1]], [1, 0, 1], ax=ax),
 }
@@ -76,7 +78,7 @@ def test_a_picture_takes_the_axes_and_the_style_it_is_given(name):
             assert ax.get_ylabel()
         colours = {to_hex(line.get_color()) for line in ax.lines}
         colours |= {to_hex(bar.get_facecolor()) for bar in ax.patches}
-    grey = {to_hex("0.5")}
+    grey = {to_hex("0.5"), to_hex("none")}
     assert all(max(mpl.colors.to_rgb(c)) < 0.1 for c in colours - grey), colours
 
 
@@ -139,12 +141,29 @@ def test_the_way_through_the_simplex():
     np.testing.assert_allclose(way[-1], [0.5, 3**0.5 / 6])
 
 
+def test_stability_tells_where_the_formula_fails():
+    """NaN from the scale on at which exp overflows, and never for logitlab."""
+    z = np.array([1.0, 2, 3, 4, 5])
+    scales = np.array([1.0, 17, 18, 1000, 20_000])
+    found = worst_errors(z, scales)
+    single = found["float32", "exp(z) / Σ"]
+    assert np.isfinite(single).tolist() == [True, True, False, False, False]  # exp(88.7) is the end
+    assert np.isinf(found["float64", "exp(z) / Σ"]).tolist() == [False, False, False, True, True]
+    assert np.isnan(found["float16", "logitlab"]).tolist() == [False] * 4 + [True]
+    for (_, formula), worst in found.items():
+        assert formula != "logitlab" or not (worst > 4).any()
+    # Wrong before it overflows: the sum of 3000 small terms in a half type.
+    assert worst_errors(np.zeros(3000), np.ones(1))["bfloat16", "exp(z) / Σ"][0] > 100
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: plot.probabilities([[1.0, 2.0]]), r"z has shape \(1, 2\)"),
         (lambda: plot.probabilities([1.0, 2.0], names=["a"]), "names has 1 entries"),
         (lambda: plot.probabilities([1.0, np.nan]), "z has no distribution"),
+        (lambda: plot.stability([1.0, np.inf]), "z holds inf"),
+        (lambda: plot.stability([1.0, 2.0], [0]), "scales is"),
         (lambda: plot.simplex([1.0, 2.0]), "z has 2 classes; accepted: 3"),
         (lambda: plot.temperature_sweep([1.0, 2.0], [0, 1]), "temperatures is"),
         (lambda: plot.jacobian([1.0, 2.0], temperature=0), "temperature"),

@@ -9,6 +9,7 @@ from logitlab.plot.classes import probabilities, scaling
 from logitlab.plot.draws import outcome_bars, sampling
 from logitlab.plot.matrix import jacobian
 from logitlab.plot.paths import simplex, temperature_sweep
+from logitlab.plot.stability import stability
 from logitlab.plot.summaries import (
     distribution,
     reliability,
@@ -26,6 +27,7 @@ __all__ = [
     "sampling",
     "scaling",
     "simplex",
+    "stability",
     "temperature_curves",
     "temperature_sweep",
 ]

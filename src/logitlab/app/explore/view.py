@@ -7,6 +7,7 @@ import numpy as np
 
 from logitlab.app.explore.derivatives import gradient, jacobian
 from logitlab.app.explore.judgement import judgement
+from logitlab.app.explore.precision import precision
 from logitlab.app.explore.program import program
 from logitlab.app.explore.state import Row, State, apply
 from logitlab.probabilities import softmax
@@ -158,6 +159,7 @@ def view(state: State) -> dict[str, Any]:
     parts = {
         "jacobian": lambda: named(jacobian(state, row, bars["place"])),
         "gradient": lambda: named(gradient(state, row, bars["place"], true)),
+        "precision": lambda: precision(state, row.z),
         "simplex": lambda: _simplex(state, row, p),
         "reliability": lambda: judgement(state),
     }

@@ -38,7 +38,7 @@ function shade(cell, x, largest) {
 function jacobian(part) {
   const head = html("tr", {}, html("th", { scope: "col" }, "∂p / ∂z"));
   for (const name of part.names) head.append(html("th", { scope: "col" }, name));
-  head.append(html("th", { scope: "col" }, "row sum"));
+  head.append(html("th", { scope: "col" }, "sum"));
   const written = part.place.length <= 7;
   const table = html("table", { class: written ? "heat" : "heat small" }, html("thead", {}, head));
   const body = html("tbody");
@@ -175,11 +175,28 @@ function reliability(part) {
   ];
 }
 
+function precision(part) {
+  const head = html("tr", {}, html("th", { scope: "col" }, "scale c"));
+  for (const c of part.scales) head.append(html("th", { scope: "col" }, c < 1 ? `1/${1 / c}` : String(c)));
+  const body = html("tbody");
+  for (const { type, formula, errors, wrong } of part.rows) {
+    const line = html("tr", {}, html("th", { scope: "row" }, `${type} `, html("b", {}, formula)));
+    errors.forEach((error, i) => line.append(html("td", { class: error === "–" ? "" : wrong[i] ? "bad" : "good" }, error)));
+    body.append(line);
+  }
+  return [
+    note("The worst error of softmax(c z + shift), in ULP, of the formula as it is typed and of logitlab. " +
+      "NaN: it overflows, or divides by zero. –: the logits are too large for the type."),
+    html("div", { class: "scroll" }, html("table", { class: "precision" }, html("thead", {}, head), body)),
+  ];
+}
+
 export function drawPanels(view) {
   document.getElementById("draws").hidden = !view.draws;
   put("draws", view.draws, () => drawn(view));
   put("jacobian", view.jacobian, jacobian);
   put("gradient", view.gradient, (part) => gradient(part, view.bars));
+  put("precision", view.precision, precision);
   put("simplex", view.simplex, (part) => simplex(part, view.bars));
   put("reliability", view.reliability, reliability);
   for (const name of state.PANELS) {

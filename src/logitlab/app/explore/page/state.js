@@ -1,6 +1,6 @@
 // The state is the text after the # in the address; what has its default is left out.
 
-export const PANELS = ["simplex", "reliability", "jacobian", "gradient"];
+export const PANELS = ["simplex", "reliability", "jacobian", "precision", "gradient"];
 const DEFAULTS = {
   T: "1", shift: "0", scale: "1", p: "1", minp: "0", order: "transformers", n: "0", seed: "0",
   row: "0", by: "number", edit: "", open: PANELS.join(","),

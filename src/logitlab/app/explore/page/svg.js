@@ -28,7 +28,7 @@ export function text(x, digits = 4) {
   const size = Math.abs(x);
   const written = size !== 0 && (size < 1e-4 || size >= 1e6) ? x.toExponential(Math.max(digits - 2, 0))
     : String(Number(x.toPrecision(digits)));
-  return written.replace("-", "−").replace("e−", "e−").replace("e+", "e");
+  return written.replaceAll("-", "−").replace("e+", "e");
 }
 
 export function percent(x) {
