@@ -15,15 +15,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from logitlab.probabilities import log_softmax, softmax
+from logitlab.regression.engines import WorkersLostError, is_dask, on_dask
 from logitlab.regression.inference import Summary, infer
 from logitlab.regression.objective import Engine, Floats, Objective, Rows
 from logitlab.regression.solver import Solution, minimise, minimum_norm, recedes
 
-_Watch = Callable[[int, float, float], Any]
-
 
 @contextlib.contextmanager
-def _watch(shown: bool, most: int) -> Iterator[_Watch]:
+def _watch(shown: bool, most: int) -> Iterator[Callable[[int, float, float], Any]]:
     """What the solver tells each iterate: a progress bar on standard error."""
     if not shown:
         yield lambda iteration, value, decrement: None
@@ -140,7 +139,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ----------
         X : array, sparse matrix or data frame, shape (N, D)
             Features. float32 and float64 are used where they lie, in either order of memory, and
-            so is CSR; CSC becomes CSR.
+            so is CSR; CSC becomes CSR. A Dask array or data frame stays on the workers of the
+            current ``distributed.Client``, which may keep it on disk; y and the weights are then
+            Dask's too, in the same partitions.
         y : array, shape (N,)
             Labels of at least two classes: numbers or strings.
         sample_weight : array, shape (N,), optional
@@ -155,24 +156,34 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ------
         ValueError
             A parameter out of range; X that holds NaN or infinity; one class only; a weight
-            below 0; shapes that do not fit.
+            below 0; shapes that do not fit; a Dask collection and no client.
+        logitlab.regression.engines.WorkersLostError
+            The workers with the rows are gone, and Dask cannot compute these again. The last
+            iterate is kept.
         """
         self._check_parameters()
         return self._fit_on(*self._hold(X, y, sample_weight, reset=True))
 
     def _hold(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> tuple[Engine, Any, Any]:
         """An engine with the rows, the labels of the classes, and the type of the features."""
+        if is_dask(X):
+            # Of a data frame without rows the names are learned, of an array the width.
+            first = X._meta if hasattr(X, "columns") else np.empty((1, X.shape[1]))
+            validate_data(self, first, reset=reset, skip_check_array=True)
+            return on_dask(X, y, sample_weight, self._by_class)
         X, y = validate_data(
             self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], reset=reset
         )
         check_classification_targets(y)
         classes, codes = np.unique(y, return_inverse=True)
-        if len(classes) < 2:
-            raise ValueError(
-                f"y holds one class, {classes[0]!r}; this solver needs samples of at least 2 "
-                "classes"
+        weight: Floats | None = None
+        if sample_weight is not None:
+            weight = _check_sample_weight(
+                sample_weight, X, dtype=np.float64, ensure_non_negative=True
             )
-        weight = self._weights(X, y, codes, classes, sample_weight)
+        by_class = self._by_class(classes, np.bincount(codes, weight))
+        if by_class is not None:
+            weight = by_class[codes] if weight is None else by_class[codes] * weight
         return Rows(X, codes.astype(np.int64), weight, len(classes)), classes, X.dtype
 
     def _check_parameters(self) -> None:
@@ -183,22 +194,21 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not isinstance(self.max_iter, Integral) or int(self.max_iter) < 0:
             raise ValueError(f"max_iter is {self.max_iter!r}; accepted: an int, 0 and up")
 
-    def _weights(
-        self, X: Any, y: Any, codes: Any, classes: Any, sample_weight: Any
-    ) -> Floats | None:
-        if sample_weight is None and self.class_weight is None:
-            return None
-        weight: Floats = _check_sample_weight(
-            sample_weight, X, dtype=np.float64, ensure_non_negative=True
-        )
-        if self.class_weight is not None:
-            by_class = compute_class_weight(
-                self.class_weight, classes=classes, y=y, sample_weight=weight
+    def _by_class(self, classes: Any, share: Floats) -> Floats | None:
+        """The weights of the classes, of which the rows weigh so much."""
+        if len(classes) < 2:
+            raise ValueError(
+                f"y holds one class, {classes[0]!r}; this solver needs samples of at least 2 "
+                "classes"
             )
-            weight = weight * by_class[codes]
-        if len(np.unique(codes[weight > 0])) < 2:
+        if np.count_nonzero(share) < 2:
             raise ValueError("fewer than two classes of y have a row of weight above 0")
-        return weight
+        if self.class_weight is None:
+            return None
+        weights: Floats = compute_class_weight(
+            self.class_weight, classes=classes, y=classes, sample_weight=share
+        )
+        return weights
 
     def _objective(self, engine: Engine, k: int) -> Objective:
         # A row for each of two classes shares one difference evenly: half of the squared norm.
@@ -209,26 +219,43 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         k = len(classes)
         objective = self._objective(engine, k)
         theta = self._start(objective, classes)
-        with _watch(self.verbose, self.max_iter) as watch:
-            solution = minimise(
-                objective,
-                theta,
-                float(self.tol),
-                int(self.max_iter),
-                rounding=float(np.finfo(dtype).eps) / 2,
-                watch=watch,
-            )
+        last = theta
+        with _watch(self.verbose, self.max_iter) as show:
+
+            def watch(iteration: int, value: float, decrement: float, theta: Floats) -> None:
+                nonlocal last
+                last = theta
+                show(iteration, value, decrement)
+
+            try:
+                solution = minimise(
+                    objective,
+                    theta,
+                    float(self.tol),
+                    int(self.max_iter),
+                    rounding=float(np.finfo(dtype).eps) / 2,
+                    watch=watch,
+                )
+            except WorkersLostError as error:
+                self._keep(objective, last, classes, dtype)
+                raise WorkersLostError(
+                    f"{error}; the coefficients of the last iterate are kept, and with "
+                    "warm_start=True the next fit begins there"
+                ) from error
         theta = minimum_norm(objective, solution.theta)
         self._say(objective, solution)
-        self.classes_ = classes
-        coef, intercept = objective.plain(theta - theta.mean(axis=0))
-        if k == 2:
-            coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
-        self.coef_ = np.ascontiguousarray(coef, dtype)
-        self.intercept_ = intercept.astype(dtype)
+        self._keep(objective, theta, classes, dtype)
         self.n_iter_ = np.array([solution.iterations], np.int32)
         self.loss_curve_ = solution.curve
         return self
+
+    def _keep(self, objective: Objective, theta: Floats, classes: Any, dtype: Any) -> None:
+        self.classes_ = classes
+        coef, intercept = objective.plain(theta - theta.mean(axis=0))
+        if len(classes) == 2:
+            coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
+        self.coef_ = np.ascontiguousarray(coef, dtype)
+        self.intercept_ = intercept.astype(dtype)
 
     def _start(self, objective: Objective, classes: Any) -> Floats:
         k, d = objective.classes, objective.features
@@ -356,7 +383,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         z = self._logits(X)
         return z[:, 0] if len(self.classes_) == 2 else z
 
-    def _by_class(self, X: Any) -> Floats:
+    def _two_or_more(self, X: Any) -> Floats:
         z = self._logits(X)
         return np.hstack([np.zeros_like(z), z]) if len(self.classes_) == 2 else z
 
@@ -372,7 +399,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         -------
         numpy.ndarray, shape (N,)
         """
-        best = self._by_class(X).argmax(axis=1)
+        best = self._two_or_more(X).argmax(axis=1)
         return self.classes_[best]
 
     def predict_proba(self, X: Any) -> Floats:
@@ -387,7 +414,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         -------
         numpy.ndarray, shape (N, K)
         """
-        p: Floats = softmax(self._by_class(X))
+        p: Floats = softmax(self._two_or_more(X))
         return p
 
     def predict_log_proba(self, X: Any) -> Floats:
@@ -402,5 +429,5 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         -------
         numpy.ndarray, shape (N, K)
         """
-        p: Floats = log_softmax(self._by_class(X))
+        p: Floats = log_softmax(self._two_or_more(X))
         return p

@@ -15,6 +15,7 @@ _ARMIJO = 1e-4
 _HALVINGS = 40
 _FLAT = 1e-5  # a curvature, of one where all classes are equally likely
 
+Watch = Callable[[int, float, float, Floats], Any]
 Apply = Callable[[Floats], Floats]
 
 
@@ -127,7 +128,7 @@ def minimise(
     max_iter: int,
     *,
     rounding: float,
-    watch: Callable[[int, float, float], Any] = lambda iteration, value, decrement: None,
+    watch: Watch = lambda iteration, value, decrement, theta: None,
 ) -> Solution:
     r"""Minimise from theta, by L-BFGS in the metric of the features.
 
@@ -149,7 +150,7 @@ def minimise(
         direction = memory.direction(gradient)
         slope = float(np.vdot(gradient, direction))
         decrement = math.sqrt(max(-slope, float(np.vdot(gradient, memory.apply(gradient))), 0.0))
-        watch(iteration, value, decrement)
+        watch(iteration, value, decrement, theta)
         slack = 8 * rounding * (value + objective.cancelled(theta))
         separated = objective.alpha == 0 and value < objective.separated_below
         settled = decrement <= tol * math.sqrt(value)
