@@ -77,10 +77,32 @@ class Cumulative {
   int64_t k_ = 0;
 };
 
+// What a thread works on, kept from call to call while it is not large.
+template <class T>
+struct Desk {
+  std::vector<T> own, e, softmax;
+  std::vector<double> u, t, before;
+  std::vector<uint32_t> index;
+  std::vector<Chunk<T>> chunks;
+  std::vector<std::pair<int64_t, int64_t>> order;
+  Cumulative sums;
+  Selector<T> selector;
+
+  static Desk& of_thread() {
+    thread_local Desk desk;
+    return desk;
+  }
+  void tidy() {
+    if (own.capacity() + softmax.capacity() > size_t(1) << 22) *this = {};
+  }
+};
+
 template <class S, class T>
 class Drawer {
  public:
-  explicit Drawer(const Sampling& s) : s_(s), b_(s.batch), key_{s.key[0], s.key[1]} {}
+  explicit Drawer(const Sampling& s)
+      : s_(s), b_(s.batch), key_{s.key[0], s.key[1]}, desk_(Desk<T>::of_thread()) {}
+  ~Drawer() { desk_.tidy(); }
 
   void run(int64_t first, int64_t last) {
     const bool plain = s_.cut.count == 0 && s_.replacement && !s_.kept;
@@ -224,23 +246,25 @@ class Drawer {
   }
 
   void compact(Threshold<T> limit) {
-    const T lowest = -std::numeric_limits<T>::infinity();
     const bool fresh = index_.empty();
+    if (limit.at == -std::numeric_limits<T>::infinity()) limit.ties = 0;
     if (fresh) {
       int64_t count = 0;
-      each_from(z_, k_, limit.at, [&](int64_t) { ++count; });
-      index_.resize(size_t(count) + 1);
-      own(count);
+      for (int64_t i = 0; i < k_; ++i) count += z_[i] >= limit.at;
+      // Each entry is written where the next one to keep belongs, so there is room for one more
+      // than are kept, but not for more than z_ has, which may be what is in own_.
+      index_.resize(size_t(std::min(count + 1, k_)));
+      own(std::min(count + 1, k_));
     }
     T* to = own_.data();
     int64_t n = 0;
-    each_from(z_, k_, limit.at, [&](int64_t i) {
+    each_near(z_, k_, limit.at, [&](int64_t i) {
       const T x = z_[i];
       const bool tie = x == limit.at;
       to[n] = x;
       index_[n] = fresh ? uint32_t(i) : index_[i];
+      n += (x > limit.at) | (tie & (limit.ties > 0));
       limit.ties -= tie;
-      n += x != lowest && (!tie || limit.ties >= 0);
     });
     z_ = to, k_ = n;
   }
@@ -300,8 +324,11 @@ class Drawer {
     if (kept_weights_) return sums_.set(long_.data() + from, size);
     e_.resize(size_t(kChunk));
     chunk<T, true, false>(z_ + from, e_.data(), size, chunks_[i].m, scale);
-    for (int64_t j = 0; j < size; ++j)
-      e_[j] = z_[from + j] == -std::numeric_limits<T>::infinity() ? T(0) : e_[j];
+    const T lowest = -std::numeric_limits<T>::infinity();
+    int64_t j = 0;
+    for (; j + kLanes <= size; j += kLanes)
+      unless_equal(Vec<T>(z_ + from + j), Vec<T>(lowest), Vec<T>(e_.data() + j)).put(e_.data() + j);
+    for (; j < size; ++j) e_[j] = z_[from + j] == lowest ? T(0) : e_[j];
     sums_.set(e_.data(), size);
   }
 
@@ -341,13 +368,14 @@ class Drawer {
   const T* z_ = nullptr;
   int64_t k_ = 0;
   bool kept_weights_ = false;
-  std::vector<T> own_, e_, long_;
-  std::vector<double> u_, t_, before_;
-  std::vector<uint32_t> index_;
-  std::vector<Chunk<T>> chunks_;
-  std::vector<std::pair<int64_t, int64_t>> order_;
-  Cumulative sums_;
-  Selector<T> selector_;
+  Desk<T>& desk_;
+  std::vector<T>&own_ = desk_.own, &e_ = desk_.e, &long_ = desk_.softmax;
+  std::vector<double>&u_ = desk_.u, &t_ = desk_.t, &before_ = desk_.before;
+  std::vector<uint32_t>& index_ = desk_.index;
+  std::vector<Chunk<T>>& chunks_ = desk_.chunks;
+  std::vector<std::pair<int64_t, int64_t>>& order_ = desk_.order;
+  Cumulative& sums_ = desk_.sums;
+  Selector<T>& selector_ = desk_.selector;
 };
 
 template <class S, class T>
@@ -361,19 +389,21 @@ void Drawer<S, T>::distinct(int64_t row, double t, int64_t* found) {
     return a.first > b.first || (a.first == b.first && a.second < b.second);
   };
   std::vector<Drawn> best;  // a heap, the worst of them in front
-  uint64_t low[kBlocks], high[kBlocks];
+  uint64_t low[kBlocks], number[kBlocks];
   double u[kBlocks], score[kBlocks];
   std::fill(low, low + kBlocks, s_.row_keys[row]);
   for (int64_t i = 0; i < k_; i += kBlocks) {
     const int64_t size = std::min<int64_t>(kBlocks, k_ - i);
     for (int64_t l = 0; l < size; ++l)
-      high[l] = uint64_t(index_.empty() ? i + l : int64_t(index_[i + l]));
-    uniforms(key_, low, high, u);
+      number[l] = uint64_t(index_.empty() ? i + l : int64_t(index_[i + l]));
+    uniforms(key_, low, number, u);
     for (double& x : u) x = std::min(x, 1 - 0x1p-53);
-    const Vec<double> v(u), one(1.0);
-    const Vec<double> e = log1p_lanes(div(v, sub(one, v)));
-    // log E = log(1 + (2^65 E - 1)) - 65 log 2, whose argument is not negative.
-    sub(Vec<double>(65 * kLn2), log1p_lanes(fms(e, Vec<double>(0x1p65), one))).put(score);
+    for (int l = 0; l < kBlocks; l += kLanes) {
+      const Vec<double> v(u + l), one(1.0);
+      const Vec<double> e = log1p_lanes(div(v, sub(one, v)));
+      // log E = log(1 + (2^65 E - 1)) - 65 log 2, whose argument is not negative.
+      sub(Vec<double>(65 * kLn2), log1p_lanes(fms(e, Vec<double>(0x1p65), one))).put(score + l);
+    }
     for (int64_t l = 0; l < size; ++l) {
       const double z = double(z_[i + l]);
       const double q = z == m ? 0 : only_top ? -inf : t == inf ? 0 : (z - m) / t;

@@ -40,19 +40,59 @@ T largest_or_nan(const T* z, int64_t k) {
   return found > 0 ? std::numeric_limits<T>::quiet_NaN() : largest(z, k);
 }
 
-// Calls use(i) for every i with z[i] >= at, in order; quick where there are few.
+// Calls use(i) for every i with z[i] >= at, and for others beside them, in order; quick where there
+// are few.
 template <class T, class Use>
-void each_from(const T* z, int64_t k, T at, Use use) {
+void each_near(const T* z, int64_t k, T at, Use use) {
   const Vec<T> limit(at);
   int64_t i = 0;
   for (; i + kLanes <= k; i += kLanes) {
     if (all_less(Vec<T>(z + i), limit)) continue;
-    for (int64_t j = i; j < i + kLanes; ++j)
-      if (z[j] >= at) use(j);
+    for (int64_t j = i; j < i + kLanes; ++j) use(j);
   }
-  for (; i < k; ++i)
-    if (z[i] >= at) use(i);
+  for (; i < k; ++i) use(i);
 }
+
+inline Vec<double> in_double(const float* z) { return widen(Vec<float>(z)); }
+inline Vec<double> in_double(const double* z) { return Vec<double>(z); }
+
+// exp((z - m)/t), in double.
+template <class T>
+class DoubleWeights {
+ public:
+  DoubleWeights(T m, double t) : m_(m), t_(t), scale_(scale_of<double>(t)) {
+    fast_ = scale_.usable && std::fabs(double(m) * scale_.c) < Range<double>::reach;
+    if (!fast_) return;
+    const Frame<double> frame = frame_of(double(m), scale_);
+    magic_ = frame.magic, floor_ = frame.floor;
+    // Weights come relative to 2^N; that of m is what all of them have in common.
+    double lane[kLanes];
+    relative(Vec<double>(double(m))).put(lane);
+    unit_ = 1 / lane[0];
+  }
+  void operator()(const T* z, int64_t n, double* e) const {
+    if (!fast_) return exact_weights(z, n, m_, t_, e);
+    const Vec<double> unit(unit_);
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) mul(relative(in_double(z + i)), unit).put(e + i);
+    if (i == n) return;
+    T rest[kLanes];
+    double padded[kLanes];
+    std::fill(std::copy(z + i, z + n, rest), rest + kLanes, -std::numeric_limits<T>::infinity());
+    mul(relative(in_double(rest)), unit).put(padded);
+    std::copy(padded, padded + (n - i), e + i);
+  }
+
+ private:
+  Vec<double> relative(const Vec<double>& z) const {
+    return weights(z, Vec<double>(scale_.c), Vec<double>(scale_.c_low), Vec<double>(magic_),
+                   Vec<double>(floor_));
+  }
+  T m_;
+  double t_, magic_ = 0, floor_ = 0, unit_ = 1;
+  Scale<double> scale_;
+  bool fast_;
+};
 
 template <class T>
 class Selector {
@@ -77,7 +117,9 @@ class Selector {
       }
       const T bound = nth(n);
       values_.clear();
-      each_from(z, k, bound, [&](int64_t i) { values_.push_back(z[i]); });
+      each_near(z, k, bound, [&](int64_t i) {
+        if (z[i] >= bound) values_.push_back(z[i]);
+      });
     } else {
       values_.assign(z, z + k);
     }
@@ -136,20 +178,23 @@ class Selector {
   // The smallest set of largest entries that has the share p of the mass: a histogram finds the
   // narrow range in which it ends, and only what is in there is sorted.
   Threshold<T> nucleus(const T* z, int64_t k, T m, double t, double p) {
+    const DoubleWeights<T> weights(m, t);
+    if (k <= kPart) {
+      double e[kPart], total = 0;
+      weights(z, k, e);
+      for (int64_t i = 0; i < k; ++i) total += e[i];
+      values_.assign(z, z + k);
+      return end_of(weights, 0, p * total);
+    }
     // Entries below the share (1 - p)/k of the mass of the largest are in none.
     const double reach = t * (log1p_of(double(k) / (1 - p)) + 1);
     const double steps = kBins / reach;
     mass_.assign(kBins + 1, 0.0);
-    const Scale<double> scale = scale_of<double>(t);
-    const bool fast = scale.usable && std::fabs(double(m) * scale.c) < Range<double>::reach;
     double e[kPart];
     int32_t bin[kPart];
     for (int64_t i = 0; i < k; i += kPart) {
       const int64_t size = std::min(kPart, k - i);
-      if (fast)
-        weigh(z + i, size, m, scale, e);
-      else
-        exact_weights(z + i, size, m, t, e);
+      weights(z + i, size, e);
       bins(z + i, size, m, steps, bin);
       for (int64_t j = 0; j < size; ++j) mass_[bin[j]] += e[j];
     }
@@ -162,23 +207,27 @@ class Selector {
     values_.clear();
     const double beyond = b == kBins ? -std::numeric_limits<double>::infinity()
                                      : double(m) - double(b + 1.01) / steps;
-    each_from(z, k, lower(beyond), [&](int64_t i) {
+    each_near(z, k, lower(beyond), [&](int64_t i) {
+      if (double(z[i]) < beyond) return;
       int32_t here;
       bins(z + i, 1, m, steps, &here);
       if (here == b && z[i] != all()) values_.push_back(z[i]);
     });
+    return end_of(weights, sum, wanted);
+  }
+
+  // Where the mass `sum`, with that of the largest of values_, comes to what is wanted.
+  Threshold<T> end_of(const DoubleWeights<T>& weights, double sum, double wanted) {
     std::sort(values_.begin(), values_.end(), [](T x, T y) { return x > y; });
     if (values_.empty()) return {all(), kAllTies};
     Threshold<T> found{values_[0], 0};
-    for (size_t i = 0; i < values_.size() && (i == 0 || sum < wanted); ++i) {
+    double e[kPart];
+    const int64_t count = int64_t(values_.size());
+    for (int64_t i = 0; i < count && (i == 0 || sum < wanted); ++i) {
+      if (i % kPart == 0) weights(values_.data() + i, std::min(kPart, count - i), e);
       if (values_[i] != found.at) found = {values_[i], 0};
       ++found.ties;
-      double one;
-      if (fast)
-        weigh(&values_[i], 1, m, scale, &one);
-      else
-        exact_weights(&values_[i], 1, m, t, &one);
-      sum += one;
+      sum += e[i % kPart];
     }
     return found;
   }
@@ -190,31 +239,14 @@ class Selector {
 
   // Monotone in z; the last one is for all that is too far below.
   static void bins(const T* z, int64_t n, T m, double steps, int32_t* bin) {
-    for (int64_t i = 0; i < n; ++i) {
-      const double x = (double(m) - double(z[i])) * steps;
-      bin[i] = x < double(kBins) ? int32_t(x) : int32_t(kBins);
-    }
-  }
-
-  // exp((z - m)/t), in double.
-  static void weigh(const T* z, int64_t n, T m, const Scale<double>& s, double* e) {
-    const Frame<double> frame = frame_of(double(m), s);
-    const Vec<double> c(s.c), c_low(s.c_low), magic(frame.magic), floor(frame.floor);
-    // Weights come relative to 2^N; over that of m they are what every part has in common.
-    double padded[kLanes], top[kLanes];
-    weights(Vec<double>(double(m)), c, c_low, magic, floor).put(top);
-    const Vec<double> unit(1 / top[0]);
+    double x[kPart];
+    const Vec<double> most(-double(kBins)), top{double(m)}, scale(-steps);
     int64_t i = 0;
     for (; i + kLanes <= n; i += kLanes)
-      mul(weights(in_double(z + i), c, c_low, magic, floor), unit).put(e + i);
-    if (i == n) return;
-    T rest[kLanes];
-    std::fill(std::copy(z + i, z + n, rest), rest + kLanes, all());
-    mul(weights(in_double(rest), c, c_low, magic, floor), unit).put(padded);
-    std::copy(padded, padded + (n - i), e + i);
+      larger(mul(sub(top, in_double(z + i)), scale), most).put(x + i);
+    for (; i < n; ++i) x[i] = std::max((double(m) - double(z[i])) * -steps, -double(kBins));
+    for (i = 0; i < n; ++i) bin[i] = -int32_t(x[i]);
   }
-  static Vec<double> in_double(const float* z) { return widen(Vec<float>(z)); }
-  static Vec<double> in_double(const double* z) { return Vec<double>(z); }
 
   static constexpr int64_t kBins = 2048, kPart = 512;
   std::vector<double> mass_;
