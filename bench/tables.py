@@ -91,9 +91,9 @@ def write_page(name: str, text: str) -> None:
     _replace(ROOT / "docs" / f"bench-{name}.md", f"# {name} beside its peers\n\n{text}\n")
 
 
-def write_into_readme(text: str, remark: str) -> None:
-    """Replace what stands between the markers."""
-    begin, end = "<!-- bench:softmax -->", "<!-- /bench:softmax -->"
+def write_into_readme(name: str, text: str, remark: str) -> None:
+    """Replace what stands between the markers of a benchmark."""
+    begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
     head, _, rest = (ROOT / "README.md").read_text("utf-8").partition(begin)
     if end not in rest:
         raise SystemExit(f"README.md has no place {begin}")

@@ -14,6 +14,7 @@ from logitlab.scores import accuracy, brier_score, entropy, kl_divergence
 
 if TYPE_CHECKING:
     from logitlab.regression.estimator import SoftmaxRegression
+from logitlab.sweep import temperature_sweep
 
 __all__ = [
     "MatrixScaling",
@@ -45,6 +46,7 @@ __all__ = [
     "sample_with_log_prob",
     "set_num_threads",
     "softmax",
+    "temperature_sweep",
     "truncate",
 ]
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import secrets
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -251,3 +252,84 @@ def explore(
             raise UserError("--labels and --probabilities need LOGITS")
         rows = None if logits is None else from_file(logits, labels, probabilities)
         serve(Library(rows), port, browser)
+
+
+@app.command("sample")
+def draw(
+    logits: Annotated[
+        str,
+        typer.Argument(
+            help="FILE or FILE:NAME, rows by classes: .npy, .npz, .csv, .parquet or .safetensors.",
+            show_default=False,
+        ),
+    ],
+    n: Annotated[int, typer.Option("-n", help="Draws from each row.")] = 1,
+    temperature: Annotated[float, typer.Option(help="T; 0 takes the largest logit.")] = 1.0,
+    top_k: Annotated[
+        int | None, typer.Option(help="Keep the K largest logits.", show_default=False)
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Keep the fewest classes whose mass is at least P.", show_default=False),
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(
+            help="Keep classes at least so many times as probable as the first.",
+            show_default=False,
+        ),
+    ] = None,
+    order: Annotated[
+        str, typer.Option(help="Of temperature and truncation: transformers, vllm or llama.cpp.")
+    ] = "transformers",
+    without_replacement: Annotated[
+        bool, typer.Option("--without-replacement", help="No class twice in a row.")
+    ] = False,
+    log_prob: Annotated[
+        bool, typer.Option("--log-prob", help="Log-probabilities too, as drawn from.")
+    ] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="The same seed, the same draws; without it, others each time."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            metavar="FILE",
+            help="Where they go: .csv or .parquet. Without it: standard output, as CSV.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object for each row instead of CSV.")
+    ] = False,
+) -> None:
+    """Classes drawn from the softmax of every row."""
+    from logitlab.app import draws
+    from logitlab.app.files import open_logits
+
+    with _plain_mistakes():
+        if out is not None and as_json:
+            raise UserError("--json prints to standard output; it does not go with -o")
+        if out is not None and out.suffix.lower() not in draws.SINKS:
+            raise UserError(f"{out}: unknown kind of file; accepted: {', '.join(draws.SINKS)}")
+        parts = draws.tables(
+            open_logits(logits),
+            log_prob=log_prob,
+            n=n,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            order=order,
+            replacement=not without_replacement,
+            rng=secrets.randbits(64) if seed is None else seed,
+        )
+        if as_json:
+            draws.print_json(parts)
+        elif out is None:
+            draws.print_csv(parts)
+        else:
+            count = draws.write(parts, out)
+            typer.echo(f"Written: {out} ({count} draws)")

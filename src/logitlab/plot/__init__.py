@@ -6,7 +6,7 @@ here shows itself as SVG in a notebook.
 """
 
 from logitlab.plot.classes import probabilities, scaling
-from logitlab.plot.draws import outcome_bars, sampling
+from logitlab.plot.draws import outcome_bars, sampling, sweep_bars
 from logitlab.plot.matrix import jacobian
 from logitlab.plot.paths import simplex, temperature_sweep
 from logitlab.plot.stability import stability
@@ -28,6 +28,7 @@ __all__ = [
     "scaling",
     "simplex",
     "stability",
+    "sweep_bars",
     "temperature_curves",
     "temperature_sweep",
 ]

@@ -105,3 +105,54 @@ def sampling(
     ax.set_ylim(0, 1.1 * float(np.max(frequencies[shown.place] + reach)))
     ax.set_ylabel(f"probability (bars), share of {n:,} draws (dots)")
     return ax
+
+
+def sweep_bars(sweep: Any, *, names: Sequence[str] | None = None, ax: Any = None) -> Any:
+    """The classes' probabilities at several temperatures as bars, in per cent, and draws as dots.
+
+    Parameters
+    ----------
+    sweep : logitlab.sweep.TemperatureSweep
+        What :func:`logitlab.temperature_sweep` found.
+    names : sequence of str, length K, optional
+        The classes. Of more than 20, those that are the most probable on average are drawn.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> from matplotlib.figure import Figure
+    >>> sweep = logitlab.temperature_sweep([2, 1, 3], [0.5, 2], n=100, rng=0)
+    >>> ax = sweep.plot(ax=Figure().add_subplot())
+    >>> [text.get_text() for text in ax.texts][:3]
+    ['T = 0.5', '12 %', '1.6 %']
+    """
+    ax = axes(ax)
+    shown = choose(sweep.probabilities.mean(axis=0), names)
+    m, k = len(sweep.temperatures), len(shown.place)
+    p, found = sweep.probabilities[:, shown.place], sweep.frequencies[:, shown.place]
+    reach = 1.96 * sweep.standard_error[:, shown.place]
+    place = np.arange(k) + (k + 1.0) * np.arange(m)[:, None]
+    ax.bar(place.ravel(), p.ravel(), 0.8, color="C0", alpha=0.55, linewidth=0)
+    ax.errorbar(
+        place.ravel(), found.ravel(), reach.ravel(), fmt="o", markersize=3.5, color="C1", capsize=3
+    )
+    for t, line, masses, high in zip(sweep.temperatures, place, p, found + reach, strict=True):
+        ax.text(line.mean(), 1.13, f"T = {t:.4g}", ha="center", fontweight="bold")
+        if m * k <= 60:
+            for at, mass, top in zip(line, masses, high, strict=True):
+                small = "0 %" if mass == 0 else "<0.1 %"
+                text = f"{100 * mass:.{int(mass < 0.0995)}f} %" if mass >= 5e-4 else small
+                ax.text(at, max(mass, top) + 0.015, text, ha="center", fontsize="x-small")
+    label_classes(ax, shown)
+    ax.set_xticks(place.ravel(), shown.names * m)
+    ax.set_ylim(0, 1.2)
+    ax.set_yticks(np.linspace(0, 1, 6))
+    percent(ax.yaxis)
+    ax.set_ylabel(f"probability (bars), share of {sweep.n:,} draws (dots)")
+    return ax
