@@ -3,6 +3,7 @@
 import sys
 
 _EXPLORE = {"starlette", "uvicorn"}
+_LAWS = {"hypothesis", "mpmath"}
 _EXTRA = {"typer", "rich", "matplotlib", "pyarrow", "safetensors", "sklearn", "jinja2", "ml_dtypes"}
 
 
@@ -14,7 +15,7 @@ def main() -> None:
         app()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in _EXTRA | _EXPLORE:
+        if missing not in _EXTRA | _EXPLORE | _LAWS:
             raise
-        extra = "explore" if missing in _EXPLORE else "app"
+        extra = "explore" if missing in _EXPLORE else "laws" if missing in _LAWS else "app"
         sys.exit(f"logitlab: {error.name} is not installed; run: pip install 'logitlab[{extra}]'")

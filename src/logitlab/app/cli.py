@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from logitlab.app.conformance import check
 from logitlab.app.source import UserError
 from logitlab.scores import Integers
 
@@ -333,3 +334,6 @@ def draw(
         else:
             count = draws.write(parts, out)
             typer.echo(f"Written: {out} ({count} draws)")
+
+
+app.command()(check)

@@ -1,13 +1,14 @@
 """The laws of softmax as a conformance suite for anyone's implementation."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from logitlab.laws.kinds import program
 from logitlab.laws.law import Counterexample, Law, Verdict
 from logitlab.laws.report import LawReport
 
-__all__ = ["Counterexample", "Law", "LawReport", "Verdict", "check", "program"]
+__all__ = ["Counterexample", "Law", "LawReport", "Verdict", "as_tests", "check", "program"]
 
 
 def check(
@@ -87,25 +88,89 @@ def check(
     >>> print(report["overflow"].counterexample.came)
     nan
     """
-    examination, wanted = _prepare(
-        function, axis, dtypes, laws, differentiate, sampler, seed, effort, kind, name
-    )
+    examination = _prepare(function, axis, dtypes, differentiate, sampler, seed, effort, kind, name)
     subject = examination.subject
     return LawReport(
         function=subject.name,
         kind=subject.kind.name,
         computes="log_softmax" if subject.log else "softmax",
         dtypes=subject.dtypes,
-        verdicts=tuple(examination.judge(law) for law in wanted),
+        verdicts=tuple(examination.judge(law) for law in _named(laws)),
         strict=strict,
     )
+
+
+def as_tests(
+    function: Any, *, laws: Sequence[str] | None = None, strict: bool = False, **options: Any
+) -> Callable[[str], None]:
+    """A test for pytest, one case for each law.
+
+    Parameters
+    ----------
+    function : callable, onnxruntime session, or list of str
+        As in :func:`check`.
+    laws : sequence of str, optional
+        The laws to test; by default all.
+    strict : bool
+        Whether a convention that differs fails its test.
+    **options
+        The other arguments of :func:`check`.
+
+    Returns
+    -------
+    callable
+        To be named ``test_...`` in a test module. A law that is not applicable is skipped.
+
+    Examples
+    --------
+    In a file ``test_softmax.py``:
+
+    >>> import logitlab
+    >>> from logitlab.laws import as_tests
+    >>> test_softmax = as_tests(logitlab.softmax, laws=["order", "ties"])
+    """
+    import pytest
+
+    given: dict[str, Any] = {
+        "axis": -1,
+        "dtypes": None,
+        "differentiate": None,
+        "sampler": None,
+        "seed": 0,
+        "effort": "quick",
+        "kind": None,
+        "name": None,
+        **options,
+    }
+    examination = functools.cache(lambda: _prepare(function, **given))
+    chosen = {law.name: law for law in _named(laws)}
+
+    @pytest.mark.parametrize("law", chosen)
+    def test(law: str) -> None:
+        verdict = examination().judge(chosen[law])
+        if verdict.level == "not applicable":
+            pytest.skip(verdict.note)
+        if verdict.level == "broken" or (strict and verdict.level == "differs"):
+            c = verdict.counterexample
+            shown = "" if c is None else f"\n{c.line}\n  gives {c.came}\n  exact {c.exact}"
+            pytest.fail(f"{law}: {verdict}\n{verdict.law.statement}{shown}", pytrace=False)
+
+    return test
+
+
+def _named(laws: Sequence[str] | None) -> list[Law]:
+    from logitlab.laws.catalogue import LAWS
+
+    unknown = [name for name in laws or () if name not in LAWS]
+    if unknown:
+        raise ValueError(f"laws holds {unknown[0]!r}; accepted: {', '.join(LAWS)}")
+    return [law for law in LAWS.values() if laws is None or law.name in laws]
 
 
 def _prepare(
     function: Any,
     axis: int,
     dtypes: Sequence[str] | None,
-    laws: Sequence[str] | None,
     differentiate: Any,
     sampler: Any,
     seed: int,
@@ -113,24 +178,22 @@ def _prepare(
     kind: str | None,
     name: str | None,
 ) -> Any:
-    from logitlab.laws.catalogue import LAWS
     from logitlab.laws.examination import Examination
     from logitlab.laws.formats import FORMATS
     from logitlab.laws.subject import Subject
 
     if effort not in ("quick", "full"):
         raise ValueError(f"effort is {effort!r}; accepted: 'quick' and 'full'")
-    for given, accepted, what in ((laws, LAWS, "laws"), (dtypes, FORMATS, "dtypes")):
-        unknown = [x for x in given or () if x not in accepted]
-        if unknown:
-            raise ValueError(f"{what} holds {unknown[0]!r}; accepted: {', '.join(accepted)}")
+    unknown = [dtype for dtype in dtypes or () if dtype not in FORMATS]
+    if unknown:
+        raise ValueError(f"dtypes holds {unknown[0]!r}; accepted: {', '.join(FORMATS)}")
     subject = Subject(function, axis=axis, kind=kind, name=name)
     if dtypes is not None:
         missing = [dtype for dtype in dtypes if dtype not in subject.dtypes]
         if missing:
-            raise TypeError(f"function does not take {missing[0]}; it takes {subject.dtypes}")
+            taken = ", ".join(subject.dtypes)
+            raise TypeError(f"dtypes holds {missing[0]!r}; the function takes {taken}")
         subject.dtypes = tuple(dtypes)
-    examination = Examination(
+    return Examination(
         subject, seed=seed, effort=effort, differentiate=differentiate, sampler=sampler
     )
-    return examination, [law for law in LAWS.values() if laws is None or law.name in laws]

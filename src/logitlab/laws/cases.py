@@ -1,5 +1,6 @@
 """Rows to try a function on: batches to find a fault in, small rows to show it with."""
 
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -76,8 +77,13 @@ LONG = (1000, 4099, 20000, 70000, 128256)
 LONGEST = (500_000, 1_000_000)
 
 
-def body(dtype: str, seed: int, full: bool) -> Iterator[Case]:
+@functools.lru_cache(maxsize=8)
+def body(dtype: str, seed: int, full: bool) -> tuple[Case, ...]:
     """Normal rows of every length and spread, and rows without chance in them."""
+    return tuple(_body(dtype, seed, full))
+
+
+def _body(dtype: str, seed: int, full: bool) -> Iterator[Case]:
     entries = 20_000 if full else 1500
     numbers = itertools.count(1000 * seed)
     for k, spread in itertools.product(CLASSES, SPREADS):

@@ -1,5 +1,190 @@
 """Laws of a sampler."""
 
-from logitlab.laws.law import Law
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
-LAWS: tuple[Law, ...] = ()
+import numpy as np
+from hypothesis import strategies as st
+
+from logitlab.laws import kinds, multiprecision
+from logitlab.laws.cases import Case, explicit, normal, patterned, short_rows
+from logitlab.laws.law import Law, Measured, failed, silent, stated
+from logitlab.laws.subject import public_name, quietly
+
+if TYPE_CHECKING:
+    from logitlab.laws.examination import Examination
+
+mp = multiprecision.mp
+_DRAWS = 40_000
+_P_VALUE = 1e-9  # below it, chance is no explanation
+
+
+def _no_sampler(examination: "Examination") -> str:
+    return "" if examination.sampler else "no sampler is given (sampler=)"
+
+
+def _draw(examination: "Examination", case: Case, seed: int = 0, n: int = _DRAWS) -> Any:
+    """n categories of the case's row; or the error."""
+    subject = examination.subject
+    try:
+        row = subject.make(np.array(case.z[0]), case.dtype)
+        drawn = quietly(lambda: examination.sampler(row, n, rng=examination.seed + seed))
+        found, _ = kinds.to_values(drawn)
+        return found.reshape(n).astype(np.int64)
+    except Exception as error:  # a stranger's function
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def _on_draws(
+    judge: Callable[["Examination", Case, Any], Measured],
+) -> Callable[["Examination", Case], Measured]:
+    def measure(examination: "Examination", case: Case) -> Measured:
+        if not (case.z > -np.inf).any():
+            return silent()
+        drawn = _draw(examination, case)
+        return failed(drawn) if isinstance(drawn, str) else judge(examination, case, drawn)
+
+    return measure
+
+
+def _support(examination: "Examination", case: Case, drawn: Any) -> Measured:
+    inside = (drawn >= 0) & (drawn < case.classes)
+    wrong = ~inside | (case.z[0][np.where(inside, drawn, 0)] == -np.inf)
+    if not wrong.any():
+        return stated(False, "", "")
+    return stated(True, f"{drawn[wrong][0]} ({wrong.sum()} of {drawn.size})", "never that category")
+
+
+def _counted(case: Case, drawn: Any) -> tuple[Any, Any]:
+    """Counts and expected counts, of the rare categories together."""
+    p = multiprecision.softmax(case.z[0].tolist())
+    expected = np.array([float(x) for x in p]) * drawn.size
+    counts = np.bincount(drawn, minlength=case.classes)[: case.classes]
+    rare = expected < 5
+    return (
+        np.append(counts[~rare], counts[rare].sum()).astype(float),
+        np.append(expected[~rare], expected[rare].sum()),
+    )
+
+
+def _chi_square(examination: "Examination", case: Case, drawn: Any) -> Measured:
+    if drawn.min() < 0 or drawn.max() >= case.classes:
+        return failed(f"category {drawn.max()}")
+    counts, expected = _counted(case, drawn)
+    some = expected > 0
+    statistic = ((counts[some] - expected[some]) ** 2 / expected[some]).sum()
+    freedom = max(1, int(some.sum()) - 1)
+    p = mp.gammainc(mp.mpf(freedom) / 2, mp.mpf(float(statistic)) / 2, mp.inf, regularized=True)
+    text = f"counts {counts[:6].astype(int).tolist()}, p-value {mp.nstr(p, 2)}"
+    return stated(bool(p < _P_VALUE), text, f"expected {expected[:6].round(1).tolist()}")
+
+
+def _share(examination: "Examination", case: Case, drawn: Any) -> Measured:
+    """The draws from the second half of the row."""
+    half = case.classes // 2
+    p = multiprecision.softmax(case.z[0].tolist()) if case.z.any() else None
+    share = float(mp.fsum(p[half:])) if p else 1 - half / case.classes
+    count, expected = int((drawn >= half).sum()), share * drawn.size
+    deviation = np.sqrt(expected * (1 - share))
+    off = abs(count - expected) > 6.2 * deviation + 1
+    text = f"{count} draws from the upper half"
+    return stated(bool(off), text, f"{expected:.1f} ± {deviation:.1f}")
+
+
+def _reproducible(examination: "Examination", case: Case) -> Measured:
+    found = [_draw(examination, case, seed, n=1000) for seed in (0, 0, 1)]
+    errors = [x for x in found if isinstance(x, str)]
+    if errors:
+        return failed(errors[0])
+    first, again, other = found
+    if not np.array_equal(first, again):
+        return stated(True, "other draws for the same seed", "the same draws")
+    same = np.array_equal(first, other) and case.classes > 1
+    return stated(same, "the same draws for another seed", "other draws")
+
+
+def _excluded(examination: "Examination", dtype: str) -> Iterator[Case]:
+    yield explicit([[-np.inf, 0.0, -np.inf, 1.0, -np.inf]], dtype)
+    middle = np.where(np.arange(81) == 40, 0.0, -np.inf)[None, :]
+    yield Case(middle, dtype, "np.where(np.arange(81) == 40, 0.0, -np.inf)[None, :]")
+
+
+def _ordinary(examination: "Examination", dtype: str) -> Iterator[Case]:
+    for k, spread in ((2, 1.0), (10, 1.0), (100, 2.0), (1000, 1.0)):
+        yield normal(1, k, spread, 3, dtype)
+
+
+def _rare(examination: "Examination", dtype: str) -> Iterator[Case]:
+    for k in (50, 500):
+        text = f"np.repeat([[0.0, -7.0]], {k}, axis=1)"
+        yield Case(np.repeat([[0.0, -7.0]], k, axis=1), dtype, text)
+    yield patterned("equal", 1 << (25 if examination.full else 18), 0, dtype)
+
+
+def _near(case: Case) -> Any:
+    return short_rows(case.dtype, case.z).map(lambda row: explicit([row], case.dtype))
+
+
+def _near_excluded(case: Case) -> Any:
+    entry = st.sampled_from([0.0, 1.0, -np.inf])
+    return st.lists(entry, min_size=1, max_size=5).map(lambda row: explicit([row], case.dtype))
+
+
+def _line(examination: "Examination", case: Case) -> str:
+    subject = examination.subject
+    source = subject.kind.source(case.source, case.dtype)
+    name, module = public_name(examination.sampler, "sampler")
+    wanted = [x for x in ("numpy as np", subject.kind.imports, module) if x]
+    array = subject.kind.text(f"({source})[0]", case.dtype)
+    return f"import {', '.join(wanted)}; {name}({array}, {_DRAWS}, rng={examination.seed})"
+
+
+def _law(name: str, statement: str, reason: str, measure: Any, cases: Any, near: Any) -> Law:
+    return Law(
+        name,
+        statement,
+        "the distribution that softmax stands for",
+        reason,
+        cases,
+        measure,
+        near=near,
+        absent=_no_sampler,
+        line=_line,
+        never=True,
+    )
+
+
+LAWS = (
+    _law(
+        "support",
+        "a category of probability 0 is never drawn, nor one that there is not",
+        "What is excluded must stay out.",
+        _on_draws(_support),
+        _excluded,
+        _near_excluded,
+    ),
+    _law(
+        "chi-square",
+        f"the counts of {_DRAWS} draws have a p-value of at least {_P_VALUE:g}",
+        "K. Pearson's test: draws follow the probabilities.",
+        _on_draws(_chi_square),
+        _ordinary,
+        _near,
+    ),
+    _law(
+        "rare draws",
+        "the second half of a row is drawn as often as its probability says, within 6.2 σ",
+        "A cumulative sum in few digits never reaches the last categories.",
+        _on_draws(_share),
+        _rare,
+        None,
+    ),
+    _law(
+        "reproducibility",
+        "the same seed draws the same, another seed does not",
+        "What cannot be repeated cannot be tested.",
+        _reproducible,
+        _ordinary,
+        None,
+    ),
+)

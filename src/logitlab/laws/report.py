@@ -62,31 +62,38 @@ class LawReport:
         return [v.law.name for v in self.verdicts if v.level in bad]
 
     def __rich__(self) -> Any:
+        from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
         table = Table(title=f"{self.function}: {self.computes} of {self.kind} arrays")
-        for name in ("law", "level", "worst in", "smallest counterexample"):
-            table.add_column(name, overflow="fold")
+        for heading in ("law", "level", "worst in", ""):
+            table.add_column(heading)
         for v in self.verdicts:
-            shown = v.note
-            if v.counterexample is not None:
-                c = v.counterexample
-                shown = f"{c.line}\n  gives {c.came}\n  exact {c.exact}"
             name = f"{v.law.name} *" if v.law.convention else v.law.name
-            style = _COLOURS[v.level]
-            cells = (Text(str(v), style=style), _worst_type(v), Text(shown, style="dim"))
-            table.add_row(name, *cells)
+            level = Text(str(v), style=_COLOURS[v.level])
+            table.add_row(name, level, _worst_type(v), Text(v.note, style="dim"))
         broken = sum(v.level == "broken" for v in self.verdicts)
         differ = sum(v.level == "differs" for v in self.verdicts)
         table.caption = f"broken: {broken}; conventions (*) that differ: {differ}"
-        return table
+        # One line each, whatever the width of the terminal: they are to be pasted.
+        shown: list[Any] = [table]
+        for v in self.verdicts:
+            if v.counterexample is not None:
+                c = v.counterexample
+                style = _COLOURS[v.level]
+                text = Text(no_wrap=True, overflow="ignore")
+                text.append(f"\n{v.law.name}: {v.law.statement}\n", style=style)
+                text.append(f"{c.line}\n", style="bold")
+                text.append(f"    gives  {c.came}\n    exact  {c.exact}")
+                shown.append(text)
+        return Group(*shown)
 
     def __str__(self) -> str:
         from rich.console import Console
 
         out = io.StringIO()
-        Console(file=out, width=120, color_system=None).print(self)
+        Console(file=out, width=120, color_system=None).print(self, crop=False)
         return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
     __repr__ = __str__
@@ -109,7 +116,10 @@ class LawReport:
                     for dtype, (level, ulps) in v.by_dtype.items()
                 },
                 "counterexample": None if v.counterexample is None else v.counterexample._asdict(),
-                "measures": v.measures,
+                "measures": [
+                    {**m, "worst": _plain(m["worst"]), "mean": _plain(m["mean"])}
+                    for m in v.measures
+                ],
             }
         return {
             "function": self.function,

@@ -33,7 +33,7 @@ class Result(NamedTuple):
         return min(given, self.dtype, key=lambda name: FORMATS[name].digits)
 
 
-def _quietly(call: Callable[[], Any]) -> Any:
+def quietly(call: Callable[[], Any]) -> Any:
     """Warnings of the function are no verdict."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
@@ -47,7 +47,7 @@ def _parameters(function: Any) -> list[str] | None:
         return None
 
 
-def _public_name(function: Any) -> tuple[str, str]:
+def public_name(function: Any, otherwise: str = "function") -> tuple[str, str]:
     """How the function is called in a line of Python, and the module to import for it."""
     short = getattr(function, "__name__", type(function).__name__)
     module = getattr(function, "__module__", None) or ""
@@ -55,7 +55,7 @@ def _public_name(function: Any) -> tuple[str, str]:
     for place in (top, f"{top}.special", f"{top}.nn", "torch", "torch.nn.functional", module):
         if short.isidentifier() and getattr(sys.modules.get(place), short, None) is function:
             return f"{place}.{short}", place
-    return (short if short.isidentifier() else "function"), ""
+    return (short if short.isidentifier() else otherwise), ""
 
 
 class Subject:
@@ -80,7 +80,7 @@ class Subject:
             self._import = "logitlab.laws"
             function, kind = kinds.program(function), "numpy"
         elif callable(function):
-            self.name, self._import = _public_name(function)
+            self.name, self._import = public_name(function)
             self._text = ""
         else:
             raise TypeError(
@@ -152,7 +152,7 @@ class Subject:
         """The function's own result on an array of its own kind."""
         if "temperature" in options and self.temperature:
             options = {self.temperature: options["temperature"]}
-        return _quietly(lambda: self._function(array, **self._axis_argument, **options))
+        return quietly(lambda: self._function(array, **self._axis_argument, **options))
 
     def back(self, result: Any, shape: tuple[int, ...]) -> Result:
         """The function's result as (N, K) values."""
