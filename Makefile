@@ -1,4 +1,4 @@
-.PHONY: ci test lint format neon sanitize
+.PHONY: ci test lint format docs neon sanitize
 
 ci:
 	bash .ci/run
@@ -11,6 +11,10 @@ lint:
 
 format:
 	ruff check --fix && ruff format
+
+# The guide, every page of it run, in build/guide/index.html; a warning is an error.
+docs:
+	python -m sphinx -W --keep-going -q -j auto guide build/guide
 
 # The kernels under AddressSanitizer and UndefinedBehaviorSanitizer, installed beside the library.
 sanitize:

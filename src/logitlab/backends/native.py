@@ -39,6 +39,11 @@ KINDS = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
 def native_available() -> bool:
     """Whether the compiled kernels are installed (without a C++ compiler they are not).
 
+    Returns
+    -------
+    bool
+        False where the reference does all the work.
+
     Examples
     --------
     >>> import logitlab
@@ -52,6 +57,11 @@ def get_num_threads() -> int:
     """The number of threads that a call may use.
 
     At first what the process may use: its CPU affinity, its cgroup's quota and OMP_NUM_THREADS.
+
+    Returns
+    -------
+    int
+        1 without the compiled kernels.
 
     Examples
     --------

@@ -144,7 +144,18 @@ class _Affine(Calibrator):
             return xp.astype(self._apply(_centred(wide, xp), xp), z.dtype, copy=False)
 
     def predict_proba(self, z: Any) -> Any:
-        """Calibrated probabilities: the softmax of :meth:`transform`."""
+        """Calibrated probabilities: the softmax of :meth:`transform`.
+
+        Parameters
+        ----------
+        z : array, shape (..., K)
+            Logits, of any kind that :func:`logitlab.softmax` takes.
+
+        Returns
+        -------
+        array, shape of z
+            Of z's kind.
+        """
         return softmax(self.transform(z))
 
 

@@ -1,0 +1,57 @@
+"""The guide: executed pages, and a reference made from the library itself."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import reference  # noqa: E402
+
+project = "logitlab"
+author = "the logitlab authors"
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "numpydoc",
+    "sphinx-mathjax-offline",
+]
+exclude_patterns = ["_build"]
+
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+# Every page runs anew, and a page that fails fails the build.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_ipywidgets_js: dict[str, Any] = {}
+nb_merge_streams = True
+nb_render_markdown_format = "myst"
+nb_mime_priority_overrides = [("html", "image/svg+xml", 1), ("html", "text/html", 2)]
+
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+numpydoc_validation_checks = {"GL08", "SS01", "PR01", "PR02", "PR03", "RT01"}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "logitlab"
+html_static_path = ["_static"]
+html_css_files = ["guide.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "navbar_end": ["theme-switcher"],
+    "secondary_sidebar_items": ["page-toc"],
+    "show_prev_next": True,
+    "footer_start": [],
+    "footer_end": [],
+}
+html_sidebars: dict[str, list[str]] = {"index": []}
+
+
+def setup(app: Any) -> None:
+    # The extension holds MathJax and says nothing of itself: it only adds files.
+    app.extensions["sphinx-mathjax-offline"].parallel_read_safe = True
+    reference.write(HERE / "reference")
+    app.connect("build-finished", lambda app, error: error or reference.confirm(app.env))

@@ -1,0 +1,164 @@
+"""The pages of the reference, made from the library: nothing public can be missing from them."""
+
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import logitlab
+
+ROOT = Path(__file__).parent.parent
+
+# Where a public name stands, by the module that defines it; another module gets its own heading.
+SECTIONS = {
+    "probabilities": "Probabilities",
+    "sampling": "Sampling",
+    "derivatives": "Derivatives",
+    "losses": "Losses",
+    "scores": "Scores",
+    "reliability": "Calibration error",
+    "intervals": "Intervals",
+    "calibration": "Calibrators",
+    "regression": "Softmax regression",
+    "laws": "Laws",
+    "backends": "The compiled core",
+}
+
+
+def namespaces() -> dict[str, list[str]]:
+    """The public names of each public module that is there."""
+    found = {"logitlab": list(logitlab.__all__)}
+    for module in ("logitlab.plot", "logitlab.torch"):
+        if importlib.util.find_spec(module):
+            found[module] = list(importlib.import_module(module).__all__)
+    return found
+
+
+def commands() -> dict[str, str]:
+    """The help of each command, as a terminal shows it."""
+    from typer.main import get_command
+    from typer.testing import CliRunner
+
+    from logitlab.app.cli import app
+
+    def text(*arguments: str) -> str:
+        result = CliRunner().invoke(app, [*arguments, "--help"], prog_name="logitlab", env=WIDE)
+        if result.exit_code:
+            raise RuntimeError(result.output)
+        return str(result.output).strip()
+
+    WIDE = {"COLUMNS": "100", "TERM": "dumb"}
+    names = list(getattr(get_command(app), "commands", {}))
+    return {"": text()} | {name: text(name) for name in names}
+
+
+def _first_line(value: Any) -> str:
+    line = (inspect.getdoc(value) or "").partition("\n")[0].replace("|", r"\|")
+    return re.sub(r":\w+:(`[^`]+`)", r"\1", re.sub(r":math:`([^`]+)`", r"$\1$", line))
+
+
+def _section(module: str, name: str) -> str:
+    if module != "logitlab":
+        return {"logitlab.plot": "Pictures", "logitlab.torch": "torch modules"}[module]
+    home = getattr(logitlab, name).__module__.split(".")[1]
+    return SECTIONS.get(home, home.capitalize())
+
+
+def _is_ours(name: str, member: Any) -> bool:
+    """A public method that is no other library's, nor there for its conventions alone."""
+    public = not name.startswith("_") and name not in ("get_params", "set_params")
+    return public and inspect.isfunction(member) and member.__module__.startswith("logitlab")
+
+
+def _object(module: str, name: str) -> str:
+    value = getattr(importlib.import_module(module), name)
+    lines = [f"# {name}", "", "```{eval-rst}"]
+    if inspect.isclass(value):
+        own = [key for key, member in inspect.getmembers(value) if _is_ours(key, member)]
+        lines += [f".. autoclass:: {module}.{name}", f"   :members: {', '.join(own)}"]
+    else:
+        lines += [f".. autofunction:: {module}.{name}"]
+    return "\n".join([*lines, "```", ""])
+
+
+def _library() -> dict[str, str]:
+    """One page for each name, and the page that lists them."""
+    pages: dict[str, str] = {}
+    sections: dict[str, list[str]] = {title: [] for title in SECTIONS.values()}
+    for module, names in namespaces().items():
+        for name in names:
+            page = f"{module}.{name}.md"
+            pages[page] = _object(module, name)
+            value = getattr(importlib.import_module(module), name)
+            row = f"| [`{name}`]({page}) | {_first_line(value)} |"
+            sections.setdefault(_section(module, name), []).append(row)
+    lines = ["# Library", "", "Every public name. `import logitlab` loads NumPy and nothing else."]
+    for title, rows in sections.items():
+        if rows:
+            lines += ["", f"## {title}", "", "| | |", "|---|---|", *rows]
+    lines += ["", "```{toctree}", ":hidden:", "", *sorted(pages, key=str.lower), "```", ""]
+    pages["library.md"] = "\n".join(lines)
+    return pages
+
+
+def _command_line() -> str:
+    parts = ["# Command line", "", "What each command says of itself."]
+    for name, text in commands().items():
+        title = f"logitlab {name}".strip()
+        parts += ["", f"## {title}", "", "```text", text, "```"]
+    return "\n".join([*parts, ""])
+
+
+def _included(path: Path) -> str:
+    return f"```{{include}} ../../docs/{path.name}\n:relative-images:\n```\n"
+
+
+def pages() -> dict[str, str]:
+    """The name and the text of each page."""
+    found = _library()
+    found["command-line.md"] = _command_line()
+    documents = sorted((ROOT / "docs").glob("*.md"))
+    found |= {path.name: _included(path) for path in documents}
+    entries = ["library.md", "command-line.md", "special-values.md"]
+    found["index.md"] = "\n".join(
+        [
+            "# Reference",
+            "",
+            "Made from the library itself when the guide is built.",
+            "",
+            "```{toctree}",
+            ":maxdepth: 1",
+            "",
+            *entries,
+            *[path.name for path in documents],
+            "```",
+            "",
+        ]
+    )
+    return found
+
+
+def write(folder: Path) -> None:
+    """Writes what has changed, and removes pages of names that are gone."""
+    folder.mkdir(exist_ok=True)
+    made = pages()
+    for name, text in made.items():
+        path = folder / name
+        if not path.exists() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8")
+    for path in folder.glob("logitlab*.md"):
+        if path.name not in made:
+            path.unlink()
+
+
+def confirm(env: Any) -> None:
+    """Every public name and every command has its place in the pages that were built."""
+    documented = {name for name, *_ in env.domains["py"].get_objects()}
+    wanted = {f"{module}.{name}" for module, names in namespaces().items() for name in names}
+    headings = env.get_doctree("reference/command-line").astext()
+    missing = sorted(wanted - documented) + [
+        f"logitlab {name}" for name in commands() if f"logitlab {name}".strip() not in headings
+    ]
+    if missing:
+        raise RuntimeError(f"missing from the reference: {', '.join(missing)}")
