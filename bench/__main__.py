@@ -1,19 +1,23 @@
-"""``python -m bench softmax|log_softmax|logsumexp|sampling [--quick] [--write]``."""
+"""``python -m bench softmax|log_softmax|logsumexp|sampling|calibration [--quick] [--write]``."""
 
 import argparse
 import json
 from pathlib import Path
 
-from bench import probabilities, sampling, tables
+from bench import calibration, probabilities, sampling, tables
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", choices=["softmax", "log_softmax", "logsumexp", "sampling"])
+    known = ["softmax", "log_softmax", "logsumexp", "sampling", "calibration"]
+    parser.add_argument("what", choices=known)
     parser.add_argument("--quick", action="store_true", help="fewer cases")
     parser.add_argument("--write", action="store_true", help="write the table to docs/bench-*.md")
     parser.add_argument("--json", type=Path, help="write the raw figures to this file")
     given = parser.parse_args()
+    if given.what == "calibration":
+        calibration.report(calibration.measure(given.quick), given.write)
+        return
     drawn = given.what == "sampling"
     rows = (
         sampling.measure(given.quick) if drawn else probabilities.measure(given.what, given.quick)

@@ -51,7 +51,7 @@ def test_the_report_opens(browser, page_of_many_classes, width, scheme):
     assert said == []
     assert asked == [page_of_many_classes]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.locator("svg").count() == 12
+    assert page.locator("svg").count() == 17
     colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (colour == "rgb(255, 255, 255)") == (scheme == "light")
     # The colours of the pictures are the page's, not the placeholders.

@@ -17,7 +17,13 @@ import safetensors.numpy
 from typer.testing import CliRunner
 
 import logitlab
+from logitlab.app import figures
+from logitlab.app.analysis import analyse
 from logitlab.app.cli import app
+from logitlab.app.facts import as_json, finite
+from logitlab.app.source import Logits, in_memory
+from logitlab.app.steps import TEMPERATURES, OverTime, nucleus_sizes
+from logitlab.app.verdict import verdict
 
 KEYS = {
     "rows",
@@ -31,7 +37,21 @@ KEYS = {
     "ece",
     "temperature",
     "calibrated",
+    "judged",
+    "text",
 }
+
+
+@pytest.fixture
+def drawn():
+    """For a test that looks at pictures."""
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(request, monkeypatch):
+    """They take most of the time, and most tests are about figures."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(figures, "svg", lambda draw, **_: "<svg></svg>")
 
 
 def run(*arguments, cwd=None):
@@ -83,8 +103,8 @@ class Page(html.parser.HTMLParser):
 
 
 def test_published_figures(predictions, tmp_path):
-    """Real predictions, before and after."""
-    path, _, _ = predictions
+    """Real predictions: the verdict, and every calibrator cross-fitted, with intervals."""
+    path, p, y = predictions
     found = report(
         tmp_path, f"{path}:predictions", "--probabilities", "--labels", f"{path}:ground_truth"
     )
@@ -102,9 +122,30 @@ def test_published_figures(predictions, tmp_path):
         assert found["accuracy"] == 0.9109
         assert found["brier"] == pytest.approx(0.1439, abs=5e-5)
         assert after["ece"] < 0.0115
+    judged, z = found["judged"], logitlab.logits(p)
+    says = "says 96.5 %, is right 91.1 %. Temperature 2.05 repairs it"
+    assert not few or judged["verdict"].startswith(f"Over-confident: {says}")
+    assert few or "does not repair it (calibration error 0.0581 → 0.04" in judged["verdict"]
+    assert judged["calibrators"].keys() == {"temperature", "vector", "matrix"}
+    vector = logitlab.cross_fit(logitlab.VectorScaling(), z.astype(float), y)
+    loss = judged["calibrators"]["vector"]["log_loss"]
+    assert loss == pytest.approx(logitlab.cross_entropy(vector, y), rel=1e-6)
+    test = logitlab.calibration_test(z, y)
+    assert judged["scores"]["ece_expected_by_chance"] == pytest.approx(test.expected, rel=0.05)
+    interval = logitlab.bootstrap(z, y)["log_loss"]
+    assert judged["scores"]["intervals"]["log_loss"] == pytest.approx(interval[1:], rel=1e-6)
+    worst = judged["most_confident_mistakes"][0]
+    wrong = np.flatnonzero(p.argmax(1) != y)
+    assert worst["row"] == wrong[p[wrong].max(1).argmax()]
+    assert worst["true"] == y[worst["row"]]
+    pair = judged["most_common_confusions"][0]
+    taken = (y == pair["true"]) & (p.argmax(1) == pair["predicted"])
+    assert pair["rows"] == taken.sum()
+    assert judged["classes_predicted"]["rows"] == np.bincount(p.argmax(1)).tolist()
+    assert judged["isotonic_ece"] < 0.02
 
 
-def test_embedded_data(tmp_path):
+def test_embedded_data(drawn, tmp_path):
     """With no argument, on handwritten digits; the page stands alone."""
     found = report(tmp_path)
     assert (found["rows"], found["classes"]) == (899, 10)
@@ -244,6 +285,116 @@ def test_tables(tmp_path):
     assert plain["accuracy"] == found["accuracy"]
 
 
+def test_the_verdict_says_what_is_there():
+    """Honest, over-confident, under-confident, wrong here and there."""
+    rng = np.random.default_rng(5)
+    z = rng.standard_normal((3000, 3)) * 2
+    y = (z + rng.gumbel(size=z.shape)).argmax(1)
+    source = in_memory("z", z)
+
+    def of(logits):
+        return verdict(analyse(in_memory("z", logits), y).judged)
+
+    assert verdict(analyse(source, y).judged)[0] == "Honest"
+    assert of(3 * z)[0] == "Over-confident"
+    assert "repairs it" in of(3 * z)[1]
+    assert of(z / 3)[0] == "Under-confident"
+    # Sure rows are too sure and unsure ones not sure enough.
+    bent = np.where(np.abs(z).max(axis=1, keepdims=True) > 2.5, 3 * z, z / 3)
+    assert of(bent)[0] == "Unevenly calibrated"
+
+
+def test_a_text(tmp_path):
+    """Token log-probabilities, ranks and the perplexity with its interval."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((500, 50)).astype(np.float32) * 3
+    tokens = (z + rng.gumbel(size=z.shape)).argmax(1)
+    np.savez(tmp_path / "f.npz", z=z, t=tokens)
+    text = report(tmp_path, f"{tmp_path}/f.npz:z", "--targets", f"{tmp_path}/f.npz:t")["text"]
+    log_p = logitlab.log_softmax(z.astype(float))[np.arange(500), tokens]
+    value, low, high = text["perplexity"]
+    assert value == pytest.approx(np.exp(-log_p.mean()), rel=1e-9)
+    assert low < value < high
+    rows = (tmp_path / "out" / "tokens.csv").read_text().split()
+    assert rows[0] == "row,token,log_probability,rank"
+    found = np.array([row.split(",") for row in rows[1:]], float)
+    np.testing.assert_allclose(found[:, 2], log_p, rtol=1e-9)
+    np.testing.assert_array_equal(found[:, 3], 1 + (z > z[np.arange(500), tokens][:, None]).sum(1))
+    assert text["most_surprising"][0]["row"] == log_p.argmin()
+    assert "Perplexity" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+def test_nucleus_and_time():
+    """The fewest classes that hold p; the mean of each window of steps."""
+    z = np.log(np.array([[0.5, 0.3, 0.15, 0.05], [0.97, 0.01, 0.01, 0.01]]))
+    sizes = nucleus_sizes(z)
+    assert sizes[:, TEMPERATURES.index(1.0)].tolist() == [[3, 1], [3, 1]]
+    assert (np.diff(sizes, axis=1) >= 0).all()
+    rng = np.random.default_rng(0)
+    wide = rng.standard_normal((5, 300))
+    kept = logitlab.truncate(wide, top_p=0.9)
+    assert (
+        nucleus_sizes(wide)[0, TEMPERATURES.index(1.0)].tolist()
+        == np.isfinite(kept).sum(1).tolist()
+    )
+    over = OverTime((2, 400, 7))
+    values = rng.random(800)
+    over.add(np.arange(500), values[:500])
+    over.add(np.arange(500, 800), values[500:])
+    steps, means = over.curve()
+    np.testing.assert_allclose(means, values.reshape(2, 200, 2).mean(axis=(0, 2)))
+    np.testing.assert_allclose(steps, np.arange(200) * 2 + 0.5)
+
+
+def test_several_models(drawn, tmp_path):
+    """Side by side, with the library's paired differences."""
+    z, y = labelled()
+    better = z + 0.5 * np.eye(4)[y]
+    np.save(tmp_path / "a.npy", z)
+    np.save(tmp_path / "b.npy", better)
+    np.save(tmp_path / "y.npy", y)
+    files = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    done = run(*files, "--labels", tmp_path / "y.npy", "-o", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "b.npy has the smallest log-loss" in done.stdout
+    found = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    assert [m["accuracy"] for m in found["models"]] == [
+        logitlab.accuracy(z, y),
+        logitlab.accuracy(better, y),
+    ]
+    expected = logitlab.bootstrap(better, y, against=z)
+    assert found["differences_from_first"][0] is None
+    for name, interval in expected.items():
+        assert found["differences_from_first"][1][name] == pytest.approx(interval, abs=1e-9)
+    page = Page((tmp_path / "out" / "report.html").read_text("utf-8"))
+    assert page.fetched == []
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_parts_are_the_whole():
+    """Block by block, the figures are those of all rows at once, to rounding."""
+    z, y = labelled(n=2000)
+    whole = finite(as_json(analyse(in_memory("z", z), y)))
+    parts = Logits("z", z.shape, z.dtype, None, lambda: iter(np.array_split(z, 97)))
+    again = finite(as_json(analyse(parts, y)))
+    assert again.pop("laws").keys() == whole.pop("laws").keys()
+
+    def same(a, b, path):
+        if isinstance(a, dict):
+            assert a.keys() == b.keys()
+            for key in a:
+                same(a[key], b[key], f"{path}.{key}")
+        elif isinstance(a, list):
+            for i, pair in enumerate(zip(a, b, strict=True)):
+                same(*pair, f"{path}[{i}]")
+        elif isinstance(a, float):
+            assert a == pytest.approx(b, rel=1e-9, abs=1e-12), path
+        else:
+            assert a == b, path
+
+    same(whole, again, "")
+
+
 def test_json_for_a_script(tmp_path):
     """--json prints what is in the file, and nothing else."""
     done = run("--json", "-o", tmp_path / "out")
@@ -272,6 +423,9 @@ def mistakes():
     yield "broken safetensors", ["broken.safetensors"], "broken.safetensors"
     yield "nothing but NaN", ["nan.npy"], "no row holds a distribution"
     yield "labels alone", ["--labels", "high.npy"], "need LOGITS"
+    yield "labels and targets", ["z.npy", "--labels", "high.npy", "--targets", "high.npy"], "one of"
+    yield "models without labels", ["z.npy", "minus.npy"], "give --labels"
+    yield "models of other rows", ["z.npy", "minus.npy", "--labels", "three.npy"], "the same rows"
     yield "out is a file", ["z.npy", "-o", "z.npy"], "is not a folder"
 
 
@@ -283,6 +437,7 @@ def files(tmp_path, monkeypatch):
     np.savez("two.npz", z=z, y=[0, 1, 0])
     np.save("short.npy", [0, 1])
     np.save("high.npy", [0, 2, 0])
+    np.save("three.npy", [0, 1, 0])
     np.save("flat.npy", [0.0, 1.0])
     np.save("empty.npy", np.empty((0, 2)))
     np.save("text.npy", np.array([["a", "b"]]))
@@ -341,7 +496,13 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     # Not ru_maxrss, which begins with the memory of the parent.
     code = """
 import sys
+from logitlab.app import figures
+from logitlab.app.analysis import analyse
 from logitlab.app.cli import app
+from logitlab.app.facts import as_json, finite
+from logitlab.app.source import Logits, in_memory
+from logitlab.app.steps import TEMPERATURES, OverTime, nucleus_sizes
+from logitlab.app.verdict import verdict
 try:
     app()
 finally:

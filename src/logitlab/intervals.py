@@ -35,11 +35,19 @@ class Tally:
         self._edges = equal_width(n_bins)
         self.cells = np.zeros((min(rows, _CELLS), 6 + n_bins))
         self.bins = np.zeros((3, n_bins))
-        self._rows, self._seen = rows, 0
-        self._rng = np.random.default_rng(0)
+        self._cell = (
+            np.random.default_rng(0).integers(0, _CELLS, rows, np.uint16)
+            if rows > _CELLS
+            else np.arange(rows, dtype=np.uint16)
+        )
 
-    def add(self, z: Floats, y: Integers, temperature: Any = 1.0) -> Floats:
-        """Score rows that have a distribution; their probabilities are given back."""
+    def add(
+        self, rows: Any, z: Floats, y: Integers, temperature: Any = 1.0
+    ) -> tuple[Floats, Floats]:
+        """Score rows that have a distribution, given their numbers (or a slice of them).
+
+        Their probabilities and log-losses are given back.
+        """
         place = np.arange(len(y))
         p: Floats = softmax(z, temperature=temperature)
         loss = -log_softmax(z, temperature=temperature)[place, y]
@@ -51,13 +59,9 @@ class Tally:
         values[:, 4] = np.maximum(np.einsum("nk,nk->n", p, p) - true**2, 0) + (1 - true) ** 2
         values[:, 5] = top
         values[place, 6 + bins_of(self._edges, top)] = top - hit
-        if self._rows <= _CELLS:
-            self.cells[self._seen : self._seen + len(y)] = values
-        else:
-            np.add.at(self.cells, self._rng.integers(0, _CELLS, len(y)), values)
+        np.add.at(self.cells, self._cell[rows], values)
         self.bins += bin_sums(self._edges, top, hit)
-        self._seen += len(y)
-        return p
+        return p, loss
 
 
 def scores_of(sums: Floats) -> Floats:
@@ -95,7 +99,7 @@ def _tally(z: NDArray[Any], y: Integers, n_bins: int) -> Floats:
     tally = Tally(len(y), n_bins)
     for rows in blocks(*z.shape):
         probabilities(z, rows)  # refuses rows without a distribution
-        tally.add(z[rows].astype(np.float64), y[rows])
+        tally.add(rows, z[rows].astype(np.float64), y[rows])
     return tally.cells
 
 

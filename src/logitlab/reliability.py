@@ -273,28 +273,32 @@ class CalibrationTest(NamedTuple):
 
 
 def consistency(
-    confidence: Floats,
-    right: NDArray[np.bool_],
-    edges: Floats,
-    norm: Norm = 1,
-    resamples: int = _RESAMPLES,
-    rng: Any = 0,
+    cells: Floats, edges: Floats, norm: Norm = 1, resamples: int = _RESAMPLES, rng: Any = 0
 ) -> CalibrationTest:
-    """The consistency test of rows whose bins are given."""
-    observed = bin_sums(edges, confidence, right)
-    order = np.argsort(confidence, kind="stable")
-    stated = confidence[order]
-    ends = np.cumsum(observed[0]).astype(np.int64)
+    """The consistency test of rows in cells, each of rows of one confidence (nearly).
+
+    `cells` of shape (3, n), as :func:`bin_sums`: rows, summed confidence, and right ones.
+    """
+    cells = cells[:, cells[0] > 0]
+    counts, stated = cells[0].astype(np.int64), cells[1] / cells[0]
+    bins = bins_of(edges, stated)
+    order, size = np.argsort(bins, kind="stable"), len(edges) - 1
+    ends = np.cumsum(np.bincount(bins, minlength=size))
+    observed: Floats = np.stack(
+        [np.bincount(bins, row, minlength=size).astype(np.float64) for row in cells]
+    )
+    counts, stated = counts[order], np.minimum(stated[order], 1)
     generator = np.random.default_rng(rng)
-    step, simulated = max(1, _DRAWN // len(stated)), []
+    step, simulated = max(1, _DRAWN // len(counts)), []
     for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        hits = np.zeros((size, len(stated) + 1), np.int64)
-        np.cumsum(generator.random((size, len(stated))) < stated, axis=1, out=hits[:, 1:])
-        happened = np.diff(hits[:, ends], axis=1, prepend=0)
-        again = np.broadcast_to(observed, (size, *observed.shape)).copy()
-        again[:, 2] = happened
-        simulated.append(gap_norm(np.moveaxis(again, 1, 0), norm))
+        number = min(step, resamples - start)
+        hits = np.zeros((number, len(counts) + 1), np.int64)
+        np.cumsum(
+            generator.binomial(counts, stated, (number, len(counts))), axis=1, out=hits[:, 1:]
+        )
+        again = np.broadcast_to(observed[:, None], (3, number, size)).copy()
+        again[2] = np.diff(hits[:, ends], axis=1, prepend=0)
+        simulated.append(gap_norm(again, norm))
     null, error = np.concatenate(simulated), float(gap_norm(observed, norm))
     # An error equal to one simulated counts as equal however both were rounded.
     larger = int(np.sum(null >= error * (1 - 1e-9)))
@@ -363,4 +367,5 @@ def calibration_test(
     z, y = as_rows(z, y)
     confidence, predicted = confidences(z)
     edges = _edges(confidence, n_bins, binning)
-    return consistency(confidence, predicted == y, edges, norm, resamples, rng)
+    cells = np.stack([np.ones(len(y)), confidence, predicted == y])
+    return consistency(cells, edges, norm, resamples, rng)

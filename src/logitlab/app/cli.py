@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from logitlab.app.conformance import check
-from logitlab.app.source import UserError
+from logitlab.app.source import Logits, UserError
 from logitlab.scores import Integers
 
 app = typer.Typer(
@@ -80,51 +80,97 @@ _Probabilities = Annotated[
 @app.command()
 def report(
     logits: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(
-            metavar="[LOGITS]",
+            metavar="[LOGITS]...",
             help="FILE or FILE:NAME, rows by classes: .npy, .npz, .csv, .parquet or .safetensors. "
-            "Without it: handwritten digits that come with the library.",
+            "Several are models on the same --labels, side by side. "
+            "Without any: handwritten digits that come with the library.",
             show_default=False,
         ),
     ] = None,
     labels: _Labels = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE[:NAME]",
+            help="Of a language model: the token that came at each row. Gives its log-probability "
+            "(tokens.csv) and the perplexity of the text.",
+            show_default=False,
+        ),
+    ] = None,
     probabilities: _Probabilities = False,
     out: Annotated[
         Path, typer.Option("-o", metavar="DIR", help="Where report.html and report.json go.")
     ] = Path("logitlab-report"),
-    as_json: Annotated[
+    json_only: Annotated[
         bool, typer.Option("--json", help="Print report.json instead of a table.")
     ] = False,
 ) -> None:
     """How sharp, right and honest a classifier's probabilities are: a page to hand on."""
     from rich.console import Console
 
+    from logitlab.app import compare, facts
     from logitlab.app import report as page
     from logitlab.app.analysis import analyse
+
+    console = Console(soft_wrap=False)
+    with _plain_mistakes():
+        _folder(out)
+        found = []
+        for source, y, tokens in _read(logits or [], labels, targets, probabilities):
+            with page.progress(shown=sys.stderr.isatty()) as track:
+                found.append(
+                    analyse(source, y, targets=tokens, probabilities=probabilities, track=track)
+                )
+        with _writing(out):
+            if len(found) > 1:
+                models = compare.compare(found)
+                compare.write(models, out)
+            else:
+                page.write(found[0], out)
+    if json_only:
+        facts_found = compare.to_json(models) if len(found) > 1 else facts.as_json(found[0])
+        typer.echo(json.dumps(facts_found, indent=2))
+        return
+    if len(found) > 1:
+        compare.print_summary(models, console)
+    else:
+        page.print_summary(found[0], console)
+    console.print(f"Written: {out / 'report.html'} and {out / 'report.json'}", soft_wrap=True)
+
+
+def _read(
+    logits: list[str], labels: str | None, targets: str | None, probabilities: bool
+) -> list[tuple[Logits, Integers | None, Integers | None]]:
+    """What to analyse, checked before anything long begins: logits, labels, targets."""
     from logitlab.app.example import digits
     from logitlab.app.files import open_logits, read_labels
 
-    with _plain_mistakes():
-        if logits is None:
-            if labels is not None or probabilities:
-                raise UserError("--labels and --probabilities need LOGITS")
-            source, truth = digits()
-            y: Integers | None = truth
-        else:
-            source = open_logits(logits, labels)
-            y = None if labels is None else read_labels(labels, source)
-        _folder(out)
-        with page.progress(shown=sys.stderr.isatty()) as track:
-            found = analyse(source, y, probabilities=probabilities, track=track)
-        with _writing(out):
-            page.write(found, out)
-    if as_json:
-        typer.echo(json.dumps(page.as_json(found), indent=2))
-    else:
-        console = Console(soft_wrap=False)
-        page.print_summary(found, console)
-        console.print(f"Written: {out / 'report.html'} and {out / 'report.json'}", soft_wrap=True)
+    if not logits:
+        if labels is not None or targets is not None or probabilities:
+            raise UserError("--labels, --targets and --probabilities need LOGITS")
+        source, truth = digits()
+        return [(source, truth, None)]
+    if labels is not None and targets is not None:
+        raise UserError("--labels and --targets: give one of them")
+    if len(logits) > 1 and labels is None:
+        raise UserError("several LOGITS are compared on labels: give --labels")
+    sources = [open_logits(spec, labels or targets) for spec in logits]
+    for other in sources[1:]:
+        if other.shape[:-1] != sources[0].shape[:-1]:
+            raise UserError(
+                f"{other.source}: has rows {other.shape[:-1]}, {sources[0].source} has "
+                f"{sources[0].shape[:-1]}; models are compared on the same rows"
+            )
+    return [
+        (
+            source,
+            None if labels is None else read_labels(labels, source),
+            None if targets is None else read_labels(targets, source),
+        )
+        for source in sources
+    ]
 
 
 @app.command()
@@ -163,6 +209,7 @@ def fit(
 
     from logitlab.app import report as page
     from logitlab.app.analysis import analyse
+    from logitlab.app.facts import as_json as to_json
     from logitlab.app.learn import as_csv, learn
     from logitlab.app.model import FILE
 
@@ -180,7 +227,7 @@ def fit(
     if as_json:
         for line in learned.story:
             typer.echo(line, err=True)
-        typer.echo(json.dumps(page.as_json(found), indent=2))
+        typer.echo(json.dumps(to_json(found), indent=2))
     else:
         for line in learned.story:
             typer.echo(line)

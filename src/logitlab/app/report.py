@@ -1,8 +1,9 @@
 """The report: one page, one JSON file, one table for the terminal, of one analysis."""
 
 import contextlib
+import csv
+import io
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,188 +14,138 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from logitlab import plot
-from logitlab.app.analysis import (
-    DRAWS,
-    N_BINS,
-    SHOWN_TEMPERATURES,
-    SWEEP,
-    Analysis,
-    Distribution,
-    Scores,
-)
-from logitlab.app.pictures import svg
+from logitlab.app import figures
+from logitlab.app.analysis import DRAWS, Analysis
+from logitlab.app.facts import as_json
+from logitlab.app.judging import N_BINS, Judged, Scores
+from logitlab.app.steps import NUCLEI, TEMPERATURES, Text
+from logitlab.app.verdict import p_value, percent, perplexity_in_words, verdict
+from logitlab.intervals import Interval
 
-_SHOWN_CLASSES = 12
-_BARS = 40  # bins of a drawn histogram
-
-
-def _finite(x: Any) -> Any:
-    """JSON has no infinity: the log-loss of a label with probability 0 is null there."""
-    if isinstance(x, dict):
-        return {key: _finite(value) for key, value in x.items()}
-    return None if isinstance(x, float) and not math.isfinite(x) else x
+TITLES = {
+    "accuracy": "accuracy",
+    "log_loss": "log-loss (nats)",
+    "brier_score": "Brier score (0 to 2)",
+    "calibration_error": f"calibration error ({N_BINS} bins)",
+}
+_EXPLICIT = ("float16", "bfloat16", "float32", "float64")
 
 
-def _scores(scores: Scores) -> dict[str, float]:
-    return {
-        "accuracy": scores.accuracy,
-        "log_loss": scores.log_loss,
-        "brier": scores.brier,
-        "ece": scores.ece,
-        "mean_confidence": scores.confidence,
-    }
-
-
-def as_json(a: Analysis) -> dict[str, Any]:
-    """What a script needs; None where a figure does not apply."""
-    incoming, judged = a.incoming, a.judged
-    naive = None if a.probabilities else incoming.naive_overflow_rows
-    none = dict.fromkeys(("accuracy", "log_loss", "brier", "ece", "mean_confidence"))
-    after = judged.after if judged else None
-    found = {
-        "logitlab": version("logitlab"),
-        "source": a.source.source,
-        "rows": a.source.rows,
-        "classes": a.source.classes,
-        "dtype": a.source.dtype.name,
-        "judged_rows": a.judged_rows,
-        "nan_rows": incoming.nan_rows,
-        "empty_rows": incoming.empty_rows,
-        "naive_overflow_rows": naive,
-        "tie_rows": incoming.tie_rows,
-        "minus_inf_rows": incoming.minus_inf_rows,
-        "plus_inf_rows": incoming.plus_inf_rows,
-        "zero_probabilities": incoming.zeros if a.probabilities else None,
-        **{f"mean_{name}": d.mean for name, d in a.sharpness.items()},
-        "laws": vars(a.laws),
-        **(_scores(judged.before) if judged else none),
-        "temperature": judged.temperature if judged else None,
-        "fold_temperatures": judged.fold_temperatures if judged else None,
-        "no_temperature_because": judged.failure if judged else None,
-        "calibrated": _scores(after) if after else none,
-    }
-    finite: dict[str, Any] = _finite(found)
-    return finite
-
-
-def _names(a: Analysis) -> tuple[str, ...]:
-    return a.source.names or tuple(str(k) for k in range(a.source.classes))
-
-
-def _histogram(d: Distribution) -> tuple[Any, Any]:
-    step = len(d.counts) // _BARS
-    return d.edges[::step], d.counts.reshape(_BARS, step).sum(axis=1)
-
-
-def _sharpness_pictures(a: Analysis) -> Iterator[dict[str, str]]:
-    axis_labels = {
-        "entropy": "entropy (nats)",
-        "perplexity": "perplexity (classes)",
-        "top_probability": "top probability",
-        "saturation": "saturation 1 − Σ p²",
-    }
-    for name, d in a.sharpness.items():
-        edges, counts = _histogram(d)
-
-        def draw(figure: Any, d: Any = d, edges: Any = edges, counts: Any = counts) -> None:
-            plot.distribution(edges, counts, mean=d.mean, ax=figure.add_subplot())
-
-        title = axis_labels[name]
-        label = f"Histogram of {title} over the rows, mean {d.mean:.3g}"
-        yield {"title": title, "svg": svg(draw, name=name, label=label, height=2.2)}
-
-
-def _sweep_picture(a: Analysis) -> str:
-    share = a.sweep_entropy / max(math.log(a.source.classes), 1e-300)
-
-    def draw(figure: Any) -> None:
-        plot.temperature_curves(SWEEP, share, a.sweep_top, ax=figure.add_subplot())
-
-    label = "Mean top probability and mean entropy against temperature from 0.1 to 10"
-    return svg(draw, name="sweep", label=label, width=5.4)
-
-
-def _example_pictures(a: Analysis) -> Iterator[dict[str, str]]:
-    e = a.example
-    order = np.argsort(-e.logits, kind="stable")[:_SHOWN_CLASSES]
-    order = np.sort(order) if a.source.classes <= _SHOWN_CLASSES else order
-    names = [_names(a)[k] for k in order]
-    names = [name if len(name) <= 9 else name[:8] + "…" for name in names]
-    crowded = sum(map(len, names)) > 40
-    for i, t in enumerate(SHOWN_TEMPERATURES):
-
-        def draw(figure: Any, i: int = i) -> None:
-            p, drawn = e.probabilities[i][order], e.frequencies[i][order]
-            ax = plot.outcome_bars(names, p, drawn, ax=figure.add_subplot())
-            if crowded:
-                ax.tick_params("x", rotation=90)
-
-        label = f"Probabilities of row {e.row} at temperature {t:g} with drawn frequencies"
-        picture = svg(draw, name=f"example{i}", label=label, width=3.4, height=2.2)
-        yield {"title": f"T = {t:g}", "svg": picture}
-
-
-def _reliability_pictures(a: Analysis) -> Iterator[dict[str, str]]:
-    assert a.judged is not None
-    after = a.judged.after
-    for name, title, scores in (("before", "Before", a.judged.before), ("after", "After", after)):
-        if scores is None:
-            continue
-
-        def draw(figure: Any, scores: Scores = scores) -> None:
-            plot.reliability_diagram(scores.curve, ax=figure.add_subplot())
-
-        label = (
-            f"Reliability diagram, {name} calibration: expected calibration error {scores.ece:.4f}"
-        )
-        picture = svg(draw, name=name, label=label, width=4.2, height=3.6)
-        yield {"title": f"{title}: ECE {scores.ece:.4f}", "svg": picture}
-
-
-def _percent(x: float, digits: int = 2) -> str:
-    return f"{100 * x:.{digits}f} %"
-
-
-def _count(n: int) -> str:
+def count(n: int) -> str:
     return f"{n:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
-def as_html(a: Analysis) -> str:
-    """One self-contained page."""
-    environment = Environment(
+def span(i: Interval, digits: int = 4) -> str:
+    """The bounds of an interval; of an infinite score there are none."""
+    if not np.isfinite(i.low):
+        return "no interval"
+    low, high = (f"{x:.{digits}f}".replace("-", "−") for x in (i.low, i.high))
+    return f"{low} to {high}"
+
+
+def environment() -> Environment:
+    """The templates, with what they may say numbers by."""
+    found = Environment(
         loader=PackageLoader("logitlab.app"),
         undefined=StrictUndefined,
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, count=_count)
-    return environment.get_template("report.html").render(
-        a=a,
-        incoming=a.incoming,
-        laws=a.laws,
-        judged=a.judged,
-        dtype=a.source.dtype.name,
-        names=a.source.names,
-        sharpness_pictures=list(_sharpness_pictures(a)),
-        sweep=_sweep_picture(a),
-        example_pictures=list(_example_pictures(a)),
-        reliability=list(_reliability_pictures(a)) if a.judged else [],
-        draws=DRAWS,
-        n_bins=N_BINS,
-        shown_classes=_SHOWN_CLASSES,
-        version=version("logitlab"),
+    found.filters.update(percent=percent, count=count, span=span, p_value=p_value)
+    return found
+
+
+def headline(a: Analysis) -> tuple[str, str]:
+    if a.judged is not None:
+        return verdict(a.judged)
+    if a.text is not None:
+        p = a.text.perplexity
+        return f"Perplexity {p.value:.4g}", (
+            f"of the text, {span(p, 2)} with 95 % confidence; the token that came was the most "
+            f"probable one in {percent(a.text.top.value)} of {count(len(a.text.tokens))} steps."
+        )
+    return perplexity_in_words(a.sharpness["entropy"].mean, a.source.classes)
+
+
+def calibrators(judged: Judged) -> list[tuple[str, Scores]]:
+    return [("none", judged.before), *judged.calibrated.items()]
+
+
+def _class_table(a: Analysis, judged: Judged) -> list[dict[str, Any]]:
+    by, names, width = judged.classes, figures.names_of(a), judged.classes.half_width()
+    return [
+        {
+            "name": names[k],
+            "rows": int(by.rows[k]),
+            "says": float(by.confidence[k]),
+            "right": float(by.accuracy[k]),
+            "gap": float(by.confidence[k] - by.accuracy[k]),
+            "sure": abs(by.confidence[k] - by.accuracy[k]) > width[k],
+        }
+        for k in figures.shown_classes(judged)
+    ]
+
+
+def as_html(a: Analysis) -> str:
+    """One self-contained page."""
+    judged = a.judged
+    word, sentence = headline(a)
+    nucleus = np.median(a.nucleus, axis=-1), a.nucleus.max(axis=-1)
+    dtype = a.source.dtype.name
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            a=a,
+            word=word,
+            sentence=sentence,
+            incoming=a.incoming,
+            laws=a.laws,
+            judged=judged,
+            text=a.text,
+            calibrators=calibrators(judged) if judged else [],
+            score_titles=TITLES,
+            class_table=_class_table(a, judged) if judged else [],
+            dtype=dtype,
+            naive_dtype=dtype if dtype in _EXPLICIT else "float64",
+            names=a.source.names,
+            name_of=figures.names_of(a),
+            short=figures.short,
+            sharpness_pictures=list(figures.sharpness(a)),
+            sweep=figures.sweep(a),
+            example_pictures=list(figures.example(a)),
+            reliability=list(figures.reliability(judged)) if judged else [],
+            classwise=list(figures.classwise(judged)) if judged else [],
+            gaps=figures.class_gaps(a, judged) if judged else None,
+            over_time=None if judged else figures.over_time(a),
+            nuclei=NUCLEI,
+            nucleus=[
+                (t, [(nucleus[0][i, j], nucleus[1][i, j]) for i in range(len(NUCLEI))])
+                for j, t in enumerate(TEMPERATURES)
+            ],
+            nucleus_rows=a.nucleus.shape[-1],
+            draws=DRAWS,
+            n_bins=N_BINS,
+            shown_classes=figures.SHOWN_CLASSES,
+            version=version("logitlab"),
+        )
     )
 
 
-def write(a: Analysis, directory: Path, beside: Mapping[str, bytes] | None = None) -> None:
-    """`report.html`, `report.json` and what goes beside them: all whole, or none changed."""
-    files = {
-        "report.html": as_html(a).encode(),
-        "report.json": json.dumps(as_json(a), indent=2).encode() + b"\n",
-        **(beside or {}),
-    }
+def _tokens_csv(text: Text) -> str:
+    stream = io.StringIO()
+    table = csv.writer(stream, lineterminator="\n")
+    table.writerow(["row", "token", "log_probability", "rank"])
+    for row, (token, log_p, rank) in enumerate(
+        zip(text.tokens.tolist(), text.log_probabilities.tolist(), text.ranks.tolist(), strict=True)
+    ):
+        table.writerow([row, token, repr(log_p), rank])
+    return stream.getvalue()
+
+
+def write_files(files: Mapping[str, bytes], directory: Path) -> None:
+    """Files of these names in `directory`: all whole, or none changed."""
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".logitlab-") as temporary:
         for name, held in files.items():
@@ -203,44 +154,52 @@ def write(a: Analysis, directory: Path, beside: Mapping[str, bytes] | None = Non
             os.replace(Path(temporary) / name, directory / name)
 
 
+def write(a: Analysis, directory: Path, beside: Mapping[str, bytes] | None = None) -> None:
+    """`report.html`, `report.json`, of a text `tokens.csv`, and what goes beside them."""
+    files = {
+        "report.html": as_html(a).encode(),
+        "report.json": json.dumps(as_json(a), indent=2).encode() + b"\n",
+        **(beside or {}),
+    }
+    if a.text is not None:
+        files["tokens.csv"] = _tokens_csv(a.text).encode()
+    write_files(files, directory)
+
+
 def print_summary(a: Analysis, console: Any) -> None:
-    """The headline figures as a table."""
+    """The verdict and the headline figures as a table."""
     from rich.table import Table
 
-    table = Table(show_header=bool(a.judged), title=a.source.source, title_justify="left")
+    word, sentence = headline(a)
+    console.print(f"{word}: {sentence}", markup=False, highlight=False)
+    ways = calibrators(a.judged) if a.judged else []
+    table = Table(show_header=bool(ways), title=a.source.source, title_justify="left")
     table.add_column("")
-    table.add_column("before" if a.judged else "", justify="right")
-    after = a.judged.after if a.judged else None
-    if a.judged:
-        table.add_column("after (cross-fitted)", justify="right")
-    table.add_row("rows × classes", f"{_count(a.source.rows)} × {_count(a.source.classes)}")
+    for name in [name for name, _ in ways] or [""]:
+        table.add_column("as it came" if name == "none" else name, justify="right")
+    table.add_row("rows × classes", f"{count(a.source.rows)} × {count(a.source.classes)}")
     table.add_row("type", a.source.dtype.name)
     if not a.probabilities:
-        table.add_row("rows where plain exp fails", _count(a.incoming.naive_overflow_rows))
+        table.add_row("rows where plain exp fails", count(a.incoming.naive_overflow_rows))
     for skipped, what in ((a.incoming.nan_rows, "NaN"), (a.incoming.empty_rows, "only -inf")):
         if skipped:
-            table.add_row(f"rows left out: {what}", _count(skipped))
+            table.add_row(f"rows left out: {what}", count(skipped))
     table.add_row("mean entropy (nats)", f"{a.sharpness['entropy'].mean:.4f}")
     table.add_row("mean perplexity", f"{a.sharpness['perplexity'].mean:.4f}")
     if a.laws.worst_ulp is not None:
         table.add_row("worst error of softmax", f"{a.laws.worst_ulp:.2f} ULP")
-    if a.judged:
-        before = _scores(a.judged.before)
-        calibrated = _scores(after) if after else {}
-        titles = {
-            "accuracy": "accuracy",
-            "log_loss": "log-loss",
-            "brier": "Brier score",
-            "ece": f"ECE ({N_BINS} bins)",
-        }
-        for key, title in titles.items():
-            cell = f"{calibrated[key]:.4f}" if after else "–"
-            table.add_row(title, f"{before[key]:.4f}", cell)
-        t = a.judged.temperature
-        table.add_row("temperature", "1", "–" if t is None else f"{t:.4g}")
+    if a.text is not None:
+        table.add_row("log-loss of the text (nats)", f"{a.text.log_loss.value:.4f}")
+        table.add_row("perplexity of the text", f"{a.text.perplexity.value:.4f}")
+    for key, title in TITLES.items() if ways else ():
+        table.add_row(title, *(f"{scores[key]:.4f}" for _, scores in ways))
+    if a.judged and a.judged.temperature is not None:
+        table.add_row("temperature", "1", f"{a.judged.temperature:.4g}")
     console.print(table)
-    if a.judged and a.judged.failure:
-        console.print(f"no temperature: {a.judged.failure}", markup=False)
+    if ways:
+        console.print("Calibrated figures are cross-fitted: two halves, each judged by the other.")
+    for name, why in a.judged.failures.items() if a.judged else ():
+        console.print(f"no {name} scaling: {why}", markup=False)
 
 
 @contextlib.contextmanager

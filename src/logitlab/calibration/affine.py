@@ -14,7 +14,7 @@ from logitlab.calibration.temperature import fit_temperature
 from logitlab.probabilities import softmax
 from logitlab.scores import Floats, Integers, blocks
 
-_GRADIENT = 1e-7  # largest entry of the gradient of the mean loss, at which to stop
+_GRADIENT = 1e-6  # largest entry of the gradient of the mean loss, at which to stop
 _ITERATIONS = 1000
 
 

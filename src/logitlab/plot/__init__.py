@@ -7,6 +7,7 @@ here shows itself as SVG in a notebook.
 
 from logitlab.plot.classes import probabilities, scaling
 from logitlab.plot.draws import outcome_bars, sampling, sweep_bars
+from logitlab.plot.judged import class_gaps, over_time
 from logitlab.plot.matrix import jacobian
 from logitlab.plot.paths import simplex, temperature_sweep
 from logitlab.plot.stability import stability
@@ -18,9 +19,11 @@ from logitlab.plot.summaries import (
 )
 
 __all__ = [
+    "class_gaps",
     "distribution",
     "jacobian",
     "outcome_bars",
+    "over_time",
     "probabilities",
     "reliability",
     "reliability_diagram",

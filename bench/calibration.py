@@ -1,0 +1,141 @@
+"""TemperatureScaling beside its peers: time, temperature, and the log-loss it reaches."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+
+import logitlab
+from bench.peers import THREADS
+from bench.tables import machine, versions, write_page
+
+SHAPES = [(5000, 10), (10000, 100), (50000, 1000)]
+_REPEATS = 3
+
+
+def problem(shape: tuple[int, int]) -> tuple[Any, Any]:
+    """float32 logits that are over-confident by a factor of 1.7, and their labels."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal(shape, dtype=np.float32) * np.float32(3)
+    y = np.concatenate(
+        [
+            (part / 1.7 + rng.gumbel(size=part.shape)).argmax(axis=1)
+            for part in np.array_split(z, max(1, z.size >> 22))
+        ]
+    )
+    return z, y
+
+
+def ours(z: Any, y: Any) -> float:
+    return logitlab.TemperatureScaling().fit(z, y).temperature_
+
+
+def torch_lbfgs(z: Any, y: Any) -> float:
+    """As commonly written: 50 iterations, strong Wolfe, starting at 1.5."""
+    import torch
+
+    logits, labels = torch.from_numpy(z), torch.from_numpy(y)
+    temperature = torch.nn.Parameter(torch.ones(1) * 1.5)
+    loss = torch.nn.CrossEntropyLoss()
+    optimiser = torch.optim.LBFGS([temperature], max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure() -> Any:
+        optimiser.zero_grad()
+        value = loss(logits / temperature, labels)
+        value.backward()
+        return value
+
+    optimiser.step(closure)
+    return float(temperature.item())
+
+
+def scikit_learn(z: Any, y: Any) -> float:
+    """The calibrator of CalibratedClassifierCV(method="temperature"), without its folds."""
+    from sklearn.calibration import _TemperatureScaling
+
+    return 1 / float(_TemperatureScaling().fit(z, y).beta_)
+
+
+PEERS: dict[str, Callable[[Any, Any], float]] = {
+    "logitlab": ours,
+    "torch LBFGS": torch_lbfgs,
+    "scikit-learn": scikit_learn,
+}
+
+
+def _mean_loss(z: Any, y: Any, t: float) -> float:
+    return float(logitlab.cross_entropy(z.astype(np.float64), y, temperature=t))
+
+
+def optimum(z: Any, y: Any) -> float:
+    """The float64 minimum over log T, by Brent's method on the slope of the mean log-loss."""
+    wide, place = z.astype(np.float64), np.arange(len(y))
+
+    def slope(log_t: float) -> float:
+        p = logitlab.softmax(wide, temperature=np.exp(log_t))
+        return float(np.mean(np.einsum("nk,nk->n", p, wide) - wide[place, y]))
+
+    return float(np.exp(scipy.optimize.brentq(slope, -2, 3, xtol=1e-12)))
+
+
+def _in_turn(z: Any, y: Any) -> tuple[dict[str, float], dict[str, float]]:
+    """Temperatures and median times; fits are too long for the repeats that short calls get."""
+    found: dict[str, float] = {}
+    times: dict[str, list[float]] = {name: [] for name in PEERS}
+    for _ in range(_REPEATS):
+        for name, fit in PEERS.items():
+            time.sleep(0.05)  # thread pools that spin after work slow what runs next
+            start = time.perf_counter()
+            found[name] = fit(z, y)
+            times[name].append(time.perf_counter() - start)
+    return found, {name: statistics.median(each) for name, each in times.items()}
+
+
+def measure(quick: bool) -> list[dict[str, Any]]:
+    """One row for each shape: seconds, temperatures, excess log-losses."""
+    rows = []
+    for shape in SHAPES[:2] if quick else SHAPES:
+        z, y = problem(shape)
+        found, times = _in_turn(z, y)
+        best = optimum(z, y)
+        least = _mean_loss(z, y, best)
+        excess = {name: _mean_loss(z, y, t) - least for name, t in found.items()}
+        rows.append({"shape": shape, "times": times, "t": found, "optimum": best, "excess": excess})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| float32 logits | " + " | ".join(PEERS) + " |",
+        "|---" * (len(PEERS) + 1) + "|",
+    ]
+    for row in rows:
+        cells = ["×".join(map(str, row["shape"]))]
+        for name in PEERS:
+            ratio = row["times"][name] / row["times"]["logitlab"]
+            off = abs(row["t"][name] / row["optimum"] - 1)
+            multiple = "" if name == "logitlab" else f"{ratio:.1f}×, "
+            cells.append(
+                f"{1e3 * row['times'][name]:.3g} ms ({multiple}T off by {off:.1g}, "
+                f"log-loss by {row['excess'][name]:.1g})"
+            )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def report(rows: list[dict[str, Any]], write: bool) -> None:
+    note = (
+        f"Time of one fit, medians of one run on {machine()}, {THREADS} threads; "
+        f"{versions(('numpy', 'torch', 'scikit-learn'))}. In brackets the multiple of logitlab's "
+        "time, the relative distance of T from the float64 optimum, and what the mean log-loss has "
+        "above the least. torch: LBFGS with 50 iterations and strong Wolfe line search from T = "
+        '1.5; scikit-learn: the calibrator of CalibratedClassifierCV(method="temperature").'
+    )
+    text = f"{table(rows)}\n\n{note}"
+    print(text)
+    if write:
+        write_page("calibration", text)
