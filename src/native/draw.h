@@ -132,12 +132,19 @@ class Drawer {
     e_.resize(size_t(width * k));
     u_.resize(size_t(width * draws));
     t_.resize(size_t(width));
+    const bool gapless = !b_.t && !b_.where && b_.z_step == sizeof(S) &&
+                         (b_.dims == 0 ||
+                          (b_.dims == 1 && b_.z_stride[0] == k * int64_t(sizeof(S))));
     Walk walk(b_, first);
     for (int64_t at = first; at < last; at += width) {
       const int64_t rows = std::min(width, last - at);
-      for (int64_t r = 0; r < rows; ++r, walk.next()) {
-        load_row<S>(b_, walk.here(), false, e_.data() + r * k, 1);
-        t_[r] = temperature(walk.here());
+      if (gapless) {
+        widen_all(reinterpret_cast<const S*>(b_.z) + at * k, e_.data(), rows * k);
+      } else {
+        for (int64_t r = 0; r < rows; ++r, walk.next()) {
+          load_row<S>(b_, walk.here(), false, e_.data() + r * k, 1);
+          t_[r] = temperature(walk.here());
+        }
       }
       weigh(rows);
       for (int64_t j = 0; j < s_.n; j += draws) {
@@ -299,6 +306,8 @@ class Drawer {
     const int64_t count = (k_ + kChunk - 1) / kChunk;
     chunks_.resize(size_t(count));
     const Row<T> row{Op::softmax, z_, nullptr, k_, scale, nullptr, chunks_.data(), false};
+    top_ = std::numeric_limits<T>::quiet_NaN();
+    if (scale.t == 0) return count_ties(count);
     kept_weights_ = !scale.usable;
     for (int64_t i = 0; i < count && !kept_weights_; ++i) kept_weights_ = !row.weigh(i, row.top(i));
     before_.assign(size_t(count) + 1, 0.0);
@@ -318,11 +327,28 @@ class Drawer {
       before_[i + 1] = before_[i] + chunks_[i].sum * pow2(double(chunks_[i].n) - double(n));
   }
 
+  // At T = 0 all weights are 1 or 0; a row with NaN, or of -inf alone, has none.
+  void count_ties(int64_t count) {
+    const T m = largest_or_nan(z_, k_);
+    if (m > -std::numeric_limits<T>::infinity()) top_ = m;
+    kept_weights_ = false;
+    before_.assign(size_t(count) + 1, 0.0);
+    for (int64_t i = 0; i < count; ++i) {
+      int64_t ties = 0;
+      for (int64_t j = i * kChunk; j < std::min(k_, (i + 1) * kChunk); ++j) ties += z_[j] == top_;
+      before_[i + 1] = before_[i] + double(ties);
+    }
+  }
+
   // The weights of chunk i, of -inf none.
   void weigh_chunk(int64_t i, const Scale<T>& scale) {
     const int64_t from = i * kChunk, size = std::min(kChunk, k_ - from);
     if (kept_weights_) return sums_.set(long_.data() + from, size);
     e_.resize(size_t(kChunk));
+    if (!std::isnan(top_)) {
+      for (int64_t j = 0; j < size; ++j) e_[j] = z_[from + j] == top_;
+      return sums_.set(e_.data(), size);
+    }
     chunk<T, true, false>(z_ + from, e_.data(), size, chunks_[i].m, scale);
     const T lowest = -std::numeric_limits<T>::infinity();
     int64_t j = 0;
@@ -367,6 +393,7 @@ class Drawer {
   const Key key_;
   const T* z_ = nullptr;
   int64_t k_ = 0;
+  T top_ = 0;  // the largest entry, where only it and its ties have a weight; else NaN
   bool kept_weights_ = false;
   Desk<T>& desk_;
   std::vector<T>&own_ = desk_.own, &e_ = desk_.e, &long_ = desk_.softmax;

@@ -26,18 +26,25 @@ constexpr int64_t kAllTies = std::numeric_limits<int64_t>::max();
 template <class T>
 T largest_or_nan(const T* z, int64_t k) {
   const Vec<T> one(T(1));
-  Vec<T> nan(T(0));
+  Vec<T> nan[2] = {Vec<T>(T(0)), Vec<T>(T(0))};
+  Vec<T> m[2] = {Vec<T>(-std::numeric_limits<T>::infinity()), m[0]};
   int64_t i = 0;
-  for (; i + kLanes <= k; i += kLanes) {
-    const Vec<T> v(z + i);
-    nan = add(nan, unless_equal(v, v, one));
+  for (; i + 2 * kLanes <= k; i += 2 * kLanes)
+    for (int j = 0; j < 2; ++j) {
+      const Vec<T> v(z + i + j * kLanes);
+      m[j] = larger(v, m[j]);
+      nan[j] = add(nan[j], unless_equal(v, v, one));
+    }
+  T top[kLanes], found[kLanes];
+  larger(m[0], m[1]).put(top);
+  add(nan[0], nan[1]).put(found);
+  for (; i < k; ++i) {
+    top[0] = std::max(top[0], z[i]);
+    found[0] += z[i] != z[i];
   }
-  T lane[kLanes];
-  nan.put(lane);
-  T found = 0;
-  for (T x : lane) found += x;
-  for (; i < k; ++i) found += z[i] != z[i];
-  return found > 0 ? std::numeric_limits<T>::quiet_NaN() : largest(z, k);
+  for (T x : found)
+    if (x > 0) return std::numeric_limits<T>::quiet_NaN();
+  return *std::max_element(top, top + kLanes);
 }
 
 // Calls use(i) for every i with z[i] >= at, and for others beside them, in order; quick where there
@@ -205,14 +212,24 @@ class Selector {
     for (; b < kBins && sum + mass_[b] < wanted; ++b) sum += mass_[b];
     // The entries of that range, and what of them is still needed.
     values_.clear();
-    const double beyond = b == kBins ? -std::numeric_limits<double>::infinity()
-                                     : double(m) - double(b + 1.01) / steps;
-    each_near(z, k, lower(beyond), [&](int64_t i) {
-      if (double(z[i]) < beyond) return;
+    const double inf = std::numeric_limits<double>::infinity();
+    // Wider than the range by more than all roundings.
+    const double slack = 0.5 / steps + std::fabs(double(m)) * 4 * std::numeric_limits<T>::epsilon();
+    const Vec<T> low(T(b == kBins ? -inf : double(m) - double(b + 1) / steps - slack));
+    const Vec<T> high(T(double(m) - double(b) / steps + slack)), zero(T(0));
+    auto look = [&](int64_t i) {
       int32_t here;
       bins(z + i, 1, m, steps, &here);
       if (here == b && z[i] != all()) values_.push_back(z[i]);
-    });
+    };
+    int64_t i = 0;
+    for (; i + kLanes <= k; i += kLanes) {
+      // Past over where all are above the range or below it.
+      const Vec<T> v(z + i);
+      if (all_less(zero, larger(sub(v, high), sub(low, v)))) continue;
+      for (int64_t j = i; j < i + kLanes; ++j) look(j);
+    }
+    for (; i < k; ++i) look(i);
     return end_of(weights, sum, wanted);
   }
 
@@ -230,11 +247,6 @@ class Selector {
       sum += e[i % kPart];
     }
     return found;
-  }
-
-  static T lower(double x) {
-    const T at = T(x);
-    return double(at) > x ? std::nextafter(at, all()) : at;
   }
 
   // Monotone in z; the last one is for all that is too far below.
