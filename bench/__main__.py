@@ -1,15 +1,16 @@
-"""``python -m bench softmax|log_softmax|logsumexp|sampling|calibration [--quick] [--write]``."""
+"""``python -m bench softmax|log_softmax|logsumexp|sampling|calibration|regression [--quick]
+[--write]``."""
 
 import argparse
 import json
 from pathlib import Path
 
-from bench import calibration, probabilities, sampling, tables
+from bench import calibration, probabilities, regression, sampling, tables
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    known = ["softmax", "log_softmax", "logsumexp", "sampling", "calibration"]
+    known = ["softmax", "log_softmax", "logsumexp", "sampling", "calibration", "regression"]
     parser.add_argument("what", choices=known)
     parser.add_argument("--quick", action="store_true", help="fewer cases")
     parser.add_argument("--write", action="store_true", help="write the table to docs/bench-*.md")
@@ -17,6 +18,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.what == "calibration":
         calibration.report(calibration.measure(given.quick), given.write)
+        return
+    if given.what == "regression":
+        regression.report(given.quick, given.json, given.write)
         return
     drawn = given.what == "sampling"
     rows = (

@@ -113,14 +113,17 @@ class Rows:
     def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
         to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
         loss, by_coef, by_intercept = 0.0, np.zeros_like(coef), np.zeros_like(intercept)
+        # A row of few classes is too short for NumPy's loops: whole blocks are added at once.
+        shifts, ones = np.tile(shift, self._step), np.ones(self._step, self.x.dtype)
         for x, y, weight in self.blocks():
-            z = x @ to_logits
-            z += shift
+            z = np.ascontiguousarray(x @ to_logits)
+            flat = z.reshape(-1)
+            flat += shifts[: len(flat)]
             w = 1.0 if weight is None else weight
             losses, residual = backend(z).label_loss(z, (1,), 1.0, None, y, w)
             loss += float(losses.sum() if weight is None else losses @ weight)
             by_coef += (x.T @ residual).T
-            by_intercept += residual.sum(axis=0, dtype=np.float64)
+            by_intercept += ones[: len(y)] @ residual
         return loss, by_coef, by_intercept
 
     def hessian(self, coef: Floats, intercept: Floats, centre: Floats) -> Floats:

