@@ -18,6 +18,7 @@ FLOORS = [
     ["laws"],
     ["calibration", "intervals"],
     ["reliability", "sweep"],
+    ["linear_losses"],
     ["scores", "sampling", "derivatives", "losses"],
     ["probabilities"],
     ["dispatch"],

@@ -6,6 +6,7 @@ from logitlab.backends.native import get_num_threads, native_available, set_num_
 from logitlab.calibration import MatrixScaling, TemperatureScaling, VectorScaling, cross_fit
 from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
 from logitlab.intervals import bootstrap
+from logitlab.linear_losses import linear_cross_entropy, linear_cross_entropy_and_grad
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
 from logitlab.reliability import calibration_error, calibration_test, reliability_curve
@@ -37,6 +38,8 @@ __all__ = [
     "jacobian",
     "jacobian_product",
     "kl_divergence",
+    "linear_cross_entropy",
+    "linear_cross_entropy_and_grad",
     "log_softmax",
     "logits",
     "logsumexp",

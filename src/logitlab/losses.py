@@ -32,8 +32,27 @@ class _Problem(NamedTuple):
         return x if isinstance(x, float) else self.xp.squeeze(x, axis=self.request.axes[0])
 
 
-def _labels(y: Any, k: int, ignore_index: int | None, xp: Any) -> Any:
-    """Integer labels, checked; -1 where a row is ignored."""
+def checked_options(label_smoothing: float, reduction: str) -> float:
+    """The smoothing; refuse what is out of range."""
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction is {reduction!r}; accepted: 'mean', 'sum', 'none'")
+    smoothing = float(label_smoothing)
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"label_smoothing is {smoothing}; accepted: 0 to 1")
+    return smoothing
+
+
+def checked_labels(
+    y: Any, batch: tuple[int, ...], k: int, ignore_index: int | None, xp: Any, or_else: str = ""
+) -> Any:
+    """Integer labels of the batch shape; -1 where a row is ignored."""
+    kind = arrays.dtype_name(y.dtype)
+    if not kind.startswith(("int", "uint")):
+        raise TypeError(f"y has type {kind}; accepted: integer labels{or_else}")
+    if tuple(y.shape) != batch:
+        raise ValueError(
+            f"y has shape {tuple(y.shape)}; accepted: labels of shape {batch}{or_else}"
+        )
     y = arrays.integers(y, xp)
     ignored = y == ignore_index if ignore_index is not None else y != y
     bad = ~ignored & ((y < 0) | (y >= k))
@@ -44,7 +63,7 @@ def _labels(y: Any, k: int, ignore_index: int | None, xp: Any) -> Any:
     return xp.where(ignored, xp.full_like(y, -1), y)
 
 
-def _weights(given: Any, batch: tuple[int, ...], z: Any, kept: Any, xp: Any) -> Any:
+def checked_weights(given: Any, batch: tuple[int, ...], z: Any, kept: Any, xp: Any) -> Any:
     wide = arrays.widest_float(xp, z)
     weight = xp.astype(kept, wide)
     if given is None:
@@ -71,11 +90,7 @@ def _problem(
     ignore_index: int | None,
     reduction: str,
 ) -> _Problem:
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction is {reduction!r}; accepted: 'mean', 'sum', 'none'")
-    smoothing = float(label_smoothing)
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"label_smoothing is {smoothing}; accepted: 0 to 1")
+    smoothing = checked_options(label_smoothing, reduction)
     z = arrays.as_floating(z, "z")
     arrays.one_axis(axis, z.ndim)
     xp = array_namespace(z)
@@ -93,19 +108,12 @@ def _problem(
             raise ValueError("ignore_index goes with integer labels, not with target probabilities")
         targets = xp.moveaxis(xp.reshape(y, shape), at, -1)
         kept = xp.ones(rows, dtype=xp.bool, device=getattr(z, "device", None))
-    elif not kind.startswith(("int", "uint")):
-        raise TypeError(
-            f"y has type {kind}; accepted: integer labels, or target probabilities of z's shape"
-        )
-    elif tuple(y.shape) != batch:
-        raise ValueError(
-            f"y has shape {tuple(y.shape)}; accepted: labels of shape {batch}, or target "
-            "probabilities of z's shape"
-        )
     else:
-        label = _labels(xp.reshape(y, rows), k, ignore_index, xp)
+        or_else = ", or target probabilities of z's shape"
+        label = checked_labels(y, batch, k, ignore_index, xp, or_else)
+        label = xp.reshape(label, rows)
         kept = label >= 0
-    weight = _weights(sample_weight, batch, z, kept, xp)
+    weight = checked_weights(sample_weight, batch, z, kept, xp)
     problem = _Problem(request, label, targets, kept, weight, xp)
     if targets is None and not smoothing:
         return problem
@@ -139,16 +147,20 @@ def _rows(q: _Problem, scale: Any) -> tuple[Any, Any]:
     return loss, xp.moveaxis(gradient, -1, axes[0])
 
 
-def _reduced(q: _Problem, loss: Any, reduction: str) -> Any:
-    xp = q.xp
-    rows = xp.where(q.kept, q.weight * loss, 0.0)
+def reduced(loss: Any, weight: Any, kept: Any, reduction: str, dtype: Any, xp: Any) -> Any:
+    """The losses of the rows, weighted, as the caller wants them."""
+    rows = xp.where(kept, weight * loss, 0.0)
     if reduction == "none":
-        rows = rows[0] if q.request.no_axis else rows
-        return xp.astype(rows, q.request.z.dtype, copy=False)
+        return xp.astype(rows, dtype, copy=False)
     total = xp.sum(rows)
     if reduction == "mean":
-        total = total / xp.sum(q.weight)
-    return xp.astype(total, q.request.z.dtype, copy=False)
+        total = total / xp.sum(weight)
+    return xp.astype(total, dtype, copy=False)
+
+
+def _reduced(q: _Problem, loss: Any, reduction: str) -> Any:
+    value = reduced(loss, q.weight, q.kept, reduction, q.request.z.dtype, q.xp)
+    return value[0] if q.request.no_axis and reduction == "none" else value
 
 
 def cross_entropy(

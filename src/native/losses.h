@@ -81,7 +81,7 @@ class Losses {
     const Scale<T> s = b_.t ? scale_of<T>(t) : one_;
     const double scale = gradient_ ? std::fabs(b_.scale[row]) : 1;
     const T at_label = z[b_.label[row]];
-    const Row<T> x{b_.op, z, out, b_.k, s, stream ? e_ : out, chunks_, stream, scale};
+    const Row<T> x{b_.op, z, out, b_.k, s, stream || z == out ? e_ : out, chunks_, stream, scale};
     typename Row<T>::Whole w;
     if (!moderate(scale) || !(b_.row_threads > 1 ? x.run(b_.row_threads, w) : x.run(w)))
       return exact_loss(z, gradient_ ? out : nullptr, e_, b_.k, b_.label[row], t, scale);

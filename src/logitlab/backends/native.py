@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from logitlab.arrays import dtype_name
-from logitlab.backends import reference
+from logitlab.backends import linear, reference
 from logitlab.backends.reference import centred, logits, one_minus
 
 _native: Any
@@ -23,6 +23,7 @@ __all__ = [
     "jacobian",
     "jacobian_product",
     "label_loss",
+    "linear_label_loss",
     "log_softmax",
     "logits",
     "logsumexp",
@@ -296,3 +297,17 @@ def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
     p, v = np.ascontiguousarray(p), np.ascontiguousarray(v)
     product("softmax", p, v, None, slope, p)
     return p
+
+
+def _over(z: Any, axis: tuple[int, ...], t: Any, where: Any, label: Any, scale: Any) -> Any:
+    """As :func:`label_loss`, with the gradient where z was."""
+    out = None if scale is None else z
+    return losses(dtype_name(z.dtype), z, axis, t, where, label, scale, out), out
+
+
+def linear_label_loss(
+    x: Any, weight: Any, bias: Any, label: Any, t: Any, scale: Any, smoothing: float
+) -> tuple[Any, Any]:
+    covered = _covers(dtype_name(x.dtype)) and weight.shape[0] > 0
+    function = _over if covered else reference.label_loss
+    return linear.linear_label_loss(x, weight, bias, label, t, scale, smoothing, function)

@@ -13,6 +13,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from logitlab.arrays import widest_float
+from logitlab.backends import linear
 
 
 class _Weights(NamedTuple):
@@ -252,3 +253,11 @@ def jacobian(p: Any, slope: Any) -> Any:
 def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
     """slope p_i (v_i - sum_j p_j v_j), the classes last."""
     return p * slope * centred(p, v)
+
+
+@np.errstate(all="ignore")
+def linear_label_loss(
+    x: Any, weight: Any, bias: Any, label: Any, t: Any, scale: Any, smoothing: float
+) -> tuple[Any, Any]:
+    """As :func:`label_loss` of z = x weightᵀ + bias, with the gradients by these three."""
+    return linear.linear_label_loss(x, weight, bias, label, t, scale, smoothing, label_loss)

@@ -19,6 +19,7 @@ __all__ = [
     "jacobian",
     "jacobian_product",
     "label_loss",
+    "linear_label_loss",
     "log_softmax",
     "logits",
     "logsumexp",
@@ -150,3 +151,19 @@ def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
     p, v = p.contiguous(), v.contiguous()
     native.product("softmax", *map(_memory, (p, v, None, slope, p)))
     return p
+
+
+def linear_label_loss(
+    x: Any, weight: Any, bias: Any, label: Any, t: Any, scale: Any, smoothing: float
+) -> tuple[Any, Any]:
+    given = (x, weight, bias, label, t, scale)
+    if scale is None and _wants_gradient(*given) and _in_reach(*given) and len(weight):
+        loss = _autograd().LinearLabelLoss.apply(x, weight, bias, t, label, smoothing)
+        return loss, None
+    if not _native_covers(*given) or dtype_name(x.dtype) not in ("float32", "float64"):
+        return reference.linear_label_loss(*given, smoothing)
+    # NumPy's products are the faster ones.
+    loss, gradients = native.linear_label_loss(*map(_memory, (*given, smoothing)))
+    if gradients is not None:
+        gradients = tuple(g if g is None else torch.from_numpy(g) for g in gradients)
+    return torch.from_numpy(loss), gradients

@@ -130,3 +130,57 @@ class LabelLoss(torch.autograd.Function):  # type: ignore[misc]
             dz = torch.where(torch.isinf(x) | ~kept, 0.0, dz)
         dt = _by_temperature(dz, x, _largest(x, axis), axis, t) if ctx.needs_input_grad[2] else None
         return dz.to(z.dtype), None, dt, None, None
+
+
+class LinearLabelLoss(torch.autograd.Function):  # type: ignore[misc]
+    """The losses of labels under linear logits, one a row, in float64.
+
+    The gradients are made in a second sweep when the weights of the rows are known: what is kept
+    in between are the arguments.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Any, weight: Any, bias: Any, t: Any, label: Any, smoothing: float
+    ) -> Any:
+        ctx.t, ctx.smoothing = t if isinstance(t, float) else None, smoothing
+        ctx.save_for_backward(x, weight, bias, label, None if isinstance(t, float) else t)
+        return tensors.linear_label_loss(x, weight, bias, label, t, None, smoothing)[0]
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        x, weight, bias, label, t = ctx.saved_tensors
+        t = ctx.t if t is None else t
+        if torch.is_grad_enabled() or ctx.needs_input_grad[3]:
+            return _with_logits(ctx, x, weight, bias, t, label, g)
+        slope = _slope(t)
+        scale = g * (slope if isinstance(slope, float) else slope[:, 0])
+        given = (x, weight, bias, label, t, scale, ctx.smoothing)
+        return *tensors.linear_label_loss(*given)[1], None, None, None
+
+
+def _with_logits(ctx: Any, x: Any, weight: Any, bias: Any, t: Any, label: Any, g: Any) -> Any:
+    """The gradients by way of the whole logits, where they are to be differentiated again."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        given = [x, weight, bias, None if isinstance(t, float) else t]
+        if not again:
+            given = [
+                a if a is None else a.detach().requires_grad_(need)
+                for a, need in zip(given, ctx.needs_input_grad, strict=False)
+            ]
+        a, w, b, temperature = given
+        z = a @ w.T if b is None else a @ w.T + b
+        t = t if temperature is None else temperature
+        loss = LabelLoss.apply(z, 1, t, None, label)
+        if ctx.smoothing:
+            at = label.clamp(min=0)[:, None]
+            slope = _slope(t) if isinstance(t, float) else _slope(t)[:, 0]
+            loss = loss + ctx.smoothing * (z.gather(1, at)[:, 0] - z.mean(1)) * slope
+        loss = torch.where(label >= 0, loss, 0.0)
+        wanted = [i for i, need in enumerate(ctx.needs_input_grad[:4]) if need]
+        found = torch.autograd.grad(loss, [given[i] for i in wanted], g, create_graph=again)
+    gradients: list[Any] = [None] * 6
+    for i, gradient in zip(wanted, found, strict=True):
+        gradients[i] = gradient
+    return tuple(gradients)

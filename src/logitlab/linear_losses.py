@@ -1,0 +1,223 @@
+"""Cross-entropy of a linear model's logits, which never exist as a whole."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from logitlab import arrays, dispatch
+from logitlab.losses import (
+    Reduction,
+    checked_labels,
+    checked_options,
+    checked_weights,
+    reduced,
+)
+
+
+class _Problem(NamedTuple):
+    """A checked call: x, weight and bias wide enough to work in."""
+
+    x: Any
+    weight: Any
+    bias: Any
+    label: Any
+    temperature: Any  # a float, or (N, 1)
+    row_weight: Any
+    smoothing: float
+    dtype: Any
+    xp: Any
+
+
+def _matrix(x: Any, name: str) -> Any:
+    x = arrays.as_floating(x, name)
+    if x.ndim != 2:
+        raise ValueError(f"{name} has {x.ndim} dimensions; accepted: 2")
+    return x
+
+
+@np.errstate(all="ignore")
+def _problem(
+    x: Any,
+    weight: Any,
+    y: Any,
+    bias: Any,
+    temperature: Any,
+    label_smoothing: float,
+    sample_weight: Any,
+    ignore_index: int | None,
+    reduction: str,
+) -> _Problem:
+    smoothing = checked_options(label_smoothing, reduction)
+    x = _matrix(x, "x")
+    xp = array_namespace(x)
+    weight = arrays.like(_matrix(weight, "weight"), x, xp, "weight")
+    (n, d), (k, columns) = x.shape, weight.shape
+    if columns != d:
+        raise ValueError(
+            f"weight has shape {(k, columns)}; accepted: (K, {d}), as x has {d} columns"
+        )
+    if bias is not None:
+        bias = arrays.like(arrays.as_floating(bias, "bias"), x, xp, "bias")
+        if tuple(bias.shape) != (k,):
+            raise ValueError(
+                f"bias has shape {tuple(bias.shape)}; accepted: ({k},), one for each class"
+            )
+    for name, other in (("weight", weight), ("bias", bias)):
+        if other is not None and other.dtype != x.dtype:
+            raise TypeError(
+                f"{name} has type {arrays.dtype_name(other.dtype)}; accepted: that of x, "
+                f"{arrays.dtype_name(x.dtype)}"
+            )
+    t = arrays.request(x, 1, temperature, None).temperature
+    y = arrays.like(arrays.as_array(y, "y"), x, xp, "y")
+    label = checked_labels(y, (n,), k, ignore_index, xp)
+    row_weight = checked_weights(sample_weight, (n,), x, label >= 0, xp)
+    dtype = x.dtype
+    x, weight = arrays.at_least_float32(x, xp), arrays.at_least_float32(weight, xp)
+    bias = None if bias is None else arrays.at_least_float32(bias, xp)
+    return _Problem(x, weight, bias, label, t, row_weight, smoothing, dtype, xp)
+
+
+@np.errstate(all="ignore")
+def _solved(q: _Problem, reduction: str, gradient: bool) -> tuple[Any, Any]:
+    xp, t = q.xp, q.temperature
+    scale = None
+    if gradient:
+        scale = q.row_weight / xp.sum(q.row_weight) if reduction == "mean" else q.row_weight
+        scale = scale / (t if isinstance(t, float) else t[:, 0])
+    loss, gradients = dispatch.backend(q.x).linear_label_loss(
+        q.x, q.weight, q.bias, q.label, t, scale, q.smoothing
+    )
+    value = reduced(loss, q.row_weight, q.label >= 0, reduction, q.dtype, xp)
+    if gradients is not None:
+        gradients = tuple(g if g is None else xp.astype(g, q.dtype, copy=False) for g in gradients)
+    return value, gradients
+
+
+def linear_cross_entropy(
+    x: Any,
+    weight: Any,
+    y: Any,
+    *,
+    bias: Any = None,
+    temperature: Any = 1.0,
+    label_smoothing: float = 0.0,
+    sample_weight: Any = None,
+    ignore_index: int | None = None,
+    reduction: Reduction = "mean",
+) -> Any:
+    r"""Cross-entropy of labels with the logits :math:`z = x\,W^\top + b`, without holding them.
+
+    The logits are made, used and forgotten by blocks of rows: the memory beyond the arguments is
+    a small part of the N x K numbers.
+
+    Parameters
+    ----------
+    x : array, shape (N, D)
+        Features of the rows.
+    weight : array, shape (K, D)
+        One row for each class; of x's kind and type.
+    y : array of int, shape (N,)
+        Labels, 0 to K - 1.
+    bias : array, shape (K,), optional
+        Added to the logits.
+    temperature : float or array, shape (N,)
+        T, as in :func:`logitlab.softmax`.
+    label_smoothing, sample_weight, ignore_index, reduction
+        As in :func:`logitlab.cross_entropy`.
+
+    Returns
+    -------
+    array
+        0-d, or with "none" of shape (N,); in nats, in x's type. A tensor has its gradients.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`logitlab.cross_entropy`; shapes or types that do not fit together.
+
+    References
+    ----------
+    E. Wijmans et al., "Cut your losses in large-vocabulary language models", ICLR 2025, for the
+    use of it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import logitlab
+    >>> x, weight = np.eye(2), np.array([[2.0, 0.0], [0.0, 2.0]])
+    >>> float(logitlab.linear_cross_entropy(x, weight, [0, 1]).round(4))
+    0.1269
+    """
+    q = _problem(
+        x,
+        weight,
+        y,
+        bias,
+        temperature,
+        label_smoothing,
+        sample_weight,
+        ignore_index,
+        reduction,
+    )
+    return _solved(q, reduction, False)[0]
+
+
+def linear_cross_entropy_and_grad(
+    x: Any,
+    weight: Any,
+    y: Any,
+    *,
+    bias: Any = None,
+    temperature: Any = 1.0,
+    label_smoothing: float = 0.0,
+    sample_weight: Any = None,
+    ignore_index: int | None = None,
+    reduction: Reduction = "mean",
+) -> tuple[Any, tuple[Any, Any, Any]]:
+    r"""The loss of :func:`linear_cross_entropy` and its gradients, in one sweep.
+
+    With :math:`G = \partial L/\partial z` as in :func:`logitlab.cross_entropy_and_grad`, they are
+    :math:`G W` by x, :math:`G^\top x` by the weight and the sum of G's rows by the bias.
+
+    Parameters
+    ----------
+    x, weight, y, bias, temperature, label_smoothing, sample_weight, ignore_index, reduction
+        As in :func:`linear_cross_entropy`; T not 0. With "none" the gradients are those of the sum.
+
+    Returns
+    -------
+    loss : array
+        As :func:`linear_cross_entropy`.
+    gradients : tuple of array
+        By x (N, D), by the weight (K, D), and by the bias (K,) or None without one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`linear_cross_entropy`; a temperature of 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import logitlab
+    >>> x, weight = np.eye(2), np.zeros((2, 2))
+    >>> loss, (dx, dweight, dbias) = logitlab.linear_cross_entropy_and_grad(x, weight, [0, 1])
+    >>> dweight
+    array([[-0.25,  0.25],
+           [ 0.25, -0.25]])
+    """
+    q = _problem(
+        x,
+        weight,
+        y,
+        bias,
+        temperature,
+        label_smoothing,
+        sample_weight,
+        ignore_index,
+        reduction,
+    )
+    arrays.check_differentiable(q.temperature, q.xp)
+    return _solved(q, reduction, True)

@@ -1,0 +1,134 @@
+"""The loss of linear logits, by blocks, against the loss of the logits themselves."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+import logitlab
+
+
+def problem(n=300, d=7, k=40, dtype=np.float64):
+    rng = np.random.default_rng(0)
+    x, weight, bias = (rng.standard_normal(s).astype(dtype) for s in ((n, d), (k, d), (k,)))
+    return x, weight, bias, rng.integers(0, k, n)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("rows", ["plain", "weights", "temperatures", "ignored"])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_it_is_the_loss_of_the_logits(dtype, reduction, smoothing, rows, with_bias):
+    x, weight, bias, y = problem(dtype=dtype)
+    rng = np.random.default_rng(1)
+    options = {"reduction": reduction, "label_smoothing": smoothing}
+    if rows == "weights":
+        options["sample_weight"] = rng.uniform(0, 2, len(x))
+    elif rows == "temperatures":
+        options["temperature"] = rng.uniform(0.5, 2, len(x))
+    elif rows == "ignored":
+        options["ignore_index"] = 3
+    bias = bias if with_bias else None
+    z = x.astype(float) @ weight.T.astype(float) + (0 if bias is None else bias)
+    expected, g = logitlab.cross_entropy_and_grad(z, y, **options)
+    loss, (dx, dweight, dbias) = logitlab.linear_cross_entropy_and_grad(
+        x, weight, y, bias=bias, **options
+    )
+    eps = np.finfo(dtype).eps
+    near = {"rtol": 1e3 * eps, "atol": 1e3 * eps * np.abs(g).max()}
+    np.testing.assert_allclose(loss, expected, rtol=100 * eps)
+    assert loss.dtype == dx.dtype == dweight.dtype == dtype
+    np.testing.assert_allclose(dx, g @ weight, **near)
+    np.testing.assert_allclose(dweight, g.T @ x, **near)
+    if with_bias:
+        np.testing.assert_allclose(dbias, g.sum(0), **near)
+    else:
+        assert dbias is None
+    alone = logitlab.linear_cross_entropy(x, weight, y, bias=bias, **options)
+    np.testing.assert_allclose(alone, loss, rtol=4 * eps)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4), (1, 3, 4), (5, 0, 4), (5, 3, 1), (40, 3, 5000)])
+def test_shapes(shape):
+    n, d, k = shape
+    x, weight, bias, y = problem(n, d, k)
+    loss, (dx, dweight, dbias) = logitlab.linear_cross_entropy_and_grad(
+        x, weight, y, bias=bias, reduction="none"
+    )
+    assert loss.shape == (n,)
+    assert (dx.shape, dweight.shape, dbias.shape) == ((n, d), (k, d), (k,))
+    np.testing.assert_allclose(
+        loss, logitlab.cross_entropy(x @ weight.T + bias, y, reduction="none"), rtol=1e-13
+    )
+
+
+def test_errors():
+    x, weight, bias, y = problem(5, 3, 4)
+    f = logitlab.linear_cross_entropy
+    with pytest.raises(ValueError, match=r"weight has shape \(4, 2\); accepted: \(K, 3\)"):
+        f(x, weight[:, :2], y)
+    with pytest.raises(ValueError, match=r"bias has shape \(2,\)"):
+        f(x, weight, y, bias=bias[:2])
+    with pytest.raises(TypeError, match="weight has type float32; accepted: that of x, float64"):
+        f(x, weight.astype(np.float32), y)
+    with pytest.raises(ValueError, match="y is 4 in row 2"):
+        f(x, weight, [0, 1, 4, 0, 0])
+    with pytest.raises(TypeError, match=r"y has type float64; accepted: integer labels$"):
+        f(x, weight, y.astype(float))
+    with pytest.raises(ValueError, match="x has 1 dimensions"):
+        f(x[0], weight, y)
+    with pytest.raises(ValueError, match="temperature is 0"):
+        logitlab.linear_cross_entropy_and_grad(x, weight, y, temperature=0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_gradients_of_tensors(smoothing):
+    x, weight, bias, y = problem(6, 3, 4)
+    given = [torch.from_numpy(a).requires_grad_() for a in (x, weight, bias)]
+    t = torch.full((6,), 1.3, dtype=torch.float64, requires_grad=True)
+    y = torch.from_numpy(y)
+
+    def call(x, weight, bias, t=1.0):
+        return logitlab.linear_cross_entropy(
+            x, weight, y, bias=bias, temperature=t, label_smoothing=smoothing
+        )
+
+    assert torch.autograd.gradcheck(call, given)
+    assert torch.autograd.gradgradcheck(call, given)
+    assert torch.autograd.gradcheck(call, [*given, t])
+
+
+def test_bfloat16_tensors():
+    x, weight, bias, y = (torch.from_numpy(a) for a in problem(64, 8, 50))
+    half = [a.bfloat16().requires_grad_() for a in (x, weight, bias)]
+    loss = logitlab.linear_cross_entropy(half[0], half[1], y, bias=half[2])
+    loss.backward()
+    wide = [a.detach().double().requires_grad_() for a in half]
+    F.cross_entropy(F.linear(*wide), y).backward()
+    for a, b in zip(half, wide, strict=True):
+        assert a.grad.dtype is torch.bfloat16
+        torch.testing.assert_close(a.grad.double(), b.grad, rtol=1e-2, atol=1e-4)
+
+
+PEAK = """
+import resource, sys
+import numpy as np
+import logitlab
+n, d, k = 2048, 64, 32000
+rng = np.random.default_rng(0)
+x, w = (rng.standard_normal(s, dtype=np.float32) for s in ((n, d), (k, d)))
+y = rng.integers(0, k, n)
+logitlab.linear_cross_entropy_and_grad(x[:64], w, y[:64])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+logitlab.linear_cross_entropy_and_grad(x, w, y)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (n * k * 4))
+"""
+
+
+def test_memory_stays_far_below_the_logits():
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.1
