@@ -1,8 +1,11 @@
 """Array type -> backend module. A framework is imported only when the caller brought its arrays."""
 
 import importlib
+import sys
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 # One row per array library with a backend of its own: (top-level package, class) -> module.
 _BACKENDS = {
@@ -28,3 +31,15 @@ def backend(z: Any) -> ModuleType:
     if kind not in _of_type:
         _of_type[kind] = _find(kind)
     return _of_type[kind]
+
+
+def graph(z: Any) -> Any:
+    """The functions for a graph while torch.compile is tracing one, else None."""
+    if type(z) is np.ndarray:
+        return None
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.compiler.is_compiling():
+        return None
+    from logitlab import graph as operators
+
+    return operators

@@ -37,7 +37,7 @@ def _matrix(x: Any, name: str) -> Any:
 
 
 @np.errstate(all="ignore")
-def _problem(
+def checked(
     x: Any,
     weight: Any,
     y: Any,
@@ -80,12 +80,13 @@ def _problem(
 
 
 @np.errstate(all="ignore")
-def _solved(q: _Problem, reduction: str, gradient: bool) -> tuple[Any, Any]:
+def _solved(q: _Problem, reduction: str, upstream: Any) -> tuple[Any, Any]:
+    """The loss, and unless `upstream` is None its gradients times that."""
     xp, t = q.xp, q.temperature
     scale = None
-    if gradient:
+    if upstream is not None:
         scale = q.row_weight / xp.sum(q.row_weight) if reduction == "mean" else q.row_weight
-        scale = scale / (t if isinstance(t, float) else t[:, 0])
+        scale = scale / (t if isinstance(t, float) else t[:, 0]) * upstream
     loss, gradients = dispatch.backend(q.x).linear_label_loss(
         q.x, q.weight, q.bias, q.label, t, scale, q.smoothing
     )
@@ -93,6 +94,14 @@ def _solved(q: _Problem, reduction: str, gradient: bool) -> tuple[Any, Any]:
     if gradients is not None:
         gradients = tuple(g if g is None else xp.astype(g, q.dtype, copy=False) for g in gradients)
     return value, gradients
+
+
+def value_of(q: _Problem, reduction: str) -> Any:
+    return _solved(q, reduction, None)[0]
+
+
+def gradients_of(q: _Problem, reduction: str, upstream: Any) -> Any:
+    return _solved(q, reduction, upstream)[1]
 
 
 def linear_cross_entropy(
@@ -150,7 +159,19 @@ def linear_cross_entropy(
     >>> float(logitlab.linear_cross_entropy(x, weight, [0, 1]).round(4))
     0.1269
     """
-    q = _problem(
+    if (graph := dispatch.graph(x)) is not None:
+        return graph.linear_cross_entropy(
+            x,
+            weight,
+            y,
+            bias,
+            temperature,
+            label_smoothing,
+            sample_weight,
+            ignore_index,
+            reduction,
+        )
+    q = checked(
         x,
         weight,
         y,
@@ -161,7 +182,7 @@ def linear_cross_entropy(
         ignore_index,
         reduction,
     )
-    return _solved(q, reduction, False)[0]
+    return value_of(q, reduction)
 
 
 def linear_cross_entropy_and_grad(
@@ -208,7 +229,7 @@ def linear_cross_entropy_and_grad(
     array([[-0.25,  0.25],
            [ 0.25, -0.25]])
     """
-    q = _problem(
+    q = checked(
         x,
         weight,
         y,
@@ -220,4 +241,4 @@ def linear_cross_entropy_and_grad(
         reduction,
     )
     arrays.check_differentiable(q.temperature, q.xp)
-    return _solved(q, reduction, True)
+    return _solved(q, reduction, 1.0)

@@ -79,7 +79,7 @@ def checked_weights(given: Any, batch: tuple[int, ...], z: Any, kept: Any, xp: A
 
 
 @np.errstate(all="ignore")
-def _problem(
+def checked(
     z: Any,
     y: Any,
     axis: int,
@@ -163,6 +163,26 @@ def _reduced(q: _Problem, loss: Any, reduction: str) -> Any:
     return value[0] if q.request.no_axis and reduction == "none" else value
 
 
+@np.errstate(all="ignore")
+def value_of(q: _Problem, reduction: str) -> Any:
+    return _reduced(q, _rows(q, None)[0], reduction)
+
+
+@np.errstate(all="ignore")
+def _scale(q: _Problem, reduction: str) -> Any:
+    weight = q.weight / q.xp.sum(q.weight) if reduction == "mean" else q.weight
+    return weight / q.a_row(q.request.temperature)
+
+
+@np.errstate(all="ignore")
+def gradient_of(q: _Problem, reduction: str, upstream: Any) -> Any:
+    """The gradient times one of the loss: a scalar, or with "none" one for each row."""
+    if reduction == "none":
+        upstream = q.xp.reshape(upstream, q.kept.shape)
+    scale = _scale(q, reduction) * upstream
+    return q.request.restore(_rows(q, scale)[1])
+
+
 def cross_entropy(
     z: Any,
     y: Any,
@@ -226,11 +246,14 @@ def cross_entropy(
     >>> f"{logitlab.cross_entropy([[30.0, 0.0]], [0]):.10g}"
     '9.357622969e-14'
     """
-    q = _problem(
+    if (graph := dispatch.graph(z)) is not None:
+        return graph.cross_entropy(
+            z, y, axis, temperature, where, label_smoothing, sample_weight, ignore_index, reduction
+        )
+    q = checked(
         z, y, axis, temperature, where, label_smoothing, sample_weight, ignore_index, reduction
     )
-    with np.errstate(all="ignore"):
-        return _reduced(q, _rows(q, None)[0], reduction)
+    return value_of(q, reduction)
 
 
 def cross_entropy_and_grad(
@@ -273,11 +296,10 @@ def cross_entropy_and_grad(
     >>> gradient
     array([[ 0.5, -0.5]])
     """
-    q = _problem(
+    q = checked(
         z, y, axis, temperature, where, label_smoothing, sample_weight, ignore_index, reduction
     )
     arrays.check_differentiable(q.request.temperature, q.xp)
     with np.errstate(all="ignore"):
-        weight = q.weight / q.xp.sum(q.weight) if reduction == "mean" else q.weight
-        loss, gradient = _rows(q, weight / q.a_row(q.request.temperature))
+        loss, gradient = _rows(q, _scale(q, reduction))
         return _reduced(q, loss, reduction), q.request.restore(gradient)

@@ -61,6 +61,8 @@ def softmax(
     >>> logitlab.softmax([1.0, 3.0, 3.0], temperature=0)
     array([0. , 0.5, 0.5])
     """
+    if out is None and (graph := dispatch.graph(z)) is not None:
+        return graph.softmax(z, axis, temperature, where)
     call = arrays.request(z, axis, temperature, where)
     out_view = arrays.check_out(out, call)
     result = dispatch.backend(call.z).softmax(*call[:4], out_view)
@@ -111,6 +113,8 @@ def log_softmax(
     >>> logitlab.log_softmax(np.array([0, -20], dtype=np.float32))
     array([-2.0611537e-09, -2.0000000e+01], dtype=float32)
     """
+    if out is None and (graph := dispatch.graph(z)) is not None:
+        return graph.log_softmax(z, axis, temperature, where)
     call = arrays.request(z, axis, temperature, where)
     out_view = arrays.check_out(out, call)
     result = dispatch.backend(call.z).log_softmax(*call[:4], out_view)
@@ -159,6 +163,8 @@ def logsumexp(
     >>> float(logitlab.logsumexp([1.0, 2.0], temperature=0))
     2.0
     """
+    if (graph := dispatch.graph(z)) is not None:
+        return graph.logsumexp(z, axis, temperature, where, keepdims)
     call = arrays.request(z, axis, temperature, where)
     result = dispatch.backend(call.z).logsumexp(*call[:4], keepdims and not call.no_axis)
     # As NumPy's reductions, a 0-d result is a scalar.

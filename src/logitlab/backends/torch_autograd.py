@@ -64,9 +64,10 @@ def _by_temperature(dz: Any, x: Any, origin: Any, axis: int, t: Any) -> Any:
     return (term.sum(axis, keepdim=True, dtype=t.dtype) * _slope(t)).sum_to_size(t.shape)
 
 
-def _largest(x: Any, axis: int) -> Any:
+def by_temperature(dz: Any, x: Any, axis: int, t: Any) -> Any:
+    """The same of functions whose dz sums to 0: from the largest entry, or from anywhere."""
     most = x.detach().amax(axis, keepdim=True)
-    return torch.where(torch.isfinite(most), most, 0.0)
+    return _by_temperature(dz, x, torch.where(torch.isfinite(most), most, 0.0), axis, t)
 
 
 class Closed(torch.autograd.Function):  # type: ignore[misc]
@@ -90,16 +91,27 @@ class Closed(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, g: Any) -> Any:
         z, where, p, t = ctx.saved_tensors
         t = ctx.t if t is None else t
-        x = z if where is None else torch.where(where, z, -torch.inf)
-        dz = _BACKWARD[ctx.name](x, g, ctx.axis, t, p)
-        dt = None
-        if ctx.needs_input_grad[3]:
-            again = ctx.name == "logsumexp"
-            origin = Closed.apply(ctx.name, x, ctx.axis, t, None) if again else None
-            origin = origin if again else _largest(x, ctx.axis)
-            dt = _by_temperature(dz, x, origin, ctx.axis, t)
-        dz = torch.where(torch.isinf(x), 0.0, dz) if torch.is_grad_enabled() else dz
-        return None, dz.to(z.dtype), None, dt, None
+        dz, dt = products(ctx.name, z, g, ctx.axis, t, where, ctx.needs_input_grad[3], p)
+        return None, dz, None, dt, None
+
+
+def products(
+    name: str, z: Any, g: Any, axis: int, t: Any, where: Any, with_temperature: bool, p: Any = None
+) -> tuple[Any, Any]:
+    """The vector-Jacobian products by z and, if wanted, by T. `p` is the softmax if at hand."""
+    x = z if where is None else torch.where(where, z, -torch.inf)
+    if p is None and name == "softmax":
+        p = Closed.apply("softmax", x, axis, t, None)
+    dz = _BACKWARD[name](x, g, axis, t, p)
+    dt = None
+    if with_temperature:
+        if name == "logsumexp":
+            dt = _by_temperature(dz, x, Closed.apply(name, x, axis, t, None), axis, t)
+        else:
+            dt = by_temperature(dz, x, axis, t)
+    if torch.is_grad_enabled():
+        dz = torch.where(torch.isinf(x), 0.0, dz)
+    return dz.to(z.dtype), dt
 
 
 class LabelLoss(torch.autograd.Function):  # type: ignore[misc]
@@ -128,7 +140,7 @@ class LabelLoss(torch.autograd.Function):  # type: ignore[misc]
             p = Closed.apply("softmax", x, axis, t, None)
             dz = (p - place.to(p.dtype)) * scale.unsqueeze(axis)
             dz = torch.where(torch.isinf(x) | ~kept, 0.0, dz)
-        dt = _by_temperature(dz, x, _largest(x, axis), axis, t) if ctx.needs_input_grad[2] else None
+        dt = by_temperature(dz, x, axis, t) if ctx.needs_input_grad[2] else None
         return dz.to(z.dtype), None, dt, None, None
 
 

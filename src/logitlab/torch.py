@@ -1,0 +1,187 @@
+"""Modules for torch: the functions of logitlab under the names and signatures of `torch.nn`.
+
+Every public function of logitlab takes tensors as well; these are for models that hold their
+layers as modules. State dictionaries are those of the namesakes, and with ``learnable=True`` hold
+one entry more, ``log_temperature``.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import logitlab
+
+__all__ = ["LinearCrossEntropyLoss", "LogSoftmax", "Softmax"]
+
+
+class _Tempered(nn.Module):  # type: ignore[misc]
+    """A module with a temperature: a number, or a learned one, which log T keeps above 0."""
+
+    def __init__(self, temperature: float, learnable: bool) -> None:
+        super().__init__()
+        if math.isnan(temperature):
+            raise ValueError("temperature is NaN; accepted: any real number")
+        if learnable and not 0 < temperature < math.inf:
+            raise ValueError(
+                f"temperature is {temperature}; accepted with learnable=True: positive and finite"
+            )
+        self._fixed = float(temperature)
+        log_t = nn.Parameter(torch.tensor(math.log(temperature))) if learnable else None
+        self.register_parameter("log_temperature", log_t)
+
+    @property
+    def temperature(self) -> Any:
+        """T: a float, or where it is learned a 0-d tensor."""
+        return self._fixed if self.log_temperature is None else self.log_temperature.exp()
+
+    def _temperature_repr(self) -> str:
+        if self.log_temperature is not None:
+            return f"temperature={math.exp(self.log_temperature.item()):g}, learnable=True"
+        return f"temperature={self._fixed:g}"
+
+
+class Softmax(_Tempered):
+    r"""Probabilities of the classes, as :class:`torch.nn.Softmax`.
+
+    Parameters
+    ----------
+    dim : int, tuple of int or None
+        The class axis; None for all.
+    temperature : float
+        T, dimensionless.
+    learnable : bool
+        Make T a parameter, kept positive by its logarithm.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from logitlab.torch import Softmax
+    >>> Softmax(dim=-1, temperature=2.0)(torch.tensor([0.0, 0.0]))
+    tensor([0.5000, 0.5000])
+    """
+
+    def __init__(self, dim: Any = -1, temperature: float = 1.0, *, learnable: bool = False) -> None:
+        super().__init__(temperature, learnable)
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        return logitlab.softmax(input, self.dim, temperature=self.temperature)
+
+    def jacobian(self, input: Tensor) -> Tensor:  # noqa: A002
+        """The derivatives of the probabilities by the logits, :func:`logitlab.jacobian`."""
+        return logitlab.jacobian(input, self.dim, temperature=self.temperature)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, {self._temperature_repr()}"
+
+
+class LogSoftmax(_Tempered):
+    r"""Logarithms of the probabilities, as :class:`torch.nn.LogSoftmax`.
+
+    Parameters
+    ----------
+    dim, temperature, learnable
+        As in :class:`Softmax`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from logitlab.torch import LogSoftmax
+    >>> LogSoftmax()(torch.tensor([0.0, -20.0]))
+    tensor([-2.0612e-09, -2.0000e+01])
+    """
+
+    def __init__(self, dim: Any = -1, temperature: float = 1.0, *, learnable: bool = False) -> None:
+        super().__init__(temperature, learnable)
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        return logitlab.log_softmax(input, self.dim, temperature=self.temperature)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, {self._temperature_repr()}"
+
+
+class LinearCrossEntropyLoss(_Tempered):
+    r"""A linear layer and the cross-entropy of its logits, which are never held, as
+    :class:`torch.nn.LinearCrossEntropyLoss`.
+
+    Parameters
+    ----------
+    in_features : int
+        D, the size of an input.
+    num_classes : int
+        K.
+    bias : bool
+        Whether the layer has a bias.
+    device, dtype
+        Of the layer's parameters.
+    reduction : {"mean", "sum", "none"}
+        As in :func:`logitlab.cross_entropy`.
+    ignore_index : int, optional
+        Rows with this label count for nothing.
+    label_smoothing : float
+        As in :func:`logitlab.cross_entropy`.
+    temperature, learnable
+        As in :class:`Softmax`.
+
+    Attributes
+    ----------
+    linear : torch.nn.Linear
+        The layer, with its weight (K, D) and its bias.
+
+    Notes
+    -----
+    Targets are labels. torch's class weights (``weight=``) and target distributions are left to
+    :func:`logitlab.cross_entropy` of the layer's own logits.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from logitlab.torch import LinearCrossEntropyLoss
+    >>> loss = LinearCrossEntropyLoss(4, 10)
+    >>> with torch.no_grad():
+    ...     _ = loss.linear.weight.zero_()
+    >>> value = loss(torch.ones(3, 4), torch.tensor([0, 5, 9]))
+    >>> round(float(value), 4)
+    2.3026
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        bias: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        reduction: str = "mean",
+        ignore_index: int | None = -100,
+        label_smoothing: float = 0.0,
+        temperature: float = 1.0,
+        learnable: bool = False,
+    ) -> None:
+        super().__init__(temperature, learnable)
+        self.linear = nn.Linear(in_features, num_classes, bias=bias, device=device, dtype=dtype)
+        self.reduction = reduction
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
+        rows = input.reshape(-1, input.shape[-1])
+        loss = logitlab.linear_cross_entropy(
+            rows,
+            self.linear.weight,
+            target.reshape(-1),
+            bias=self.linear.bias,
+            temperature=self.temperature,
+            label_smoothing=self.label_smoothing,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,  # type: ignore[arg-type]
+        )
+        return loss.reshape(target.shape) if self.reduction == "none" else loss
+
+    def extra_repr(self) -> str:
+        return f"reduction={self.reduction!r}, {self._temperature_repr()}"

@@ -1,0 +1,142 @@
+"""The modules: their namesakes' values and state, training step for step, compiled graphs."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from sklearn.datasets import load_digits
+from torch import nn
+
+import logitlab
+import logitlab.graph as _graph  # noqa: F401 - registers the operators
+from logitlab.torch import LinearCrossEntropyLoss, LogSoftmax, Softmax
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def test_drop_in():
+    z = torch.randn(3, 4, 5, generator=generator())
+    for dim in (0, 1, -1):
+        torch.testing.assert_close(Softmax(dim)(z), nn.Softmax(dim)(z))
+        torch.testing.assert_close(LogSoftmax(dim)(z), nn.LogSoftmax(dim)(z))
+    assert float(Softmax(None)(z).sum()) == pytest.approx(1)
+    assert Softmax(1, 2.0).jacobian(z).shape == (3, 5, 4, 4)
+    assert repr(Softmax(1, 0.5)) == "Softmax(dim=1, temperature=0.5)"
+    assert Softmax().state_dict() == {}
+    ours, theirs = (c(5, 7, bias=True) for c in (LinearCrossEntropyLoss, nn.LinearCrossEntropyLoss))
+    ours.load_state_dict(theirs.state_dict())
+    x, y = torch.randn(4, 5, generator=generator()), torch.tensor([0, -100, 6, 3])
+    torch.testing.assert_close(ours(x, y), theirs(x, y))
+
+
+def test_a_learned_temperature():
+    """It moves, stays positive, and comes back from a state dictionary."""
+    z = torch.randn(50, 4, generator=generator()) * 5
+    y = torch.randint(0, 4, (50,), generator=generator())
+    module = LogSoftmax(temperature=1.5, learnable=True)
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+    for _ in range(50):
+        optimiser.zero_grad()
+        F.nll_loss(module(z), y).backward()
+        optimiser.step()
+    assert float(module.temperature.detach()) > 2
+    again = LogSoftmax(temperature=1.0, learnable=True)
+    again.load_state_dict(module.state_dict())
+    assert torch.equal(again(z), module(z))
+    with pytest.raises(ValueError, match=r"temperature is 0\.0; accepted with"):
+        Softmax(temperature=0.0, learnable=True)
+
+
+def test_training_on_digits_step_for_step():
+    """nn.Linear and our loss, our linear loss, and nn.Linear and torch's: the same losses."""
+    data = load_digits()
+    x = torch.from_numpy((data.data / 16).astype(np.float32))
+    y = torch.from_numpy(data.target)
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 10)
+    fused = LinearCrossEntropyLoss(64, 10, bias=True)
+    fused.linear.load_state_dict(layer.state_dict())
+    twin = nn.Linear(64, 10)
+    twin.load_state_dict(layer.state_dict())
+    calls = [
+        (layer, lambda a, b: F.cross_entropy(layer(a), b)),
+        (twin, lambda a, b: logitlab.cross_entropy(twin(a), b)),
+        (fused, fused),
+    ]
+    optimisers = [torch.optim.SGD(m.parameters(), lr=0.5) for m, _ in calls]
+    for i in range(60):
+        rows = slice(i * 64 % 1700, i * 64 % 1700 + 64)
+        found = []
+        for (_, loss), optimiser in zip(calls, optimisers, strict=True):
+            optimiser.zero_grad()
+            value = loss(x[rows], y[rows])
+            value.backward()
+            optimiser.step()
+            found.append(float(value.detach()))
+        assert found[1] == pytest.approx(found[0], rel=1e-5)
+        assert found[2] == pytest.approx(found[0], rel=1e-5)
+    assert found[0] < 1
+
+
+Z = torch.randn(4, 5, generator=generator())
+Y = torch.tensor([0, 4, 2, 1])
+WEIGHT = torch.randn(6, 5, generator=generator())
+ROWS = torch.rand(4, generator=generator()) + 0.5
+GRAPHS = {
+    "softmax": lambda z: logitlab.softmax(z, 0, temperature=0.5),
+    "softmax, a tuple": lambda z: logitlab.softmax(z, (0, 1)),
+    "softmax, T a row": lambda z: logitlab.softmax(z, temperature=ROWS.to(z.dtype)),
+    "log_softmax": lambda z: logitlab.log_softmax(z, where=Z > -1).clamp(min=-50),
+    "logsumexp": lambda z: logitlab.logsumexp(z),
+    "logsumexp, all": lambda z: logitlab.logsumexp(z, None, keepdims=True),
+    "cross_entropy": lambda z: logitlab.cross_entropy(z, Y, ignore_index=2),
+    "cross_entropy, rows": lambda z: logitlab.cross_entropy(
+        z, Y, label_smoothing=0.1, reduction="none"
+    ),
+    "linear": lambda z: logitlab.linear_cross_entropy(z, WEIGHT.to(z.dtype), Y),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_compiled_graph_is_whole(name):
+    """No break, the eager values and gradients."""
+    torch._dynamo.reset()
+    compiled = torch.compile(GRAPHS[name], fullgraph=True, backend="aot_eager")
+    found = []
+    for function in (GRAPHS[name], compiled):
+        z = Z.clone().requires_grad_()
+        value = function(z)
+        (value * value).sum().backward()
+        found.append((value.detach(), z.grad))
+    torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_inductor():
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda z: logitlab.softmax(z * 2).square().sum(), fullgraph=True)
+    z = Z.clone().requires_grad_()
+    compiled(z).backward()
+    x = Z.clone().requires_grad_()
+    logitlab.softmax(x * 2).square().sum().backward()
+    torch.testing.assert_close(z.grad, x.grad)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("rows", [False, True])
+def test_operators(masked, rows):
+    """Fake and real implementations agree, gradients included."""
+    z = Z.double().requires_grad_()
+    where = Z > -1 if masked else None
+    t = ROWS.double().requires_grad_() if rows else None
+    operators = torch.ops.logitlab
+    for name in ("softmax", "logsumexp"):
+        torch.library.opcheck(operators.probabilities, (name, z, 1, 0.7, t, where))
+    loss = (z, Y, 1, 0.7, t, where, 0.1 if masked else 0.0, None, None, "none")
+    torch.library.opcheck(operators.cross_entropy, loss)
+    weight = WEIGHT.double().requires_grad_()
+    fixed = None if t is None else t.detach()
+    linear = (z, weight, Y, None, 0.7, fixed, 0.0, None, None, "mean")
+    torch.library.opcheck(operators.linear_cross_entropy, linear)
