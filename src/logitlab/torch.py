@@ -145,7 +145,7 @@ class LinearCrossEntropyLoss(_Tempered):
     >>> with torch.no_grad():
     ...     _ = loss.linear.weight.zero_()
     >>> value = loss(torch.ones(3, 4), torch.tensor([0, 5, 9]))
-    >>> round(float(value), 4)
+    >>> round(value.item(), 4)
     2.3026
     """
 
