@@ -1,16 +1,16 @@
-"""``python -m bench softmax|log_softmax|logsumexp|sampling|calibration|regression [--quick]
-[--write]``."""
+"""``python -m bench softmax|log_softmax|logsumexp|sampling|calibration|regression|laws
+[--quick] [--write]``."""
 
 import argparse
 import json
 from pathlib import Path
 
-from bench import calibration, probabilities, regression, sampling, tables
+from bench import calibration, laws, probabilities, regression, sampling, tables
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    known = ["softmax", "log_softmax", "logsumexp", "sampling", "calibration", "regression"]
+    known = ["softmax", "log_softmax", "logsumexp", "sampling", "calibration", "regression", "laws"]
     parser.add_argument("what", choices=known)
     parser.add_argument("--quick", action="store_true", help="fewer cases")
     parser.add_argument("--write", action="store_true", help="write the table to docs/bench-*.md")
@@ -21,6 +21,9 @@ def main() -> None:
         return
     if given.what == "regression":
         regression.report(given.quick, given.json, given.write)
+        return
+    if given.what == "laws":
+        laws.run(given.write)
         return
     drawn = given.what == "sampling"
     rows = (

@@ -80,7 +80,8 @@ def note(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def _replace(path: Path, text: str) -> None:
+def replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
     temporary = path.with_suffix(".new")
     temporary.write_text(text, "utf-8")
     temporary.replace(path)
@@ -88,7 +89,7 @@ def _replace(path: Path, text: str) -> None:
 
 def write_page(name: str, text: str) -> None:
     """The whole table as a page of the documentation."""
-    _replace(ROOT / "docs" / f"bench-{name}.md", f"# {name} beside its peers\n\n{text}\n")
+    replace(ROOT / "docs" / f"bench-{name}.md", f"# {name} beside its peers\n\n{text}\n")
 
 
 def write_into_readme(name: str, text: str, remark: str) -> None:
@@ -98,4 +99,4 @@ def write_into_readme(name: str, text: str, remark: str) -> None:
     if end not in rest:
         raise SystemExit(f"README.md has no place {begin}")
     tail = rest.partition(end)[2]
-    _replace(ROOT / "README.md", f"{head}{begin}\n{text}\n\n{remark}\n{end}{tail}")
+    replace(ROOT / "README.md", f"{head}{begin}\n{text}\n\n{remark}\n{end}{tail}")

@@ -96,7 +96,7 @@ def bounds(examination: "Examination", case: Case) -> Measured:
         off = np.maximum(np.where(p < low, low - p, 0.0), p - top)
         off = np.where(np.isnan(p), np.inf, np.maximum(off, 0.0))
     ulps = off / spacing(1.0, result.coarser(case.dtype))
-    return worst(ulps, off, np.ones(p.shape, bool), p, np.clip(p, low, top))
+    return worst(ulps, off, np.ones(p.shape, bool), p, examination.exact(case).wide())
 
 
 def _mass(examination: "Examination", case: Case, events: Any) -> Measured:

@@ -1,0 +1,116 @@
+"""The softmaxes that users meet, as functions of one array, for `python -m bench laws`."""
+
+from typing import Any
+
+import numpy as np
+
+
+def naive(z: Any) -> Any:
+    """The formula as it is written."""
+    e = np.exp(z)
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def stable(z: Any) -> Any:
+    """The founding document's: the maximum is subtracted first."""
+    e = np.exp(z - np.max(z, axis=-1, keepdims=True))
+    return e / np.sum(e, axis=-1, keepdims=True)
+
+
+def naive_log(z: Any) -> Any:
+    """NumPy's one-liner for the logarithm."""
+    return np.log(stable(z))
+
+
+def jax_softmax(z: Any) -> Any:
+    """jax.nn.softmax, compiled."""
+    import jax
+
+    return jax.jit(jax.nn.softmax)(z)
+
+
+def jax_log_softmax(z: Any) -> Any:
+    """jax.nn.log_softmax, compiled."""
+    import jax
+
+    return jax.jit(jax.nn.log_softmax)(z)
+
+
+def torch_softmax(z: Any) -> Any:
+    """torch.softmax in eager mode."""
+    import torch
+
+    return torch.softmax(z, -1)
+
+
+def torch_log_softmax(z: Any) -> Any:
+    """torch.log_softmax in eager mode."""
+    import torch
+
+    return torch.log_softmax(z, -1)
+
+
+_compiled: dict[str, Any] = {}
+
+
+def torch_compiled(z: Any) -> Any:
+    """torch.softmax by torch.compile, of any shape."""
+    import torch
+
+    if "softmax" not in _compiled:
+        _compiled["softmax"] = torch.compile(lambda x: torch.softmax(x, -1), dynamic=True)
+    return _compiled["softmax"](z)
+
+
+def tensorflow_softmax(z: Any) -> Any:
+    """tf.nn.softmax."""
+    import tensorflow as tf
+
+    return tf.nn.softmax(z)
+
+
+def tensorflow_log_softmax(z: Any) -> Any:
+    """tf.nn.log_softmax."""
+    import tensorflow as tf
+
+    return tf.nn.log_softmax(z)
+
+
+def sklearn_softmax(z: Any) -> Any:
+    """scikit-learn's, on which its classifiers stand."""
+    from sklearn.utils.extmath import softmax
+
+    return softmax(z)
+
+
+def session(operator: str) -> Any:
+    """An onnxruntime session of one operator on float32 rows."""
+    import onnx
+    import onnxruntime
+
+    kind = onnx.TensorProto.FLOAT
+    x, y = (onnx.helper.make_tensor_value_info(n, kind, ["N", "K"]) for n in "xy")
+    node = onnx.helper.make_node(operator, ["x"], ["y"], axis=-1)
+    graph = onnx.helper.make_graph([node], "g", [x], [y])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+
+
+_sessions: dict[str, Any] = {}
+
+
+def onnx_softmax(z: Any) -> Any:
+    """onnxruntime's Softmax."""
+    if "Softmax" not in _sessions:
+        _sessions["Softmax"] = session("Softmax")
+    return _sessions["Softmax"].run(None, {"x": z})[0]
+
+
+def onnx_log_softmax(z: Any) -> Any:
+    """onnxruntime's LogSoftmax."""
+    if "LogSoftmax" not in _sessions:
+        _sessions["LogSoftmax"] = session("LogSoftmax")
+    return _sessions["LogSoftmax"].run(None, {"x": z})[0]
