@@ -1,16 +1,16 @@
-"""``python -m bench softmax|log_softmax|logsumexp|sampling|calibration|regression|laws
-[--quick] [--write]``."""
+"""``python -m bench WHAT [--quick] [--write]``: peers side by side in one run."""
 
 import argparse
 import json
 from pathlib import Path
 
-from bench import calibration, laws, probabilities, regression, sampling, tables
+from bench import calibration, derivatives, laws, probabilities, regression, sampling, tables
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    known = ["softmax", "log_softmax", "logsumexp", "sampling", "calibration", "regression", "laws"]
+    known = ["softmax", "log_softmax", "logsumexp", "derivatives", "losses", "sampling"]
+    known += ["calibration", "regression", "laws"]
     parser.add_argument("what", choices=known)
     parser.add_argument("--quick", action="store_true", help="fewer cases")
     parser.add_argument("--write", action="store_true", help="write the table to docs/bench-*.md")
@@ -18,6 +18,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.what == "calibration":
         calibration.report(calibration.measure(given.quick), given.write)
+        return
+    if given.what in ("derivatives", "losses"):
+        derivatives.report(given.what, given.quick, given.write)
         return
     if given.what == "regression":
         regression.report(given.quick, given.json, given.write)
