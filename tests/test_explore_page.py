@@ -206,7 +206,7 @@ def test_the_copied_program(browser, opened):
     shown = opened("set=gentle&T=-0.5&scale=2&shift=-1")
     shown.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     shown.page.click("#copy")
-    shown.page.wait_for_function("document.getElementById('copied').textContent")
+    shown.page.locator("#copied:not(:empty)").wait_for()
     names = {}
     exec(shown.page.evaluate("navigator.clipboard.readText()"), names)
     np.testing.assert_allclose(shown.shares(), names["p"], atol=1e-5)
