@@ -25,10 +25,15 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
+nb_execution_in_temp = True
 nb_ipywidgets_js: dict[str, Any] = {}
 nb_merge_streams = True
 nb_render_markdown_format = "myst"
 nb_mime_priority_overrides = [("html", "image/svg+xml", 1), ("html", "text/html", 2)]
+
+suppress_warnings = ["myst.header"]  # what is included from docs begins at its own level
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(?!logitlab).*")]
 
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
