@@ -66,8 +66,9 @@ def _section(module: str, name: str) -> str:
 
 
 def _is_ours(name: str, member: Any) -> bool:
-    """A public method that is no other library's, nor there for its conventions alone."""
-    public = not name.startswith("_") and name not in ("get_params", "set_params")
+    """A method that is no other library's, nor there for its conventions alone."""
+    conventions = ("get_params", "set_params", "forward", "extra_repr")
+    public = not name.startswith("_") and name not in conventions
     return public and inspect.isfunction(member) and member.__module__.startswith("logitlab")
 
 
@@ -76,7 +77,8 @@ def _object(module: str, name: str) -> str:
     lines = [f"# {name}", "", "```{eval-rst}"]
     if inspect.isclass(value):
         own = [key for key, member in inspect.getmembers(value) if _is_ours(key, member)]
-        lines += [f".. autoclass:: {module}.{name}", f"   :members: {', '.join(own)}"]
+        lines += [f".. autoclass:: {module}.{name}"]
+        lines += [f"   :members: {', '.join(own)}"] * bool(own)
     else:
         lines += [f".. autofunction:: {module}.{name}"]
     return "\n".join([*lines, "```", ""])

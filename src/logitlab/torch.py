@@ -70,7 +70,18 @@ class Softmax(_Tempered):
         return logitlab.softmax(input, self.dim, temperature=self.temperature)
 
     def jacobian(self, input: Tensor) -> Tensor:  # noqa: A002
-        """The derivatives of the probabilities by the logits, :func:`logitlab.jacobian`."""
+        """The derivatives of the probabilities by the logits, :func:`logitlab.jacobian`.
+
+        Parameters
+        ----------
+        input : Tensor, shape (..., K, ...)
+            Logits.
+
+        Returns
+        -------
+        Tensor, shape (..., K, K)
+            The two class axes come last.
+        """
         return logitlab.jacobian(input, self.dim, temperature=self.temperature)
 
     def extra_repr(self) -> str:
