@@ -12,9 +12,10 @@ lint:
 format:
 	ruff check --fix && ruff format
 
-# The guide, every page of it run, in build/guide/index.html; a warning is an error.
+# The guide, every page of it run, in build/guide/index.html; a warning is an error. One page
+# at a time: kernels that start together may choose the same port.
 docs:
-	python -m sphinx -W --keep-going -q -j auto guide build/guide
+	python -m sphinx -W --keep-going -q guide build/guide
 
 SANITIZED = tests/test_kernels.py tests/test_label_loss.py \
 	tests/test_sampling_kernels.py::test_the_reference_agrees

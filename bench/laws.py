@@ -95,7 +95,7 @@ def page(reports: dict[str, LawReport]) -> str:
         "distance that was found, in ULP of the result's type, over the types named with the row. "
         "Each broken cell has its counterexample below: a line to paste, from the root of "
         "a clone of this repository.",
-        f"`python -m bench laws --write` on {tables.machine()}; {_versions()}.",
+        _remark(),
     ]
     laws = {v.law.name: v.law for report in reports.values() for v in report}
     for mathematics in (True, False):
@@ -129,6 +129,20 @@ def page(reports: dict[str, LawReport]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def brief(reports: dict[str, LawReport]) -> str:
+    """How many laws of mathematics each claims, keeps weakly and breaks."""
+    lines = ["| | laws claimed | weak | broken |", "|---|---|---|---|"]
+    for title, report in reports.items():
+        levels = [v.level for v in report if not v.law.convention and v.level != "not applicable"]
+        counts = (len(levels), levels.count("weak"), levels.count("broken"))
+        lines.append(f"| {title} | {' | '.join(map(str, counts))} |")
+    return "\n".join(lines)
+
+
+def _remark() -> str:
+    return f"`python -m bench laws --write` on {tables.machine()}; {_versions()}."
+
+
 def _versions() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -159,6 +173,8 @@ def run(write: bool) -> None:
         reports[title] = report
         if write:
             tables.replace(tables.ROOT / "docs" / "laws.md", page(reports))
+    if write:
+        tables.write_into_readme("laws", brief(reports), _remark())
     missed = promised(reports)
     if missed:
         raise SystemExit("\n".join(missed))

@@ -56,7 +56,5 @@ html_sidebars: dict[str, list[str]] = {"index": []}
 
 
 def setup(app: Any) -> None:
-    # The extension holds MathJax and says nothing of itself: it only adds files.
-    app.extensions["sphinx-mathjax-offline"].parallel_read_safe = True
     reference.write(HERE / "reference")
     app.connect("build-finished", lambda app, error: error or reference.confirm(app.env))

@@ -53,3 +53,17 @@ def test_the_reference_follows_the_library(monkeypatch):
     monkeypatch.setattr(logitlab, "__all__", [*logitlab.__all__, "arrays"])
     monkeypatch.setattr(logitlab.arrays, "__module__", "logitlab.arrays", raising=False)
     assert "logitlab.arrays.md" in reference.pages()
+
+
+def test_the_laws_in_brief():
+    """The README counts what docs/laws.md tells."""
+    page = (GUIDE.parent / "docs" / "laws.md").read_text("utf-8")
+    readme = (GUIDE.parent / "README.md").read_text("utf-8")
+    brief = readme.partition("<!-- bench:laws -->")[2].partition("<!-- /bench:laws -->")[0]
+    mathematics = page.partition("## Mathematics")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split("|") for line in mathematics.splitlines() if "| " in line][1:]
+    for title, *cells in rows:
+        claimed = [cell for cell in cells if cell.strip()]
+        weak, broken = (sum(word in cell for cell in claimed) for word in ("weak", "**broken"))
+        name = title.rpartition(" (")[0]
+        assert f"| {name} | {len(claimed)} | {weak} | {broken} |" in brief
