@@ -8,7 +8,7 @@ from array_api_compat import array_namespace
 
 _ROWS = 256
 _BYTES = 1 << 26  # of a block of logits, at most
-_SHARE = 16  # a block has at most this part of the rows
+_SHARE = 13  # a block has at most this part of the rows
 _CLASSES = 2048  # of which a product is added up at a time
 
 
