@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import venv
 from pathlib import Path
 
@@ -42,3 +43,18 @@ def test_without_a_compiler(tmp_path):
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("[-2.06")
+
+
+def test_the_main_job_needs_the_app_extra_alone(tmp_path):
+    """The command runs where the libraries of the other extras are missing."""
+    others = "hypothesis mpmath starlette uvicorn dask distributed torch jax pandas statsmodels"
+    code = (
+        "import sys\n"
+        f"for name in {others.split()}: sys.modules[name] = None\n"
+        "from logitlab.app import main\n"
+        f"sys.argv = ['logitlab', 'report', '-o', {str(tmp_path / 'out')!r}]\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "out").glob("*.html"))

@@ -11,11 +11,12 @@ import typer
 from logitlab.app.source import UserError
 from logitlab.laws import LawReport
 from logitlab.laws import check as judge
-from logitlab.laws.subject import importable
 
 
 def find(target: str | None, program: str | None) -> tuple[Any, str | None]:
     """The function that was named, and what to call it in the counterexamples."""
+    from logitlab.laws.subject import importable  # needs hypothesis, as the other commands do not
+
     if (target is None) == (program is None):
         raise UserError("name one function: MODULE:FUNCTION, FILE.onnx, or --program COMMAND")
     if program is not None:
