@@ -47,7 +47,7 @@ def test_without_a_compiler(tmp_path):
 
 def test_the_main_job_needs_the_app_extra_alone(tmp_path):
     """The command runs where the libraries of the other extras are missing."""
-    others = "hypothesis mpmath starlette uvicorn dask distributed torch jax pandas statsmodels"
+    others = "hypothesis mpmath starlette uvicorn distributed"
     code = (
         "import sys\n"
         f"for name in {others.split()}: sys.modules[name] = None\n"
