@@ -85,8 +85,8 @@ def check(
     >>> report = logitlab.check(softmax, dtypes=["float32"], laws=["-inf", "overflow"])
     >>> report.failures
     ['overflow']
-    >>> print(report["overflow"].counterexample.came)
-    nan
+    >>> "nan" in report["overflow"].counterexample.came
+    True
     """
     examination = _prepare(function, axis, dtypes, differentiate, sampler, seed, effort, kind, name)
     subject = examination.subject
