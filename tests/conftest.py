@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,3 +25,18 @@ def labelled():
     z = rng.standard_normal((500, 6)) * 2
     y = np.array([rng.choice(6, p=p) for p in logitlab.softmax(z * 0.6)])
     return z, y
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium, where one is installed."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("Chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=quiet)
+        yield opened
+        opened.close()

@@ -1,6 +1,5 @@
 """The page in a real browser: what a person moves, and what logitlab then gives."""
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -9,20 +8,6 @@ import numpy as np
 import pytest
 
 import logitlab
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    quiet = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,26 +1,10 @@
 """The report in a real browser: nothing from outside, no error, readable on a phone."""
 
-import shutil
-
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from logitlab.app.cli import app
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    quiet = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

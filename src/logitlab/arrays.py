@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj, is_torch_array, is_writeable_array
+from numpy.typing import NDArray
 
 _HELD = frozenset({"float16", "bfloat16", "float32", "float64"})
 _PLAIN = frozenset(np.dtype(name) for name in ("float16", "float32", "float64"))
@@ -77,6 +78,15 @@ def as_floating(x: Any, name: str) -> Any:
         f"{name} has type {kind}; accepted: float16, bfloat16, float32, float64, longdouble, "
         "integers and booleans"
     )
+
+
+def on_host(x: Any) -> NDArray[Any]:
+    """The values as NumPy sees them: a view where they lie in this machine's memory."""
+    if is_torch_array(x):
+        x = x.detach().cpu().resolve_neg()
+        # NumPy has no bfloat16; in float32 its values are the same.
+        x = x.float() if dtype_name(x.dtype) == "bfloat16" else x
+    return np.asarray(x)
 
 
 def class_axes(axis: Any, ndim: int) -> tuple[int, ...]:

@@ -77,21 +77,10 @@ def _key(rng: Any) -> tuple[int, int]:
     return word & 0xFFFFFFFF, word >> 32 & 0xFFFFFFFF
 
 
-def _on_host(x: Any) -> Any:
-    """The values as NumPy sees them: a view where they lie in this machine's memory."""
-    if x is None or isinstance(x, float | np.ndarray):
-        return x
-    if is_torch_array(x):
-        x = x.detach().cpu()
-        # NumPy has no bfloat16; in float32 its values are the same.
-        return (x.float() if arrays.dtype_name(x.dtype) == "bfloat16" else x).resolve_neg().numpy()
-    return np.asarray(x)
-
-
 def _row_keys(row_keys: Any, batch: tuple[int, ...]) -> Words:
     if row_keys is None:
         return np.arange(int(np.prod(batch)), dtype=np.uint64)
-    keys = _on_host(arrays.as_array(row_keys, "row_keys"))
+    keys = arrays.on_host(arrays.as_array(row_keys, "row_keys"))
     if keys.dtype.kind not in "iu":
         raise TypeError(f"row_keys has type {keys.dtype}; accepted: integers")
     if tuple(keys.shape) != batch:
@@ -112,7 +101,9 @@ def _call(z: Any, axis: Any, temperature: Any, where: Any) -> _Call:
     arrays.one_axis(axis, z.ndim)
     q = arrays.request(z, axis, temperature, where)
     batch = tuple(n for a, n in enumerate(q.z.shape) if a not in q.axes)
-    host = (_on_host(q.z), q.axes[0], _on_host(q.temperature), _on_host(q.where))
+    t = q.temperature if isinstance(q.temperature, float) else arrays.on_host(q.temperature)
+    mask = None if q.where is None else arrays.on_host(q.where)
+    host = (arrays.on_host(q.z), q.axes[0], t, mask)
     return _Call(q, batch, host)
 
 

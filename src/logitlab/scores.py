@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from logitlab import arrays
@@ -22,16 +22,9 @@ def blocks(rows: int, classes: int, size: int = _BLOCK) -> Iterator[slice]:
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def on_host(x: Any) -> NDArray[Any]:
-    if is_torch_array(x):
-        x = x.detach().cpu()
-        x = x.float() if arrays.dtype_name(x.dtype) == "bfloat16" else x
-    return np.asarray(x)
-
-
 def check_labels(y: Any, shape: tuple[int, ...], classes: int) -> Integers:
     """Labels as a flat int64 array, one for each row, each in [0, classes)."""
-    labels = on_host(arrays.as_array(y, "y"))
+    labels = arrays.on_host(arrays.as_array(y, "y"))
     if labels.dtype.kind not in "iu":
         raise TypeError(f"y has type {labels.dtype.name}; accepted: integers")
     if labels.shape != shape:
@@ -49,7 +42,7 @@ def check_labels(y: Any, shape: tuple[int, ...], classes: int) -> Integers:
 
 def as_rows(z: Any, y: Any) -> tuple[NDArray[Any], Integers]:
     """Logits as a NumPy array of rows by classes (a view where it can be), and checked labels."""
-    z = on_host(arrays.as_floating(z, "z"))
+    z = arrays.on_host(arrays.as_floating(z, "z"))
     if z.ndim == 0 or z.size == 0:
         raise ValueError(f"z has shape {z.shape}; accepted: at least one row of one class")
     labels = check_labels(y, z.shape[:-1], z.shape[-1])

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from logitlab import arrays
 from logitlab.probabilities import softmax
 from logitlab.sampling import sample
-from logitlab.scores import entropy, on_host
+from logitlab.scores import entropy
 
 Floats = NDArray[np.float64]
 
@@ -74,7 +74,7 @@ def temperature_sweep(
     >>> sweep.entropy.round(3)
     array([0. , 1. , 1.6])
     """
-    row = on_host(arrays.as_floating(z, "z"))
+    row = arrays.on_host(arrays.as_floating(z, "z"))
     t = np.asarray(temperatures, np.float64)
     if row.ndim != 1 or not row.size:
         raise ValueError(f"z has shape {row.shape}; accepted: one row of at least one logit, (K,)")

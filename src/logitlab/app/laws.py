@@ -6,16 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from logitlab.laws.formats import FORMATS
 from logitlab.probabilities import softmax
 from logitlab.scores import blocks
 
-# Stored bits of the significand and the exponent of the smallest normal number.
-_FORMATS = {
-    "float16": (10, -14),
-    "bfloat16": (7, -126),
-    "float32": (23, -126),
-    "float64": (52, -1022),
-}
 Long = NDArray[np.longdouble]
 
 
@@ -47,7 +41,7 @@ def _long(x: NDArray[Any]) -> Long:
 
 
 def _ulp(x: Long, dtype: str) -> Long:
-    bits, smallest = _FORMATS[dtype]
+    bits, smallest, _ = FORMATS[dtype]
     exponent = np.maximum(np.frexp(x)[1] - 1, smallest) - bits
     spacing: Long = np.ldexp(np.longdouble(1), exponent)
     return spacing
@@ -78,7 +72,7 @@ def _shift(z: NDArray[Any]) -> tuple[NDArray[Any], Long]:
 def look(z: NDArray[Any]) -> Laws:
     """Look for each law on floating rows of logits, all of which have a distribution."""
     dtype = "longdouble" if z.dtype == np.longdouble else z.dtype.name
-    wider = dtype != "longdouble" and np.finfo(np.longdouble).nmant > _FORMATS[dtype][0]
+    wider = dtype != "longdouble" and np.finfo(np.longdouble).nmant > FORMATS[dtype].digits
     measured = "float64" if dtype == "longdouble" else dtype
     one = _ulp(np.ones(1, np.longdouble), measured)[0]
     order = ties = tied = exact_rows = rounded_rows = broken = 0

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from logitlab import arrays
 from logitlab.probabilities import softmax
-from logitlab.scores import on_host
 
 ROOM = 20  # classes drawn one by one; of more, the most probable ones
 
@@ -54,7 +53,7 @@ def blends(n: int) -> list[tuple[float, ...]]:
 
 def one_row(z: Any) -> NDArray[np.float64]:
     """One row of logits, as float64."""
-    row = on_host(arrays.as_floating(z, "z")).astype(np.float64)
+    row = arrays.on_host(arrays.as_floating(z, "z")).astype(np.float64)
     if row.ndim != 1 or not row.size:
         raise ValueError(f"z has shape {row.shape}; accepted: one row of at least one logit, (K,)")
     return row

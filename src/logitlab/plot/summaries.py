@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike
 from logitlab import arrays
 from logitlab.plot.canvas import axes, percent
 from logitlab.reliability import Binning, ReliabilityCurve, calibration_error, reliability_curve
-from logitlab.scores import on_host
 
 
 def distribution(edges: ArrayLike, counts: ArrayLike, *, mean: float, ax: Any = None) -> Any:
@@ -150,7 +149,7 @@ def reliability(
     """
     if not 0 < temperature < np.inf:
         raise ValueError(f"temperature is {temperature}; accepted: positive, finite")
-    z = np.divide(on_host(arrays.as_floating(z, "z")), temperature)
+    z = np.divide(arrays.on_host(arrays.as_floating(z, "z")), temperature)
     curve = reliability_curve(z, y, n_bins=n_bins, binning=binning)
     ax = reliability_diagram(curve, ax=ax)
     error = calibration_error(z, y, n_bins=n_bins, binning=binning)
