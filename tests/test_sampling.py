@@ -288,3 +288,33 @@ def test_errors():
     ):
         with pytest.raises(TypeError, match=text):
             logitlab.sample(z, **options)
+
+
+def test_a_temperature_for_each_row_of_another_library():
+    """JAX without float64 gives float32 temperatures."""
+    z = np.zeros((4, 4), np.float32)
+    z[:, 1] = 3
+    t = np.float32([1e-3, 1e3, 1e-3, 1e-3])
+    jax = pytest.importorskip("jax")
+    theirs = jax.numpy.asarray(z), jax.numpy.asarray(t)
+    for f in (
+        lambda z, t: logitlab.sample(z, 8, temperature=t, rng=0),
+        lambda z, t: logitlab.truncate(z, temperature=t, top_p=0.9),
+    ):
+        np.testing.assert_array_equal(f(z, t), f(*theirs))
+
+
+def test_one_row_of_a_tensor():
+    """A tensor gives tensors, 0-d as NumPy gives scalars."""
+    z = torch.tensor([1.0, 2.0])
+    assert isinstance(logitlab.sample(z, rng=0), torch.Tensor)
+    index, log_prob = logitlab.sample_with_log_prob(z, rng=0)
+    assert isinstance(index, torch.Tensor)
+    assert log_prob.shape == index.shape == ()
+    assert isinstance(logitlab.sample(z.numpy(), rng=0), np.int64)
+
+
+def test_distinct_draws_where_a_difference_overflows():
+    z = np.array([1e308, -1e308])
+    drawn = logitlab.sample(z, 2, temperature=1e308, replacement=False, rng=0)
+    assert sorted(drawn) == [0, 1]

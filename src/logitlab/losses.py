@@ -1,5 +1,6 @@
 """Cross-entropy of logits, with its gradient in closed form."""
 
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -36,6 +37,8 @@ def checked_options(label_smoothing: float, reduction: str) -> float:
     """The smoothing; refuse what is out of range."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction is {reduction!r}; accepted: 'mean', 'sum', 'none'")
+    if not isinstance(label_smoothing, Real):
+        raise TypeError(f"label_smoothing must be a real number, not {label_smoothing!r}")
     smoothing = float(label_smoothing)
     if not 0 <= smoothing <= 1:
         raise ValueError(f"label_smoothing is {smoothing}; accepted: 0 to 1")

@@ -1,6 +1,7 @@
 """Draws from softmax: any temperature, any truncation, the same on every machine."""
 
 import operator
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,8 @@ def _order(order: Any) -> tuple[str, ...]:
 def _share(x: Any, name: str, least_too: bool) -> float | None:
     if x is None:
         return None
+    if not isinstance(x, Real):
+        raise TypeError(f"{name} must be a real number, not {x!r}")
     value = float(x)
     if not (0 < value <= 1 or (least_too and value == 0)):
         raise ValueError(f"{name} is {value}; accepted: {'0 to 1' if least_too else '(0, 1]'}")
@@ -101,10 +104,18 @@ def _call(z: Any, axis: Any, temperature: Any, where: Any) -> _Call:
     arrays.one_axis(axis, z.ndim)
     q = arrays.request(z, axis, temperature, where)
     batch = tuple(n for a, n in enumerate(q.z.shape) if a not in q.axes)
-    t = q.temperature if isinstance(q.temperature, float) else arrays.on_host(q.temperature)
+    t = q.temperature
+    if not isinstance(t, float):
+        # Some libraries have no float64 enabled, which is what the kernels read.
+        t = arrays.on_host(t).astype(np.float64, copy=False)
     mask = None if q.where is None else arrays.on_host(q.where)
     host = (arrays.on_host(q.z), q.axes[0], t, mask)
     return _Call(q, batch, host)
+
+
+def _scalar(x: Any) -> Any:
+    """As NumPy's reductions, a 0-d NumPy array is delivered as a scalar."""
+    return x[()] if isinstance(x, np.ndarray) and x.ndim == 0 else x
 
 
 def _like(found: NDArray[Any], z: Any) -> Any:
@@ -294,7 +305,7 @@ def sample(
     cut = _cut(top_k, top_p, min_p, order)
     call = _call(z, axis, temperature, where)
     found = _indices(call, n, cut, replacement, rng, row_keys)
-    return _like(found, call.request.z) if found.ndim else found[()]
+    return _scalar(_like(found, call.request.z))
 
 
 def sample_with_log_prob(
@@ -352,6 +363,4 @@ def sample_with_log_prob(
     rows = xp.reshape(xp.moveaxis(log_p[None] if q.no_axis else log_p, axis, -1), (*call.batch, -1))
     places = _like(found.reshape(*call.batch, -1), q.z)
     drawn = xp.reshape(xp.take_along_axis(rows, places, axis=-1), found.shape)
-    if found.ndim:
-        return _like(found, q.z), drawn
-    return found[()], drawn[()]
+    return _scalar(_like(found, q.z)), _scalar(drawn)

@@ -143,7 +143,7 @@ class Drawer {
       load_row<S>(b_, o, false, own_.data(), 1);
     }
     const bool some = cut(t);
-    if (s_.kept) return keep(row, some);
+    if (s_.kept) return keep(row);
     int64_t* found = s_.found + row * s_.n;
     std::fill(found, found + s_.n, -1);
     if (!some) return;
@@ -222,9 +222,9 @@ class Drawer {
     z_ = to, k_ = n;
   }
 
-  void keep(int64_t row, bool some) {
+  void keep(int64_t row) {
     uint8_t* kept = s_.kept + row * b_.k;
-    if (!some || index_.empty()) {
+    if (index_.empty()) {
       std::fill(kept, kept + b_.k, 1);
       return;
     }
@@ -358,6 +358,9 @@ void Drawer<S, T>::distinct(int64_t row, double t, int64_t* found) {
   // Below this the weight is 0.
   constexpr double least = -745.13321910194122;
   using Drawn = std::pair<double, int64_t>;
+  const auto ratio = [](double z, double m, double t) {
+    return z - m == -std::numeric_limits<double>::infinity() ? (z / 2 - m / 2) / (t / 2) : (z - m) / t;
+  };
   const auto better = [](const Drawn& a, const Drawn& b) {
     return a.first > b.first || (a.first == b.first && a.second < b.second);
   };
@@ -379,7 +382,7 @@ void Drawer<S, T>::distinct(int64_t row, double t, int64_t* found) {
     }
     for (int64_t l = 0; l < size; ++l) {
       const double z = double(z_[i + l]);
-      const double q = z == m ? 0 : only_top ? -inf : t == inf ? 0 : (z - m) / t;
+      const double q = z == m ? 0 : only_top ? -inf : t == inf ? 0 : ratio(z, m, t);
       if (z == -inf || !(q > least)) continue;
       const Drawn one{score[l] + q, i + l};
       if (int64_t(best.size()) < s_.n) {

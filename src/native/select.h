@@ -140,8 +140,12 @@ class Selector {
     if (stage == Stage::min_p) {
       if (only_top) return {m, kAllTies};
       if (t == std::numeric_limits<double>::infinity()) return {all(), kAllTies};
-      // log min_p = -log(1 + (1/min_p - 1))
-      const double least = double(m) - t * log1p_of(1 / cut.min_p - 1);
+      // -log min_p = log(1 + (1/min_p - 1)); halves, as t times it may overflow where m less that
+      // does not.
+      const bool tiny = cut.min_p < 0x1p-500;
+      const double log = tiny ? log1p_of(0x1p-540 / cut.min_p - 1) + 540 * kLn2
+                              : log1p_of(1 / cut.min_p - 1);
+      const double least = 2 * (double(m) / 2 - t / 2 * log);
       T at = T(least);
       if (double(at) < least) at = std::nextafter(at, std::numeric_limits<T>::infinity());
       return {at, kAllTies};
@@ -256,7 +260,11 @@ class Selector {
     int64_t i = 0;
     for (; i + kLanes <= n; i += kLanes)
       larger(mul(sub(top, in_double(z + i)), scale), most).put(x + i);
-    for (; i < n; ++i) x[i] = std::max((double(m) - double(z[i])) * -steps, -double(kBins));
+    for (; i < n; ++i) {
+      // NaN, of 0 times infinity, goes to the last bin, as in larger().
+      const double y = (double(m) - double(z[i])) * -steps;
+      x[i] = y > -double(kBins) ? y : -double(kBins);
+    }
     for (i = 0; i < n; ++i) bin[i] = -int32_t(x[i]);
   }
 
