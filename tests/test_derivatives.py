@@ -250,3 +250,28 @@ def test_the_kernel_keeps_what_is_left_of_a_saturated_row():
         total = sum(map(mp.mpf, v[0].tolist()))
         expected = [float(mp.mpf(b) - a * total) for a, b in zip(p, v[0].tolist(), strict=True)]
         np.testing.assert_allclose(log[0], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_tiny_temperature_leaves_zeros(dtype):
+    """Where 1/T or its square overflows, what is 0 stays 0."""
+    z = np.array([3, 0, 2], dtype)
+    for t in (1e-20, 1e-160, 1e-310, 5e-324):
+        assert (logitlab.jacobian(z, temperature=t) == 0).all()
+        assert (logitlab.jacobian_product(z, z, temperature=t) == 0).all()
+        assert (logitlab.hessian(z, temperature=t) == 0).all()
+        assert (logitlab.hessian_product(z, z, z, temperature=t) == 0).all()
+        for y in (0, np.array([1, 0, 0], dtype)):
+            loss, gradient = logitlab.cross_entropy_and_grad(z, y, temperature=t)
+            assert loss == 0
+            assert (gradient == 0).all()
+
+
+def test_results_in_the_byte_order_of_the_machine():
+    z = np.array([3.0, 1.0, 2.0]).astype(np.dtype(float).newbyteorder())
+    for result in (
+        logitlab.jacobian(z),
+        logitlab.hessian_product(z, z, z),
+        logitlab.cross_entropy(z[None], [0], reduction="none"),
+    ):
+        assert result.dtype.isnative

@@ -20,7 +20,7 @@ def problem(n=300, d=7, k=40, dtype=np.float64):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-@pytest.mark.parametrize("rows", ["plain", "weights", "temperatures", "ignored"])
+@pytest.mark.parametrize("rows", ["plain", "weights", "temperatures", "one temperature", "ignored"])
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_it_is_the_loss_of_the_logits(dtype, reduction, smoothing, rows, with_bias):
     x, weight, bias, y = problem(dtype=dtype)
@@ -30,6 +30,8 @@ def test_it_is_the_loss_of_the_logits(dtype, reduction, smoothing, rows, with_bi
         options["sample_weight"] = rng.uniform(0, 2, len(x))
     elif rows == "temperatures":
         options["temperature"] = rng.uniform(0.5, 2, len(x))
+    elif rows == "one temperature":
+        options["temperature"] = np.array(1.7)
     elif rows == "ignored":
         options["ignore_index"] = 3
     bias = bias if with_bias else None
@@ -87,9 +89,9 @@ def test_errors():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_gradients_of_tensors(smoothing):
-    x, weight, bias, y = problem(6, 3, 4)
+    x, weight, bias, y = problem(20, 3, 4)
     given = [torch.from_numpy(a).requires_grad_() for a in (x, weight, bias)]
-    t = torch.full((6,), 1.3, dtype=torch.float64, requires_grad=True)
+    t = torch.full((20,), 1.3, dtype=torch.float64, requires_grad=True)
     y = torch.from_numpy(y)
 
     def call(x, weight, bias, t=1.0):
@@ -132,3 +134,48 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (n 
 def test_memory_stays_far_below_the_logits():
     done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("temperature", "smoothing"), [(1.0, 0.0), (1.0, 0.3), (0.5, 0.3), (0.0, 0.0)]
+)
+def test_excluded_classes(temperature, smoothing):
+    """Smoothing spreads over the others, as in cross_entropy."""
+    x, weight, bias, y = problem(30, 3, 5)
+    bias[2] = -np.inf
+    y[y == 2] = 0
+    z = x @ weight.T + bias
+    options = {"temperature": temperature, "label_smoothing": smoothing, "reduction": "none"}
+    expected = logitlab.cross_entropy(z, y, **options)
+    loss = logitlab.linear_cross_entropy(x, weight, y, bias=bias, **options)
+    np.testing.assert_allclose(loss, expected, rtol=1e-12)
+    if temperature:
+        g = logitlab.cross_entropy_and_grad(z, y, **options)[1]
+        _, (dx, _, dbias) = logitlab.linear_cross_entropy_and_grad(
+            x, weight, y, bias=bias, **options
+        )
+        np.testing.assert_allclose(dx, g @ weight, rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(dbias, g.sum(0), rtol=1e-11, atol=1e-13)
+        assert dbias[2] == 0
+
+
+def test_ignored_rows_may_hold_anything():
+    x, weight, _, y = problem(40, 3, 4)
+    x[7] = np.nan
+    y[7] = -1
+    loss, gradients = logitlab.linear_cross_entropy_and_grad(x, weight, y, ignore_index=-1)
+    assert np.isfinite(loss)
+    assert all(np.isfinite(g).all() for g in gradients if g is not None)
+
+
+def test_other_arrays():
+    """JAX, which cannot be written to; byte-swapped arrays."""
+    x, weight, bias, y = problem(40, 3, 4, np.float32)
+    expected = logitlab.linear_cross_entropy_and_grad(x, weight, y, bias=bias, label_smoothing=0.1)
+    jnp = pytest.importorskip("jax").numpy
+    swapped = [a.astype(a.dtype.newbyteorder()) for a in (x, weight, bias)]
+    for a, b, c in (map(jnp.asarray, (x, weight, bias)), swapped):
+        found = logitlab.linear_cross_entropy_and_grad(a, b, y, bias=c, label_smoothing=0.1)
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+        for one, other in zip(found[1], expected[1], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)

@@ -49,6 +49,17 @@ def test_a_learned_temperature():
         Softmax(temperature=0.0, learnable=True)
 
 
+def test_a_learned_temperature_of_the_linear_loss():
+    """Of any number of rows; the logits are not held for it either."""
+    module = LinearCrossEntropyLoss(3, 4, temperature=1.5, learnable=True)
+    x = torch.randn(50, 3, generator=generator())
+    y = torch.randint(0, 4, (50,), generator=generator())
+    module(x, y).backward()
+    t = module.temperature.detach().requires_grad_()
+    logitlab.cross_entropy(module.linear(x), y, temperature=t).backward()
+    torch.testing.assert_close(module.log_temperature.grad, t.grad * t.detach())
+
+
 def test_training_on_digits_step_for_step():
     """nn.Linear and our loss, our linear loss, and nn.Linear and torch's: the same losses."""
     data = load_digits()
@@ -95,6 +106,9 @@ GRAPHS = {
     "cross_entropy, rows": lambda z: logitlab.cross_entropy(
         z, Y, label_smoothing=0.1, reduction="none"
     ),
+    "linear, T a row": lambda z: logitlab.linear_cross_entropy(
+        z, WEIGHT.to(z.dtype), Y, temperature=ROWS.to(z.dtype) + z[:, 0].abs()
+    ),
     "linear": lambda z: logitlab.linear_cross_entropy(z, WEIGHT.to(z.dtype), Y),
 }
 
@@ -111,6 +125,19 @@ def test_a_compiled_graph_is_whole(name):
         (value * value).sum().backward()
         found.append((value.detach(), z.grad))
     torch.testing.assert_close(found[1], found[0])
+
+
+def test_a_compiled_graph_refuses_what_eager_refuses():
+    """An axis out of bounds; what has no gradient there says so."""
+    for axis in (5, (1, 1)):
+        with pytest.raises(Exception, match="axis"):
+            torch.compile(lambda z, a=axis: logitlab.softmax(z, a), fullgraph=True)(Z)
+    weight = torch.ones(4, requires_grad=True)
+    compiled = torch.compile(
+        lambda z: logitlab.cross_entropy(z, Y, sample_weight=weight), backend="aot_eager"
+    )
+    with pytest.raises(Exception, match="sample_weight has no gradient"):
+        compiled(Z.clone().requires_grad_()).backward()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

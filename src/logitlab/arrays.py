@@ -41,6 +41,11 @@ def dtype_name(dtype: Any) -> str:
     return name if isinstance(name, str) else str(dtype).rpartition(".")[2]
 
 
+def native_type(dtype: Any) -> Any:
+    """The type of results: the byte order is the machine's."""
+    return dtype.newbyteorder("=") if isinstance(dtype, np.dtype) else dtype
+
+
 def widest_float(xp: Any, like: Any = None) -> Any:
     """The widest standard real type that a namespace has enabled (on the device of `like`)."""
     if like is not None and is_torch_array(like) and like.device.type == "mps":
@@ -162,6 +167,11 @@ def first_true(condition: Any, xp: Any) -> int:
 def integers(x: Any, xp: Any) -> Any:
     """In the integer type that an array library has by default: int64, or JAX's int32."""
     return xp.astype(x, xp.__array_namespace_info__().default_dtypes()["integral"], copy=False)
+
+
+def scaled(x: Any, by: Any, xp: Any) -> Any:
+    """x times a factor that may be infinite, as 1/T of a tiny T: 0 stays 0."""
+    return xp.where(x == 0, x, x * by)
 
 
 def at_least_float32(x: Any, xp: Any) -> Any:

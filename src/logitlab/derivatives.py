@@ -19,7 +19,12 @@ class _Point(NamedTuple):
     request: arrays.Request
 
     def delivered(self, x: Any) -> Any:
-        return self.xp.astype(x, self.request.z.dtype, copy=False)
+        return self.xp.astype(x, arrays.native_type(self.request.z.dtype), copy=False)
+
+    def scaled(self, x: Any) -> Any:
+        """x/T, where 1/T may be infinite."""
+        slope = self.slope[(..., *[None] * (x.ndim - self.slope.ndim))]
+        return arrays.scaled(x, slope, self.xp)
 
 
 @np.errstate(all="ignore")
@@ -33,7 +38,7 @@ def _point(z: Any, axis: int, temperature: Any, where: Any) -> _Point:
     z = arrays.at_least_float32(call.z, xp)
     p = xp.moveaxis(dispatch.backend(z).softmax(z, *call[1:4], None), at, -1)
     t = call.temperature
-    slope = xp.ones_like(p[..., :1]) if p.shape[-1] else xp.sum(p, axis=-1, keepdims=True)
+    slope = xp.ones((*p.shape[:-1], 1), dtype=p.dtype, device=getattr(p, "device", None))
     slope = slope / (t if isinstance(t, float) else xp.astype(xp.moveaxis(t, at, -1), p.dtype))
     if p.shape[-1]:
         # A +inf entry is beyond every finite change of the others, and of itself.
@@ -190,8 +195,7 @@ def hessian(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None
     d = xp.where(eye, reference.one_minus(p)[..., None, :], -p[..., None, :])
     c = p[..., None] * d
     product = d[..., :, :, None] * d[..., :, None, :] - c[..., None, :, :]
-    squared = (at.slope * at.slope)[..., None, None]
-    return at.delivered(p[..., None, None] * squared * product)
+    return at.delivered(at.scaled(at.scaled(p[..., None, None] * product)))
 
 
 @np.errstate(all="ignore")
@@ -234,4 +238,4 @@ def hessian_product(
     at = _point(z, axis, temperature, where)
     a = reference.centred(at.p, _vector(u, "u", z, at))
     b = reference.centred(at.p, _vector(v, "v", z, at))
-    return _back(at.p * at.slope * at.slope * reference.centred(at.p, a * b), at)
+    return _back(at.scaled(at.scaled(at.p * reference.centred(at.p, a * b))), at)

@@ -7,18 +7,26 @@ the operators are those of the public names, for tensors that are being traced.
 
 # mypy: disable-error-code="untyped-decorator"
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from logitlab import linear_losses, losses, probabilities
+from logitlab import arrays, linear_losses, losses, probabilities
 from logitlab.backends import torch_autograd
 
 
-def _floating(z: Any) -> Any:
+def _floating(z: Any, name: str = "z") -> Any:
+    if z.dtype.is_complex:
+        raise TypeError(f"{name} is complex; accepted: real types, integers and booleans")
     return z if z.dtype.is_floating_point else z.double()
+
+
+def _refuse_gradient(wanted: bool, name: str) -> None:
+    if wanted:
+        raise NotImplementedError(
+            f"{name} has no gradient in a compiled graph; accepted: a tensor without gradient"
+        )
 
 
 @torch.library.custom_op("logitlab::probabilities", mutates_args=())
@@ -79,8 +87,7 @@ def _function(name: str, z: Any, axis: Any, temperature: Any, where: Any) -> Any
     z = _floating(z)
     ndim = max(z.ndim, 1)
     x = z if z.ndim else z[None]
-    given = range(ndim) if axis is None else axis if isinstance(axis, Sequence) else (axis,)
-    axes = sorted({a % ndim for a in given})
+    axes = list(arrays.class_axes(axis, ndim))
     batch = [a for a in range(ndim) if a not in axes]
     order = batch + axes
     rows, t = None, 1.0
@@ -113,8 +120,7 @@ def logsumexp(z: Any, axis: Any, temperature: Any, where: Any, keepdims: bool) -
     value = _function("logsumexp", z, axis, temperature, where)
     if keepdims or not z.ndim:
         return value
-    axes = range(z.ndim) if axis is None else axis if isinstance(axis, Sequence) else (axis,)
-    return value.squeeze(tuple(axes))
+    return value.squeeze(arrays.class_axes(axis, z.ndim))
 
 
 @torch.library.custom_op("logitlab::cross_entropy", mutates_args=())
@@ -184,6 +190,8 @@ def _save_cross_entropy(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _backward_cross_entropy(ctx: Any, g: Any) -> Any:
+    _refuse_gradient(ctx.needs_input_grad[1], "y")
+    _refuse_gradient(ctx.needs_input_grad[7], "sample_weight")
     z, y, rows, where, sample_weight = ctx.saved_tensors
     axis, t, smoothing, ignore_index, reduction = ctx.rest
     dz, dt = _cross_entropy_backward(
@@ -233,19 +241,21 @@ def _linear_cross_entropy_backward(
     sample_weight: Tensor | None,
     ignore_index: int | None,
     reduction: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     q = linear_losses.checked(
         x, weight, y, bias, t if rows is None else rows, smoothing, sample_weight, ignore_index,
         reduction,
     )  # fmt: skip
-    dx, dweight, dbias = linear_losses.gradients_of(q, reduction, g)
-    return dx, dweight, torch.empty(0) if dbias is None else dbias
+    dx, dweight, dbias, dt = linear_losses.gradients_of(q, reduction, g, rows is not None)
+    dbias = torch.empty(0) if dbias is None else dbias
+    return dx, dweight, dbias, torch.empty(0) if rows is None else dt[:, 0].to(rows.dtype)
 
 
 @_linear_cross_entropy_backward.register_fake
-def _(g: Any, x: Any, weight: Any, y: Any, bias: Any, *rest: Any) -> Any:
+def _(g: Any, x: Any, weight: Any, y: Any, bias: Any, t: Any, rows: Any, *rest: Any) -> Any:
     dbias = torch.empty(0) if bias is None else bias.new_empty(bias.shape)
-    return x.new_empty(x.shape), weight.new_empty(weight.shape), dbias
+    dt = torch.empty(0) if rows is None else rows.new_empty(rows.shape)
+    return x.new_empty(x.shape), weight.new_empty(weight.shape), dbias, dt
 
 
 def _save_linear(ctx: Any, inputs: Any, output: Any) -> None:
@@ -255,17 +265,14 @@ def _save_linear(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _backward_linear(ctx: Any, g: Any) -> Any:
-    if ctx.needs_input_grad[5]:
-        raise NotImplementedError(
-            "temperature has no gradient in a compiled linear_cross_entropy; accepted: a number, "
-            "or a tensor without gradient"
-        )
+    _refuse_gradient(ctx.needs_input_grad[7], "sample_weight")
     x, weight, y, bias, rows, sample_weight = ctx.saved_tensors
     t, smoothing, ignore_index, reduction = ctx.rest
-    dx, dweight, dbias = _linear_cross_entropy_backward(
+    dx, dweight, dbias, dt = _linear_cross_entropy_backward(
         g, x, weight, y, bias, t, rows, smoothing, sample_weight, ignore_index, reduction
     )
-    return dx, dweight, None, None if bias is None else dbias, *[None] * 6
+    dbias, dt = None if bias is None else dbias, None if rows is None else dt
+    return dx, dweight, None, dbias, None, dt, *[None] * 4
 
 
 _linear_cross_entropy.register_autograd(_backward_linear, setup_context=_save_linear)
@@ -289,7 +296,7 @@ def cross_entropy(
     reduction: str,
 ) -> Any:
     z = _floating(z)
-    axis = axis % z.ndim
+    axis = arrays.one_axis(axis, z.ndim)[0]
     t, rows = _number_or_rows(temperature, [n for i, n in enumerate(z.shape) if i != axis])
     return _cross_entropy(
         z, y, axis, t, rows, where, float(smoothing), sample_weight, ignore_index, reduction

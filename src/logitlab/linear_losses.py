@@ -29,8 +29,13 @@ class _Problem(NamedTuple):
     xp: Any
 
 
+def _native(x: Any) -> Any:
+    """In the machine's byte order."""
+    return x.astype(arrays.native_type(x.dtype), copy=False) if isinstance(x, np.ndarray) else x
+
+
 def _matrix(x: Any, name: str) -> Any:
-    x = arrays.as_floating(x, name)
+    x = _native(arrays.as_floating(x, name))
     if x.ndim != 2:
         raise ValueError(f"{name} has {x.ndim} dimensions; accepted: 2")
     return x
@@ -58,7 +63,7 @@ def checked(
             f"weight has shape {(k, columns)}; accepted: (K, {d}), as x has {d} columns"
         )
     if bias is not None:
-        bias = arrays.like(arrays.as_floating(bias, "bias"), x, xp, "bias")
+        bias = arrays.like(_native(arrays.as_floating(bias, "bias")), x, xp, "bias")
         if tuple(bias.shape) != (k,):
             raise ValueError(
                 f"bias has shape {tuple(bias.shape)}; accepted: ({k},), one for each class"
@@ -70,6 +75,8 @@ def checked(
                 f"{arrays.dtype_name(x.dtype)}"
             )
     t = arrays.request(x, 1, temperature, None).temperature
+    if not isinstance(t, float):
+        t = xp.broadcast_to(t, (n, 1))
     y = arrays.like(arrays.as_array(y, "y"), x, xp, "y")
     label = checked_labels(y, (n,), k, ignore_index, xp)
     row_weight = checked_weights(sample_weight, (n,), x, label >= 0, xp)
@@ -80,7 +87,9 @@ def checked(
 
 
 @np.errstate(all="ignore")
-def _solved(q: _Problem, reduction: str, upstream: Any) -> tuple[Any, Any]:
+def _solved(
+    q: _Problem, reduction: str, upstream: Any, by_temperature: bool = False
+) -> tuple[Any, Any]:
     """The loss, and unless `upstream` is None its gradients times that."""
     xp, t = q.xp, q.temperature
     scale = None
@@ -88,7 +97,7 @@ def _solved(q: _Problem, reduction: str, upstream: Any) -> tuple[Any, Any]:
         scale = q.row_weight / xp.sum(q.row_weight) if reduction == "mean" else q.row_weight
         scale = scale / (t if isinstance(t, float) else t[:, 0]) * upstream
     loss, gradients = dispatch.backend(q.x).linear_label_loss(
-        q.x, q.weight, q.bias, q.label, t, scale, q.smoothing
+        q.x, q.weight, q.bias, q.label, t, scale, q.smoothing, by_temperature
     )
     value = reduced(loss, q.row_weight, q.label >= 0, reduction, q.dtype, xp)
     if gradients is not None:
@@ -100,8 +109,9 @@ def value_of(q: _Problem, reduction: str) -> Any:
     return _solved(q, reduction, None)[0]
 
 
-def gradients_of(q: _Problem, reduction: str, upstream: Any) -> Any:
-    return _solved(q, reduction, upstream)[1]
+def gradients_of(q: _Problem, reduction: str, upstream: Any, by_temperature: bool) -> Any:
+    """By x, the weight, the bias and, if wanted, the temperature of each row, (N, 1)."""
+    return _solved(q, reduction, upstream, by_temperature)[1]
 
 
 def linear_cross_entropy(
@@ -241,4 +251,5 @@ def linear_cross_entropy_and_grad(
         reduction,
     )
     arrays.check_differentiable(q.temperature, q.xp)
-    return _solved(q, reduction, 1.0)
+    loss, gradients = _solved(q, reduction, 1.0)
+    return loss, gradients[:3]

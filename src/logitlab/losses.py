@@ -144,7 +144,7 @@ def _rows(q: _Problem, scale: Any) -> tuple[Any, Any]:
     if scale is None:
         return loss, None
     difference = xp.exp(log_p) * xp.sum(q.targets, axis=-1, keepdims=True) - q.targets
-    gradient = difference * xp.astype(scale, log_p.dtype)[..., None]
+    gradient = arrays.scaled(difference, scale[..., None], xp)
     dead = ~q.kept[..., None] | (log_p == -xp.inf)
     gradient = xp.astype(xp.where(dead, 0.0, gradient), z.dtype, copy=False)
     return loss, xp.moveaxis(gradient, -1, axes[0])
@@ -152,6 +152,7 @@ def _rows(q: _Problem, scale: Any) -> tuple[Any, Any]:
 
 def reduced(loss: Any, weight: Any, kept: Any, reduction: str, dtype: Any, xp: Any) -> Any:
     """The losses of the rows, weighted, as the caller wants them."""
+    dtype = arrays.native_type(dtype)
     rows = xp.where(kept, weight * loss, 0.0)
     if reduction == "none":
         return xp.astype(rows, dtype, copy=False)

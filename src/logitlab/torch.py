@@ -1,4 +1,4 @@
-"""Modules for torch: the functions of logitlab under the names and signatures of `torch.nn`.
+"""Modules for torch: the functions of logitlab under the names of `torch.nn`.
 
 Every public function of logitlab takes tensors as well; these are for models that hold their
 layers as modules. State dictionaries are those of the namesakes, and with ``learnable=True`` hold

@@ -30,8 +30,10 @@ double exact_loss(const T* z, T* out, T* e, int64_t k, int64_t label, double t, 
     double others = 0, lost = 0;
     for (int64_t i = 0; i < k; ++i)
       if (i != label) others = two_sum(others, double(out[i]), lost);
-    for (int64_t i = 0; i < k; ++i) out[i] = T(scale * double(out[i]));
-    out[label] = e[label] == -std::numeric_limits<T>::infinity() ? T(0) : T(-scale * (others + lost));
+    // The scale may be infinite, as 1/T of a tiny T: 0 stays 0.
+    const auto scaled = [scale](double p) { return p == 0 ? T(0) : T(scale * p); };
+    for (int64_t i = 0; i < k; ++i) out[i] = scaled(double(out[i]));
+    out[label] = e[label] == -std::numeric_limits<T>::infinity() ? T(0) : -scaled(others + lost);
   }
   return -double(e[label]);
 }

@@ -37,7 +37,8 @@ struct ProductRow {
 
   struct Part {
     double others, sum;
-    T most;
+    T most;      // of p
+    bool beyond;  // whether a logit is +inf
   };
 
   // The sums over chunk i.
@@ -46,8 +47,9 @@ struct ProductRow {
     const bool here = saturated && first <= top && top < last;
     const Vec<T> shift(v_top), zero(T(0));
     Vec<T> most(T(0));
-    Part found{0, 0, 0};
+    Part found{0, 0, 0, false};
     if (log) {
+      if (z) found.beyond = largest(z + first, last - first) == std::numeric_limits<T>::infinity();
       found.sum = sum_over(first, last, [&](const Vec<T>& x, const Vec<T>& w) {
         most = larger(x, most);
         return w;
@@ -101,6 +103,8 @@ struct ProductRow {
     T most = 0;
     others = sum = 0;
     for (int64_t i = 0; i < count(); ++i) {
+      // A row with +inf is beyond every finite change, unless T < 0 excludes that.
+      if (parts[i].beyond && slope > 0) slope = 0;
       others = two_sum(others, parts[i].others, lost_p);
       sum = two_sum(sum, parts[i].sum, lost);
       most = std::max(most, parts[i].most);
@@ -164,7 +168,8 @@ void brief_row(const ProductArgs& a, int64_t r) {
   int64_t top = 0;
   for (int64_t i = 1; i < a.k; ++i)
     if (p[i] > p[top]) top = i;
-  const T slope = T(a.slope[r]), p_top = p[top], v_top = v[top];
+  const bool beyond = z && a.slope[r] > 0 && *std::max_element(z, z + a.k) == inf;
+  const T slope = beyond ? T(0) : T(a.slope[r]), p_top = p[top], v_top = v[top];
   const bool log = a.product == Product::log_softmax;
   double others = 0, sum = 0;
   for (int64_t i = 0; i < a.k; ++i) {

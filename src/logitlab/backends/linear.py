@@ -1,15 +1,26 @@
 """The loss of labels with linear logits, by blocks of rows: they never exist as a whole."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_writeable_array
+
+from logitlab.arrays import any_of
 
 _ROWS = 256
 _BYTES = 1 << 26  # of a block of logits, at most
 _SHARE = 13  # a block has at most this part of the rows
 _CLASSES = 2048  # of which a product is added up at a time
+
+
+class Gradients(NamedTuple):
+    """By the arguments; None where there is none or none is wanted."""
+
+    x: Any
+    weight: Any
+    bias: Any
+    temperature: Any  # (N, 1)
 
 
 def _steps(rows: int, classes: int, itemsize: int) -> list[slice]:
@@ -18,19 +29,37 @@ def _steps(rows: int, classes: int, itemsize: int) -> list[slice]:
     return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
 
 
-def _smooth(z: Any, gradient: Any, at: Any, t: Any, scale: Any, smoothing: float, xp: Any) -> Any:
-    """What label smoothing adds to the losses; its part of the gradient is added in place."""
-    k = z.shape[-1]
-    z_y = xp.take_along_axis(z, at[:, None], axis=-1)[:, 0]
-    added = smoothing * (z_y - xp.sum(z, axis=-1) / k) / t
-    if gradient is not None:
-        part = xp.astype(smoothing * scale, gradient.dtype)
-        gradient -= part[:, None] / k
-        rows = xp.arange(z.shape[0], device=getattr(z, "device", None))
-        gradient[rows, at] += part
-    return added
+def _replaced(a: Any, part: slice, value: Any, xp: Any) -> Any:
+    """`a` with other rows in one part: in place where it can be written to."""
+    if is_writeable_array(a):
+        a[part] = value
+        return a
+    return xp.concat([a[: part.start], value, a[part.stop :]])
 
 
+def smoothed(
+    z: Any, loss: Any, gradient: Any, label: Any, t: Any, scale: Any, smoothing: float
+) -> tuple[Any, Any]:
+    """Losses and gradients of labels, with the smoothing that spreads over the classes left."""
+    xp = array_namespace(z)
+    left = z != -xp.inf
+    count = xp.sum(xp.astype(left, z.dtype), axis=-1)
+    mean = xp.sum(xp.where(left, z, 0.0), axis=-1) / count
+    at = xp.arange(z.shape[-1], device=getattr(z, "device", None)) == label[:, None]
+    away = xp.sum(xp.where(at & left, z, 0.0), axis=-1) - mean
+    # Every z_i weighs by (z_y - z_i)/T more; 0 of it at a limit is nothing.
+    added = smoothing * xp.where(away == 0, 0.0, away / t)
+    loss = xp.where(xp.isinf(loss), loss, loss + added)
+    if gradient is None:
+        return loss, None
+    share = xp.astype(smoothing * scale, gradient.dtype)[:, None]
+    spread = xp.astype(left, gradient.dtype) / xp.astype(count, gradient.dtype)[:, None]
+    step = xp.astype(at & left, gradient.dtype) - spread
+    step = xp.where(label[:, None] >= 0, share * step, 0.0)
+    return loss, gradient + step
+
+
+@np.errstate(all="ignore")
 def linear_label_loss(
     x: Any,
     weight: Any,
@@ -39,50 +68,58 @@ def linear_label_loss(
     t: Any,
     scale: Any,
     smoothing: float,
+    by_temperature: bool,
     label_loss: Callable[..., tuple[Any, Any]],
-) -> tuple[Any, Any]:
-    """The loss of every row, and unless `scale` is None the gradients by x, weight and bias.
+) -> tuple[Any, Gradients | None]:
+    """The loss of every row, and unless `scale` is None the gradients.
 
-    `label_loss` is called as that of a backend, on a block of logits that it may write over.
+    T is a float, or of shape (N, 1). `label_loss` is called as that of a backend, on a block of
+    logits that it may write over.
     """
     xp = array_namespace(x)
-    plain = isinstance(x, np.ndarray)
     n, k = x.shape[0], weight.shape[0]
-    losses = []
+    losses, slopes = [], []
     dx: Any = None
     dweight: Any = None
     dbias: Any = None
     if scale is not None:
-        dx, dweight = xp.empty_like(x), xp.zeros_like(weight)
+        dx, dweight = xp.zeros_like(x), xp.zeros_like(weight)
         dbias = None if bias is None else xp.zeros_like(bias)
     for rows in _steps(n, k, x.dtype.itemsize):
-        z = x[rows] @ weight.T
+        x_rows, labels = x[rows], label[rows]
+        kept = labels >= 0
+        if any_of(~kept, xp):
+            # What counts for nothing may hold anything.
+            x_rows = xp.where(kept[:, None], x_rows, 0.0)
+        z = x_rows @ weight.T
         if bias is not None:
             z += bias
-        kept = label[rows] >= 0
-        at = xp.where(kept, label[rows], 0)
-        t_rows = t if isinstance(t, float) else t[rows]
-        t_flat = t if isinstance(t, float) else t[rows][:, 0]
+        t_rows: Any = t if isinstance(t, float) else t[rows]
+        t_flat = t if isinstance(t, float) else t_rows[:, 0]
         s = None if scale is None else scale[rows]
-        added = 0.0
-        if smoothing:
-            # The logits are still needed when their gradient is there.
-            loss, gradient = label_loss(
-                z.copy() if plain else z, (1,), t_rows, None, label[rows], s
-            )
-            part = None if s is None else xp.where(kept, s, 0.0)
-            added = _smooth(z, gradient, at, t_flat, part, smoothing, xp)
-        else:
-            loss, gradient = label_loss(z, (1,), t_rows, None, label[rows], s)
-        losses.append(xp.where(kept, loss + added, 0.0))
+        again = (smoothing or by_temperature) and k > 0
+        block = xp.asarray(z, copy=True) if again else z
+        loss, gradient = label_loss(block, (1,), t_rows, None, labels, s)
+        if smoothing and k > 0:
+            loss, gradient = smoothed(z, loss, gradient, labels, t_flat, s, smoothing)
+        losses.append(xp.where(kept, loss, 0.0))
         if gradient is None:
             continue
-        dx[rows] = gradient @ weight
+        if by_temperature:
+            # sum dz (m - z)/T: the gradient of a row sums to 0, from wherever z is counted.
+            away = xp.max(z, axis=-1, keepdims=True) - z
+            away = xp.where(gradient == 0, 0.0, away)
+            slopes.append(xp.sum(gradient * away, axis=-1, keepdims=True) / t_rows)
+        dx = _replaced(dx, rows, gradient @ weight, xp)
         # By tiles, so that the product to be added is small.
         for first in range(0, k, _CLASSES):
-            classes = slice(first, first + _CLASSES)
-            dweight[classes] += gradient[:, classes].T @ x[rows]
+            part = slice(first, min(k, first + _CLASSES))
+            product = gradient[:, part].T @ x_rows
+            product += dweight[part]
+            dweight = _replaced(dweight, part, product, xp)
         if dbias is not None:
-            dbias += xp.sum(gradient, axis=0)
+            dbias = dbias + xp.sum(gradient, axis=0)
     loss = xp.concat(losses) if losses else xp.zeros(0, dtype=x.dtype)
-    return loss, None if scale is None else (dx, dweight, dbias)
+    if scale is None:
+        return loss, None
+    return loss, Gradients(dx, dweight, dbias, xp.concat(slopes) if slopes else None)

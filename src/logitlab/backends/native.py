@@ -278,12 +278,14 @@ def product(name: str, p: Any, v: Any, z: Any, slope: Any, out: Any) -> None:
     )
 
 
-def _covers_product(p: Any) -> bool:
-    return _covers(dtype_name(p.dtype)) and p.dtype.itemsize > 2 and p.size > 0
+def _covers_product(p: Any, slope: Any) -> bool:
+    """Float32 and float64, and slopes that do not overflow in them."""
+    covered = _covers(dtype_name(p.dtype)) and p.dtype.itemsize > 2 and p.size > 0
+    return covered and bool(np.all(np.abs(slope) <= np.finfo(p.dtype).max))
 
 
 def jacobian(p: Any, slope: Any) -> Any:
-    if not _covers_product(p):
+    if not _covers_product(p, slope):
         return reference.jacobian(p, slope)
     p = np.ascontiguousarray(p)
     out = empty((*p.shape, p.shape[-1]), p.dtype)
@@ -292,7 +294,8 @@ def jacobian(p: Any, slope: Any) -> Any:
 
 
 def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
-    if not _covers_product(p):
+    """As the reference's; the result is where p was."""
+    if not _covers_product(p, slope):
         return reference.jacobian_product(p, v, slope)
     p, v = np.ascontiguousarray(p), np.ascontiguousarray(v)
     product("softmax", p, v, None, slope, p)
@@ -306,8 +309,16 @@ def _over(z: Any, axis: tuple[int, ...], t: Any, where: Any, label: Any, scale: 
 
 
 def linear_label_loss(
-    x: Any, weight: Any, bias: Any, label: Any, t: Any, scale: Any, smoothing: float
+    x: Any,
+    weight: Any,
+    bias: Any,
+    label: Any,
+    t: Any,
+    scale: Any,
+    smoothing: float,
+    by_temperature: bool,
 ) -> tuple[Any, Any]:
     covered = _covers(dtype_name(x.dtype)) and weight.shape[0] > 0
     function = _over if covered else reference.label_loss
-    return linear.linear_label_loss(x, weight, bias, label, t, scale, smoothing, function)
+    given = (x, weight, bias, label, t, scale, smoothing, by_temperature)
+    return linear.linear_label_loss(*given, function)

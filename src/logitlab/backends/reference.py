@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
-from logitlab.arrays import widest_float
+from logitlab.arrays import scaled, widest_float
 from logitlab.backends import linear
 
 
@@ -208,7 +208,7 @@ def label_loss(
     p = xp.moveaxis(softmax(x, axis, temperature, where, None), axis[0], -1)
     # p - 1 at the label is less the sum of the others.
     others = xp.sum(xp.where(at_label, 0.0, p), axis=-1, keepdims=True)
-    gradient = xp.where(at_label, -others, p) * scale[..., None]
+    gradient = scaled(xp.where(at_label, -others, p), scale[..., None], xp)
     dead = ~kept[..., None] | (log_p == -xp.inf)
     gradient = xp.moveaxis(xp.where(dead, 0.0, gradient), -1, axis[0])
     return loss, _round(gradient, z.dtype, xp)
@@ -246,18 +246,26 @@ def jacobian(p: Any, slope: Any) -> Any:
     eye = xp.eye(p.shape[-1], dtype=xp.bool, device=getattr(p, "device", None))
     # p_i p_j first: so J is symmetric to the bit.
     matrix = xp.where(eye, (p * one_minus(p))[..., None], -(p[..., None] * p[..., None, :]))
-    return matrix * slope[..., None]
+    return scaled(matrix, slope[..., None], xp)
 
 
 @np.errstate(all="ignore")
 def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
     """slope p_i (v_i - sum_j p_j v_j), the classes last."""
-    return p * slope * centred(p, v)
+    return scaled(p * centred(p, v), slope, array_namespace(p))
 
 
 @np.errstate(all="ignore")
 def linear_label_loss(
-    x: Any, weight: Any, bias: Any, label: Any, t: Any, scale: Any, smoothing: float
+    x: Any,
+    weight: Any,
+    bias: Any,
+    label: Any,
+    t: Any,
+    scale: Any,
+    smoothing: float,
+    by_temperature: bool,
 ) -> tuple[Any, Any]:
-    """As :func:`label_loss` of z = x weightᵀ + bias, with the gradients by these three."""
-    return linear.linear_label_loss(x, weight, bias, label, t, scale, smoothing, label_loss)
+    """As :func:`label_loss` of z = x weightᵀ + bias, with the gradients by these, and by T."""
+    given = (x, weight, bias, label, t, scale, smoothing, by_temperature)
+    return linear.linear_label_loss(*given, label_loss)

@@ -11,7 +11,7 @@ import torch
 from torch.autograd import forward_ad
 
 from logitlab.arrays import dtype_name
-from logitlab.backends import native, reference
+from logitlab.backends import linear, native, reference
 from logitlab.backends.reference import centred, logits, one_minus
 
 __all__ = [
@@ -34,6 +34,7 @@ def _is_memory(x: Any) -> bool:
         x.device.type == "cpu"
         and x.layout is torch.strided
         and type(x) in (torch.Tensor, torch.nn.Parameter)
+        and not x.is_neg()
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
     )
 
@@ -130,9 +131,13 @@ def label_loss(
     return torch.from_numpy(loss), out
 
 
-def _covers_product(p: Any, *others: Any) -> bool:
+def _covers_product(p: Any, slope: Any, *others: Any) -> bool:
+    """Float32 and float64, and slopes that do not overflow in them."""
     return (
-        _native_covers(p, *others) and p.dtype in (torch.float32, torch.float64) and p.numel() > 0
+        _native_covers(p, slope, *others)
+        and p.dtype in (torch.float32, torch.float64)
+        and p.numel() > 0
+        and bool((slope.abs() <= torch.finfo(p.dtype).max).all())
     )
 
 
@@ -146,7 +151,7 @@ def jacobian(p: Any, slope: Any) -> Any:
 
 
 def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
-    if not _covers_product(p, v, slope):
+    if not _covers_product(p, slope, v):
         return reference.jacobian_product(p, v, slope)
     p, v = p.contiguous(), v.contiguous()
     native.product("softmax", *map(_memory, (p, v, None, slope, p)))
@@ -154,16 +159,26 @@ def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
 
 
 def linear_label_loss(
-    x: Any, weight: Any, bias: Any, label: Any, t: Any, scale: Any, smoothing: float
+    x: Any,
+    weight: Any,
+    bias: Any,
+    label: Any,
+    t: Any,
+    scale: Any,
+    smoothing: float,
+    by_temperature: bool,
 ) -> tuple[Any, Any]:
     given = (x, weight, bias, label, t, scale)
     if scale is None and _wants_gradient(*given) and _in_reach(*given) and len(weight):
         loss = _autograd().LinearLabelLoss.apply(x, weight, bias, t, label, smoothing)
         return loss, None
     if not _native_covers(*given) or dtype_name(x.dtype) not in ("float32", "float64"):
-        return reference.linear_label_loss(*given, smoothing)
+        return reference.linear_label_loss(*given, smoothing, by_temperature)
     # NumPy's products are the faster ones.
-    loss, gradients = native.linear_label_loss(*map(_memory, (*given, smoothing)))
+    x, weight, bias, label, t, scale = map(_memory, given)
+    loss, gradients = native.linear_label_loss(
+        x, weight, bias, label, t, scale, smoothing, by_temperature
+    )
     if gradients is not None:
-        gradients = tuple(g if g is None else torch.from_numpy(g) for g in gradients)
+        gradients = linear.Gradients(*(g if g is None else torch.from_numpy(g) for g in gradients))
     return torch.from_numpy(loss), gradients

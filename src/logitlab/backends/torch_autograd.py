@@ -11,6 +11,11 @@ import torch
 
 from logitlab.backends import native
 from logitlab.backends import torch as tensors
+from logitlab.backends.linear import smoothed
+
+
+def _held(t: Any) -> Any:
+    return t if isinstance(t, float) else t.detach()
 
 
 def _slope(t: Any) -> Any:
@@ -45,12 +50,19 @@ def _log_softmax(x: Any, g: Any, axis: int, t: Any, p: Any) -> Any:
     if not torch.is_grad_enabled():
         return _product("log_softmax", x, tensors.softmax(x, (axis,), t, None, None), g, axis, t)
     p = Closed.apply("softmax", x, axis, t, None)
-    g = torch.where(torch.isinf(x), 0.0, g)
+    g = torch.where(_still(x, axis, t), 0.0, g)
     return (g - p * g.sum(axis, keepdim=True)) * _slope(t)
 
 
 def _logsumexp(x: Any, g: Any, axis: int, t: Any, p: Any) -> Any:
-    return g * Closed.apply("softmax", x, axis, t, None)
+    p = Closed.apply("softmax", x, axis, t, None)
+    return torch.where(torch.isinf(x), 0.0, g * p)
+
+
+def _still(x: Any, axis: int, t: Any) -> Any:
+    """What no finite change of the logits moves: excluded entries, and rows with +inf at T > 0."""
+    infinite = torch.isinf(x)
+    return infinite | ((x == torch.inf).any(axis, keepdim=True) & (t > 0))
 
 
 _BACKWARD = {"softmax": _softmax, "log_softmax": _log_softmax, "logsumexp": _logsumexp}
@@ -110,7 +122,7 @@ def products(
         else:
             dt = by_temperature(dz, x, axis, t)
     if torch.is_grad_enabled():
-        dz = torch.where(torch.isinf(x), 0.0, dz)
+        dz = torch.where(_still(x, axis, t), 0.0, dz)
     return dz.to(z.dtype), dt
 
 
@@ -139,7 +151,9 @@ class LabelLoss(torch.autograd.Function):  # type: ignore[misc]
             place = torch.arange(z.shape[axis]).reshape(shape) == label.unsqueeze(axis)
             p = Closed.apply("softmax", x, axis, t, None)
             dz = (p - place.to(p.dtype)) * scale.unsqueeze(axis)
-            dz = torch.where(torch.isinf(x) | ~kept, 0.0, dz)
+            # As in the kernel, a class of probability 0 at any finite change counts as excluded.
+            dead = tensors.log_softmax(x.detach(), (axis,), _held(t), None, None) == -torch.inf
+            dz = torch.where(dead | ~kept, 0.0, dz)
         dt = by_temperature(dz, x, axis, t) if ctx.needs_input_grad[2] else None
         return dz.to(z.dtype), None, dt, None, None
 
@@ -157,41 +171,31 @@ class LinearLabelLoss(torch.autograd.Function):  # type: ignore[misc]
     ) -> Any:
         ctx.t, ctx.smoothing = t if isinstance(t, float) else None, smoothing
         ctx.save_for_backward(x, weight, bias, label, None if isinstance(t, float) else t)
-        return tensors.linear_label_loss(x, weight, bias, label, t, None, smoothing)[0]
+        return tensors.linear_label_loss(x, weight, bias, label, t, None, smoothing, False)[0]
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
         x, weight, bias, label, t = ctx.saved_tensors
         t = ctx.t if t is None else t
-        if torch.is_grad_enabled() or ctx.needs_input_grad[3]:
+        if torch.is_grad_enabled():
             return _with_logits(ctx, x, weight, bias, t, label, g)
         slope = _slope(t)
         scale = g * (slope if isinstance(slope, float) else slope[:, 0])
-        given = (x, weight, bias, label, t, scale, ctx.smoothing)
-        return *tensors.linear_label_loss(*given)[1], None, None, None
+        given = (x, weight, bias, label, t, scale, ctx.smoothing, ctx.needs_input_grad[3])
+        return *tensors.linear_label_loss(*given)[1], None, None
 
 
 def _with_logits(ctx: Any, x: Any, weight: Any, bias: Any, t: Any, label: Any, g: Any) -> Any:
-    """The gradients by way of the whole logits, where they are to be differentiated again."""
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        given = [x, weight, bias, None if isinstance(t, float) else t]
-        if not again:
-            given = [
-                a if a is None else a.detach().requires_grad_(need)
-                for a, need in zip(given, ctx.needs_input_grad, strict=False)
-            ]
-        a, w, b, temperature = given
-        z = a @ w.T if b is None else a @ w.T + b
-        t = t if temperature is None else temperature
-        loss = LabelLoss.apply(z, 1, t, None, label)
-        if ctx.smoothing:
-            at = label.clamp(min=0)[:, None]
-            slope = _slope(t) if isinstance(t, float) else _slope(t)[:, 0]
-            loss = loss + ctx.smoothing * (z.gather(1, at)[:, 0] - z.mean(1)) * slope
-        loss = torch.where(label >= 0, loss, 0.0)
-        wanted = [i for i, need in enumerate(ctx.needs_input_grad[:4]) if need]
-        found = torch.autograd.grad(loss, [given[i] for i in wanted], g, create_graph=again)
+    """The gradients by way of the whole logits, to be differentiated again."""
+    z = x @ weight.T if bias is None else x @ weight.T + bias
+    loss = LabelLoss.apply(z, 1, t, None, label)
+    if ctx.smoothing:
+        t_rows = t if isinstance(t, float) else t[:, 0]
+        loss = smoothed(z, loss, None, label, t_rows, None, ctx.smoothing)[0]
+    loss = torch.where(label >= 0, loss, 0.0)
+    given = (x, weight, bias, t)
+    wanted = [i for i, need in enumerate(ctx.needs_input_grad[:4]) if need]
+    found = torch.autograd.grad(loss, [given[i] for i in wanted], g, create_graph=True)
     gradients: list[Any] = [None] * 6
     for i, gradient in zip(wanted, found, strict=True):
         gradients[i] = gradient
