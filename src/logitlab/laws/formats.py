@@ -68,7 +68,8 @@ def rounded(x: Any, dtype: str) -> Values:
 def spacing(x: Any, dtype: str) -> Values:
     """The distance of two neighbouring numbers of a type at x: one ULP."""
     digits, smallest, _ = FORMATS[dtype]
-    exponent = np.where(np.asarray(x) == 0, smallest, np.frexp(np.asarray(x, np.float64))[1] - 1)
+    wide = np.asarray(x, np.float64)
+    exponent = np.where(wide == 0, smallest, np.frexp(wide)[1] - 1)
     return np.asarray(np.ldexp(1.0, np.maximum(exponent, smallest) - digits), np.float64)
 
 
