@@ -1,6 +1,7 @@
 """`logitlab check`, the adaptors and the pytest helper."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -166,6 +167,46 @@ def test_report_forms():
     assert "<table>" in report.to_html()
     assert "differs" in str(report)
     assert not logitlab.check(softmaxes.infinity_minus_infinity, laws=["+inf"], strict=True)
+
+
+def test_a_notebook_shows_a_part_of_its_page(monkeypatch):
+    """It styles nothing beside itself; as text it stays text."""
+    report = logitlab.check(softmaxes.no_shift, laws=["overflow"], dtypes=["float32"])
+    text = str(report)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert str(report) == text != ""
+    shown = report._repr_html_()
+    assert shown in report.to_html()
+    assert not re.search("<(!doctype|html|head|body|title|meta)", shown)
+    rules = shown.partition("<style>")[2].partition("</style>")[0]
+    selectors = [rule.partition("{")[0].strip() for rule in rules.split("}")[:-1]]
+    assert len(selectors) > 5
+    assert all(selector.startswith(".logitlab-laws") for selector in selectors)
+
+
+class Called:
+    """A softmax that is an instance."""
+
+    def __call__(self, z, axis=-1):
+        e = np.exp(z)
+        return e / e.sum(axis, keepdims=True)
+
+    def method(self, z, axis=-1):
+        return self(z, axis)
+
+
+def test_what_has_no_name_is_called_function():
+    """The line of a counterexample runs with the instance under that name; the title is its own."""
+    for function, title in ((Called(), "Called"), (Called().method, "Called.method")):
+        report = logitlab.check(function, laws=["overflow"], dtypes=["float32"])
+        assert report.function == title
+        setup, _, call = report["overflow"].counterexample.line.partition("; ")
+        scope = {"function": function}
+        exec(setup, scope)
+        with np.errstate(all="ignore"):
+            assert np.isnan(eval(call, scope)).any()
+    named = logitlab.check(Called(), laws=["overflow"], dtypes=["float32"], name="mine")
+    assert "; mine(" in named["overflow"].counterexample.line
 
 
 def test_the_pytest_helper(tmp_path):

@@ -245,6 +245,16 @@ def test_a_bad_address_gets_one_clear_line(library, given, message):
         seen(library, **given)
 
 
+@pytest.mark.parametrize("T", ["-1", "-inf", "-1e-9", "0", "1", "inf"])
+def test_excluded_classes_break_no_order(library, T):
+    """Excluded at T < 0 too, where all other small logits come first."""
+    bars = seen(library, z="-inf 1 2 3 -inf inf", T=T)["bars"]
+    bare = seen(library, z="-inf 1 2 3 -inf", T=T, p="0.6")["bars"]
+    assert bars["ordered"]
+    assert bare["ordered"]
+    assert bare["rank"] == ([4, 1, 2, 3, 4] if T.startswith("-") else [4, 3, 2, 1, 4])
+
+
 def test_a_row_without_a_distribution_is_shown(library):
     """NaN probabilities, and a reason where something cannot be computed."""
     shown = seen(library, edit="0:-inf,1:-inf,2:-inf,3:-inf,4:-inf", n="5", open="gradient")

@@ -186,6 +186,21 @@ def test_the_best_temperature(opened, data):
     assert float(label.split()[-1]) == pytest.approx(error, abs=1e-3)
 
 
+@pytest.mark.parametrize("state", ["open=jacobian&T=0.01", "open=jacobian&z=1,2,3,4,5,6,7"])
+@pytest.mark.parametrize("width", [1300, 390])
+def test_the_sums_of_the_jacobian_are_in_sight(browser, address, state, width):
+    """However wide its rows are."""
+    page = Opened(browser, address, state, viewport={"width": width, "height": 900}).page
+    hidden = """() => {
+      const view = document.querySelector("#jacobian .scroll").getBoundingClientRect();
+      return [...document.querySelectorAll("#jacobian .sum")]
+        .filter((sum) => sum.getBoundingClientRect().right > view.right + 1).length;
+    }"""
+    assert page.locator("#jacobian .sum").count() > 5
+    assert page.evaluate(hidden) == 0
+    page.close()
+
+
 def test_the_copied_program(browser, opened):
     """What the button puts on the clipboard runs and gives what is on the screen."""
     shown = opened("set=gentle&T=-0.5&scale=2&shift=-1")

@@ -112,6 +112,17 @@ def test_ranks_follow_the_logits_ties_and_a_negative_temperature():
 
     assert ranks() == ["4", "1", "1", "3"]
     assert ranks(temperature=-1.0) == ["1", "3", "3", "2"]
+    excluded = plot.probabilities([-np.inf, 1.0, 2.0], temperature=-1.0, ax=axes())
+    assert [text.get_text() for text in excluded.texts] == ["0 %\n#3", "73 %\n#1", "27 %\n#2"]
+
+
+@pytest.mark.parametrize("c", [10, 1e-310, 0, -0.0, -2, 0.3])
+@pytest.mark.parametrize("z", [[1e308, -1e308, 0.0], [-np.inf, 1.0, 2.0], [1e300, 0.0, 1e300]])
+def test_a_scale_is_a_temperature(z, c):
+    """No product c z overflows, and what is excluded stays so at any c."""
+    ax = plot.scaling(z, c, ax=axes())
+    after = [bar.get_height() for bar in ax.patches][3:]
+    np.testing.assert_array_equal(after, logitlab.softmax(z, temperature=1 / c if c else np.inf))
 
 
 def test_a_jacobian_of_many_classes():
@@ -164,6 +175,7 @@ def test_stability_tells_where_the_formula_fails():
         (lambda: plot.probabilities([1.0, np.nan]), "z has no distribution"),
         (lambda: plot.stability([1.0, np.inf]), "z holds inf"),
         (lambda: plot.stability([1.0, 2.0], [0]), "scales is"),
+        (lambda: plot.scaling([1.0, 2.0], np.nan), "c is nan; accepted: a finite number"),
         (lambda: plot.simplex([1.0, 2.0]), "z has 2 classes; accepted: 3"),
         (lambda: plot.temperature_sweep([1.0, 2.0], [0, 1]), "temperatures is"),
         (lambda: plot.jacobian([1.0, 2.0], temperature=0), "temperature"),

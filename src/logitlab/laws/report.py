@@ -93,7 +93,7 @@ class LawReport:
         from rich.console import Console
 
         out = io.StringIO()
-        Console(file=out, width=120, color_system=None).print(self, crop=False)
+        Console(file=out, width=120, color_system=None, force_jupyter=False).print(self, crop=False)
         return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
     __repr__ = __str__
@@ -134,16 +134,18 @@ class LawReport:
 
     def to_html(self) -> str:
         """A page of its own."""
-        rows = "\n".join(_row(v) for v in self.verdicts)
         title = html.escape(f"{self.function}: the laws of softmax")
+        return _PAGE.format(title=title, table=self._repr_html_())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a table that styles itself and nothing beside it."""
         verdict = "keeps" if self else "breaks"
         about = html.escape(
             f"{self.computes} of {self.kind} arrays; {', '.join(self.dtypes)}. "
             f"It {verdict} the laws{': ' + ', '.join(self.failures) if not self else ''}."
         )
-        return _PAGE.format(title=title, about=about, rows=rows)
-
-    _repr_html_ = to_html
+        rows = "\n".join(_row(v) for v in self.verdicts)
+        return _TABLE.format(about=about, rows=rows)
 
 
 def _plain(x: float | None) -> float | str | None:
@@ -174,23 +176,34 @@ def _row(v: Verdict) -> str:
     )
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width"><style>
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem;
- padding: 0 1rem; color: #1b1f24; }}
-table {{ border-collapse: collapse; width: 100%; }}
-th, td {{ text-align: left; vertical-align: top; padding: .35rem .7rem;
- border-top: 1px solid #d5d9de; }}
-thead th {{ border-top: 0; }} th {{ white-space: nowrap; }}
-code {{ font-size: 12.5px; overflow-wrap: anywhere; }}
-.level {{ font-weight: 600; white-space: nowrap; }}
-.exact .level, .within .level {{ color: #1a7f37; }} .weak .level {{ color: #9a6700; }}
-.differs .level {{ color: #8250df; }} .broken .level {{ color: #cf222e; }}
-.not {{ color: #818a94; }}
-</style></head><body><h1>{title}</h1><p>{about}</p>
+# Colours of the levels are mixed with that of the text: to be read on light and on dark.
+_TABLE = """<div class="logitlab-laws"><style>
+.logitlab-laws {{ overflow-x: auto; }}
+.logitlab-laws table {{ border-collapse: collapse; width: 100%; }}
+.logitlab-laws :is(th, td) {{ text-align: left; vertical-align: top; padding: .35rem .7rem;
+ border-top: 1px solid color-mix(in srgb, currentColor 20%, transparent); }}
+.logitlab-laws :is(th, .level) {{ white-space: nowrap; }}
+.logitlab-laws code {{ font-size: 12.5px; overflow-wrap: anywhere; }}
+.logitlab-laws .level {{ font-weight: 600; }}
+.logitlab-laws :is(.exact, .within) .level {{
+ color: color-mix(in srgb, currentColor 30%, #1a9f3f); }}
+.logitlab-laws .weak .level {{ color: color-mix(in srgb, currentColor 30%, #b8860b); }}
+.logitlab-laws .differs .level {{ color: color-mix(in srgb, currentColor 30%, #8250df); }}
+.logitlab-laws .broken .level {{ color: color-mix(in srgb, currentColor 30%, #e02030); }}
+.logitlab-laws .not {{ opacity: .6; }}
+</style><p>{about}</p>
 <table><thead><tr><th>law</th><th>kind</th><th>level</th><th>statement</th>
 <th>smallest counterexample</th></tr></thead><tbody>
 {rows}
-</tbody></table></body></html>
+</tbody></table></div>
+"""
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width"><style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem;
+ padding: 0 1rem; }}
+</style></head><body><h1>{title}</h1>
+{table}</body></html>
 """

@@ -48,8 +48,11 @@ def _parameters(function: Any) -> list[str] | None:
 
 
 def public_name(function: Any, otherwise: str = "function") -> tuple[str, str]:
-    """How the function is called in a line of Python, and the module to import for it."""
-    short = getattr(function, "__name__", type(function).__name__)
+    """How the function is called in a line of Python, and the module to import for it.
+
+    A method, or an instance that can be called, has no name of its own: `otherwise` stands for it.
+    """
+    short = otherwise if inspect.ismethod(function) else getattr(function, "__name__", otherwise)
     module = getattr(function, "__module__", None) or ""
     top = module.partition(".")[0]
     for place in (top, f"{top}.special", f"{top}.nn", "torch", "torch.nn.functional", module):
@@ -80,7 +83,12 @@ class Subject:
             self._import = "logitlab.laws"
             function, kind = kinds.program(function), "numpy"
         elif callable(function):
-            self.name, self._import = public_name(function)
+            self._spoken, self._import = public_name(function)
+            self.name = self._spoken
+            if not inspect.isroutine(function):
+                self.name = type(function).__name__
+            elif inspect.ismethod(function):
+                self.name = function.__qualname__
             self._text = ""
         else:
             raise TypeError(
@@ -90,6 +98,7 @@ class Subject:
         self._function = function
         if name is not None:
             self.name, self._import = name, name.rpartition(".")[0]
+            self._spoken = name
             if self._import and self._import not in sys.modules:
                 self._import = ""
         self.axis = axis
@@ -205,7 +214,7 @@ class Subject:
             arguments[self.temperature] = arguments.pop("temperature")
         named = "".join(f", {name}={value!r}" for name, value in arguments.items())
         named = named.replace("=inf", "=np.inf").replace("=-inf", "=-np.inf")
-        return self._text % array if self._text else f"{self.name}({array}{named})"
+        return self._text % array if self._text else f"{self._spoken}({array}{named})"
 
     def _same(self, case: Case) -> bool:
         """Whether a row by itself, without a batch axis, gives the same bits."""

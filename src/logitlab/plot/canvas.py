@@ -67,6 +67,11 @@ def chances(row: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np.fl
     return p
 
 
+def precedence(row: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """What ranks classes as their probabilities do: at T < 0 small logits win, -inf never."""
+    return row if temperature >= 0 else np.where(np.isneginf(row), -np.inf, -row)
+
+
 class Classes(NamedTuple):
     """The classes a picture shows, and what it says under them."""
 

@@ -1,12 +1,21 @@
 """Bars over the classes of one row."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from logitlab.plot.canvas import axes, chances, choose, label_classes, one_row, percent
+from logitlab.plot.canvas import (
+    axes,
+    chances,
+    choose,
+    label_classes,
+    one_row,
+    percent,
+    precedence,
+)
 
 _WRITTEN = 8  # classes whose probability stands above the bar
 
@@ -59,8 +68,7 @@ def probabilities(
     ax.bar(np.arange(len(height)), height, 0.75, color="C0")
     label_classes(ax, shown)
     if len(height) <= _WRITTEN:
-        # At T < 0 small logits come first.
-        order = row if temperature >= 0 else -row
+        order = precedence(row, temperature)
         for place, k in enumerate(shown.place):
             rank = 1 + int(np.sum(order > order[k]))
             label = f"{100 * p[k]:.2g} %\n#{rank}"
@@ -86,7 +94,7 @@ def scaling(z: ArrayLike, c: float, *, names: Sequence[str] | None = None, ax: A
     z : array, shape (K,)
         One row of logits.
     c : float
-        The factor: a temperature of 1/c.
+        The factor, finite: a temperature of 1/c. At 0 all that are not excluded share alike.
     names : sequence of str, length K, optional
         The classes.
     ax : matplotlib.axes.Axes, optional
@@ -99,7 +107,7 @@ def scaling(z: ArrayLike, c: float, *, names: Sequence[str] | None = None, ax: A
     Raises
     ------
     TypeError, ValueError
-        As :func:`probabilities`.
+        As :func:`probabilities`; `c` is not finite.
 
     Examples
     --------
@@ -110,7 +118,10 @@ def scaling(z: ArrayLike, c: float, *, names: Sequence[str] | None = None, ax: A
     [0.0, 0.0, 1.0, 0.3006, 0.3322, 0.3672]
     """
     row = one_row(z)
-    before, after = chances(row), chances(np.multiply(row, c))
+    if not np.isfinite(c):
+        raise ValueError(f"c is {c}; accepted: a finite number")
+    # As a temperature c z cannot overflow, and -inf stays excluded at c = 0 and below.
+    before, after = chances(row), chances(row, math.inf if c == 0 else 1 / float(c))
     shown = choose(before, names)
     ax = axes(ax)
     place = np.arange(len(shown.place))

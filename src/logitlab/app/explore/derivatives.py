@@ -8,6 +8,7 @@ import numpy as np
 from logitlab.app.explore.state import Row, State
 from logitlab.derivatives import jacobian_product
 from logitlab.losses import cross_entropy_and_grad
+from logitlab.plot.canvas import precedence
 from logitlab.scores import Integers
 
 _ROOM = 12  # classes of the heat map
@@ -28,7 +29,7 @@ def jacobian(state: State, row: Row, place: Integers) -> dict[str, Any]:
     rows = jacobian_product(many, unit, temperature=t)
     scales = np.geomspace(1 / 64, 64, 61 if len(row.z) <= _LONG else 13)
     top = np.zeros(len(row.z))
-    top[int(np.argmax(row.kept if t >= 0 else np.where(finite, -row.kept, -np.inf)))] = 1
+    top[int(np.argmax(precedence(row.kept, t)))] = 1
     # Scaling z by c is a temperature of T/c: J is that at T/c, times c.
     shape = (len(scales), len(row.z))
     answer = jacobian_product(

@@ -10,6 +10,7 @@ from logitlab.app.explore.judgement import judgement
 from logitlab.app.explore.precision import precision
 from logitlab.app.explore.program import program
 from logitlab.app.explore.state import Row, State, apply
+from logitlab.plot.canvas import precedence
 from logitlab.probabilities import softmax
 from logitlab.sampling import sample
 from logitlab.scores import Floats, Integers, entropy
@@ -39,7 +40,7 @@ def shown_classes(state: State, row: Row) -> Integers:
     z = row.scaled
     if len(z) <= SHOWN:
         return np.arange(len(z), dtype=np.int64)
-    ahead = -z if state.temperature >= 0 else np.where(np.isneginf(z), np.inf, z)
+    ahead = -precedence(z, state.temperature)
     top = np.argpartition(ahead, SHOWN)[:SHOWN]
     place = np.union1d(top, np.fromiter(state.edits, np.int64, len(state.edits)))
     return place[np.argsort(ahead[place], kind="stable")].astype(np.int64)
@@ -59,9 +60,9 @@ def _bars(state: State, row: Row, p: Floats) -> dict[str, Any]:
         stretched = softmax(state.scale * row.z, temperature=t)
     left = np.ones(len(p), bool)
     left[place] = False
-    # At T < 0 small logits come first. Ranks begin with 1; equal logits share one.
-    ahead = np.sort(row.scaled if t < 0 else -row.scaled)
-    rank = 1 + np.searchsorted(ahead, (row.scaled if t < 0 else -row.scaled)[place])
+    # Ranks begin with 1; equal logits share one.
+    behind = -precedence(row.scaled, t)
+    rank = 1 + np.searchsorted(np.sort(behind), behind[place])
     nats = float(entropy(row.kept, temperature=t))
     kept = int(np.sum(row.kept > -np.inf))
     return {
@@ -83,7 +84,7 @@ def _bars(state: State, row: Row, p: Floats) -> dict[str, Any]:
         "sum": float(p.sum()),
         "shift_moves": float(np.max(np.abs(shifted - before))),
         "scale_moves": float(np.max(np.abs(stretched - before))),
-        "ordered": _ordered(row.kept if t >= 0 else -row.kept, p),
+        "ordered": _ordered(precedence(row.kept, t), p),
     }
 
 

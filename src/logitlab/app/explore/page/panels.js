@@ -38,8 +38,8 @@ function shade(cell, x, largest) {
 function jacobian(part) {
   const head = html("tr", {}, html("th", { scope: "col" }, "∂p / ∂z"));
   for (const name of part.names) head.append(html("th", { scope: "col" }, name));
-  head.append(html("th", { scope: "col" }, "sum"));
-  const written = part.place.length <= 7;
+  head.append(html("th", { scope: "col", class: "sum" }, "sum"));
+  const written = part.place.length <= 5;
   const table = html("table", { class: written ? "heat" : "heat small" }, html("thead", {}, head));
   const body = html("tbody");
   part.entries.forEach((entries, i) => {
