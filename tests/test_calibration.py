@@ -38,7 +38,7 @@ def test_published_temperatures(predictions):
     assert not few or logitlab.calibration_error(honest, y) < 0.0115
 
 
-@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1, 1e30, 1e300])
+@pytest.mark.parametrize("scale", [1e-310, 1e-300, 1e-30, 1, 1e30, 1e300, 1e307])
 @pytest.mark.parametrize("shift", [0, 1])
 def test_the_minimum_is_found_at_any_scale(scale, shift):
     """T is scaled as the logits are; a shift of the row changes nothing."""
@@ -153,6 +153,21 @@ def test_weights():
     for bad, why in ((w[1:], "has 799 values"), (w * 0, "not all 0"), (w - 1, "0 and up")):
         with pytest.raises(ValueError, match=why):
             logitlab.TemperatureScaling().fit(z, y, sample_weight=bad)
+
+
+def test_a_refused_row_has_its_own_number():
+    """Whatever was left out before it, or drawn for a first guess."""
+    z, y = np.tile([[0.0, 1.0]], (40, 1)), np.arange(40) % 2
+    z[30] = np.nan
+    weight = np.ones(40)
+    weight[:7] = 0
+    for scaling in (logitlab.TemperatureScaling(), logitlab.VectorScaling()):
+        with pytest.raises(ValueError, match="row 30 of z holds NaN"):
+            scaling.fit(z, y, weight)
+    long = np.ones((1_500_000, 3), np.float32)
+    long[4000:] = np.nan
+    with pytest.raises(ValueError, match="row 4000 of z holds NaN"):
+        logitlab.TemperatureScaling().fit(long, np.zeros(len(long), int))
 
 
 def test_many_rows():

@@ -148,9 +148,27 @@ def test_blocks_add_up():
         xc = np.hstack([X - centre, np.ones((len(X), 1))])
         hessian = np.einsum("n,nkl,nd,ne->kdle", weight, J, xc, xc).reshape(15, 15)
         np.testing.assert_allclose(rows.hessian(coef, b, centre), hessian, atol=1e-8)
-        np.testing.assert_allclose(
-            rows.scatter(centre, True), (xc[:, :-1].T * weight) @ xc[:, :-1], rtol=1e-9
-        )
+        products = (xc[:, :-1].T * weight) @ xc[:, :-1]
+        sums = weight @ xc[:, :-1]
+        for full, expected in ((True, products), (False, np.diagonal(products))):
+            found = rows.scatter(centre, full)
+            np.testing.assert_allclose(found[0], sums, rtol=1e-9, atol=1e-9)
+            np.testing.assert_allclose(found[1], expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [np.array, np.float32, sp.csr_array, sp.csc_matrix])
+def test_constant_columns_have_no_coefficient(kind):
+    """Without penalty too, whatever rounding leaves of their variance; they are the intercept's."""
+    X, y = problem(2, n=1000, d=2)
+    weight = np.random.default_rng(0).random(1000) + 0.1
+    for w in (None, weight):
+        plain = SoftmaxRegression(C=math.inf).fit(X, y, w)
+        for values in (0.1, 0.7, [0.1, 1e6 / 3]):
+            constant = np.broadcast_to(values, (1000, np.size(values)))
+            model = SoftmaxRegression(C=math.inf).fit(kind(np.hstack([X, constant])), y, w)
+            assert (model.coef_[:, 2:] == 0).all()
+            np.testing.assert_allclose(model.coef_[:, :2], plain.coef_, rtol=1e-4)
+            np.testing.assert_allclose(model.intercept_, plain.intercept_, rtol=1e-4)
 
 
 def test_metrics_are_inverse_hessians():

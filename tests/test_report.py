@@ -223,6 +223,34 @@ def test_separable_logits_have_no_temperature(tmp_path):
     assert "the label ranks first" in found["no_temperature_because"]
 
 
+@pytest.mark.parametrize(
+    ("z", "y"),
+    [
+        ([[1.0, 2.0]], [0]),
+        ([[1.0, 2.0], [2.0, 1.0]], [0, 1]),
+        ([[np.nan, 2.0], [1.0, np.nan], [2.0, 1.0], [0.0, 1.0]], [0, 0, 1, 1]),
+    ],
+)
+def test_very_few_rows(z, y):
+    """The scores stand; what cannot be fitted on one half and judged on the other says so."""
+    judged = analyse(in_memory("z", np.array(z)), np.array(y)).judged
+    assert judged.before.curve.counts.sum() == np.isfinite(z).all(1).sum()
+    if len(z) != 2:
+        assert "too few rows that have a distribution" in judged.failures["temperature"]
+        assert judged.failures["vector"] == judged.failures["temperature"]
+    assert verdict(judged)[1].endswith(".")
+
+
+def test_a_refused_row_has_its_number_in_the_file():
+    """Not that among the rows of its half, nor of those that have a distribution."""
+    z, y = labelled()
+    z[0] = np.nan
+    z[200, y[200]] = -np.inf
+    failures = analyse(in_memory("z", z), y).judged.failures
+    assert all(why.startswith("row 200 of z") for why in failures.values())
+    assert len(failures) == 3
+
+
 def test_infinite_log_loss_is_valid_json(tmp_path):
     """JSON has no infinity."""
     np.save(tmp_path / "z.npy", [[0.0, -np.inf], [1.0, 2.0]])

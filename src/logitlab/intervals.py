@@ -73,7 +73,8 @@ def scores_of(sums: Floats) -> Floats:
 
 
 def redrawn(cells: Floats, resamples: int, rng: Any) -> Floats:
-    """Sums over cells drawn anew, with replacement: shape (resamples, columns)."""
+    """Sums over cells that hold rows, drawn anew with replacement: shape (resamples, columns)."""
+    cells = cells[cells[:, 0] > 0]
     generator, n = np.random.default_rng(rng), len(cells)
     step, found = max(1, _DRAWN // n), []
     for start in range(0, resamples, step):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from logitlab.app.passes import Passes
 from logitlab.calibration import MatrixScaling, TemperatureSearch, VectorScaling, split
+from logitlab.calibration.base import numbered
 from logitlab.intervals import Interval, Tally, percentile, redrawn, scores_of
 from logitlab.reliability import (
     CalibrationTest,
@@ -190,6 +191,15 @@ _LIMITS = {
 }
 
 
+def _check_halves(rows: NDArray[Any]) -> None:
+    """Each of the halves needs rows, to fit on and to judge."""
+    if not rows.all():
+        raise ValueError(
+            f"there are too few rows that have a distribution, {int(rows[0])} and {int(rows[1])} "
+            "in the two halves that judge each other"
+        )
+
+
 def _temperatures(passes: Passes, labels: Integers, half: Integers) -> list[float]:
     """The temperatures of all rows, and of those outside each half, found in the same passes."""
     searches = [TemperatureSearch() for _ in range(3)]
@@ -198,7 +208,8 @@ def _temperatures(passes: Passes, labels: Integers, half: Integers) -> list[floa
         for rows, z in passes.blocks("fitting the temperature"):
             for held, search in left.items():
                 keep = half[rows] != held if held is not None else slice(None)
-                search.add(z[keep], labels[rows[keep]])
+                with numbered(rows[keep]):
+                    search.add(z[keep], labels[rows[keep]])
         left = {held: search for held, search in left.items() if not search.advance()}
     found = [search.temperature or 0.0 for search in searches]
     for t in found:
@@ -213,7 +224,11 @@ def _affine(
     rows, z = held
     if z.shape[1] > MOST[name]:
         raise ValueError(f"{z.shape[1]} classes are too many; accepted: up to {MOST[name]}")
-    fitted = [make().fit(z[half[rows] != k], labels[rows[half[rows] != k]]) for k in (0, 1)]
+    _check_halves(np.bincount(half[rows], minlength=2))
+    fitted = []
+    for keep in (half[rows] != k for k in (0, 1)):
+        with numbered(rows[keep]):
+            fitted.append(make().fit(z[keep], labels[rows[keep]]))
 
     def apply(block: NDArray[Any], numbers: Integers) -> Any:
         calibrated = np.empty(block.shape)
@@ -231,6 +246,7 @@ def judge(passes: Passes, labels: Integers, before: Judge, held: Held, half: Int
     failures: dict[str, str] = {}
     temperature, folds = None, None
     try:
+        _check_halves(before.cells[:, 0].sum(axis=-1))
         temperature, *fold = _temperatures(passes, labels, half)
         folds = tuple(fold)
         of_half = np.array(fold)

@@ -9,7 +9,7 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from logitlab import arrays
-from logitlab.calibration.base import Calibrator, labelled
+from logitlab.calibration.base import Calibrator, RowError, labelled, numbered
 from logitlab.calibration.temperature import fit_temperature
 from logitlab.probabilities import softmax
 from logitlab.scores import Floats, Integers, blocks
@@ -84,12 +84,13 @@ class _Affine(Calibrator):
         """
         from scipy.optimize import minimize
 
-        logits, labels, weights = labelled(z, y, sample_weight)
-        self._check(logits)
+        logits, labels, weights, numbers = labelled(z, y, sample_weight)
         ridges = self._ridges(logits.shape[1])
         if not (np.isfinite(ridges) & (ridges >= 0)).all():
             raise ValueError(f"{self!r}: a ridge is accepted from 0 up, finite")
-        t = fit_temperature(logits, labels, weights)
+        with numbered(numbers):
+            self._check(logits)
+            t = fit_temperature(logits, labels, weights)
         t = t if 0 < t < math.inf else 1.0
         x = _centred(logits.astype(np.float64), np) / t
         w = np.full(len(labels), 1 / len(labels)) if weights is None else weights / weights.sum()
@@ -207,9 +208,7 @@ class VectorScaling(_Affine):
     def _check(self, z: NDArray[Any]) -> None:
         infinite = np.isposinf(z).any(axis=-1)
         if infinite.any():
-            raise ValueError(
-                f"row {int(infinite.argmax())} of z holds +inf; accepted: finite, -inf"
-            )
+            raise RowError(int(infinite.argmax()), "holds +inf; accepted: finite, -inf")
 
     def _move(self, x: Floats, v: Floats) -> Floats:
         a, b = np.split(v, 2)
@@ -285,9 +284,10 @@ class MatrixScaling(_Affine):
     def _check(self, z: NDArray[Any]) -> None:
         infinite = ~np.isfinite(z).all(axis=-1)
         if infinite.any():
-            raise ValueError(
-                f"row {int(infinite.argmax())} of z holds an infinite logit, and every class has a "
-                "share in every other; accepted: finite"
+            raise RowError(
+                int(infinite.argmax()),
+                "holds an infinite logit, and every class has a share in every other; accepted: "
+                "finite",
             )
 
     def _move(self, x: Floats, v: Floats) -> Floats:

@@ -1,12 +1,33 @@
 """What all calibrators share: scikit-learn's conventions, and checks of labelled rows."""
 
+import contextlib
 import inspect
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from logitlab.scores import Floats, Integers, as_rows
+
+
+class RowError(ValueError):
+    """A row that a calibrator cannot take, by its number among those it was given."""
+
+    def __init__(self, row: int, why: str) -> None:
+        super().__init__(f"row {row} of z {why}")
+        self.row, self.why = row, why
+
+
+@contextlib.contextmanager
+def numbered(rows: Sequence[int] | Integers | None) -> Iterator[None]:
+    """A :class:`RowError` of some rows under their numbers among all; None: these are all."""
+    try:
+        yield
+    except RowError as error:
+        if rows is None:
+            raise
+        raise RowError(int(rows[error.row]), error.why) from None
 
 
 class Calibrator:
@@ -56,11 +77,13 @@ def check_weights(sample_weight: Any, rows: int) -> Floats | None:
     return weights
 
 
-def labelled(z: Any, y: Any, sample_weight: Any) -> tuple[NDArray[Any], Integers, Floats | None]:
-    """Checked rows, labels and weights; rows of weight 0 are left out."""
+def labelled(
+    z: Any, y: Any, sample_weight: Any
+) -> tuple[NDArray[Any], Integers, Floats | None, Integers | None]:
+    """Checked rows, labels and weights, less rows of weight 0; their numbers where some are."""
     logits, labels = as_rows(z, y)
     weights = check_weights(sample_weight, len(labels))
     if weights is not None and not weights.all():
-        some = weights > 0
-        return logits[some], labels[some], weights[some]
-    return logits, labels, weights
+        some = np.flatnonzero(weights)
+        return logits[some], labels[some], weights[some], some
+    return logits, labels, weights, None

@@ -1,6 +1,7 @@
 """Temperature scaling: one number, at the global minimum of the log-loss."""
 
 import math
+import sys
 from typing import Any, Self
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from logitlab import arrays
 from logitlab.backends.moments import moments
-from logitlab.calibration.base import Calibrator, labelled
+from logitlab.calibration.base import Calibrator, RowError, labelled, numbered
 from logitlab.probabilities import softmax
 from logitlab.scores import Floats, Integers, blocks
 
@@ -18,6 +19,7 @@ _PASSES = 300
 _PATIENCE = 6  # passes that want a larger T, after which T = inf is thought of
 _FLAT = 1e-12  # of the mean spread of the logits: a slope at T = inf that is none
 _FEW = 1 << 20  # entries that a first guess is made on
+_RANGE = math.log(math.ulp(0)), math.log(sys.float_info.max)  # of log T
 _PART = 1 << 26  # entries that a pass hands over at a time
 
 
@@ -26,13 +28,13 @@ class TemperatureSearch:
 
     In :math:`\beta = 1/T` the loss of a row, :math:`\log \sum_i e^{\beta z_i} - \beta z_y`, is
     convex: its slope is :math:`E_p[z] - z_y`, its curvature :math:`\mathrm{Var}_p[z]`. Newton
-    steps in log beta stay inside a bracket that shrinks. Feed all rows by ``add``, then
+    steps in log T stay inside a bracket that shrinks. Feed all rows by ``add``, then
     ``advance``, until that says that ``temperature`` is found.
     """
 
     def __init__(self, start: float | None = None) -> None:
         self.temperature = start
-        self._low, self._high = 0.0, math.inf  # of beta
+        self._low, self._high = -math.inf, math.inf  # of log T
         self._reach, self._passes, self._uphill = 2.0, 0, 0
         self._limit = False  # this pass looks at the limits T = 0 and T = inf
         self._label_first = True
@@ -40,7 +42,7 @@ class TemperatureSearch:
 
     def _clear(self) -> None:
         self._slope = self._curvature = 0.0
-        self._flat, self._row = True, 0
+        self._flat = True
 
     def _guess(self, z: NDArray[Any]) -> float:
         """A temperature at which these logits are neither flat nor certain."""
@@ -50,11 +52,11 @@ class TemperatureSearch:
             largest = float(np.abs(np.where(finite, part, 0)).max(initial=0))
             if largest == 0:
                 return 1.0
-            unit = math.ldexp(1.0, math.frexp(largest)[1])
-            part = np.where(finite, part / unit, 0)
+            exponent = math.frexp(largest)[1]
+            part = np.where(finite, np.ldexp(part, -exponent), 0)
             count = np.maximum(finite.sum(axis=-1, keepdims=True), 1)
             away = np.where(finite, part - part.sum(axis=-1, keepdims=True) / count, 0)
-            sd = unit * math.sqrt(float(np.mean(away**2)))
+            sd = float(np.ldexp(np.sqrt(np.mean(away**2)), exponent))
         return float(np.clip(1.0, sd / 100, 10 * sd)) if 0 < sd < math.inf else largest
 
     def _refuse(self, z: NDArray[Any], y: Integers, found: Floats) -> None:
@@ -64,13 +66,19 @@ class TemperatureSearch:
         for bad, why in (
             (np.isnan(found[:, 0]), "holds NaN, or -inf alone: it has no distribution"),
             (true == -np.inf, "gives its label the logit -inf: the log-loss is always infinite"),
-            ((top == np.inf) & (true < np.inf), "has +inf beside its label: as above"),
+            (
+                (top == np.inf) & (true < np.inf),
+                "has +inf beside its label: the log-loss is always infinite",
+            ),
         ):
             if bad.any():
-                raise ValueError(f"row {self._row + int(bad.argmax())} of z {why}")
+                raise RowError(int(bad.argmax()), why)
 
     def add(self, z: NDArray[Any], y: Integers, weight: Floats | None = None) -> None:
-        """Rows of this pass: z of shape (n, K), labels in range, weights above 0."""
+        """Rows of this pass: z of shape (n, K), labels in range, weights above 0.
+
+        One that no temperature can explain is a :class:`RowError`.
+        """
         if not len(y):
             return
         if self.temperature is None:
@@ -85,7 +93,6 @@ class TemperatureSearch:
             self._slope += float(w @ found[:, 1])
             self._curvature += float(w @ found[:, 2])
             self._label_first = self._label_first and not found[:, 3].any()
-        self._row += len(y)
 
     def _add_limit(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
         """The slope at beta = 0, in units of T, and whether the loss depends on T at all."""
@@ -114,7 +121,7 @@ class TemperatureSearch:
         if not self._limit:
             self._passes += 1
             self._uphill = 0 if slope < 0 else self._uphill + 1
-            if not self._label_first and (self._low > 0 or self._uphill != _PATIENCE):
+            if not self._label_first and (self._high < math.inf or self._uphill != _PATIENCE):
                 return self._newton(slope, curvature)
             self._limit = True
             return False
@@ -131,18 +138,20 @@ class TemperatureSearch:
 
     def _newton(self, slope: float, curvature: float) -> bool:
         assert self.temperature is not None
-        beta = 1 / self.temperature
-        self._low, self._high = (beta, self._high) if slope < 0 else (self._low, beta)
-        step = -slope / curvature if curvature > 0 else math.copysign(math.inf, -slope)
+        at = math.log(self.temperature)
+        self._low, self._high = (self._low, at) if slope < 0 else (at, self._high)
+        step = slope / curvature if curvature > 0 else math.copysign(math.inf, slope)
         done = abs(step) < _STEP or self._passes == _PASSES
         if abs(step) > self._reach:
             step = math.copysign(self._reach, step)
             self._reach *= 2
-        moved = beta * math.exp(step)
+        moved = at + step
         if not (self._low < moved < self._high or done):
-            moved = math.sqrt(self._low) * math.sqrt(self._high)
-        self.temperature = 1 / moved
-        return done
+            moved = (self._low + self._high) / 2
+        # At the ends of the range of float64 the nearest temperature is the answer.
+        moved = min(max(moved, _RANGE[0]), _RANGE[1])
+        before, self.temperature = self.temperature, math.exp(moved)
+        return done or self.temperature == before
 
 
 def fit_temperature(z: NDArray[Any], y: Integers, weight: Floats | None = None) -> float:
@@ -151,11 +160,13 @@ def fit_temperature(z: NDArray[Any], y: Integers, weight: Floats | None = None) 
     start = None
     if len(y) > 4 * few:
         some = slice(None, None, len(y) // few)
-        start = fit_temperature(z[some], y[some], None if weight is None else weight[some])
+        with numbered(range(len(y))[some]):
+            start = fit_temperature(z[some], y[some], None if weight is None else weight[some])
     search = TemperatureSearch(start if start and start < math.inf else None)
     while True:
         for rows in blocks(len(y), z.shape[1], _PART):
-            search.add(z[rows], y[rows], None if weight is None else weight[rows])
+            with numbered(range(len(y))[rows]):
+                search.add(z[rows], y[rows], None if weight is None else weight[rows])
         if search.advance():
             assert search.temperature is not None
             return search.temperature
@@ -229,8 +240,9 @@ class TemperatureScaling(Calibrator):
             Labels of another shape or out of range; a row without a distribution, or whose label
             has probability 0; weights that are negative, not finite or all 0.
         """
-        logits, labels, weights = labelled(z, y, sample_weight)
-        self.temperature_ = fit_temperature(logits, labels, weights)
+        logits, labels, weights, numbers = labelled(z, y, sample_weight)
+        with numbered(numbers):
+            self.temperature_ = fit_temperature(logits, labels, weights)
         self.classes_ = np.arange(logits.shape[1])
         return self
 

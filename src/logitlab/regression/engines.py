@@ -113,8 +113,9 @@ class OnDask:
         rows, total, least, sums = zip(*self._parts("totals"), strict=True)
         return sum(rows), sum(total), min(least), _added(sums)
 
-    def scatter(self, centre: Floats, full: bool) -> Floats:
-        return _added(self._parts("scatter", centre, full))
+    def scatter(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
+        sums, products = zip(*self._parts("scatter", centre, full), strict=True)
+        return _added(sums), _added(products)
 
     def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
         parts = self._parts("loss_and_gradient", coef, intercept)

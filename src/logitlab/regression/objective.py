@@ -25,10 +25,10 @@ class Engine(Protocol):
     def totals(self) -> tuple[int, float, float, Floats]:
         """The rows, the sum of the weights, the least of them above 0, the sum of the features."""
 
-    def scatter(self, centre: Floats, full: bool) -> Floats:
-        """The sum of the products of centred features (D, D), or of their squares (D,).
+    def scatter(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
+        """The sum of the centred features (D,), and of their products (D, D) or squares (D,).
 
-        `centre` is their mean, or 0.
+        `centre` is their mean but for rounding, or 0.
         """
 
     def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
@@ -85,30 +85,42 @@ class Rows:
             sums += x.T @ w
         return len(self.y), total, least, sums
 
-    def scatter(self, centre: Floats, full: bool) -> Floats:
+    def scatter(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
         d = self.x.shape[1]
-        result = np.zeros((d, d) if full else d)
+        sums, result = np.zeros(d), np.zeros((d, d) if full else d)
         for x, y, weight in self.blocks():
             w = np.ones(len(y)) if weight is None else weight
             if isinstance(x, np.ndarray):
                 centred = x - centre
+                sums += w @ centred
                 if weight is not None:
                     centred *= np.sqrt(weight)[:, None]
                 if full:
                     result += centred.T @ centred
                 else:
                     result += np.einsum("nd,nd->d", centred, centred)
-            elif full:
-                result += (x.T @ x.multiply(w[:, None]).tocsr()).toarray()
+                continue
+            # Centring would fill a sparse matrix: its zeros are counted instead.
+            if not x.has_canonical_format:
+                x = x.copy()
+                x.sum_duplicates()
+            held = np.bincount(x.indices, minlength=d)
+            each = np.repeat(w, np.diff(x.indptr))
+            absent = w.sum() - np.bincount(x.indices, each, minlength=d)
+            absent = np.where(held == len(y), 0.0, np.maximum(absent, 0.0))
+            centred = x.data - centre[x.indices]
+            sums += np.bincount(x.indices, each * centred, minlength=d) - absent * centre
+            squares = np.bincount(x.indices, each * centred**2, minlength=d) + absent * centre**2
+            if full:
+                products = (x.T @ x.multiply(w[:, None]).tocsr()).toarray()
+                seen = w @ x
+                products -= np.outer(seen, centre) + np.outer(centre, seen)
+                products += w.sum() * np.outer(centre, centre)
+                np.fill_diagonal(products, squares)
+                result += products
             else:
-                result += w @ x.multiply(x)
-        if not isinstance(self.x, np.ndarray):
-            # Centring would fill a sparse matrix: its products are corrected afterwards.
-            total = self.totals()[1]
-            result -= total * (np.outer(centre, centre) if full else centre * centre)
-            if not full:
-                result = np.maximum(result, 0.0)
-        return result
+                result += squares
+        return sums, result
 
     def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
         to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
@@ -177,21 +189,28 @@ class Objective:
         self.engine, self.classes, self.fit_intercept = engine, classes, fit_intercept
         self.rows, self.total, least, sums = engine.totals()
         self.separated_below = least * math.log(2) / self.total
-        self.mean = sums / self.total if fit_intercept else np.zeros_like(sums)
         self.features = len(sums)
         self.alpha = 1 / (C * self.total)
-        self.covariance = self._covariance()
+        self.mean, self.covariance = self._moments(sums / self.total)
 
-    def _covariance(self) -> Floats:
-        """Of the features (D, D), or their variances (D,) where there are many."""
+    def _moments(self, mean: Floats) -> tuple[Floats, Floats]:
+        """Of the features the mean, and the covariance (D, D), or the variances (D,) of many.
+
+        In two passes, the second correcting what the first one rounded (Chan, Golub and LeVeque,
+        "Algorithms for computing the sample variance", American Statistician 37, 1983).
+        """
         full = self.features <= FULL_FEATURES
-        spread = self.engine.scatter(self.mean, full) / self.total
+        mean = mean if self.fit_intercept else np.zeros_like(mean)
+        off, spread = (part / self.total for part in self.engine.scatter(mean, full))
+        if self.fit_intercept:
+            mean = mean + off
+            spread -= np.outer(off, off) if full else off * off
         variance = np.diagonal(spread) if full else spread
-        constant = variance <= (8 * np.finfo(float).eps * self.mean) ** 2  # but for rounding
+        constant = variance <= (8 * np.finfo(float).eps * mean) ** 2  # but for rounding
         spread[constant] = 0
         if full:
             spread[:, constant] = 0
-        return spread
+        return mean, spread
 
     def variances(self) -> Floats:
         """Of the features; 0 for one that does not vary."""
