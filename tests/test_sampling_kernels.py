@@ -148,3 +148,13 @@ def test_the_tail_is_right(k, dtype):
         u = low + (np.arange(round(first * 1e13), round(last * 1e13)) + 0.5) * 1e-13
         width = (inverse_cdf(z, u) == place).sum() * 1e-13
         assert width == pytest.approx(p[place], rel=3e-4)
+
+
+@pytest.mark.parametrize("k", [3, 16, 17, 256, 257, 4096, 4097, 20_000])
+def test_every_place_is_found(k):
+    """Uniforms in the middle of each category's share find it; 1 finds the last with a weight."""
+    z = np.zeros(k, np.float64)
+    middles = (np.arange(k) + 0.5) / k
+    assert (inverse_cdf(z, np.append(middles, 1.0)) == [*range(k), k - 1]).all()
+    z[k // 3 + 1 :] = -inf
+    assert inverse_cdf(z, np.array([1.0, 1 - 2**-53]))[0] == k // 3

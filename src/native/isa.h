@@ -108,6 +108,9 @@ inline bool all_less(Reg<float> a, Reg<float> b) {
 inline bool all_less(Reg<double> a, Reg<double> b) {
   return _mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ) == 0xff;
 }
+inline int count_less(Reg<double> a, Reg<double> b) {
+  return __builtin_popcount(_mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ));
+}
 inline Reg<float> if_less(Reg<float> a, Reg<float> b, Reg<float> x, Reg<float> y) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), y.v, x.v)};
 }
@@ -198,6 +201,9 @@ inline bool all_less(Reg<float> a, Reg<float> b) {
 }
 inline bool all_less(Reg<double> a, Reg<double> b) {
   return _mm256_movemask_pd(_mm256_cmp_pd(a.v, b.v, _CMP_LT_OQ)) == 0xf;
+}
+inline int count_less(Reg<double> a, Reg<double> b) {
+  return __builtin_popcount(unsigned(_mm256_movemask_pd(_mm256_cmp_pd(a.v, b.v, _CMP_LT_OQ))));
 }
 inline Reg<float> if_less(Reg<float> a, Reg<float> b, Reg<float> x, Reg<float> y) {
   return {_mm256_blendv_ps(y.v, x.v, _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ))};
@@ -292,6 +298,9 @@ inline bool all_less(Reg<float> a, Reg<float> b) {
 inline bool all_less(Reg<double> a, Reg<double> b) {
   return vminvq_u32(vreinterpretq_u32_u64(vcltq_f64(a.v, b.v))) != 0;
 }
+inline int count_less(Reg<double> a, Reg<double> b) {
+  return int(vaddvq_u64(vshrq_n_u64(vcltq_f64(a.v, b.v), 63)));
+}
 inline Reg<float> if_less(Reg<float> a, Reg<float> b, Reg<float> x, Reg<float> y) {
   return {vbslq_f32(vcltq_f32(a.v, b.v), x.v, y.v)};
 }
@@ -365,6 +374,7 @@ template <class T>
 inline Reg<T> larger(Reg<T> a, Reg<T> b) { return {a.v > b.v ? a.v : b.v}; }
 template <class T>
 inline bool all_less(Reg<T> a, Reg<T> b) { return a.v < b.v; }
+inline int count_less(Reg<double> a, Reg<double> b) { return a.v < b.v; }
 template <class T>
 inline Reg<T> if_less(Reg<T> a, Reg<T> b, Reg<T> x, Reg<T> y) { return {a.v < b.v ? x.v : y.v}; }
 template <class T>
@@ -551,6 +561,12 @@ inline bool all_less(const Vec<T>& a, const Vec<T>& b) {
   bool all = true;
   for (int i = 0; i < Vec<T>::regs; ++i) all = all && all_less(a.r[i], b.r[i]);
   return all;
+}
+
+inline int count_less(const Vec<double>& a, const Vec<double>& b) {
+  int count = 0;
+  for (int i = 0; i < Vec<double>::regs; ++i) count += count_less(a.r[i], b.r[i]);
+  return count;
 }
 
 inline Vec<double> widen(const Vec<float>& a) {

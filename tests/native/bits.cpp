@@ -3,7 +3,7 @@
 #include <cstring>
 #include <vector>
 
-#include "batch.h"
+#include "sampling.h"
 
 #if defined(__aarch64__)
 namespace kernels = logitlab::neon;
@@ -71,6 +71,42 @@ void run(Op op, Kind kind, int64_t rows, int64_t k, double spread, double temper
   add(reinterpret_cast<const char*>(loss.data()), loss.size() * sizeof(double));
 }
 
+// Draws, with and without replacement, and what a truncation leaves.
+void draw(Kind kind, int64_t rows, int64_t k, double temperature, const Cut& cut) {
+  const int64_t item = kind == kFloat64 ? 8 : kind == kFloat32 ? 4 : 2;
+  const std::vector<char> z = logits(kind, size_t(rows * k), 5);
+  std::vector<uint64_t> keys(static_cast<size_t>(rows));
+  for (size_t i = 0; i < keys.size(); ++i) keys[i] = i << 40 | 7;
+  Sampling s;
+  s.batch.kind = kind, s.batch.z = z.data(), s.batch.temperature = temperature;
+  s.batch.k = k, s.batch.rows = rows, s.batch.dims = 1, s.batch.z_step = item;
+  s.batch.shape[0] = rows, s.batch.z_stride[0] = k * item;
+  s.batch.where_stride[0] = s.batch.t_stride[0] = 0;
+  s.cut = cut, s.key[0] = 0x243f6a88, s.key[1] = 0x85a308d3, s.row_keys = keys.data();
+  for (const bool replacement : {true, false}) {
+    s.n = replacement ? 33 : 5, s.replacement = replacement;
+    std::vector<int64_t> found(size_t(rows * s.n));
+    s.found = found.data();
+    kernels::sample(s, 0, rows);
+    add(reinterpret_cast<const char*>(found.data()), found.size() * sizeof(int64_t));
+  }
+  std::vector<uint8_t> kept(size_t(rows * k));
+  s.kept = kept.data();
+  kernels::sample(s, 0, rows);
+  add(reinterpret_cast<const char*>(kept.data()), kept.size());
+}
+
+std::vector<Cut> cuts() {
+  Cut top_k, top_p, all;
+  top_k.count = 1, top_k.stages[0] = Stage::top_k, top_k.top_k = 20;
+  top_p.count = 2, top_p.stages[0] = Stage::temperature, top_p.stages[1] = Stage::top_p;
+  top_p.top_p = 0.9;
+  all = top_p;
+  all.count = 4, all.stages[2] = Stage::min_p, all.stages[3] = Stage::top_k;
+  all.min_p = 0.01, all.top_k = 100;
+  return {Cut{}, top_k, top_p, all};
+}
+
 }  // namespace
 
 int main() {
@@ -80,6 +116,9 @@ int main() {
         for (const bool columns : {false, true})
           for (const double t : {1.0, 0.3, 50.0, 0.0})
             run(op, kind, 35, k, 40, t, columns);
+    for (const int64_t k : {1, 3, 10, 129, 1000, 9000})
+      for (const double t : {1.0, 0.3, 50.0, 0.0, -2.0})
+        for (const Cut& cut : cuts()) draw(kind, 7, k, t, cut);
     std::printf("%d %016llx\n", int(kind), static_cast<unsigned long long>(digest));
   }
 }
