@@ -165,13 +165,66 @@ def test_numbers_and_flags_as_classes(tmp_path):
         assert str(pd.read_parquet(tmp_path / "p.parquet").label.dtype) == kind
 
 
+def test_a_class_called_label(tmp_path):
+    """Every column of the predictions has a name of its own."""
+    held = frame(200)
+    held["risk"] = np.where(held.income > 20000, "label", "label_")
+    held.to_parquet(tmp_path / "t.parquet")
+    run("fit", tmp_path / "t.parquet", "--target", "risk", "-o", tmp_path / "m")
+    done = run("predict", tmp_path / "m", tmp_path / "t.parquet", "-o", tmp_path / "p.parquet")
+    assert done.exit_code == 0, done.output
+    assert list(pd.read_parquet(tmp_path / "p.parquet")) == ["label__", "label", "label_"]
+
+
+def _damaged(about, key):
+    return {
+        "no version": {k: v for k, v in about.items() if k != "version"},
+        "other version": about | {"version": 9},
+        "a list": [1, 2],
+        "a class too few": about | {"classes": about["classes"][1:]},
+        "half a column": about | {"columns": [{"name": "x"}]},
+        "no temperature": about | {"temperature": None},
+        "temperature 0": about | {"temperature": 0},
+    }[key]
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("no version", "a damaged model: what it says of itself is incomplete"),
+        ("other version", "has version 9; known: 1"),
+        ("a list", "a damaged model: what it says"),
+        ("a class too few", "intercepts of shape (3,) and temperature"),
+        ("half a column", "a damaged model: what it says"),
+        ("no temperature", "a damaged model: what it says"),
+        ("temperature 0", "and temperature 0.0 for 3 classes and 9 features"),
+        (None, "a damaged model: what it says"),
+    ],
+)
+def test_damaged_models(fitted, tmp_path, key, message):
+    """One line that names the file."""
+    folder, _ = fitted
+    path = folder / "m" / "model.safetensors"
+    with safetensors.safe_open(path, "np") as held:
+        about = json.loads(held.metadata()["logitlab"])
+    text = "{" if key is None else json.dumps(_damaged(about, key))
+    tensors = safetensors.numpy.load_file(path)
+    safetensors.numpy.save_file(tensors, tmp_path / "m.safetensors", {"logitlab": text})
+    done = run("predict", tmp_path / "m.safetensors", folder / "t.parquet")
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"logitlab: {tmp_path}/m.safetensors: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["fit", "no.csv", "--target", "y"], "no.csv: no such file"),
         (["fit", "x.txt", "--target", "y"], "unknown kind of file"),
-        (["fit", "t.csv", "--target", "y"], "no column 'y'; it has a, b, when, one, rare"),
+        (["fit", "t.csv", "--target", "y"], "no column 'y'; it has a, b, when, one, rare, far"),
         (["fit", "t.csv", "--target", "a"], "target 'a' holds double"),
+        (["fit", "t.csv", "--target", "far"], "target 'far' is infinite in row 3"),
         (["fit", "t.csv", "--target", "one"], "target 'one' is 1 in every row"),
         (["fit", "t.csv", "--target", "rare"], "is 5 in one row only"),
         (["fit", "t.csv", "--target", "b"], "column 'when' holds date32"),
@@ -194,6 +247,7 @@ def test_mistakes(tmp_path, monkeypatch, arguments, message):
             "when": "2024-01-01",
             "one": 1,
             "rare": [5] + [6] * 19,
+            "far": [0.0, 1.0, 0.0, np.inf] * 5,
         }
     ).to_csv("t.csv", index=False)
     done = run(*arguments)

@@ -1,5 +1,6 @@
 """`logitlab report`: figures, files, and one clear line for every mistake."""
 
+import dataclasses
 import html.parser
 import json
 import os
@@ -21,9 +22,11 @@ from logitlab.app import figures
 from logitlab.app.analysis import analyse
 from logitlab.app.cli import app
 from logitlab.app.facts import as_json, finite
-from logitlab.app.source import Logits, in_memory
+from logitlab.app.report import signed, span, write_files
+from logitlab.app.source import Logits, UserError, in_memory
 from logitlab.app.steps import TEMPERATURES, OverTime, nucleus_sizes
-from logitlab.app.verdict import verdict
+from logitlab.app.verdict import p_value, perplexity_in_words, verdict
+from logitlab.intervals import Interval
 
 KEYS = {
     "rows",
@@ -332,6 +335,63 @@ def test_the_verdict_says_what_is_there():
     assert of(bent)[0] == "Unevenly calibrated"
 
 
+def test_repaired_only_where_the_error_falls():
+    """A p-value that grew while the error did too is no repair."""
+    z, y = labelled(n=3000)
+    judged = analyse(in_memory("z", 3 * z), y).judged
+    assert "repairs it" in verdict(judged)[1]
+    worse = dict(judged.before.intervals)
+    worse["calibration_error"] = Interval(0.9, 0.8, 1.0)
+    repaired = judged.calibrated["temperature"]
+    calibrated = {"temperature": dataclasses.replace(repaired, intervals=worse)}
+    says = verdict(dataclasses.replace(judged, calibrated=calibrated))[1]
+    assert "does not repair it" in says
+
+
+def test_figures_in_words():
+    """Signs, small p-values, and no sentence that loses its comma."""
+    assert [p_value(k / 1001) for k in (1, 2)] == ["p < 0.001", "p = 0.002"]
+    assert [signed(x) for x in (-0.00001, -0.5, 0.25)] == ["+0.0000", "−0.5000", "+0.2500"]
+    assert span(Interval(0, -1e-9, 1e-9)) == "0.0000 to 0.0000"
+    sentence = perplexity_in_words(3.0, 12345)[1]
+    assert "of 12\N{NARROW NO-BREAK SPACE}345 classes. Whether that is right, labels" in sentence
+
+
+def test_nothing_is_called_cross_fitted_where_nothing_was_fitted(tmp_path):
+    """Neither on the terminal nor on the page."""
+    np.save(tmp_path / "z.npy", [[1.0, 2.0]])
+    np.save(tmp_path / "y.npy", [1])
+    done = run(tmp_path / "z.npy", "--labels", tmp_path / "y.npy", "-o", tmp_path / "out")
+    assert done.exit_code == 0
+    assert "too few rows" in done.stdout
+    assert "cross-fitted" not in done.stdout
+    assert "cross-fitted" not in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+def test_files_are_written_all_or_none(tmp_path, monkeypatch):
+    """What stood there before stays, should the last one fail."""
+    write_files({"a": b"old"}, tmp_path)
+    replace = os.replace
+
+    def fails(source, target):
+        if target == tmp_path / "c":
+            raise OSError("disk full")
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", fails)
+        with pytest.raises(OSError, match="disk full"):
+            write_files({"a": b"new", "b": b"new", "c": b"new"}, tmp_path)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a", b"old")]
+    (tmp_path / "b").mkdir()
+    with pytest.raises(UserError, match="b: is a folder"):
+        write_files({"a": b"new", "b": b"new"}, tmp_path)
+    assert (tmp_path / "a").read_bytes() == b"old"
+    write_files({"a": b"new", "c": b"new"}, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "c"]
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
 def test_a_text(tmp_path):
     """Token log-probabilities, ranks and the perplexity with its interval."""
     rng = np.random.default_rng(0)
@@ -445,8 +505,8 @@ def mistakes():
     yield "no rows", ["empty.npy"], "needed: a row of at least one class"
     yield "no sum", ["z.npy", "--probabilities"], "row 0 sums to 0, not to 1"
     yield "negative", ["minus.npy", "--probabilities"], "row 1 holds a negative number"
-    yield "not an array file", ["broken.npy"], "broken.npy"
-    yield "broken archive", ["broken.npz"], "broken.npz"
+    yield "not an array file", ["broken.npy"], "broken.npy: is no .npy file"
+    yield "broken archive", ["broken.npz"], "broken.npz: is no .npz file"
     yield "broken parquet", ["broken.parquet"], "broken.parquet"
     yield "broken safetensors", ["broken.safetensors"], "broken.safetensors"
     yield "nothing but NaN", ["nan.npy"], "no row holds a distribution"
@@ -524,13 +584,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     # Not ru_maxrss, which begins with the memory of the parent.
     code = """
 import sys
-from logitlab.app import figures
-from logitlab.app.analysis import analyse
 from logitlab.app.cli import app
-from logitlab.app.facts import as_json, finite
-from logitlab.app.source import Logits, in_memory
-from logitlab.app.steps import TEMPERATURES, OverTime, nucleus_sizes
-from logitlab.app.verdict import verdict
 try:
     app()
 finally:

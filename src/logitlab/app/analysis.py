@@ -105,11 +105,13 @@ def analyse(
     *,
     targets: Integers | None = None,
     probabilities: bool = False,
+    shared: NDArray[np.bool_] | None = None,
     track: Track = lambda chunks, _rows, _what: chunks,
 ) -> Analysis:
     """All sections of the report; `track` wraps each pass over the file (a progress bar).
 
-    `labels` are judged and calibrated for; `targets` are the tokens of a text.
+    `labels` are judged and calibrated for; `targets` are the tokens of a text; `shared` are the
+    rows that are looked at, of all.
     """
     log_k = math.log(source.classes)
     sharpness = _sharpness(source.classes)
@@ -119,7 +121,7 @@ def analyse(
     before = None if held is None else Judge(source.classes, half, held.chosen)
     text = None if targets is None else TextPass(targets)
     over_time = OverTime(source.shape)
-    incoming, passes = Incoming(), Passes(source, probabilities, track)
+    incoming, passes = Incoming(), Passes(source, probabilities, track, shared)
     best, example_row, example = math.inf, -1, np.empty(0)
     for rows, z in passes.blocks("reading", incoming):
         if not len(rows):
@@ -153,7 +155,8 @@ def analyse(
         source=source,
         probabilities=probabilities,
         incoming=incoming,
-        judged_rows=source.rows - incoming.nan_rows - incoming.empty_rows,
+        judged_rows=source.rows
+        - (incoming.nan_rows + incoming.empty_rows + incoming.unshared_rows),
         sharpness=sharpness,
         sampled_rows=len(few),
         sweep_entropy=sweep[0],

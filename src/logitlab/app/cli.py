@@ -117,11 +117,22 @@ def report(
     console = Console(soft_wrap=False)
     with _plain_mistakes():
         _folder(out)
-        found = []
-        for source, y, tokens in _read(logits or [], labels, targets, probabilities):
-            with page.progress(shown=sys.stderr.isatty()) as track:
+        found, shared = [], None
+        given = _read(logits or [], labels, targets, probabilities)
+        with page.progress(shown=sys.stderr.isatty()) as track:
+            if len(given) > 1:
+                sources = [source for source, _, _ in given]
+                shared = compare.shared_rows(sources, probabilities, track)
+            for source, y, tokens in given:
                 found.append(
-                    analyse(source, y, targets=tokens, probabilities=probabilities, track=track)
+                    analyse(
+                        source,
+                        y,
+                        targets=tokens,
+                        probabilities=probabilities,
+                        shared=shared,
+                        track=track,
+                    )
                 )
         with _writing(out):
             if len(found) > 1:

@@ -2,18 +2,22 @@
 
 import json
 from dataclasses import dataclass
+from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from logitlab.app import figures
 from logitlab.app.analysis import Analysis
 from logitlab.app.facts import as_json, finite
 from logitlab.app.judging import RESAMPLES, SEED, Judged
-from logitlab.app.report import TITLES, count, environment, span, write_files
-from logitlab.app.verdict import verdict
+from logitlab.app.passes import Passes, Track
+from logitlab.app.report import TITLES, environment, signed, span, write_files
+from logitlab.app.source import Logits, UserError
+from logitlab.app.verdict import count, verdict
 from logitlab.intervals import Interval, percentile, redrawn, scores_of
 
 Differences = dict[str, Interval]
@@ -26,6 +30,7 @@ class Model:
     judged: Judged
     differences: Differences | None  # from the first model, as they came; None for itself
     calibrated_differences: Differences | None  # after temperature scaling of both
+    behind: Differences | None  # from the model with the least log-loss; None for itself
 
 
 def _names(sources: list[str]) -> list[str]:
@@ -34,8 +39,22 @@ def _names(sources: list[str]) -> list[str]:
     return short if len(set(short)) == len(short) else sources
 
 
-def _differences(judged: list[Judged], way: str) -> list[Differences | None]:
-    """The same rows are drawn for all models."""
+def shared_rows(sources: list[Logits], probabilities: bool, track: Track) -> NDArray[np.bool_]:
+    """The rows that have a distribution in every model: scores of other rows do not compare."""
+    found = []
+    for source in sources:
+        has = np.zeros(source.rows, bool)
+        for rows, _ in Passes(source, probabilities, track).blocks("looking for common rows"):
+            has[rows] = True
+        found.append(has)
+    shared: NDArray[np.bool_] = reduce(np.logical_and, found)
+    if not shared.any():
+        raise UserError("no row has a distribution in every model: one of them is NaN or all -inf")
+    return shared
+
+
+def _differences(judged: list[Judged], way: str, base: int = 0) -> list[Differences | None]:
+    """From the model of that number; the same rows are drawn for all."""
     if not all(way in one.cells for one in judged):
         return [None] * len(judged)
     cells = [one.cells[way] for one in judged]
@@ -43,18 +62,20 @@ def _differences(judged: list[Judged], way: str) -> list[Differences | None]:
     value = [scores_of(one.sum(axis=0)) for one in cells]
     drawn = [scores_of(one) for one in again]
     with np.errstate(invalid="ignore"):
-        others = [
-            percentile(v - value[0], d - drawn[0])
-            for v, d in zip(value[1:], drawn[1:], strict=True)
+        return [
+            None if i == base else percentile(v - value[base], d - drawn[base])
+            for i, (v, d) in enumerate(zip(value, drawn, strict=True))
         ]
-    return [None, *others]
 
 
 def compare(analyses: list[Analysis]) -> list[Model]:
     judged = [a.judged for a in analyses if a.judged is not None]
     plain, scaled = _differences(judged, "none"), _differences(judged, "temperature")
+    behind = _differences(judged, "none", int(np.argmin([j.before["log_loss"] for j in judged])))
     names = _names([a.source.source for a in analyses])
-    return [Model(*each) for each in zip(names, analyses, judged, plain, scaled, strict=True)]
+    return [
+        Model(*each) for each in zip(names, analyses, judged, plain, scaled, behind, strict=True)
+    ]
 
 
 def clear(i: Interval) -> bool:
@@ -63,27 +84,22 @@ def clear(i: Interval) -> bool:
 
 
 def headline(models: list[Model]) -> tuple[str, str]:
-    """Which model has the smallest log-loss, and whether that is more than chance."""
-    best = min(models, key=lambda m: m.judged.before["log_loss"])
-    first = models[0]
+    """Which model has the smallest log-loss, and whether its lead on every other is certain."""
     losses = ", ".join(f"{m.name} {m.judged.before['log_loss']:.4f}" for m in models)
-    if best is first:
-        rivals = [m.differences["log_loss"] for m in models if m.differences]
-        sure = all(clear(d) for d in rivals)
-        ends = "more than chance" if sure else "not more than chance for every one of them"
-        return (
-            f"{best.name} has the smallest log-loss" if sure else "No clear winner",
-            f"Log-loss in nats: {losses}. The others' distance from {first.name} is {ends}.",
-        )
-    assert best.differences is not None
-    d = best.differences["log_loss"]
-    return (
-        f"{best.name} has the smallest log-loss" if clear(d) else "No clear winner",
-        f"Log-loss in nats: {losses}. {best.name} less {first.name}: {d.value:.4f}".replace(
-            "-", "−"
-        )
-        + f", 95 % interval {span(d)}.",
+    text = f"Log-loss in nats: {losses}."
+    best = next(m for m in models if m.behind is None)
+    if not np.isfinite(best.judged.before["log_loss"]):
+        return "No clear winner", f"{text} Every model gives some label the probability 0."
+    leads = [(m.name, m.behind["log_loss"]) for m in models if m.behind is not None]
+    close = [lead for lead in leads if not clear(lead[1])]
+    said = ", ".join(
+        f"{name} by {d.value:.4f} (95 % interval {span(d)})"
+        for name, d in close or [min(leads, key=lambda lead: lead[1].low)]
     )
+    if close:
+        return "No clear winner", f"{text} {best.name} leads {said}: no more than chance gives."
+    every = "" if len(leads) == 1 else ", and the others more clearly"
+    return f"{best.name} has the smallest log-loss", f"{text} It leads {said}{every}."
 
 
 def as_html(models: list[Model]) -> str:
@@ -145,7 +161,7 @@ def print_summary(models: list[Model], console: Any) -> None:
     for key, title in TITLES.items():
         table.add_row(title, *(f"{m.judged.before[key]:.4f}" for m in models))
         cells = [m.differences[key] if m.differences else None for m in models]
-        table.add_row("  less the first", *(f"{d.value:+.4f}" if d else "" for d in cells))
+        table.add_row("  less the first", *(signed(d.value) if d else "" for d in cells))
     after = [m.judged.calibrated.get("temperature") for m in models]
     name = "calibration error after temperature"
     table.add_row(name, *(f"{s['calibration_error']:.4f}" if s else "–" for s in after))

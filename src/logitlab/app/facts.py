@@ -98,6 +98,7 @@ def as_json(a: Analysis) -> dict[str, Any]:
         "judged_rows": a.judged_rows,
         "nan_rows": incoming.nan_rows,
         "empty_rows": incoming.empty_rows,
+        "unshared_rows": incoming.unshared_rows,
         "naive_overflow_rows": None if a.probabilities else incoming.naive_overflow_rows,
         "tie_rows": incoming.tie_rows,
         "minus_inf_rows": incoming.minus_inf_rows,

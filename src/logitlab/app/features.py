@@ -68,6 +68,9 @@ def labels(table: Any, target: str, path: Path) -> NDArray[Any]:
     if missing.any():
         raise UserError(f"{path}: target {target!r} is missing in row {int(missing.argmax())}")
     values: NDArray[Any] = column.to_numpy()
+    if types.is_floating(column.type) and np.isinf(values).any():
+        row = int(np.isinf(values).argmax())
+        raise UserError(f"{path}: target {target!r} is infinite in row {row}")
     if types.is_floating(column.type) and np.array_equal(values, np.trunc(values)):
         return values.astype(np.int64)  # integers beside a gap elsewhere
     if types.is_integer(column.type) or types.is_boolean(column.type):

@@ -1,6 +1,7 @@
 """Logits and labels from files: ``FILE``, or ``FILE:NAME`` for one array or column inside it."""
 
 import contextlib
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from logitlab.app.source import (
 from logitlab.app.tables import is_tabular, label_column, table_logits
 from logitlab.scores import Integers, check_labels
 
+_MAGIC = b"\x93NUMPY"
+
 
 def _array(path: Path, name: str | None) -> NDArray[Any]:
     """One array of an array file; a single .npy is a memory map."""
@@ -28,9 +31,14 @@ def _array(path: Path, name: str | None) -> NDArray[Any]:
         if kind == ".npy":
             if name is not None:
                 raise UserError(f"{path}: a .npy file holds one array, so no {name!r}")
+            with path.open("rb") as file:
+                if file.read(len(_MAGIC)) != _MAGIC:
+                    raise UserError(f"{path}: is no .npy file")
             mapped: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
             return mapped
         if kind == ".npz":
+            if not zipfile.is_zipfile(path):
+                raise UserError(f"{path}: is no .npz file")
             with np.load(path, allow_pickle=False) as archive:
                 return np.asarray(archive[pick(path, name, archive.files)])
         from safetensors import SafetensorError, safe_open

@@ -1,6 +1,7 @@
 """A fitted model in a file: safetensors, with what its columns mean as JSON. No pickle."""
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -65,30 +66,56 @@ def load(path: Path) -> Model:
         raise UserError(f"{path}: no such file")
     try:
         with plain_errors(path), safe_open(path, "np") as held:
-            about = json.loads((held.metadata() or {}).get(_KEY, "null"))
-            if about is None:
-                raise UserError(f"{path}: is no model of logitlab fit")
-            if about["version"] != _VERSION:
-                raise UserError(f"{path}: has version {about['version']}; known: {_VERSION}")
-            return Model(
-                about["target"],
-                tuple(about["classes"]),
-                tuple(Column.of_json(column) for column in about["columns"]),
-                held.get_tensor("coef"),
-                held.get_tensor("intercept"),
-                about["temperature"],
-            )
+            text = (held.metadata() or {}).get(_KEY)
+            tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise UserError(f"{path}: is no model file: {error}") from None
+    if text is None:
+        raise UserError(f"{path}: is no model of logitlab fit")
+    try:
+        about = json.loads(text)
+        if about["version"] != _VERSION:
+            raise UserError(f"{path}: has version {about['version']}; known: {_VERSION}")
+        model = Model(
+            about["target"],
+            tuple(about["classes"]),
+            tuple(Column.of_json(column) for column in about["columns"]),
+            tensors["coef"],
+            tensors["intercept"],
+            float(about["temperature"]),
+        )
+        features = sum(len(column.features()) for column in model.columns)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UserError(f"{path}: a damaged model: what it says of itself is incomplete") from None
+    k = len(model.classes)
+    if (
+        model.coef.shape != (k, features)
+        or model.intercept.shape != (k,)
+        or not (np.isfinite(model.coef).all() and np.isfinite(model.intercept).all())
+        or not 0 < model.temperature < math.inf
+    ):
+        raise UserError(
+            f"{path}: a damaged model: coefficients of shape {model.coef.shape}, intercepts of "
+            f"shape {model.intercept.shape} and temperature {model.temperature} for {k} classes "
+            f"and {features} features"
+        )
+    return model
 
 
 def write_predictions(path: Path, classes: Sequence[Any], p: NDArray[np.float64]) -> None:
-    """The likeliest label, and the probability of each class: .csv or .parquet."""
+    """The likeliest label, and the probability of each class: .csv or .parquet.
+
+    The first column is ``label``, or, where a class is called that, ``label_``.
+    """
     import pyarrow as pa
     from pyarrow import csv, parquet
 
     best = pa.array(classes).take(pa.array(p.argmax(axis=1)))
-    table = pa.table([best, *p.T.copy()], ["label", *map(str, classes)])
+    names = [str(label) for label in classes]
+    likeliest = "label"
+    while likeliest in names:
+        likeliest += "_"
+    table = pa.table([best, *p.T.copy()], [likeliest, *names])
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".logitlab-")
     os.close(handle)
     try:

@@ -47,11 +47,12 @@ class Distribution:
 
 @dataclass
 class Incoming:
-    """What came in. Counts are of rows, `zeros` of entries; all but the first two leave out rows
-    without a distribution."""
+    """What came in. Counts are of rows, `zeros` of entries; all but the first three are of the
+    rows that are judged."""
 
     nan_rows: int = 0
     empty_rows: int = 0  # nothing but -inf
+    unshared_rows: int = 0  # without a distribution in another model
     tie_rows: int = 0  # two or more entries share the maximum
     minus_inf_rows: int = 0
     plus_inf_rows: int = 0
@@ -95,10 +96,20 @@ def in_type(z: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 class Passes:
-    """The rows that have a distribution, as often as needed: numbers of the rows, and logits."""
+    """The rows that have a distribution, as often as needed: numbers of the rows, and logits.
 
-    def __init__(self, source: Logits, probabilities: bool, track: Track) -> None:
+    With `shared` only those of them for which it is True.
+    """
+
+    def __init__(
+        self,
+        source: Logits,
+        probabilities: bool,
+        track: Track,
+        shared: NDArray[np.bool_] | None = None,
+    ) -> None:
         self._source, self._probabilities, self._track = source, probabilities, track
+        self._shared = shared
         self.classes = source.classes
 
     def blocks(self, what: str, seen: Incoming | None = None) -> Iterator[tuple[Integers, Any]]:
@@ -107,10 +118,13 @@ class Passes:
             z = _as_logits(raw, start, self._source.source) if self._probabilities else raw
             top = z.max(axis=-1)
             nan, empty = np.isnan(top), np.isneginf(top)
-            some = ~(nan | empty)
+            some = had = ~(nan | empty)
+            if self._shared is not None:
+                some = had & self._shared[start : start + len(raw)]
             if seen is not None:
                 seen.nan_rows += int(nan.sum())
                 seen.empty_rows += int(empty.sum())
+                seen.unshared_rows += int(had.sum() - some.sum())
                 self._look(raw[some], z[some], seen)
             yield start + np.flatnonzero(some), z[some]
             start += len(raw)

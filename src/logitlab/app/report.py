@@ -18,8 +18,9 @@ from logitlab.app import figures
 from logitlab.app.analysis import DRAWS, Analysis
 from logitlab.app.facts import as_json
 from logitlab.app.judging import N_BINS, Judged, Scores
+from logitlab.app.source import UserError
 from logitlab.app.steps import NUCLEI, TEMPERATURES, Text
-from logitlab.app.verdict import p_value, percent, perplexity_in_words, verdict
+from logitlab.app.verdict import count, p_value, percent, perplexity_in_words, verdict
 from logitlab.intervals import Interval
 
 TITLES = {
@@ -31,15 +32,15 @@ TITLES = {
 _EXPLICIT = ("float16", "bfloat16", "float32", "float64")
 
 
-def count(n: int) -> str:
-    return f"{n:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+def signed(x: float, digits: int = 4) -> str:
+    return f"{x:+z.{digits}f}".replace("-", "−")
 
 
 def span(i: Interval, digits: int = 4) -> str:
     """The bounds of an interval; of an infinite score there are none."""
     if not np.isfinite(i.low):
         return "no interval"
-    low, high = (f"{x:.{digits}f}".replace("-", "−") for x in (i.low, i.high))
+    low, high = (f"{x:z.{digits}f}".replace("-", "−") for x in (i.low, i.high))
     return f"{low} to {high}"
 
 
@@ -52,7 +53,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(percent=percent, count=count, span=span, p_value=p_value)
+    found.filters.update(percent=percent, count=count, span=span, p_value=p_value, signed=signed)
     return found
 
 
@@ -147,11 +148,29 @@ def _tokens_csv(text: Text) -> str:
 def write_files(files: Mapping[str, bytes], directory: Path) -> None:
     """Files of these names in `directory`: all whole, or none changed."""
     directory.mkdir(parents=True, exist_ok=True)
+    for name in files:
+        if (directory / name).is_dir():
+            raise UserError(f"{directory / name}: is a folder, where a file is to be written")
     with tempfile.TemporaryDirectory(dir=directory, prefix=".logitlab-") as temporary:
+        new, old = Path(temporary) / "new", Path(temporary) / "old"
+        new.mkdir()
+        old.mkdir()
         for name, held in files.items():
-            (Path(temporary) / name).write_bytes(held)
-        for name in files:
-            os.replace(Path(temporary) / name, directory / name)
+            (new / name).write_bytes(held)
+        begun = []
+        try:
+            for name in files:
+                begun.append(name)
+                if (directory / name).exists():
+                    os.replace(directory / name, old / name)
+                os.replace(new / name, directory / name)
+        except BaseException:
+            for name in begun:
+                if (old / name).exists():
+                    os.replace(old / name, directory / name)
+                elif not (new / name).exists():
+                    os.unlink(directory / name)
+            raise
 
 
 def write(a: Analysis, directory: Path, beside: Mapping[str, bytes] | None = None) -> None:
@@ -196,7 +215,7 @@ def print_summary(a: Analysis, console: Any) -> None:
     if a.judged and a.judged.temperature is not None:
         table.add_row("temperature", "1", f"{a.judged.temperature:.4g}")
     console.print(table)
-    if ways:
+    if a.judged and a.judged.calibrated:
         console.print("Calibrated figures are cross-fitted: two halves, each judged by the other.")
     for name, why in a.judged.failures.items() if a.judged else ():
         console.print(f"no {name} scaling: {why}", markup=False)

@@ -16,8 +16,12 @@ def percent(x: float, digits: int = 1) -> str:
     return f"{100 * x:.{digits}f} %"
 
 
+def count(n: int) -> str:
+    return f"{n:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
 def p_value(p: float) -> str:
-    return "p < 0.001" if p < 0.002 else f"p = {p:.2g}"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def kind(scores: Scores) -> str:
@@ -38,12 +42,17 @@ def _errors(before: Scores, after: Scores) -> str:
 def _repair(judged: Judged) -> str:
     """What repairs it, and how far."""
     before, t = judged.before, judged.temperature
-    done = {name: s for name, s in judged.calibrated.items() if s.test.p_value >= _SURE}
+    error = before["calibration_error"]
+    done = {
+        name: s
+        for name, s in judged.calibrated.items()
+        if s.test.p_value >= _SURE and s["calibration_error"] < error
+    }
     scaled = judged.calibrated.get("temperature")
     if scaled is not None and t is not None:
         if "temperature" in done:
             return f"Temperature {t:.3g} repairs it ({_errors(before, scaled)})."
-        left = scaled["calibration_error"] / before["calibration_error"]
+        left = scaled["calibration_error"] / error
         if done:
             name = min(done, key=lambda n: done[n]["log_loss"])
             other = f"{_TITLES[name]} does ({_errors(before, done[name])})."
@@ -94,6 +103,6 @@ def perplexity_in_words(entropy: float, classes: int) -> tuple[str, str]:
     else:
         word = "Undecided"
     return word, (
-        f"exp of the mean entropy: as if choosing between {effective:.3g} of {classes:,} classes"
-        ". Whether that is right, labels would tell (--labels)."
-    ).replace(",", "\N{NARROW NO-BREAK SPACE}")
+        f"exp of the mean entropy: as if choosing between {effective:.3g} of {count(classes)} "
+        "classes. Whether that is right, labels would tell (--labels)."
+    )

@@ -1,0 +1,94 @@
+"""Several models on the same labels: what is said of the winner, and on which rows."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import logitlab
+from logitlab.app import figures
+from logitlab.app.analysis import analyse
+from logitlab.app.cli import app
+from logitlab.app.compare import compare, headline, shared_rows
+from logitlab.app.source import UserError, in_memory
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    """They take most of the time, and these tests are about figures."""
+    monkeypatch.setattr(figures, "svg", lambda draw, **_: "<svg></svg>")
+
+
+def models(n=400, k=4, seed=0):
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((n, k)) * 2
+    return z, (z + rng.gumbel(size=z.shape)).argmax(axis=1)
+
+
+def of(y, **logits):
+    return compare([analyse(in_memory(name, z), y) for name, z in logits.items()])
+
+
+def test_the_winner_beats_every_other():
+    """Not only the first one."""
+    z, y = models()
+    noise = np.random.default_rng(1).standard_normal(z.shape)
+    word, text = headline(of(y, worst=3 * z, second=z + 0.01 * noise, best=z))
+    assert word == "No clear winner"
+    assert "leads second by 0.0" in text
+    assert "worst by" not in text
+    word, text = headline(of(y, worst=3 * z, best=z))
+    assert word == "best has the smallest log-loss"
+    word, _ = headline(of(y, best=z, worst=3 * z, worse=z / 3))
+    assert word == "best has the smallest log-loss"
+    word, text = headline(of(y, one=z, same=z))
+    assert word == "No clear winner"
+    assert "one leads same by 0.0000 (95 % interval 0.0000 to 0.0000)" in text
+
+
+def test_infinite_log_losses():
+    """A finite one wins; of none nothing is said."""
+    z, y = models()
+    hopeless = z.copy()
+    hopeless[5, y[5]] = -np.inf
+    assert headline(of(y, a=hopeless, b=z))[0] == "b has the smallest log-loss"
+    assert headline(of(y, a=hopeless, b=hopeless))[1].endswith(
+        "gives some label the probability 0."
+    )
+
+
+def test_names_are_left_as_they_are():
+    z, y = models()
+    models_ = of(y, **{"run-1,5.npy": z, "run-2.npy": 3 * z})
+    assert "run-1,5.npy" in headline(models_)[1]
+    assert "run-2.npy" in headline(models_)[1]
+
+
+def test_models_are_compared_on_the_rows_of_all(tmp_path):
+    """A row without a distribution in one model is left out of all."""
+    z, y = models()
+    gaps = z + 0.3 * np.eye(4)[y]
+    gaps[:150, 0] = np.nan
+    gaps[150] = -np.inf
+    z[399] = np.nan
+    np.save(tmp_path / "a.npy", z)
+    np.save(tmp_path / "b.npy", gaps)
+    np.save(tmp_path / "y.npy", y)
+    files = [str(tmp_path / name) for name in ("a.npy", "b.npy")]
+    arguments = ["report", *files, "--labels", str(tmp_path / "y.npy"), "-o", str(tmp_path / "o")]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "o" / "report.json").read_text("utf-8"))
+    rows = slice(151, 399)
+    for model, logits in zip(found["models"], (z, gaps), strict=True):
+        assert model["judged_rows"] == 248
+        assert model["log_loss"] == pytest.approx(logitlab.cross_entropy(logits[rows], y[rows]))
+    assert found["models"][0]["unshared_rows"] == 151
+    expected = logitlab.bootstrap(gaps[rows], y[rows], against=z[rows])["log_loss"]
+    assert found["differences_from_first"][1]["log_loss"][0] == pytest.approx(expected.value)
+    page = (tmp_path / "o" / "report.html").read_text("utf-8")
+    assert "152 of 400 rows are left out of all figures" in page
+    sources = [in_memory("a", z), in_memory("b", np.full((400, 4), np.nan))]
+    with pytest.raises(UserError, match="no row has a distribution in every model"):
+        shared_rows(sources, False, lambda chunks, _rows, _what: chunks)
