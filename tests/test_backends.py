@@ -2,8 +2,6 @@
 
 import inspect
 import os
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,6 +16,7 @@ from arrays import FLOATS, inf, nan
 from logitlab.arrays import request
 from logitlab.backends import native, reference
 from logitlab.backends import torch as torch_backend
+from processes import run_code
 
 FUNCTIONS = ["softmax", "log_softmax", "logsumexp"]
 BOUND = {"float16": 0.51, "bfloat16": 0.51, "float32": 4, "float64": 4}
@@ -222,17 +221,6 @@ for dtype in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64):
                     digest.update(x.tobytes())
 print(native._native.isa, digest.hexdigest())
 """
-
-
-def run_code(code, **environment):
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, **environment},
-    )
-    return done.stdout.split()
 
 
 @needs_kernels

@@ -135,3 +135,17 @@ def test_functional_transforms():
     out, tangent = torch.func.jvp(logitlab.softmax, (z,), (v,))
     torch.testing.assert_close(out, logitlab.softmax(z))
     torch.testing.assert_close(tangent, torch.zeros_like(z), atol=1e-15, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("temperature", [1e-39, 1e-300, 5e-324])
+def test_gradients_at_a_tiny_temperature_keep_what_is_zero(dtype, create_graph, temperature):
+    z = torch.tensor([[0.0, 3, -1], [3, 1, 2]], dtype=dtype, requires_grad=True)
+    p = logitlab.softmax(z, temperature=temperature)
+    weight = torch.tensor([1.0, 2, 3], dtype=dtype)
+    (dz,) = torch.autograd.grad((p * weight).sum(), z, create_graph=create_graph)
+    assert dz.tolist() == [[0, 0, 0], [0, 0, 0]]
+    log_p = logitlab.log_softmax(z, temperature=temperature)
+    (dz,) = torch.autograd.grad(log_p[0, 1] + log_p[1, 0], z, create_graph=create_graph)
+    assert dz.tolist() == [[0, 0, 0], [0, 0, 0]]

@@ -581,6 +581,9 @@ inline Vec<float> narrow(const Vec<double>& a) {
   for (int i = 0; i < Vec<float>::regs; ++i) n.r[i] = narrow(a.r + ratio * i);
   return n;
 }
+inline Vec<double> widen(const Vec<double>& a) { return a; }
+inline void round_to(const Vec<double>& a, Vec<float>& b) { b = narrow(a); }
+inline void round_to(const Vec<double>& a, Vec<double>& b) { b = a; }
 
 }  // namespace
 }  // namespace LOGITLAB_ISA

@@ -3,17 +3,11 @@
 
 #include "losses.h"
 #include "rows.h"
+#include "turn.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
 namespace {
-
-// Rows of up to so many classes are worked on in this way, whatever their number.
-constexpr int64_t kFew = 128;
-
-inline Vec<double> widen(const Vec<double>& a) { return a; }
-inline void round_to(const Vec<double>& a, Vec<float>& b) { b = narrow(a); }
-inline void round_to(const Vec<double>& a, Vec<double>& b) { b = a; }
 
 // The probabilities of k times sixteen weights. One branch for all of them: where results are
 // subnormal here and there, the processor could not guess one for each.

@@ -150,21 +150,24 @@ void call_moments(int kind, nb::handle z, nb::handle y, double t, nb::handle out
   parallel((n + step - 1) / step, n * k < (1 << 14) ? 1 : get_num_threads(), moments_task, &tasks);
 }
 
-// Arrays of shape (n, k) in C order; of a Jacobian out has shape (n, k, k) and v is p.
+// Arrays of shape (n, k, inner) in C order; of a Jacobian, which has no inner axis, out has shape
+// (n, k, k) and v is p.
 void call_products(int product, int kind, nb::handle p, nb::handle v, nb::handle z, nb::handle out,
                    PerRow<const double> slope) {
   const View pv(p, PyBUF_ND), vv(v, PyBUF_ND), zv(z.is_none() ? p : z, PyBUF_ND);
   const View ov(out, PyBUF_ND | PyBUF_WRITABLE);
   const Py_buffer& b = pv.buffer;
   const auto fits = [&](const Py_buffer& x) { return x.itemsize == kItem[kind] && x.len == b.len; };
-  if (kind < 0 || kind > 1 || b.ndim != 2 || !fits(b) || !fits(vv.buffer) || !fits(zv.buffer) ||
-      int64_t(slope.shape(0)) != b.shape[0] ||
-      (product == 2 ? ov.buffer.len != b.len * b.shape[1] : !fits(ov.buffer)))
+  if (b.ndim != 3) throw std::invalid_argument("arrays do not fit the kernel");
+  const int64_t n = b.shape[0], k = b.shape[1], inner = b.shape[2];
+  if (kind < 0 || kind > 1 || !fits(b) || !fits(vv.buffer) || !fits(zv.buffer) ||
+      int64_t(slope.shape(0)) != n * inner || (inner != 1 && (inner < kLeastColumns || product == 2)) ||
+      (product == 2 ? ov.buffer.len != b.len * k : !fits(ov.buffer)))
     throw std::invalid_argument("arrays do not fit the kernel");
-  const int64_t n = b.shape[0], k = b.shape[1], work = product == 2 ? n * k * k : n * k;
+  const int64_t work = n * k * (product == 2 ? k : inner);
   if (work == 0) return;
   const ProductArgs args{Product(product), Kind(kind), pv.data(), vv.data(),
-                         z.is_none() ? nullptr : zv.data(), ov.data(), slope.data(), n, k,
+                         z.is_none() ? nullptr : zv.data(), ov.data(), slope.data(), n, k, inner,
                          work < (1 << 14) ? 1 : get_num_threads()};
   const nb::gil_scoped_release release;
   variant.products(args);

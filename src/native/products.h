@@ -1,8 +1,8 @@
 // Products with the derivatives of softmax, and its Jacobian, from the probabilities of a row.
 #pragma once
 
+#include "product_lanes.h"
 #include "products_args.h"
-#include "rows.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
@@ -12,8 +12,10 @@ namespace {
 // probability is close to 1, both are taken from its entry, as what is left would cancel.
 template <class T>
 struct ProductRow {
+  static constexpr T kInf = std::numeric_limits<T>::infinity();
   const ProductArgs& a;
   const T *p, *v, *z;  // z may be null: then nothing is excluded but by p = 0
+  bool look = false;   // at z, when writing
   T* out;
   double slope;
   bool log;
@@ -37,19 +39,19 @@ struct ProductRow {
 
   struct Part {
     double others, sum;
-    T most;      // of p
-    bool beyond;  // whether a logit is +inf
+    T most, least;  // of p, the least of those above 0
+    bool beyond;    // whether a logit is +inf
   };
 
   // The sums over chunk i.
   Part part(int64_t i) const {
     const int64_t first = i * kChunk, last = std::min(a.k, first + kChunk);
     const bool here = saturated && first <= top && top < last;
-    const Vec<T> shift(v_top), zero(T(0));
-    Vec<T> most(T(0));
-    Part found{0, 0, 0, false};
+    const Vec<T> shift(v_top), zero(T(0)), low(-kInf);
+    Vec<T> most(T(0)), least(low);
+    Part found{0, 0, 0, kInf, false};
     if (log) {
-      if (z) found.beyond = largest(z + first, last - first) == std::numeric_limits<T>::infinity();
+      found.beyond = beyond(first, last);
       found.sum = sum_over(first, last, [&](const Vec<T>& x, const Vec<T>& w) {
         most = larger(x, most);
         return w;
@@ -59,6 +61,7 @@ struct ProductRow {
     } else {
       found.sum = sum_over(first, last, [&](const Vec<T>& x, const Vec<T>& w) {
         most = larger(x, most);
+        least = larger(if_less(zero, x, sub(zero, x), low), least);
         return unless_equal(x, zero, mul(x, sub(w, shift)));
       });
     }
@@ -66,7 +69,13 @@ struct ProductRow {
     T lane[kLanes];
     most.put(lane);
     found.most = *std::max_element(lane, lane + kLanes);
+    least.put(lane);
+    found.least = -*std::max_element(lane, lane + kLanes);
     return found;
+  }
+
+  bool beyond(int64_t first, int64_t last) const {
+    return z && largest(z + first, last - first) == kInf;
   }
 
   template <class F>
@@ -87,7 +96,7 @@ struct ProductRow {
       std::copy(v + j, v + last, rest_v);
       if (!all)
         for (int64_t i = j; i < last; ++i)
-          if (!(std::fabs(z[i]) < std::numeric_limits<T>::infinity())) rest_v[i - j] = 0;
+          if (!(std::fabs(z[i]) < kInf)) rest_v[i - j] = 0;
       sums.add_to(term(Vec<T>(rest_p), Vec<T>(rest_v)));
     }
     double lane[kLanes], lost[kLanes];
@@ -100,41 +109,50 @@ struct ProductRow {
   // False where the parts must be taken once more, now from the largest probability.
   bool gather(const Part* parts) {
     double lost_p = 0, lost = 0;
-    T most = 0;
+    T most = 0, least = kInf;
+    bool stop = false;
     others = sum = 0;
     for (int64_t i = 0; i < count(); ++i) {
-      // A row with +inf is beyond every finite change, unless T < 0 excludes that.
-      if (parts[i].beyond && slope > 0) slope = 0;
+      stop |= parts[i].beyond;
       others = two_sum(others, parts[i].others, lost_p);
       sum = two_sum(sum, parts[i].sum, lost);
-      most = std::max(most, parts[i].most);
+      most = std::max(most, parts[i].most), least = std::min(least, parts[i].least);
     }
     others += lost_p, sum += lost;
-    if (saturated || !(most > T(0.75))) return true;
-    saturated = true;
-    top = std::find(p, p + a.k, most) - p;
-    p_top = p[top], v_top = v[top];
-    return false;
+    if (!saturated && double(most) > kSaturated) {
+      saturated = true;
+      top = std::find(p, p + a.k, most) - p;
+      p_top = p[top], v_top = v[top];
+      return false;
+    }
+    look = log || most == least || sum != sum;
+    // Only a row whose probabilities are equal, 0 or NaN can have logits of +inf. It is beyond every
+    // finite change, unless T < 0 excludes that.
+    if (!log && look) stop = beyond(0, a.k);
+    if (stop && slope > 0) slope = 0;
+    return true;
   }
 
   void finish(int64_t i) const {
     const int64_t first = i * kChunk, last = std::min(a.k, first + kChunk);
-    const Vec<T> slopes{T(slope)}, zero(T(0)), shift(v_top), mean{T(sum)};
+    const double by = in_range<T>(slope) ? slope : 1;
+    const Vec<T> slopes{T(by)}, zero(T(0)), shift(v_top), mean{T(sum)};
     if (!log) {
       each(first, last, [&](const Vec<T>& x, const Vec<T>& w) {
         return unless_equal(x, zero, mul(mul(x, slopes), sub(sub(w, shift), mean)));
       });
-      return;
+    } else {
+      const Vec<T> all(T(saturated ? sum + double(v_top) : sum));
+      each(first, last,
+           [&](const Vec<T>& x, const Vec<T>& w) { return mul(slopes, sub(w, mul(x, all))); });
+      if (saturated && first <= top && top < last)
+        out[top] = T(by * (double(v_top) * others - double(p_top) * sum));
     }
-    const Vec<T> all(T(saturated ? sum + double(v_top) : sum));
-    each(first, last,
-         [&](const Vec<T>& x, const Vec<T>& w) { return mul(slopes, sub(w, mul(x, all))); });
-    if (saturated && first <= top && top < last)
-      out[top] = T(slope * (double(v_top) * others - double(p_top) * sum));
+    if (by != slope) stretch(out + first, last - first, 1, slope);
   }
 
   static Vec<T> if_finite(const Vec<T>& y, const Vec<T>& x) {
-    const Vec<T> inf(std::numeric_limits<T>::infinity()), zero(T(0));
+    const Vec<T> inf(kInf), zero(T(0));
     return if_less(larger(y, sub(zero, y)), inf, x, zero);
   }
 
@@ -144,47 +162,47 @@ struct ProductRow {
       const Vec<T> x = term(Vec<T>(p_), Vec<T>(v_));
       (z_ ? if_finite(Vec<T>(z_), x) : x).put(to);
     };
+    const T* by = look ? z : nullptr;
     int64_t j = first;
-    for (; j + kLanes <= last; j += kLanes) put(p + j, v + j, z ? z + j : nullptr, out + j);
+    for (; j + kLanes <= last; j += kLanes) put(p + j, v + j, by ? by + j : nullptr, out + j);
     if (j < last) {
       T rest_p[kLanes] = {}, rest_v[kLanes] = {}, rest_z[kLanes] = {};
       std::copy(p + j, p + last, rest_p);
       std::copy(v + j, v + last, rest_v);
-      if (z) std::copy(z + j, z + last, rest_z);
-      put(rest_p, rest_v, z ? rest_z : nullptr, rest_p);
+      if (by) std::copy(by + j, by + last, rest_z);
+      put(rest_p, rest_v, by ? rest_z : nullptr, rest_p);
       std::copy(rest_p, rest_p + (last - j), out + j);
     }
   }
 };
 
-// The same of a row of few entries, one after another.
+static_assert(kLeastColumns >= kLanes);
+
+// Columns where they lie, sixteen at a time; the last may be some of the sixteen before again.
 template <class T>
-void brief_row(const ProductArgs& a, int64_t r) {
-  constexpr T inf = std::numeric_limits<T>::infinity();
-  const T* p = static_cast<const T*>(a.p) + r * a.k;
-  const T* v = static_cast<const T*>(a.v) + r * a.k;
-  const T* z = a.z ? static_cast<const T*>(a.z) + r * a.k : nullptr;
-  T* out = static_cast<T*>(a.out) + r * a.k;
-  int64_t top = 0;
-  for (int64_t i = 1; i < a.k; ++i)
-    if (p[i] > p[top]) top = i;
-  const bool beyond = z && a.slope[r] > 0 && *std::max_element(z, z + a.k) == inf;
-  const T slope = beyond ? T(0) : T(a.slope[r]), p_top = p[top], v_top = v[top];
-  const bool log = a.product == Product::log_softmax;
-  double others = 0, sum = 0;
-  for (int64_t i = 0; i < a.k; ++i) {
-    if (i == top || (log && z && !(std::fabs(z[i]) < inf))) continue;
-    others += double(p[i]);
-    sum += log ? double(v[i]) : p[i] == 0 ? 0.0 : double(p[i]) * (double(v[i]) - double(v_top));
-  }
-  const double all = sum + double(v_top);
-  for (int64_t i = 0; i < a.k; ++i) {
-    const double x = log ? double(v[i]) - double(p[i]) * all
-                         : p[i] == 0 ? 0.0 : double(p[i]) * ((double(v[i]) - double(v_top)) - sum);
-    out[i] = z && !(std::fabs(z[i]) < inf) ? T(0) : T(double(slope) * x);
-  }
-  if (log && !(z && !(std::fabs(z[top]) < inf)))
-    out[top] = T(double(slope) * (double(v_top) * others - double(p_top) * sum));
+void product_columns(const ProductArgs& a) {
+  struct Share {
+    const ProductArgs& a;
+    int64_t strips;  // of each matrix of k lines
+  } share{a, std::max<int64_t>(1, a.inner / (4 * kLanes))};
+  parallel(
+      a.rows * share.strips, a.threads,
+      [](const void* context, int64_t task) {
+        const Share& s = *static_cast<const Share*>(context);
+        const ProductArgs& b = s.a;
+        const int64_t row = task / s.strips, strip = task % s.strips, inner = b.inner;
+        const int64_t last = strip + 1 == s.strips ? inner : (strip + 1) * 4 * kLanes;
+        for (int64_t c = strip * 4 * kLanes; c < last; c += kLanes) {
+          c = std::min(c, last - kLanes);
+          const int64_t at = row * b.k * inner + c;
+          const T* z = b.z ? static_cast<const T*>(b.z) + at : nullptr;
+          ProductLanes<T> lanes(static_cast<const T*>(b.p) + at, static_cast<const T*>(b.v) + at, z,
+                                inner, 1, static_cast<T*>(b.out) + at, inner, b.k,
+                                b.slope + row * inner + c);
+          b.product == Product::log_softmax ? lanes.log_softmax() : lanes.softmax();
+        }
+      },
+      &share);
 }
 
 template <class T>
@@ -214,23 +232,29 @@ void product_rows(const ProductArgs& a) {
     }
     return;
   }
-  const int64_t step = std::max<int64_t>(1, (1 << 14) / a.k);
+  const int64_t step = std::max<int64_t>(kLanes, (1 << 14) / a.k / kLanes * kLanes);
   struct Share {
     const ProductArgs& a;
     int64_t step;
-  } share{a, step};
+  } share{a, a.k <= kLanes ? step : std::max<int64_t>(1, (1 << 14) / a.k)};
   parallel(
-      (a.rows + step - 1) / step, a.threads,
+      (a.rows + share.step - 1) / share.step, a.threads,
       [](const void* context, int64_t task) {
         const Share& s = *static_cast<const Share*>(context);
-        const int64_t last = std::min(s.a.rows, (task + 1) * s.step);
+        const ProductArgs& b = s.a;
+        const int64_t first = task * s.step, last = std::min(b.rows, first + s.step), k = b.k;
+        if (k <= kLanes) {
+          const auto *p = static_cast<const T*>(b.p), *v = static_cast<const T*>(b.v);
+          const auto* z = static_cast<const T*>(b.z);
+          for (int64_t r = first; r < last; r += kLanes)
+            few(p + r * k, v + r * k, z ? z + r * k : nullptr, static_cast<T*>(b.out) + r * k, k,
+                int(std::min<int64_t>(kLanes, last - r)), b.product == Product::log_softmax,
+                b.slope + r);
+          return;
+        }
         thread_local std::vector<Part> parts;
-        for (int64_t r = task * s.step; r < last; ++r) {
-          if (s.a.k <= kLanes) {
-            brief_row<T>(s.a, r);
-            continue;
-          }
-          ProductRow<T> row(s.a, r);
+        for (int64_t r = first; r < last; ++r) {
+          ProductRow<T> row(b, r);
           parts.resize(static_cast<size_t>(row.count()));
           do {
             for (int64_t i = 0; i < row.count(); ++i) parts[size_t(i)] = row.part(i);
@@ -289,6 +313,8 @@ const ProductRun products = [](const ProductArgs& a) {
   const bool single = a.kind == kFloat32;
   if (a.product == Product::jacobian)
     single ? jacobian_rows<float>(a) : jacobian_rows<double>(a);
+  else if (a.inner > 1)
+    single ? product_columns<float>(a) : product_columns<double>(a);
   else
     single ? product_rows<float>(a) : product_rows<double>(a);
 };

@@ -10,14 +10,18 @@ namespace logitlab {
 // The products of a vector with the derivatives of two functions, and the first of these itself.
 enum class Product : int { softmax, log_softmax, jacobian };
 
-// Contiguous rows of float or double; out may be p or v, and of a Jacobian it is a matrix a row.
+// So many columns side by side are worked on where they lie.
+constexpr int64_t kLeastColumns = 16;
+
+// Contiguous arrays of float or double, of shape (rows, k, inner), inner 1 or at least
+// kLeastColumns. Where it is 1 out may be p or v; of a Jacobian it has a matrix a row.
 struct ProductArgs {
   Product product;
   Kind kind;
   const void *p, *v, *z;  // z may be null
   void* out;
-  const double* slope;  // 1/T of each row
-  int64_t rows, k;
+  const double* slope;  // 1/T, of shape (rows, inner)
+  int64_t rows, k, inner;
   int threads;
 };
 using ProductRun = void (*)(const ProductArgs&);

@@ -217,39 +217,12 @@ class Runner {
     for (; i < b_.k; ++i) rest(i, 0);
   }
 
-  // Whether all rows lie one after another in z and out. Sixteen of them are then turned by blocks
-  // of four; a block may reach up to three entries into the row that follows, so the last rows go
-  // by a copy.
+  // Whether all rows lie one after another in z and out.
   static bool gapless(const Batch& b) {
     const int64_t row = b.k * int64_t(sizeof(S));
     return b.dims <= 1 && b.z_step == sizeof(S) && (b.dims == 0 || b.z_stride[0] == row) &&
            (b.op == Op::logsumexp || b.op == Op::loss ||
             (b.out_step == sizeof(S) && (b.dims == 0 || b.out_stride[0] == row)));
-  }
-
-  static constexpr int64_t kTail = kFew + 4;
-
-  void turn_in(const T* z) {
-    T last[4 * kTail];
-    for (int r = 0; r < 4; ++r)
-      std::copy(z + (12 + r) * b_.k, z + (13 + r) * b_.k, last + r * kTail);
-    for (int64_t i = 0; i < b_.k; i += 4) {
-      for (int r = 0; r < 12; r += 4)
-        transpose4(z + r * b_.k + i, b_.k, rows_ + i * kLanes + r, kLanes);
-      transpose4(last + i, kTail, rows_ + i * kLanes + 12, kLanes);
-    }
-  }
-
-  void turn_out(const T* result, T* out) {
-    T last[4 * kTail];
-    // From the right, so that what a block writes too much is overwritten by the row it hit.
-    for (int64_t i = (b_.k - 1) / 4 * 4; i >= 0; i -= 4) {
-      for (int r = 0; r < 12; r += 4)
-        transpose4(result + i * kLanes + r, kLanes, out + r * b_.k + i, b_.k);
-      transpose4(result + i * kLanes + 12, kLanes, last + i, kTail);
-    }
-    for (int r = 0; r < 4; ++r)
-      std::copy(last + r * kTail, last + r * kTail + b_.k, out + (12 + r) * b_.k);
   }
 
   // Sixteen rows at once from `row` on, of a batch that is gapless and plain.
@@ -258,10 +231,10 @@ class Runner {
     T block[kSame ? 1 : kLanes * kFew];
     const S* z = reinterpret_cast<const S*>(b_.z) + row * b_.k;
     if constexpr (kSame) {
-      turn_in(z);
+      turn_in(z, b_.k, rows_);
     } else {
       widen_all(z, block, size);
-      turn_in(block);
+      turn_in(block, b_.k, rows_);
     }
     lanes(row, kLanes);
     if (b_.op == Op::loss) return;
@@ -273,9 +246,9 @@ class Runner {
     }
     S* out = reinterpret_cast<S*>(b_.out) + row * b_.k;
     if constexpr (kSame) {
-      turn_out(spare_, out);
+      turn_out(spare_, b_.k, out);
     } else {
-      turn_out(spare_, block);
+      turn_out(spare_, b_.k, block);
       narrow_all(block, out, size);
     }
   }

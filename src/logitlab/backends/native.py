@@ -260,22 +260,32 @@ def label_loss(
 
 
 _PRODUCTS = {"softmax": 0, "log_softmax": 1, "jacobian": 2}
+_COLUMNS = 16  # products_args.h has the same
 
 
-def product(name: str, p: Any, v: Any, z: Any, slope: Any, out: Any) -> None:
+def in_place(shape: tuple[int, ...], axis: int) -> bool:
+    """Whether :func:`product` takes the classes on this axis: the last, or before many columns."""
+    inner = math.prod(shape[axis + 1 :])
+    return inner == 1 or inner >= _COLUMNS
+
+
+def product(name: str, p: Any, v: Any, z: Any, slope: Any, out: Any, axis: int = -1) -> None:
     """Write slope times the product of v with the derivative of a function, whose probabilities
-    are p, to `out` (of "jacobian" the matrix). Contiguous float32 or float64, the classes last;
-    entries of infinite z, unless that is None, get 0."""
-    k = p.shape[-1]
-
-    def flat(x: Any) -> Any:
-        return None if x is None else x.reshape(-1, k)
-
-    slopes = np.ascontiguousarray(np.broadcast_to(slope, (*p.shape[:-1], 1)), np.float64)
-    kind = KINDS[dtype_name(p.dtype)]
-    _native.products(
-        _PRODUCTS[name], kind, flat(p), flat(v), flat(z), flat(out), slopes.reshape(-1)
-    )
+    are p, to `out` (of "jacobian" the matrix). Contiguous float32 or float64; entries of infinite
+    z, unless that is None, get 0."""
+    shape = p.shape
+    axis %= len(shape)
+    k, before, after = shape[axis], shape[:axis], shape[axis + 1 :]
+    whole = (math.prod(before), k, math.prod(after))
+    if isinstance(slope, float):
+        slopes = np.full(whole[0] * whole[2], slope)
+    else:
+        each = np.broadcast_to(slope, (*before, 1, *after))
+        slopes = np.ascontiguousarray(each, np.float64).reshape(-1)
+    p, v = p.reshape(whole), v.reshape(whole)
+    z = None if z is None else z.reshape(whole)
+    kind = 0 if p.dtype == np.float32 else 1
+    _native.products(_PRODUCTS[name], kind, p, v, z, out, slopes)
 
 
 def _covers_product(p: Any, slope: Any) -> bool:

@@ -26,24 +26,40 @@ def _slope(t: Any) -> Any:
     return torch.where(still, 0.0, 1 / torch.where(still, 1.0, t))
 
 
+def _over(x: Any, t: Any) -> Any:
+    """x/T, where 1/T may overflow: 0 stays 0."""
+    slope = _slope(t)
+    if isinstance(slope, float):
+        if abs(slope) <= torch.finfo(x.dtype).max:
+            return x * slope
+        slope = x.new_tensor(slope)
+    return torch.where((x == 0) & torch.isinf(slope), x, x * slope)
+
+
 def _product(name: str, z: Any, p: Any, g: Any, axis: int, t: Any) -> Any:
     """The vector-Jacobian product of softmax or log_softmax, in the kernel."""
     wide = z.dtype if z.dtype is torch.float64 else torch.float32
-    rows = [x.detach().movedim(axis, -1).to(wide).contiguous() for x in (z, p, g)]
-    z, p, g = rows
+    stays = native.in_place(z.shape, axis)
+
+    def memory(x: Any) -> Any:
+        x = x.detach() if stays else x.detach().movedim(axis, -1)
+        return (x if x.dtype is wide else x.to(wide)).contiguous().numpy()
+
     slope = _slope(t)
     if not isinstance(slope, float):
-        slope = slope.detach().movedim(axis, -1).numpy()
-    out = native.empty(tuple(z.shape), z.numpy().dtype)
-    native.product(name, p.numpy(), g.numpy(), z.numpy(), slope, out)
-    return torch.from_numpy(out).movedim(-1, axis).to(rows[0].dtype)
+        slope = (slope if stays else slope.movedim(axis, -1)).detach().numpy()
+    p = memory(p)
+    out = native.empty(p.shape, p.dtype)
+    native.product(name, p, memory(g), memory(z), slope, out, axis if stays else -1)
+    dz = torch.from_numpy(out)
+    return dz if stays else dz.movedim(-1, axis)
 
 
 def _softmax(x: Any, g: Any, axis: int, t: Any, p: Any) -> Any:
     if not torch.is_grad_enabled():
         return _product("softmax", x, p, g, axis, t)
     p = Closed.apply("softmax", x, axis, t, None)
-    return p * (g - (p * g).sum(axis, keepdim=True)) * _slope(t)
+    return _over(p * (g - (p * g).sum(axis, keepdim=True)), t)
 
 
 def _log_softmax(x: Any, g: Any, axis: int, t: Any, p: Any) -> Any:
@@ -51,7 +67,7 @@ def _log_softmax(x: Any, g: Any, axis: int, t: Any, p: Any) -> Any:
         return _product("log_softmax", x, tensors.softmax(x, (axis,), t, None, None), g, axis, t)
     p = Closed.apply("softmax", x, axis, t, None)
     g = torch.where(_still(x, axis, t), 0.0, g)
-    return (g - p * g.sum(axis, keepdim=True)) * _slope(t)
+    return _over(g - p * g.sum(axis, keepdim=True), t)
 
 
 def _logsumexp(x: Any, g: Any, axis: int, t: Any, p: Any) -> Any:

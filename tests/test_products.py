@@ -1,0 +1,153 @@
+"""The kernel of vector-Jacobian products on any axis, against the formulas."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import logitlab
+from logitlab.backends import native
+from processes import run_code
+
+pytestmark = pytest.mark.skipif(not logitlab.native_available(), reason="no compiled kernels")
+
+SHAPES = [
+    ((1, 1), 1),
+    ((3, 2), 1),
+    ((16, 3), 1),
+    ((35, 7), 1),
+    ((33, 16), 1),
+    ((5, 17), 1),
+    ((2, 9001), 1),
+    ((40, 130), 1),
+    ((3, 16), 0),
+    ((2, 5, 17), 1),
+    ((2, 130, 64), 1),
+    ((150, 75), 0),
+    ((2, 11, 3, 49), 1),
+]
+NAMES = ["softmax", "log_softmax"]
+
+
+def hostile(shape, axis, dtype, seed=0):
+    """Logits of every kind of row, and vectors of either sign."""
+    rng = np.random.default_rng(seed)
+    z = np.moveaxis(rng.standard_normal(shape), axis, -1).copy()
+    rows, k = z.reshape(-1, shape[axis]), shape[axis]
+    for i, row in enumerate(rows):
+        kind = i % 9
+        if kind == 1:
+            row[rng.integers(k)] = 40  # saturated
+        elif kind == 2:
+            row[:] = 0.5
+        elif kind == 3:
+            row[rng.random(k) < 0.4] = -np.inf
+        elif kind == 4:
+            row[rng.integers(k, size=2)] = np.inf
+        elif kind == 5:
+            row[:] = np.inf
+        elif kind == 6:
+            row[: k // 2] = -np.inf
+            row[k // 2] = np.nan
+        elif kind == 7:
+            row *= 30
+        elif kind == 8:
+            row[:] = -np.inf
+    z = np.ascontiguousarray(np.moveaxis(z, -1, axis), dtype)
+    return z, rng.standard_normal(shape).astype(dtype)
+
+
+def expected(name, z, p, v, slope, axis):
+    """The products in the widest floats, and the size of what cancels in them."""
+    wide = np.longdouble
+    finite = np.isfinite(z)
+    p, v = p.astype(wide), v.astype(wide)
+    stop = (z == np.inf).any(axis=axis, keepdims=True) & (slope > 0)
+    slope = np.where(stop, 0.0, slope)
+    with np.errstate(invalid="ignore"):
+        if name == "softmax":
+            top = np.take_along_axis(v, np.argmax(p, axis=axis, keepdims=True), axis)
+            away = v - top - (p * (v - top)).sum(axis=axis, keepdims=True)
+            x, size = p * away, p * np.abs(v - top).max(axis=axis, keepdims=True)
+        else:
+            total = np.where(finite, v, 0)
+            x = v - p * total.sum(axis=axis, keepdims=True)
+            size = np.abs(v) + p * np.abs(total).sum(axis=axis, keepdims=True)
+        return np.where(finite, slope * x, 0), np.abs(slope) * size
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_products_are_those_of_the_formula(name, shape, axis, dtype):
+    z, v = hostile(shape, axis, dtype)
+    p = logitlab.softmax(z, axis=axis)
+    each = np.random.default_rng(1).choice([0.5, 2.0, -3.0, 0.0], np.take(z, [0], axis).shape)
+    assert native.in_place(shape, axis)
+    for slope in (1.25, each):
+        out = np.empty_like(p)
+        native.product(name, p, v, z, slope, out, axis)
+        right, size = expected(name, z, p, v, slope, axis)
+        np.testing.assert_array_equal(np.isnan(out), np.isnan(right))
+        off = np.abs(out - right) - 8 * np.finfo(dtype).eps * size
+        assert not (off > np.finfo(dtype).tiny).any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_entry_close_to_one_keeps_its_digits(name):
+    z = np.zeros((20, 5), np.float32)
+    z[:, 2] = 30
+    v = np.random.default_rng(0).standard_normal(z.shape, dtype=np.float32)
+    p = logitlab.softmax(z, axis=1)
+    exact = logitlab.softmax(z.astype(np.float64), axis=1)
+    small = np.delete(exact, 2, 1) * 1.0
+    if name == "softmax":
+        right = -exact[:, 2] * (small * (np.delete(v, 2, 1) - v[:, [2]])).sum(1)
+    else:
+        right = v[:, 2] * small.sum(1) - exact[:, 2] * np.delete(v, 2, 1).sum(1)
+    for axis, by in ((1, lambda x: x), (0, lambda x: np.ascontiguousarray(x.T))):
+        out = np.empty_like(by(p))
+        native.product(name, by(p), by(v), by(z), 1.0, out, axis)
+        np.testing.assert_allclose(by(out)[:, 2] if axis else out[2], right, rtol=2e-6)
+
+
+_BITS = """
+import hashlib
+import numpy as np
+import logitlab
+from logitlab.backends import native
+from test_products import NAMES, SHAPES, hostile
+found = hashlib.sha256()
+for threads in (1, 3):
+    logitlab.set_num_threads(threads)
+    now = hashlib.sha256()
+    for dtype in (np.float32, np.float64):
+        for shape, axis in SHAPES:
+            z, v = hostile(shape, axis, dtype)
+            p = logitlab.softmax(z, axis=axis)
+            for name in NAMES:
+                out = np.empty_like(p)
+                native.product(name, p, v, z, 1.25, out, axis)
+                now.update(np.nan_to_num(out).tobytes())
+    print(now.hexdigest())
+"""
+
+
+def test_bits_depend_on_neither_threads_nor_instructions():
+    found = set()
+    for isa in ("v2", "v3", "v4"):
+        found.update(run_code(_BITS, LOGITLAB_ISA=isa, PYTHONPATH=str(Path(__file__).parent)))
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("k", "axis"), [(3, 1), (50, 0), (50, 1)])
+def test_a_slope_beyond_the_type_keeps_what_is_zero(name, k, axis):
+    z = np.full((k, k), -1, np.float32)
+    np.fill_diagonal(z, 3)
+    p = logitlab.softmax(z, axis=axis, temperature=1e-300)
+    v = np.random.default_rng(0).standard_normal(z.shape, dtype=np.float32)
+    out = np.empty_like(p)
+    native.product(name, p, v, z, 1e300, out, axis)
+    right = v - p * v.sum(axis=axis, keepdims=True) if name == "log_softmax" else np.zeros_like(v)
+    np.testing.assert_array_equal(out, np.where(right == 0, 0, np.copysign(np.inf, right)))
