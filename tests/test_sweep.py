@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import logitlab
@@ -33,6 +35,28 @@ def test_temperature_sweep():
     ax = sweep.plot(names=list("abcde"), ax=Figure().add_subplot())
     assert len(ax.patches) == 30
     assert ax.texts[0].get_text() == "T = 0"
+
+
+@pytest.mark.parametrize(
+    ("m", "k", "letters"),
+    [(1, 20, 9), (2, 6, 1), (4, 5, 1), (5, 5, 8), (3, 20, 1), (12, 5, 1), (40, 3, 4)],
+)
+def test_nothing_written_in_its_picture_runs_together(m, k, letters):
+    """Whatever the number of temperatures and classes."""
+    z = np.random.default_rng(m).normal(0, 3, k)
+    sweep = logitlab.temperature_sweep(z, np.geomspace(1e-3, 123.4, m), n=1000, rng=0)
+    figure = Figure(layout="constrained")
+    ax = sweep.plot(names=[f"{i:0{letters}d}" for i in range(k)], ax=figure.add_subplot())
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    written = [t for t in (*ax.texts, *ax.get_xticklabels(), ax.xaxis.label) if t.get_text()]
+    boxes = [t.get_window_extent(canvas.get_renderer()) for t in written]
+    for (i, one), (j, other) in itertools.combinations(enumerate(boxes), 2):
+        wide = min(one.x1, other.x1) - max(one.x0, other.x0)
+        high = min(one.y1, other.y1) - max(one.y0, other.y0)
+        assert min(wide, high) < 1, (written[i], written[j])
+    shown = len(ax.patches) // m
+    assert shown == k or f"{k - shown} less probable ones not drawn" in ax.get_xlabel()
 
 
 def test_temperature_sweep_errors():

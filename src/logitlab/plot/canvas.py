@@ -91,7 +91,7 @@ def choose(p: NDArray[np.float64], names: Sequence[str] | None, room: int = ROOM
     return Classes(place, shown, len(p) - len(place))
 
 
-def label_classes(ax: Any, classes: Classes, letters: int = 60) -> None:
+def label_classes(ax: Any, classes: Classes, letters: float = 60) -> None:
     """Names below, turned where they are more than so many letters; what was left out is said."""
     turned = sum(len(name) + 1 for name in classes.names) > letters
     ax.set_xticks(np.arange(len(classes.names)), classes.names, rotation=60 if turned else 0)

@@ -1,13 +1,16 @@
 """What was drawn, beside what was to be expected."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from logitlab.plot.canvas import axes, chances, choose, label_classes, one_row, percent
+from logitlab.plot.canvas import ROOM, axes, chances, choose, label_classes, one_row, percent
 from logitlab.sampling import sample
+
+_PLACES = 46  # of a sweep's bars and gaps; what is written at more would run together
 
 
 def outcome_bars(
@@ -115,7 +118,8 @@ def sweep_bars(sweep: Any, *, names: Sequence[str] | None = None, ax: Any = None
     sweep : logitlab.sweep.TemperatureSweep
         What :func:`logitlab.temperature_sweep` found.
     names : sequence of str, length K, optional
-        The classes. Of more than 20, those that are the most probable on average are drawn.
+        The classes. Of more than there is room for (20, fewer at many temperatures), those that are
+        the most probable on average are drawn.
     ax : matplotlib.axes.Axes, optional
         Where to draw.
 
@@ -133,8 +137,11 @@ def sweep_bars(sweep: Any, *, names: Sequence[str] | None = None, ax: Any = None
     ['T = 0.5', '12 %', '1.6 %']
     """
     ax = axes(ax)
-    shown = choose(sweep.probabilities.mean(axis=0), names)
-    m, k = len(sweep.temperatures), len(shown.place)
+    m = len(sweep.temperatures)
+    shown = choose(
+        sweep.probabilities.mean(axis=0), names, max(1, min(ROOM, _PLACES // max(m, 1) - 1))
+    )
+    k = len(shown.place)
     p, found = sweep.probabilities[:, shown.place], sweep.frequencies[:, shown.place]
     reach = 1.96 * sweep.standard_error[:, shown.place]
     place = np.arange(k) + (k + 1.0) * np.arange(m)[:, None]
@@ -142,16 +149,28 @@ def sweep_bars(sweep: Any, *, names: Sequence[str] | None = None, ax: Any = None
     ax.errorbar(
         place.ravel(), found.ravel(), reach.ravel(), fmt="o", markersize=3.5, color="C1", capsize=3
     )
+    aside = 90 if m * k > 12 else 0
     for t, line, masses, high in zip(sweep.temperatures, place, p, found + reach, strict=True):
-        ax.text(line.mean(), 1.13, f"T = {t:.4g}", ha="center", fontweight="bold")
-        if m * k <= 60:
-            for at, mass, top in zip(line, masses, high, strict=True):
-                small = "0 %" if mass == 0 else "<0.1 %"
-                text = f"{100 * mass:.{int(mass < 0.0995)}f} %" if mass >= 5e-4 else small
-                ax.text(at, max(mass, top) + 0.015, text, ha="center", fontsize="x-small")
-    label_classes(ax, shown)
+        ax.text(
+            line.mean(),
+            1.02,
+            f"T = {t:.4g}",
+            transform=ax.get_xaxis_transform(),
+            ha="center",
+            fontweight="bold",
+            **({"rotation": 90, "fontsize": "x-small"} if m > 6 else {}),
+        )
+        for at, mass, top in zip(line, masses, high, strict=True):
+            small = "0 %" if mass == 0 else "<0.1 %"
+            text = f"{100 * mass:.{int(mass < 0.0995)}f} %" if mass >= 5e-4 else small
+            above = max(mass, top) + 0.015
+            ax.text(at, above, text, ha="center", fontsize="x-small", rotation=aside)
+    label_classes(ax, shown, letters=math.inf)
+    turned = m * sum(len(name) + 1 for name in shown.names) > 60
     ax.set_xticks(place.ravel(), shown.names * m)
-    ax.set_ylim(0, 1.2)
+    if turned:
+        ax.tick_params(axis="x", labelrotation=90, labelsize="x-small")
+    ax.set_ylim(0, 1.18 if aside else 1.1)
     ax.set_yticks(np.linspace(0, 1, 6))
     percent(ax.yaxis)
     ax.set_ylabel(f"probability (bars), share of {sweep.n:,} draws (dots)")
