@@ -14,8 +14,10 @@ ROOT = Path(__file__).parent.parent
 SECTIONS = {
     "probabilities": "Probabilities",
     "sampling": "Sampling",
+    "sweep": "Sampling",
     "derivatives": "Derivatives",
     "losses": "Losses",
+    "linear_losses": "Losses",
     "scores": "Scores",
     "reliability": "Calibration error",
     "intervals": "Intervals",
@@ -53,8 +55,8 @@ def commands() -> dict[str, str]:
     return {"": text()} | {name: text(name) for name in names}
 
 
-def _first_line(value: Any) -> str:
-    line = (inspect.getdoc(value) or "").partition("\n")[0].replace("|", r"\|")
+def _summary(value: Any) -> str:
+    line = (inspect.getdoc(value) or "").partition("\n\n")[0].replace("\n", " ").replace("|", r"\|")
     return re.sub(r":\w+:(`[^`]+`)", r"\1", re.sub(r":math:`([^`]+)`", r"$\1$", line))
 
 
@@ -62,7 +64,7 @@ def _section(module: str, name: str) -> str:
     if module != "logitlab":
         return {"logitlab.plot": "Pictures", "logitlab.torch": "torch modules"}[module]
     home = getattr(logitlab, name).__module__.split(".")[1]
-    return SECTIONS.get(home, home.capitalize())
+    return SECTIONS.get(home, home.replace("_", " ").capitalize())
 
 
 def _is_ours(name: str, member: Any) -> bool:
@@ -93,9 +95,13 @@ def _library() -> dict[str, str]:
             page = f"{module}.{name}.md"
             pages[page] = _object(module, name)
             value = getattr(importlib.import_module(module), name)
-            row = f"| [`{name}`]({page}) | {_first_line(value)} |"
+            row = f"| [`{name}`]({page}) | {_summary(value)} |"
             sections.setdefault(_section(module, name), []).append(row)
-    lines = ["# Library", "", "Every public name. `import logitlab` loads NumPy and nothing else."]
+    lines = [
+        "# Library",
+        "",
+        "Every public name. `import logitlab` loads NumPy and array-api-compat, no other library.",
+    ]
     for title, rows in sections.items():
         if rows:
             lines += ["", f"## {title}", "", "| | |", "|---|---|", *rows]

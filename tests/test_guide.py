@@ -1,6 +1,9 @@
 """The reference of the guide has every public name and every command."""
 
 import importlib.util
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,78 @@ def test_the_reference_follows_the_library(monkeypatch):
     monkeypatch.setattr(logitlab, "__all__", [*logitlab.__all__, "arrays"])
     monkeypatch.setattr(logitlab.arrays, "__module__", "logitlab.arrays", raising=False)
     assert "logitlab.arrays.md" in reference.pages()
+
+
+def test_the_list_of_names():
+    """Sections have words for titles, and no summary is cut short."""
+    page = reference.pages()["library.md"]
+    titles = [line[3:] for line in page.splitlines() if line.startswith("## ")]
+    assert titles == [*dict.fromkeys(reference.SECTIONS.values()), "Pictures", "torch modules"]
+    rows = [line.rstrip("| ") for line in page.splitlines() if line.startswith("| [`")]
+    assert [row for row in rows if not row.endswith((".", "?"))] == []
+
+
+def test_what_an_import_loads():
+    """The libraries that the reference says, and no other."""
+    program = (
+        "import sys; before = set(sys.modules); import logitlab\n"
+        "for name in set(sys.modules) - before:\n"
+        "    if 'site-packages' in (getattr(sys.modules[name], '__file__', None) or ''):\n"
+        "        print(name.partition('.')[0])"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert {"numpy", "array_api_compat"} >= {
+        name for name in said.stdout.split() if "logitlab" not in name
+    }
+    assert "loads NumPy and array-api-compat, no other" in reference.pages()["library.md"]
+
+
+def cells(page):
+    return re.findall(r"^```\{code-cell\}.*?\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+
+
+def test_a_command_that_fails_fails_its_page():
+    """`!` would hide its status from the build; `%%bash -e` does not."""
+    for path in GUIDE.rglob("*.md"):
+        for cell in cells(path.read_text("utf-8")):
+            assert not re.search("^ *!", cell, re.MULTILINE), path
+            assert "%%bash" not in cell or cell.startswith("%%bash -e\n"), path
+
+
+def test_every_page_of_the_road_is_whole():
+    """A claim, code, a picture, what floating point does, exercises, references."""
+    names = re.findall(r"^[a-z-]+$", (GUIDE / "road" / "index.md").read_text("utf-8"), re.MULTILINE)
+    assert {path.stem for path in (GUIDE / "road").glob("*.md")} == {*names, "index"}
+    for name in names[:-1]:
+        page = (GUIDE / "road" / f"{name}.md").read_text("utf-8")
+        parts = ("**The claim.**", "## In floating point", "## Exercises", "**1.**", "**2.**")
+        for part in (*parts, "olution", "## References"):
+            assert part in page, (name, part)
+        assert any("plot" in cell for cell in cells(page)), name
+
+
+def test_the_table_of_cells():
+    """Each code cell of the document that the road follows has its row, each section its name."""
+    document = GUIDE.parent.parent / "shared" / "founding-document.md"
+    if not document.exists():
+        pytest.skip("the document is not here")
+    text = document.read_text("utf-8")
+    table = (GUIDE / "road" / "correspondence.md").read_text("utf-8")
+    rows = [
+        line for line in table.partition("Sections without code")[0].splitlines() if "|" in line
+    ]
+    section, wanted = "(beginning)", []
+    for line in text.splitlines():
+        if line.startswith("#"):
+            section = line.strip("# ")
+        if line.startswith(("```{code-cell}", "```python")):
+            wanted.append(section if wanted else "(beginning)")
+    assert [row.split("|")[1].strip() for row in rows[2:]] == wanted
+    headings = re.findall(r"^#{2,3} (.*)", text, re.MULTILINE)
+    missing = [heading for heading in headings if heading not in table]
+    assert missing == ["References and Further Readings", "Citations"]
 
 
 def test_the_laws_in_brief():
