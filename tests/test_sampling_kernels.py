@@ -89,14 +89,14 @@ rng = np.random.default_rng(0)
 digest = hashlib.sha256()
 logitlab.set_num_threads(int(sys.argv[1]))
 for dtype in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64):
-    for n, k in ((40, 1), (40, 3), (37, 10), (19, 128), (19, 129), (9, 1000), (3, 5000)):
+    for n, k in ((40, 1), (40, 3), (37, 10), (19, 129), (9, 1000), (3, 5000), (1, 30_000)):
         z = (rng.standard_normal((n, k)) * 3).astype(dtype)
         for t in (1.0, 0.7, 0.0, -2.0):
             for cut in ({}, {"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.01, "top_p": 0.99}):
                 for draws in (1, 30):
                     found = logitlab.sample(z, draws, temperature=t, order="vllm", rng=7, **cut)
                     digest.update(found.tobytes())
-        digest.update(logitlab.sample(z, 1, replacement=False, rng=7).tobytes())
+        digest.update(logitlab.sample(z, min(k, 9), replacement=False, rng=7).tobytes())
 print(native._native.isa, digest.hexdigest())
 """
 

@@ -8,13 +8,16 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <mutex>
 #include <vector>
 
 #include "cumulative.h"
 #include "philox.h"
 #include "run.h"
 #include "select.h"
+#include "threads.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
@@ -254,8 +257,12 @@ class Drawer {
     const Row<T> row{Op::softmax, z_, nullptr, k_, scale, nullptr, chunks_.data(), false};
     top_ = std::numeric_limits<T>::quiet_NaN();
     if (scale.t == 0) return count_ties(count);
-    kept_weights_ = !scale.usable;
-    for (int64_t i = 0; i < count && !kept_weights_; ++i) kept_weights_ = !row.weigh(i, row.top(i));
+    std::atomic<bool> in_range{scale.usable};
+    share_out(scale.usable ? count : 0, b_.row_threads, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last && in_range; ++i)
+        if (!row.weigh(i, row.top(i))) in_range = false;
+    });
+    kept_weights_ = !in_range;
     before_.assign(size_t(count) + 1, 0.0);
     if (kept_weights_) {
       long_.resize(size_t(k_));
@@ -333,6 +340,13 @@ class Drawer {
   // The n largest of z/t plus Gumbel noise, -log of an exponential; the uniform of a category is
   // that of its number in the row.
   void distinct(int64_t row, double t, int64_t* found);
+  using Drawn = std::pair<double, int64_t>;
+  static bool better(const Drawn& a, const Drawn& b) {
+    return a.first > b.first || (a.first == b.first && a.second < b.second);
+  }
+  // At most n of entries [first, last); m is the largest of all.
+  void best_of(int64_t row, double t, double m, int64_t first, int64_t last,
+               std::vector<Drawn>& best) const;
 
   const Sampling& s_;
   const Batch& b_;
@@ -353,26 +367,55 @@ class Drawer {
 
 template <class S, class T>
 void Drawer<S, T>::distinct(int64_t row, double t, int64_t* found) {
-  const double m = double(largest(z_, k_)), inf = std::numeric_limits<double>::infinity();
+  const double m = double(largest(z_, k_));
+  std::mutex mutex;
+  std::vector<Drawn> all;
+  share_out(k_, b_.row_threads, [&](int64_t first, int64_t last) {
+    std::vector<Drawn> best;  // a heap, the worst of them in front
+    best_of(row, t, m, first, last, best);
+    const std::lock_guard lock(mutex);
+    all.insert(all.end(), best.begin(), best.end());
+  });
+  std::sort(all.begin(), all.end(), better);
+  for (int64_t j = 0; j < std::min(s_.n, int64_t(all.size())); ++j)
+    found[j] = index_.empty() ? all[j].second : int64_t(index_[all[j].second]);
+}
+
+// Whether no q plus its noise comes to `least`. An exponential -log(1 - u) is at least u, so that the
+// noise is at most -log u, and that at most -log 2 times the exponent of u. A margin is for roundings.
+inline bool all_worse(const double* q, const double* u, double least) {
+  const Vec<double> big(0x1p52), bias(0x1p52 + 1023), step(-kLn2), bar(least - 1e-9);
+  for (int l = 0; l < kBlocks; l += kLanes) {
+    const Vec<double> exponent = sub(add_bits(exponent_bits(Vec<double>(u + l)), big), bias);
+    if (!all_less(fma(exponent, step, Vec<double>(q + l)), bar)) return false;
+  }
+  return true;
+}
+
+template <class S, class T>
+void Drawer<S, T>::best_of(int64_t row, double t, double m, int64_t first, int64_t last,
+                           std::vector<Drawn>& best) const {
+  const double inf = std::numeric_limits<double>::infinity();
   const bool only_top = t == 0 || m == inf;
   // Below this the weight is 0.
   constexpr double least = -745.13321910194122;
-  using Drawn = std::pair<double, int64_t>;
   const auto ratio = [](double z, double m, double t) {
     return z - m == -std::numeric_limits<double>::infinity() ? (z / 2 - m / 2) / (t / 2) : (z - m) / t;
   };
-  const auto better = [](const Drawn& a, const Drawn& b) {
-    return a.first > b.first || (a.first == b.first && a.second < b.second);
-  };
-  std::vector<Drawn> best;  // a heap, the worst of them in front
   uint64_t low[kBlocks], number[kBlocks];
-  double u[kBlocks], score[kBlocks];
+  double u[kBlocks], q[kBlocks], score[kBlocks];
   std::fill(low, low + kBlocks, s_.row_keys[row]);
-  for (int64_t i = 0; i < k_; i += kBlocks) {
-    const int64_t size = std::min<int64_t>(kBlocks, k_ - i);
-    for (int64_t l = 0; l < size; ++l)
+  std::fill(q, q + kBlocks, -inf);
+  for (int64_t i = first; i < last; i += kBlocks) {
+    const int64_t size = std::min<int64_t>(kBlocks, last - i);
+    for (int64_t l = 0; l < size; ++l) {
       number[l] = uint64_t(index_.empty() ? i + l : int64_t(index_[i + l]));
+      const double z = double(z_[i + l]);
+      q[l] = z == -inf ? -inf : z == m ? 0 : only_top ? -inf : t == inf ? 0 : ratio(z, m, t);
+    }
     uniforms(key_, low, number, u);
+    const bool full = int64_t(best.size()) == s_.n;
+    if (full && all_worse(q, u, best.front().first)) continue;
     for (double& x : u) x = std::min(x, 1 - 0x1p-53);
     for (int l = 0; l < kBlocks; l += kLanes) {
       const Vec<double> v(u + l), one(1.0);
@@ -381,10 +424,8 @@ void Drawer<S, T>::distinct(int64_t row, double t, int64_t* found) {
       sub(Vec<double>(65 * kLn2), log1p_lanes(fms(e, Vec<double>(0x1p65), one))).put(score + l);
     }
     for (int64_t l = 0; l < size; ++l) {
-      const double z = double(z_[i + l]);
-      const double q = z == m ? 0 : only_top ? -inf : t == inf ? 0 : ratio(z, m, t);
-      if (z == -inf || !(q > least)) continue;
-      const Drawn one{score[l] + q, i + l};
+      if (!(q[l] > least)) continue;
+      const Drawn one{score[l] + q[l], i + l};
       if (int64_t(best.size()) < s_.n) {
         best.push_back(one);
         std::push_heap(best.begin(), best.end(), better);
@@ -395,9 +436,6 @@ void Drawer<S, T>::distinct(int64_t row, double t, int64_t* found) {
       }
     }
   }
-  std::sort_heap(best.begin(), best.end(), better);
-  for (size_t j = 0; j < best.size(); ++j)
-    found[j] = index_.empty() ? best[j].second : int64_t(index_[best[j].second]);
 }
 
 void sample_rows(const Sampling& s, int64_t first, int64_t last) {

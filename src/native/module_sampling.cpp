@@ -2,6 +2,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "sampling.h"
@@ -21,9 +22,12 @@ void run_task(const void* context, int64_t i) {
   variant.sample(t.sampling, i * t.rows, std::min(t.sampling.batch.rows, (i + 1) * t.rows));
 }
 
-void run(const Sampling& s) {
+void run(Sampling& s) {
   constexpr int64_t kEnough = 1 << 12;  // entries and draws that are worth another thread
-  const int64_t each = s.batch.k + s.n, threads = get_num_threads();
+  const int64_t each = s.batch.k + s.n;
+  int64_t threads = get_num_threads();
+  if (s.batch.rows < threads && s.batch.k / threads >= 2 * kEnough)
+    s.batch.row_threads = int(std::exchange(threads, 1));
   const int64_t rows = std::max<int64_t>({1, kEnough / each, s.batch.rows / (threads * 8)});
   const Tasks tasks{s, rows};
   const int64_t count = (s.batch.rows + rows - 1) / rows;
