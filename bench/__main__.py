@@ -4,13 +4,22 @@ import argparse
 import json
 from pathlib import Path
 
-from bench import calibration, derivatives, laws, probabilities, regression, sampling, tables
+from bench import (
+    calibration,
+    coverage,
+    derivatives,
+    laws,
+    probabilities,
+    regression,
+    sampling,
+    tables,
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     known = ["softmax", "log_softmax", "logsumexp", "derivatives", "losses", "sampling"]
-    known += ["calibration", "regression", "laws"]
+    known += ["calibration", "coverage", "regression", "laws"]
     parser.add_argument("what", choices=known)
     parser.add_argument("--quick", action="store_true", help="fewer cases")
     parser.add_argument("--write", action="store_true", help="write the table to docs/bench-*.md")
@@ -18,6 +27,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.what == "calibration":
         calibration.report(calibration.measure(given.quick), given.write)
+        return
+    if given.what == "coverage":
+        coverage.report(given.quick, given.write)
         return
     if given.what in ("derivatives", "losses"):
         derivatives.report(given.what, given.quick, given.write)

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.peers import onnx_session
+
 
 def naive(z: Any) -> Any:
     """The formula as it is written."""
@@ -83,34 +85,18 @@ def sklearn_softmax(z: Any) -> Any:
     return softmax(z)
 
 
-def session(operator: str) -> Any:
-    """An onnxruntime session of one operator on float32 rows."""
-    import onnx
-    import onnxruntime
-
-    kind = onnx.TensorProto.FLOAT
-    x, y = (onnx.helper.make_tensor_value_info(n, kind, ["N", "K"]) for n in "xy")
-    node = onnx.helper.make_node(operator, ["x"], ["y"], axis=-1)
-    graph = onnx.helper.make_graph([node], "g", [x], [y])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-
-
 _sessions: dict[str, Any] = {}
 
 
 def onnx_softmax(z: Any) -> Any:
     """onnxruntime's Softmax."""
     if "Softmax" not in _sessions:
-        _sessions["Softmax"] = session("Softmax")
+        _sessions["Softmax"] = onnx_session("Softmax", np.float32)
     return _sessions["Softmax"].run(None, {"x": z})[0]
 
 
 def onnx_log_softmax(z: Any) -> Any:
     """onnxruntime's LogSoftmax."""
     if "LogSoftmax" not in _sessions:
-        _sessions["LogSoftmax"] = session("LogSoftmax")
+        _sessions["LogSoftmax"] = onnx_session("LogSoftmax", np.float32)
     return _sessions["LogSoftmax"].run(None, {"x": z})[0]

@@ -140,17 +140,7 @@ def brief(reports: dict[str, LawReport]) -> str:
 
 
 def _remark() -> str:
-    return f"`python -m bench laws --write` on {tables.machine()}; {_versions()}."
-
-
-def _versions() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = []
-    for name in _LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):
-            found.append(f"{name} {version(name)}")
-    return ", ".join(found)
+    return f"`python -m bench laws --write` on {tables.machine()}; {tables.versions(_LIBRARIES)}."
 
 
 _PROMISED = ("logitlab", "logitlab on torch", "logitlab log_softmax")

@@ -89,24 +89,31 @@ def jax_jit(name: str, z: Any, axis: int) -> Call | None:
     return lambda: compiled(x).block_until_ready()
 
 
-def onnxruntime_(name: str, z: Any, axis: int) -> Call | None:
+def onnx_session(operator: str, dtype: Any, axis: int = -1, threads: int = 0) -> Any:
+    """One operator in onnxruntime; 0 threads are as many as it likes."""
     import onnx
+    import onnxruntime
+
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    x, y = (onnx.helper.make_tensor_value_info(n, kind, None) for n in "xy")
+    node = onnx.helper.make_node(operator, ["x"], ["y"], axis=axis)
+    graph = onnx.helper.make_graph([node], "g", [x], [y])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def onnxruntime_(name: str, z: Any, axis: int) -> Call | None:
     import onnxruntime
 
     operators = {"softmax": "Softmax", "log_softmax": "LogSoftmax"}
     if name not in operators or z.dtype not in (np.float32, np.float64):
         return None
-    kind = onnx.TensorProto.FLOAT if z.dtype == np.float32 else onnx.TensorProto.DOUBLE
-    x, y = (onnx.helper.make_tensor_value_info(n, kind, z.shape) for n in "xy")
-    node = onnx.helper.make_node(operators[name], ["x"], ["y"], axis=axis)
-    graph = onnx.helper.make_graph([node], "g", [x], [y])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = THREADS
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnx_session(operators[name], z.dtype, axis, THREADS)
     out = np.empty_like(z)
     binding = session.io_binding()
     binding.bind_cpu_input("x", z)

@@ -1,5 +1,6 @@
 """Markdown of measured rows, and its place in the README."""
 
+import contextlib
 import os
 import platform
 import re
@@ -22,9 +23,14 @@ def machine() -> str:
 
 
 def versions(names: tuple[str, ...]) -> str:
-    from importlib.metadata import version
+    """Of those that are installed."""
+    from importlib.metadata import PackageNotFoundError, version
 
-    return ", ".join(f"{name} {version(name)}" for name in names)
+    found = []
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return ", ".join(found)
 
 
 def _time(seconds: float) -> str:
@@ -92,11 +98,15 @@ def write_page(name: str, text: str) -> None:
     replace(ROOT / "docs" / f"bench-{name}.md", f"# {name} beside its peers\n\n{text}\n")
 
 
-def write_into_readme(name: str, text: str, remark: str) -> None:
-    """Replace what stands between the markers of a benchmark."""
+def write_between(page: str, name: str, text: str) -> None:
+    """Replace what stands between the markers of a benchmark on a page."""
     begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
-    head, _, rest = (ROOT / "README.md").read_text("utf-8").partition(begin)
+    head, _, rest = (ROOT / page).read_text("utf-8").partition(begin)
     if end not in rest:
-        raise SystemExit(f"README.md has no place {begin}")
+        raise SystemExit(f"{page} has no place {begin}")
     tail = rest.partition(end)[2]
-    replace(ROOT / "README.md", f"{head}{begin}\n{text}\n\n{remark}\n{end}{tail}")
+    replace(ROOT / page, f"{head}{begin}\n{text}\n{end}{tail}")
+
+
+def write_into_readme(name: str, text: str, remark: str) -> None:
+    write_between("README.md", name, f"{text}\n\n{remark}")

@@ -10,7 +10,7 @@ import logitlab
 from logitlab.app import figures
 from logitlab.app.analysis import analyse
 from logitlab.app.cli import app
-from logitlab.app.compare import compare, headline, shared_rows
+from logitlab.app.compare import clear, compare, headline, shared_rows
 from logitlab.app.source import UserError, in_memory
 
 
@@ -42,6 +42,7 @@ def test_the_winner_beats_every_other():
     assert word == "best has the smallest log-loss"
     word, _ = headline(of(y, best=z, worst=3 * z, worse=z / 3))
     assert word == "best has the smallest log-loss"
+    assert not clear(of(y, one=z, same=2 * z)[1].calibrated_differences["log_loss"])
     word, text = headline(of(y, one=z, same=z))
     assert word == "No clear winner"
     assert "one leads same by 0.0000 (95 % interval 0.0000 to 0.0000)" in text

@@ -1,6 +1,7 @@
 """The house: what may import what, and what an import costs."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,15 @@ def test_nothing_runs_back_up(path, name):
         "logitlab.dispatch": ["logitlab.graph"],
     }.get(name, [])
     assert [target for target in runs_up(path, name) if target not in allowed] == []
+
+
+def test_the_drawing_of_the_house():
+    """CONTRIBUTING shows every module on its floor."""
+    text = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text("utf-8")
+    floors = re.split(r"^ │$", text.partition("```\n")[2].partition("```")[0], flags=re.MULTILINE)
+    assert len(floors) == len(FLOORS)
+    for names, words in zip(FLOORS, floors, strict=True):
+        assert set(names) <= set(re.findall(r"\w+", words))
 
 
 def test_the_house_test_can_fail(tmp_path):

@@ -351,7 +351,7 @@ def test_repaired_only_where_the_error_falls():
 def test_figures_in_words():
     """Signs, small p-values, and no sentence that loses its comma."""
     assert [p_value(k / 1001) for k in (1, 2)] == ["p < 0.001", "p = 0.002"]
-    assert [signed(x) for x in (-0.00001, -0.5, 0.25)] == ["+0.0000", "−0.5000", "+0.2500"]
+    assert [signed(x) for x in (-0.00001, -0.5, 0.25)] == ["0.0000", "−0.5000", "+0.2500"]
     assert span(Interval(0, -1e-9, 1e-9)) == "0.0000 to 0.0000"
     sentence = perplexity_in_words(3.0, 12345)[1]
     assert "of 12\N{NARROW NO-BREAK SPACE}345 classes. Whether that is right, labels" in sentence

@@ -20,6 +20,7 @@ from logitlab.app.source import Logits, UserError
 from logitlab.app.verdict import count, verdict
 from logitlab.intervals import Interval, percentile, redrawn, scores_of
 
+_ROUNDING = 1e-12  # of scores, whose size is about 1
 Differences = dict[str, Interval]
 
 
@@ -79,8 +80,8 @@ def compare(analyses: list[Analysis]) -> list[Model]:
 
 
 def clear(i: Interval) -> bool:
-    """Whether an interval of a difference holds no 0."""
-    return bool(i.low > 0 or i.high < 0)
+    """Whether an interval of a difference holds no 0, nor what rounding makes of it."""
+    return bool(i.low > _ROUNDING or i.high < -_ROUNDING)
 
 
 def headline(models: list[Model]) -> tuple[str, str]:

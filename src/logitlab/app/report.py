@@ -33,7 +33,9 @@ _EXPLICIT = ("float16", "bfloat16", "float32", "float64")
 
 
 def signed(x: float, digits: int = 4) -> str:
-    return f"{x:+z.{digits}f}".replace("-", "−")
+    """With its sign, but for what rounds to 0."""
+    text = f"{x:+.{digits}f}".replace("-", "−")
+    return text if text.strip("+−0.") else text[1:]
 
 
 def span(i: Interval, digits: int = 4) -> str:

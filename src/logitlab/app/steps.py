@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from logitlab.app.judging import RESAMPLES, SEED
 from logitlab.intervals import Interval, Tally, percentile, redrawn, scores_of
 from logitlab.probabilities import softmax
 from logitlab.scores import Floats, Integers
@@ -12,7 +13,6 @@ from logitlab.scores import Floats, Integers
 NUCLEI = (0.9, 0.95)
 TEMPERATURES = (0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0)
 _WINDOWS = 200
-_RESAMPLES = 1000
 _WORST = 10  # tokens that are listed
 
 
@@ -95,7 +95,7 @@ class TextPass:
 
     def text(self) -> Text:
         cells = self._tally.cells
-        again = scores_of(redrawn(cells, _RESAMPLES, 0))
+        again = scores_of(redrawn(cells, RESAMPLES, SEED))
         found = percentile(scores_of(cells.sum(axis=0)), again)
         order = np.argsort(np.where(np.isnan(self._log_p), np.inf, self._log_p), kind="stable")
         surprises = [
