@@ -98,6 +98,13 @@ def test_special_rows():
         np.log(2)
     )
     assert logitlab.cross_entropy([[inf, 0.0]], [0]) == 0
+    # A class that loses with certainty is not an excluded one.
+    options = {"temperature": 0, "label_smoothing": 0.5}
+    assert logitlab.cross_entropy([[1.0, 0.0]], [0], **options) == inf
+    assert logitlab.cross_entropy([[1.0, 1.0, -inf]], [0], **options) == pytest.approx(np.log(2))
+    masked = logitlab.cross_entropy([[1.0, 1.0, 0.0]], [0], where=[True, True, False], **options)
+    assert masked == pytest.approx(np.log(2))
+    assert logitlab.linear_cross_entropy([[1.0]], [[1.0], [0.0]], [0], **options) == inf
     assert np.isnan(logitlab.cross_entropy([[nan, 0.0]], [0]))
     loss, gradient = logitlab.cross_entropy_and_grad(
         [[nan, 0.0], [0.0, 0.0]], [-1, 0], ignore_index=-1

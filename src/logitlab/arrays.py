@@ -169,6 +169,27 @@ def integers(x: Any, xp: Any) -> Any:
     return xp.astype(x, xp.__array_namespace_info__().default_dtypes()["integral"], copy=False)
 
 
+def labels(
+    y: Any, batch: tuple[int, ...], k: int, ignore_index: int | None, xp: Any, or_else: str = ""
+) -> Any:
+    """Integer labels of the batch shape; -1 where a row is ignored."""
+    kind = dtype_name(y.dtype)
+    if not kind.startswith(("int", "uint")):
+        raise TypeError(f"y has type {kind}; accepted: integer labels{or_else}")
+    if tuple(y.shape) != batch:
+        raise ValueError(
+            f"y has shape {tuple(y.shape)}; accepted: labels of shape {batch}{or_else}"
+        )
+    y = integers(y, xp)
+    ignored = y == ignore_index if ignore_index is not None else y != y
+    bad = ~ignored & ((y < 0) | (y >= k))
+    if any_of(bad, xp):
+        row = first_true(bad, xp)
+        value = int(xp.reshape(y, (-1,))[row])
+        raise ValueError(f"y is {value} in row {row}; accepted: 0 to {k - 1}, as z has {k} classes")
+    return xp.where(ignored, xp.full_like(y, -1), y)
+
+
 def scaled(x: Any, by: Any, xp: Any) -> Any:
     """x times a factor that may be infinite, as 1/T of a tiny T: 0 stays 0."""
     return xp.where(x == 0, x, x * by)

@@ -6,13 +6,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from logitlab import arrays, dispatch
-from logitlab.losses import (
-    Reduction,
-    checked_labels,
-    checked_options,
-    checked_weights,
-    reduced,
-)
+from logitlab.losses import Reduction, checked_options, checked_weights, reduced
 
 
 class _Problem(NamedTuple):
@@ -78,7 +72,7 @@ def checked(
     if not isinstance(t, float):
         t = xp.broadcast_to(t, (n, 1))
     y = arrays.like(arrays.as_array(y, "y"), x, xp, "y")
-    label = checked_labels(y, (n,), k, ignore_index, xp)
+    label = arrays.labels(y, (n,), k, ignore_index, xp)
     row_weight = checked_weights(sample_weight, (n,), x, label >= 0, xp)
     dtype = x.dtype
     x, weight = arrays.at_least_float32(x, xp), arrays.at_least_float32(weight, xp)

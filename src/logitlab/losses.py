@@ -45,27 +45,6 @@ def checked_options(label_smoothing: float, reduction: str) -> float:
     return smoothing
 
 
-def checked_labels(
-    y: Any, batch: tuple[int, ...], k: int, ignore_index: int | None, xp: Any, or_else: str = ""
-) -> Any:
-    """Integer labels of the batch shape; -1 where a row is ignored."""
-    kind = arrays.dtype_name(y.dtype)
-    if not kind.startswith(("int", "uint")):
-        raise TypeError(f"y has type {kind}; accepted: integer labels{or_else}")
-    if tuple(y.shape) != batch:
-        raise ValueError(
-            f"y has shape {tuple(y.shape)}; accepted: labels of shape {batch}{or_else}"
-        )
-    y = arrays.integers(y, xp)
-    ignored = y == ignore_index if ignore_index is not None else y != y
-    bad = ~ignored & ((y < 0) | (y >= k))
-    if arrays.any_of(bad, xp):
-        row = arrays.first_true(bad, xp)
-        value = int(xp.reshape(y, (-1,))[row])
-        raise ValueError(f"y is {value} in row {row}; accepted: 0 to {k - 1}, as z has {k} classes")
-    return xp.where(ignored, xp.full_like(y, -1), y)
-
-
 def checked_weights(given: Any, batch: tuple[int, ...], z: Any, kept: Any, xp: Any) -> Any:
     wide = arrays.widest_float(xp, z)
     weight = xp.astype(kept, wide)
@@ -113,7 +92,7 @@ def checked(
         kept = xp.ones(rows, dtype=xp.bool, device=getattr(z, "device", None))
     else:
         or_else = ", or target probabilities of z's shape"
-        label = checked_labels(y, batch, k, ignore_index, xp, or_else)
+        label = arrays.labels(y, batch, k, ignore_index, xp, or_else)
         label = xp.reshape(label, rows)
         kept = label >= 0
     weight = checked_weights(sample_weight, batch, z, kept, xp)
@@ -125,8 +104,10 @@ def checked(
         targets = xp.arange(k, device=getattr(z, "device", None)) == label[..., None]
     targets = xp.astype(targets, log_p.dtype)
     if smoothing:
-        # Spread over the classes that are not excluded.
-        left = xp.astype(log_p != -xp.inf, log_p.dtype)
+        # Spread over the classes that are not excluded, at T = 0 over losing ones too.
+        left = request.z != -xp.inf
+        left = left if request.where is None else left & request.where
+        left = xp.astype(xp.moveaxis(left, at, -1), log_p.dtype)
         spread = left / xp.sum(left, axis=-1, keepdims=True)
         targets = (1 - smoothing) * targets + smoothing * spread
     return problem._replace(targets=targets)

@@ -25,19 +25,8 @@ def blocks(rows: int, classes: int, size: int = _BLOCK) -> Iterator[slice]:
 def check_labels(y: Any, shape: tuple[int, ...], classes: int) -> Integers:
     """Labels as a flat int64 array, one for each row, each in [0, classes)."""
     labels = arrays.on_host(arrays.as_array(y, "y"))
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"y has type {labels.dtype.name}; accepted: integers")
-    if labels.shape != shape:
-        raise ValueError(f"y has shape {labels.shape}; accepted: the shape {shape} of z's rows")
-    labels = labels.reshape(-1)
-    outside = (labels < 0) | (labels >= classes)
-    if outside.any():
-        row = int(outside.argmax())
-        raise ValueError(
-            f"y is {labels[row]} in row {row}; accepted: 0 to {classes - 1}, as z has "
-            f"{classes} classes"
-        )
-    return labels.astype(np.int64)
+    found: Integers = arrays.labels(labels, shape, classes, None, array_namespace(labels))
+    return found.reshape(-1)
 
 
 def as_rows(z: Any, y: Any) -> tuple[NDArray[Any], Integers]:
