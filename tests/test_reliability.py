@@ -35,6 +35,26 @@ def test_calibration_error_by_definition(labelled, norm, n_bins):
     ) == pytest.approx(np.mean(classes))
 
 
+@pytest.mark.parametrize(("norm", "theirs"), [(1, "l1"), (2, "l2"), ("max", "max")])
+def test_torchmetrics_agrees(labelled, norm, theirs):
+    """In float64, with every norm."""
+    torch = pytest.importorskip("torch")
+    metrics = pytest.importorskip("torchmetrics.functional.classification")
+    z, y = labelled
+    found = metrics.multiclass_calibration_error(
+        torch.from_numpy(logitlab.softmax(z)), torch.from_numpy(y), 6, n_bins=15, norm=theirs
+    )
+    assert logitlab.calibration_error(z, y, norm=norm) == pytest.approx(float(found), rel=1e-6)
+
+
+def test_netcal_agrees(labelled):
+    """Where it is installed: it brings many other libraries."""
+    metrics = pytest.importorskip("netcal.metrics")
+    z, y = labelled
+    found = metrics.ECE(bins=15).measure(logitlab.softmax(z), y)
+    assert logitlab.calibration_error(z, y) == pytest.approx(float(found), rel=1e-6)
+
+
 def test_confidence_of_one_is_in_the_last_bin():
     """No bin beside the others."""
     curve = logitlab.reliability_curve([[1000.0, 0.0], [0.0, 0.0]], [1, 0])
