@@ -7,165 +7,29 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from bench import tables
+from bench.regression_cases import (
+    CASES,
+    PEERS,
+    TOLERANCES,
+    Case,
+    Fit,
+    logitlab,
+    normal,
+    objective,
+    takes,
+)
 from bench.timing import interleaved
 
 CLOSE = 1e-6  # relative to the best known objective
-TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
 CAP = 100.0  # seconds of one fit
 SLOW = 2.0  # a fit of so many seconds is timed once
 REPEATS = 7
-
-Fit = Callable[[Any, Any, float, float], tuple[Any, Any]]  # X, y, C, tol -> coef, intercept
-
-
-def digits() -> tuple[Any, Any]:
-    from sklearn.datasets import load_digits
-
-    return load_digits(return_X_y=True)
-
-
-def scaled_digits() -> tuple[Any, Any]:
-    X, y = digits()
-    return X / 16, y
-
-
-def normal(n: int, d: int, k: int) -> tuple[Any, Any]:
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((n, d))
-    z = X @ rng.standard_normal((d, k)) * 2 / np.sqrt(d)
-    return X, (z + rng.gumbel(size=z.shape)).argmax(axis=1)
-
-
-def raw_pixels() -> tuple[Any, Any]:
-    """Images of 40 motifs, 0 to 255, many pixels all but constant."""
-    rng = np.random.default_rng(0)
-    base = rng.random((40, 784)) ** 4 * 255
-    X = np.clip((rng.random((20000, 40)) ** 6) @ base, 0, 255)
-    z = (X - X.mean(0)) @ (rng.standard_normal((784, 10)) * 0.01)
-    return X, (z + rng.gumbel(size=z.shape) * z.std() * 0.5).argmax(axis=1)
-
-
-def words() -> tuple[Any, Any]:
-    """Logarithms of counts: 40 draws a row, the j-th column with a frequency of 1/j."""
-    rng = np.random.default_rng(0)
-    n, d, k = 20000, 5000, 10
-    share = 1 / np.arange(1, d + 1)
-    drawn = rng.choice(d, size=n * 40, p=share / share.sum())
-    X = sp.csr_matrix((np.ones(n * 40), (np.repeat(np.arange(n), 40), drawn)), shape=(n, d))
-    X.sum_duplicates()
-    X.data = np.log1p(X.data)
-    z = X @ rng.standard_normal((d, k)) / 3
-    return X, (z + rng.gumbel(size=z.shape)).argmax(axis=1)
-
-
-@dataclass(frozen=True)
-class Case:
-    name: str
-    data: Callable[[], tuple[Any, Any]]
-    C: float = 1.0
-    tolerances: tuple[float, ...] = TOLERANCES  # of the peers
-
-
-CASES = (
-    Case("digits, raw: 1797×64, 10 classes", digits),
-    Case("digits/16", scaled_digits),
-    Case("normal 50000×20, 5 classes", lambda: normal(50000, 20, 5)),
-    Case("normal 20000×50, 20 classes", lambda: normal(20000, 50, 20)),
-    Case("sparse 20000×5000, 10 classes", words),
-    Case("raw pixels 20000×784, 10 classes", raw_pixels, tolerances=(1e-6,)),
-    Case("normal 50000×20, 5 classes, no penalty", lambda: normal(50000, 20, 5), np.inf),
-)
-
-
-def logitlab(X: Any, y: Any, C: float, tol: float) -> tuple[Any, Any]:
-    from logitlab import SoftmaxRegression
-
-    model = SoftmaxRegression(C=C, tol=tol).fit(X, y)
-    return model.coef_, model.intercept_
-
-
-def scikit_learn(solver: str) -> Fit:
-    def fit(X: Any, y: Any, C: float, tol: float) -> tuple[Any, Any]:
-        from sklearn.linear_model import LogisticRegression
-
-        model = LogisticRegression(C=C, solver=solver, tol=tol, max_iter=1000).fit(X, y)
-        return model.coef_, model.intercept_
-
-    return fit
-
-
-def torch_lbfgs(X: Any, y: Any, C: float, tol: float) -> tuple[Any, Any]:
-    import torch
-
-    x, t = torch.from_numpy(X), torch.from_numpy(np.asarray(y, np.int64))
-    n, k = len(y), int(y.max()) + 1
-    W = torch.zeros((k, x.shape[1]), dtype=x.dtype, requires_grad=True)
-    b = torch.zeros(k, dtype=x.dtype, requires_grad=True)
-    optimiser = torch.optim.LBFGS(
-        [W, b],
-        max_iter=1000,
-        max_eval=2000,
-        history_size=20,
-        tolerance_grad=tol,
-        tolerance_change=0.0,
-        line_search_fn="strong_wolfe",
-    )
-
-    def closure() -> Any:
-        optimiser.zero_grad()
-        penalty = 0.5 / C * (W * W).sum() / n
-        loss = torch.nn.functional.cross_entropy(x @ W.T + b, t) + penalty
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    return W.detach().numpy(), b.detach().numpy()
-
-
-def statsmodels(X: Any, y: Any, C: float, tol: float) -> tuple[Any, Any]:
-    import statsmodels.api as sm
-
-    model = sm.MNLogit(y, sm.add_constant(X))
-    found = model.fit(method="newton", tol=tol, maxiter=1000, disp=0, skip_hessian=True)
-    table = np.hstack([np.zeros((X.shape[1] + 1, 1)), found.params])
-    return table[1:].T, table[0]
-
-
-PEERS: dict[str, Fit] = {
-    "logitlab": logitlab,
-    **{
-        f"sklearn {solver}": scikit_learn(solver)
-        for solver in ("lbfgs", "newton-cg", "newton-cholesky", "sag", "saga")
-    },
-    "torch LBFGS": torch_lbfgs,
-    "statsmodels": statsmodels,
-}
-
-
-def takes(peer: str, case: Case, X: Any) -> bool:
-    if peer == "statsmodels":
-        return bool(np.isinf(case.C))  # it has no ridge penalty
-    if peer == "sklearn newton-cholesky" and X.shape[1] > 2000:
-        return False  # a Hessian of 50000 by 50000
-    return peer != "torch LBFGS" or not sp.issparse(X)
-
-
-def objective(case: Case, X: Any, y: Any, found: tuple[Any, Any]) -> float:
-    """The mean loss with the penalty's share, in float64."""
-    coef, intercept = found
-    z = np.asarray(X @ coef.T + intercept, np.float64)
-    z -= z.max(axis=1, keepdims=True)
-    loss = np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(y)), y]
-    return float(loss.mean() + 0.5 / case.C / len(y) * np.sum(np.square(coef, dtype=np.float64)))
 
 
 def _timed(fit: Fit, case: Case, X: Any, y: Any, tol: float) -> tuple[float, Any]:

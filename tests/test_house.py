@@ -19,7 +19,7 @@ FLOORS = [
     ["laws"],
     ["calibration", "intervals"],
     ["reliability", "sweep"],
-    ["graph"],
+    ["bins", "graph"],
     ["linear_losses"],
     ["scores", "sampling", "derivatives", "losses"],
     ["probabilities"],

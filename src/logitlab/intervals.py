@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from logitlab.bins import bin_sums, bins_of, equal_width
 from logitlab.probabilities import log_softmax, softmax
-from logitlab.reliability import bin_sums, bins_of, equal_width
 from logitlab.scores import Floats, Integers, as_rows, blocks, probabilities
 
 SCORES = ("accuracy", "log_loss", "brier_score", "confidence", "calibration_error")

@@ -11,19 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab.app.passes import Passes
+from logitlab.bins import bins_of, class_sums, equal_width, gap_norm
 from logitlab.calibration import MatrixScaling, TemperatureSearch, VectorScaling, split
 from logitlab.calibration.base import numbered
 from logitlab.intervals import Interval, Tally, percentile, redrawn, scores_of
-from logitlab.reliability import (
-    CalibrationTest,
-    ReliabilityCurve,
-    bins_of,
-    class_sums,
-    consistency,
-    curve_of,
-    equal_width,
-    gap_norm,
-)
+from logitlab.reliability import CalibrationTest, ReliabilityCurve, consistency, curve_of
 from logitlab.scores import Floats, Integers
 
 SEED = 0

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from logitlab import arrays
+from logitlab.bins import Binning
 from logitlab.plot.canvas import axes, percent
-from logitlab.reliability import Binning, ReliabilityCurve, calibration_error, reliability_curve
+from logitlab.reliability import ReliabilityCurve, calibration_error, reliability_curve
 
 
 def distribution(edges: ArrayLike, counts: ArrayLike, *, mean: float, ax: Any = None) -> Any:
