@@ -203,26 +203,50 @@ class Drawer {
 
   void compact(Threshold<T> limit) {
     const bool fresh = index_.empty();
-    if (limit.at == -std::numeric_limits<T>::infinity()) limit.ties = 0;
     if (fresh) {
       int64_t count = 0;
       for (int64_t i = 0; i < k_; ++i) count += z_[i] >= limit.at;
-      // Each entry is written where the next one to keep belongs, so there is room for one more
-      // than are kept, but not for more than z_ has, which may be what is in own_.
-      index_.resize(size_t(std::min(count + 1, k_)));
-      own(std::min(count + 1, k_));
+      // Sixteen are written where the next one to keep belongs, but none beyond what z_ has, which
+      // may be what is in own_.
+      const int64_t room = std::min(count + kLanes, k_);
+      index_.resize(size_t(room));
+      own(room);
     }
     T* to = own_.data();
+    const T lowest = -std::numeric_limits<T>::infinity();
+    const int64_t end = limit.at == lowest ? 0 : end_of_ties(limit);
     int64_t n = 0;
-    each_near(z_, k_, limit.at, [&](int64_t i) {
-      const T x = z_[i];
-      const bool tie = x == limit.at;
-      to[n] = x;
-      index_[n] = fresh ? uint32_t(i) : index_[i];
-      n += (x > limit.at) | (tie & (limit.ties > 0));
-      limit.ties -= tie;
-    });
+    const auto pack = [&](int64_t i, int64_t last, T bar) {
+      for (; i + kLanes <= last; i += kLanes) {
+        if (all_less(Vec<T>(z_ + i), Vec<T>(limit.at))) continue;
+        const uint32_t* number = fresh ? nullptr : index_.data() + i;
+        n += pack_above(z_ + i, number, uint32_t(i), bar, to + n, index_.data() + n);
+      }
+      for (; i < last; ++i) {
+        const T x = z_[i];
+        if (!(x > bar)) continue;
+        to[n] = x;
+        index_[n++] = fresh ? uint32_t(i) : index_[i];
+      }
+    };
+    pack(0, end, std::nextafter(limit.at, lowest));
+    pack(end, k_, limit.at);
     z_ = to, k_ = n;
+  }
+
+  // Where the ties that are kept end.
+  int64_t end_of_ties(const Threshold<T>& limit) const {
+    if (limit.ties == kAllTies) return k_;
+    int64_t left = limit.ties, i = 0;
+    for (; i < k_ && left; i += kChunk) {
+      const int64_t size = std::min(kChunk, k_ - i);
+      int64_t ties = 0;
+      for (int64_t j = i; j < i + size; ++j) ties += z_[j] == limit.at;
+      if (ties >= left) break;
+      left -= ties;
+    }
+    for (; i < k_ && left; ++i) left -= z_[i] == limit.at;
+    return std::min(i, k_);
   }
 
   void keep(int64_t row) {

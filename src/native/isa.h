@@ -569,6 +569,52 @@ inline int count_less(const Vec<double>& a, const Vec<double>& b) {
   return count;
 }
 
+// Writes those of sixteen entries above `bar`, and their numbers, one after another; returns how
+// many. Without numbers they are `first` and the next. Room for sixteen is needed; `to` and
+// `to_number` may lie before what is read, or be it.
+template <class T>
+inline int pack_above(const T* z, const uint32_t* number, uint32_t first, T bar, T* to,
+                      uint32_t* to_number) {
+  int n = 0;
+  for (int i = 0; i < kLanes; ++i) {
+    const T x = z[i];
+    to[n] = x, to_number[n] = number ? number[i] : first + uint32_t(i);
+    n += x > bar;
+  }
+  return n;
+}
+#if defined(__AVX512F__) && defined(__AVX512VL__)
+inline __m512i numbers_from(uint32_t first) {
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return _mm512_add_epi32(_mm512_set1_epi32(int(first)), lanes);
+}
+inline int pack_above(const float* z, const uint32_t* number, uint32_t first, float bar, float* to,
+                      uint32_t* to_number) {
+  const __m512 x = _mm512_loadu_ps(z);
+  const __m512i numbers = number ? _mm512_loadu_si512(number) : numbers_from(first);
+  const __mmask16 above = _mm512_cmp_ps_mask(x, _mm512_set1_ps(bar), _CMP_GT_OQ);
+  _mm512_storeu_ps(to, _mm512_maskz_compress_ps(above, x));
+  _mm512_storeu_si512(to_number, _mm512_maskz_compress_epi32(above, numbers));
+  return __builtin_popcount(above);
+}
+inline int pack_above(const double* z, const uint32_t* number, uint32_t first, double bar, double* to,
+                      uint32_t* to_number) {
+  int n = 0;
+  for (int i = 0; i < kLanes; i += 8) {
+    const __m512d x = _mm512_loadu_pd(z + i);
+    const __m256i numbers =
+        number ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(number + i))
+               : _mm512_castsi512_si256(numbers_from(first + uint32_t(i)));
+    const __mmask8 above = _mm512_cmp_pd_mask(x, _mm512_set1_pd(bar), _CMP_GT_OQ);
+    _mm512_storeu_pd(to + n, _mm512_maskz_compress_pd(above, x));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to_number + n),
+                        _mm256_maskz_compress_epi32(above, numbers));
+    n += __builtin_popcount(above);
+  }
+  return n;
+}
+#endif
+
 inline Vec<double> widen(const Vec<float>& a) {
   Vec<double> w;
   constexpr int ratio = Vec<double>::regs / Vec<float>::regs;

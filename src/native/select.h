@@ -201,13 +201,12 @@ class Selector {
     const double reach = t * (log1p_of(double(k) / (1 - p)) + 1);
     const double steps = kBins / reach;
     mass_.assign(kBins + 1, 0.0);
-    double e[kPart];
-    int32_t bin[kPart];
+    double e[kPart], bin[kPart];
     for (int64_t i = 0; i < k; i += kPart) {
       const int64_t size = std::min(kPart, k - i);
       weights(z + i, size, e);
       bins(z + i, size, m, steps, bin);
-      for (int64_t j = 0; j < size; ++j) mass_[bin[j]] += e[j];
+      for (int64_t j = 0; j < size; ++j) mass_[number(bin[j])] += e[j];
     }
     double total = 0, sum = 0;
     for (double x : mass_) total += x;
@@ -222,9 +221,9 @@ class Selector {
     const Vec<T> low(T(b == kBins ? -inf : double(m) - double(b + 1) / steps - slack));
     const Vec<T> high(T(double(m) - double(b) / steps + slack)), zero(T(0));
     auto look = [&](int64_t i) {
-      int32_t here;
+      double here;
       bins(z + i, 1, m, steps, &here);
-      if (here == b && z[i] != all()) values_.push_back(z[i]);
+      if (number(here) == b && z[i] != all()) values_.push_back(z[i]);
     };
     int64_t i = 0;
     for (; i + kLanes <= k; i += kLanes) {
@@ -253,20 +252,19 @@ class Selector {
     return found;
   }
 
-  // Monotone in z; the last one is for all that is too far below.
-  static void bins(const T* z, int64_t n, T m, double steps, int32_t* bin) {
-    double x[kPart];
-    const Vec<double> most(-double(kBins)), top{double(m)}, scale(-steps);
+  // Monotone in z, as the low digits of 2^52; the last one is for all that is too far below.
+  static void bins(const T* z, int64_t n, T m, double steps, double* bin) {
+    const Vec<double> most(-double(kBins)), top{double(m)}, scale(-steps), big(0x1p52);
     int64_t i = 0;
     for (; i + kLanes <= n; i += kLanes)
-      larger(mul(sub(top, in_double(z + i)), scale), most).put(x + i);
+      sub(big, larger(mul(sub(top, in_double(z + i)), scale), most)).put(bin + i);
     for (; i < n; ++i) {
       // NaN, of 0 times infinity, goes to the last bin, as in larger().
       const double y = (double(m) - double(z[i])) * -steps;
-      x[i] = y > -double(kBins) ? y : -double(kBins);
+      bin[i] = 0x1p52 - (y > -double(kBins) ? y : -double(kBins));
     }
-    for (i = 0; i < n; ++i) bin[i] = -int32_t(x[i]);
   }
+  static int64_t number(double bin) { return uint32_t(bit_cast<uint64_t>(bin)); }
 
   static constexpr int64_t kBins = 2048, kPart = 512;
   std::vector<double> mass_;
