@@ -1,6 +1,7 @@
 """The guide: executed pages, and a reference made from the library itself."""
 
 import sys
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import reference  # noqa: E402
+from nbclient import NotebookClient  # noqa: E402
 
 project = "logitlab"
 author = "the logitlab authors"
@@ -28,6 +30,8 @@ nb_execution_timeout = 120
 nb_execution_in_temp = True
 nb_ipywidgets_js: dict[str, Any] = {}
 nb_merge_streams = True
+# What a kernel sends in pieces is joined as it came; myst-nb would end each piece with a line.
+NotebookClient.__init__ = partialmethod(NotebookClient.__init__, coalesce_streams=True)
 nb_render_markdown_format = "myst"
 nb_mime_priority_overrides = [("html", "image/svg+xml", 1), ("html", "text/html", 2)]
 

@@ -79,6 +79,19 @@ def test_every_example_opens(library, key):
         assert ("refused" in shown["jacobian"]) == (T in ("0", "inf"))
 
 
+@pytest.mark.parametrize(("T", "corner"), [("1", 2), ("-1", 0), ("inf", 2), ("-0.5", 0)])
+def test_the_way_through_the_triangle(library, T, corner):
+    """From the corner of the class that wins on the side of the sign of T to the centre."""
+    shown = seen(library, z="1,2,4", T=T, open="simplex")["simplex"]
+    assert len(shown["way"]) == 201
+    assert shown["way"][0] == np.eye(3)[corner].tolist()
+    np.testing.assert_allclose(shown["way"][-1], 1 / 3)
+    assert shown["temperatures"][0] == 0
+    assert shown["temperatures"][-1] == ("-inf" if T.startswith("-") else "inf")
+    for t, point in zip(shown["temperatures"][1:], shown["marks"][1:], strict=True):
+        np.testing.assert_allclose(point, logitlab.softmax([1, 2, 4], temperature=float(t)))
+
+
 def test_many_classes_are_cut_and_the_rest_is_summed(library):
     """The largest are drawn, and what was dragged; the rest is one number."""
     z = library.get("tail").row(0)

@@ -152,6 +152,13 @@ def test_the_way_through_the_simplex():
     np.testing.assert_allclose(way[-1], [0.5, 3**0.5 / 6])
 
 
+def test_the_way_of_the_largest_logits():
+    """From the corner of the largest to the centre, where their spread overflows."""
+    lines = plot.simplex([-1e308, 1e308, 0.0], ax=axes()).lines
+    path = max((line.get_xydata() for line in lines), key=len)
+    np.testing.assert_allclose(path[[0, -1]], [[1, 0], [0.5, 3**0.5 / 6]])
+
+
 def test_stability_tells_where_the_formula_fails():
     """NaN from the scale on at which exp overflows, and never for logitlab."""
     z = np.array([1.0, 2, 3, 4, 5])

@@ -12,6 +12,14 @@ from logitlab.plot.canvas import axes, chances, choose, label_classes, one_row
 _WRITTEN = 6  # classes whose entries are written out
 
 
+def jacobian_rows(row: Any, place: Any, temperature: float) -> Any:
+    """Rows of the Jacobian: it is symmetric, so those are its products with unit vectors."""
+    unit = np.zeros((len(place), len(row)))
+    unit[np.arange(len(place)), place] = 1
+    many = np.broadcast_to(row, unit.shape)
+    return derivatives.jacobian_product(many, unit, temperature=temperature)
+
+
 def jacobian(
     z: ArrayLike,
     *,
@@ -57,11 +65,7 @@ def jacobian(
 
     row = one_row(z)
     shown = choose(chances(row, temperature), names)
-    # J is symmetric: its product with the k-th unit vector is its k-th row.
-    unit = np.zeros((len(shown.place), len(row)))
-    unit[np.arange(len(unit)), shown.place] = 1
-    many = np.broadcast_to(row, unit.shape)
-    rows = derivatives.jacobian_product(many, unit, temperature=temperature)
+    rows = jacobian_rows(row, shown.place, temperature)
     block = rows[:, shown.place]
     ax = axes(ax)
     reach = 0.25 / abs(temperature)

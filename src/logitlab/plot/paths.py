@@ -89,6 +89,17 @@ def on_triangle(p: Any) -> Any:
     return p @ corners
 
 
+def way(row: Any, points: int) -> tuple[Any, Any]:
+    """Temperatures from 0 to infinity for a row's way through the simplex, and some to mark."""
+    finite = row[np.isfinite(row)] / 4
+    size = float(finite.max() - finite.min()) if finite.size else 0.0
+    size = size if size > 0 else 1.0
+    with np.errstate(over="ignore"):
+        t = np.concatenate([[0], size * np.geomspace(1e-2, 1e3, points - 2), [np.inf]])
+    marks = [0.0, *(float(f"{size * factor:.1g}") for factor in (0.5, 1, 2, 5)), np.inf]
+    return t, np.array(marks)
+
+
 def simplex(z: ArrayLike, *, names: Sequence[str] | None = None, ax: Any = None) -> Any:
     """Three classes: the way of the distribution through the simplex as T goes from 0 to infinity.
 
@@ -126,10 +137,8 @@ def simplex(z: ArrayLike, *, names: Sequence[str] | None = None, ax: Any = None)
         raise ValueError(f"z has {len(row)} classes; accepted: 3, the corners of a triangle")
     shown = choose(chances(row), names)
     ax = axes(ax)
-    spread = float(np.ptp(row[np.isfinite(row)])) if np.isfinite(row).any() else 0.0
-    size = spread / 4 if spread > 0 else 1.0
-    t = np.concatenate([[0], size * np.geomspace(1e-2, 1e3, 400), [np.inf]])
-    way = on_triangle(softmax(np.broadcast_to(row, (len(t), 3)), temperature=t))
+    t, marks = way(row, 402)
+    line = on_triangle(softmax(np.broadcast_to(row, (len(t), 3)), temperature=t))
     edge = on_triangle(np.eye(3)[[0, 1, 2, 0]])
     ax.plot(*edge.T, color="0.5", linewidth=1)
     for share in (0.25, 0.5, 0.75):
@@ -138,8 +147,7 @@ def simplex(z: ArrayLike, *, names: Sequence[str] | None = None, ax: Any = None)
             ends[:, i] = share
             ends[0, j] = ends[1, k] = 1 - share
             ax.plot(*on_triangle(ends).T, color="0.5", alpha=0.3, linewidth=0.6)
-    ax.plot(*way.T, color="C0", linewidth=2.5)
-    marks = [0.0, *(float(f"{size * factor:.1g}") for factor in (0.5, 1, 2, 5)), np.inf]
+    ax.plot(*line.T, color="C0", linewidth=2.5)
     for temperature in marks:
         x, y = on_triangle(softmax(row, temperature=temperature))
         ax.plot(x, y, "o", color="C1", markersize=5)

@@ -9,6 +9,7 @@ from logitlab.app.explore.state import Row, State
 from logitlab.derivatives import jacobian_product
 from logitlab.losses import cross_entropy_and_grad
 from logitlab.plot.canvas import precedence
+from logitlab.plot.matrix import jacobian_rows
 from logitlab.scores import Integers
 
 _ROOM = 12  # classes of the heat map
@@ -22,11 +23,7 @@ def jacobian(state: State, row: Row, place: Integers) -> dict[str, Any]:
     t = state.temperature
     if math.isinf(t):
         raise ValueError("At an infinite temperature no probability answers: every entry is 0.")
-    # J is symmetric: its product with the k-th unit vector is its k-th row.
-    unit = np.zeros((len(place), len(row.z)))
-    unit[np.arange(len(place)), place] = 1
-    many = np.broadcast_to(row.kept, unit.shape)
-    rows = jacobian_product(many, unit, temperature=t)
+    rows = jacobian_rows(row.kept, place, t)
     scales = np.geomspace(1 / 64, 64, 61 if len(row.z) <= _LONG else 13)
     top = np.zeros(len(row.z))
     top[int(np.argmax(precedence(row.kept, t)))] = 1

@@ -11,6 +11,7 @@ from logitlab.app.explore.precision import precision
 from logitlab.app.explore.program import program
 from logitlab.app.explore.state import Row, State, apply
 from logitlab.plot.canvas import precedence
+from logitlab.plot.paths import way
 from logitlab.probabilities import softmax
 from logitlab.sampling import sample
 from logitlab.scores import Floats, Integers, entropy
@@ -113,18 +114,14 @@ def _simplex(state: State, row: Row, p: Floats) -> dict[str, Any]:
     """The way of three classes as T goes from 0 to infinity, on the side of the sign of T."""
     if len(p) != 3:
         return {"refused": "The triangle needs three classes."}
-    finite = row.scaled[np.isfinite(row.scaled)]
-    spread = float(np.ptp(finite)) if len(finite) else 0.0
-    t = (spread / 4 or 1.0) * np.geomspace(1e-2, 1e3, _PATH - 2)
-    t = np.concatenate([[0.0], t, [np.inf]])
-    # T = -0 is the limit from above.
-    t = -np.maximum(t, 1e-300) if state.temperature < 0 else t
-    way = softmax(np.broadcast_to(row.scaled, (len(t), 3)), temperature=t)
-    marks = [0.0, *(float(f"{(spread or 4.0) / 4 * f:.1g}") for f in (0.5, 1, 2, 5)), math.inf]
-    marks = [-max(mark, 1e-300) if state.temperature < 0 else mark for mark in marks]
-    points = softmax(np.broadcast_to(row.scaled, (len(marks), 3)), temperature=np.array(marks))
-    named = [0.0 if abs(mark) == 1e-300 else mark for mark in marks]
-    return {"way": way, "marks": points, "temperatures": named, "p": p}
+    line, marks = way(row.scaled, _PATH)
+    found = []
+    for t in (line, marks):
+        # T = -0 is the limit from above.
+        t = -np.maximum(t, 1e-300) if state.temperature < 0 else t
+        found.append(softmax(np.broadcast_to(row.scaled, (len(t), 3)), temperature=t))
+    named = np.where(marks > 0, np.copysign(marks, state.temperature), 0.0)
+    return {"way": found[0], "marks": found[1], "temperatures": named, "p": p}
 
 
 def view(state: State) -> dict[str, Any]:
