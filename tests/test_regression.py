@@ -156,6 +156,20 @@ def test_blocks_add_up():
             np.testing.assert_allclose(found[1], expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("full", [True, False])
+def test_entries_that_a_sparse_matrix_holds_twice(full):
+    """They are one entry, their sum; the matrix is left as it is."""
+    x = sp.csr_array(([1.0, 2.0, 4.0, 8.0], [1, 1, 0, 2], [0, 2, 4]), shape=(2, 3))
+    y, centre = np.array([0, 1]), np.array([1.0, 2.0, 3.0])
+    for mine, dense in zip(
+        Rows(x, y, None, 2).scatter(centre, full),
+        Rows(x.toarray(), y, None, 2).scatter(centre, full),
+        strict=True,
+    ):
+        np.testing.assert_allclose(mine, dense)
+    assert x.nnz == 4
+
+
 @pytest.mark.parametrize("kind", [np.array, np.float32, sp.csr_array, sp.csc_matrix])
 def test_constant_columns_have_no_coefficient(kind):
     """Without penalty too, whatever rounding leaves of their variance; they are the intercept's."""

@@ -86,41 +86,47 @@ class Rows:
         return len(self.y), total, least, sums
 
     def scatter(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
-        d = self.x.shape[1]
+        if not isinstance(self.x, np.ndarray):
+            return self._scatter_sparse(centre, full)
+        d = len(centre)
         sums, result = np.zeros(d), np.zeros((d, d) if full else d)
         for x, y, weight in self.blocks():
-            w = np.ones(len(y)) if weight is None else weight
-            if isinstance(x, np.ndarray):
-                centred = x - centre
-                sums += w @ centred
-                if weight is not None:
-                    centred *= np.sqrt(weight)[:, None]
-                if full:
-                    result += centred.T @ centred
-                else:
-                    result += np.einsum("nd,nd->d", centred, centred)
-                continue
-            # Centring would fill a sparse matrix: its zeros are counted instead.
+            centred = x - centre
+            sums += (np.ones(len(y)) if weight is None else weight) @ centred
+            if weight is not None:
+                centred *= np.sqrt(weight)[:, None]
+            if full:
+                result += centred.T @ centred
+            else:
+                result += np.einsum("nd,nd->d", centred, centred)
+        return sums, result
+
+    def _scatter_sparse(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
+        """Centring would fill the matrix: zeros are counted, and products corrected at the end."""
+        d, total = len(centre), 0.0
+        sums, squares, seen = np.zeros(d), np.zeros(d), np.zeros(d)
+        products = np.zeros((d, d) if full else 0)
+        for x, y, weight in self.blocks():
             if not x.has_canonical_format:
                 x = x.copy()
                 x.sum_duplicates()
-            held = np.bincount(x.indices, minlength=d)
+            w = np.ones(len(y)) if weight is None else weight
             each = np.repeat(w, np.diff(x.indptr))
+            held = np.bincount(x.indices, minlength=d)
             absent = w.sum() - np.bincount(x.indices, each, minlength=d)
             absent = np.where(held == len(y), 0.0, np.maximum(absent, 0.0))
             centred = x.data - centre[x.indices]
             sums += np.bincount(x.indices, each * centred, minlength=d) - absent * centre
-            squares = np.bincount(x.indices, each * centred**2, minlength=d) + absent * centre**2
+            squares += np.bincount(x.indices, each * centred**2, minlength=d) + absent * centre**2
             if full:
-                products = (x.T @ x.multiply(w[:, None]).tocsr()).toarray()
-                seen = w @ x
-                products -= np.outer(seen, centre) + np.outer(centre, seen)
-                products += w.sum() * np.outer(centre, centre)
-                np.fill_diagonal(products, squares)
-                result += products
-            else:
-                result += squares
-        return sums, result
+                products += (x.T @ x.multiply(w[:, None]).tocsr()).toarray()
+                seen += w @ x
+                total += float(w.sum())
+        if not full:
+            return sums, squares
+        products -= np.outer(seen, centre) + np.outer(centre, seen - total * centre)
+        np.fill_diagonal(products, squares)
+        return sums, products
 
     def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
         to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
