@@ -59,11 +59,17 @@ struct ProductRow {
       if (saturated)
         found.others = sum_over(first, last, [](const Vec<T>& x, const Vec<T>&) { return x; });
     } else {
-      found.sum = sum_over(first, last, [&](const Vec<T>& x, const Vec<T>& w) {
+      const auto term = [&](const Vec<T>& x, const Vec<T>& w) {
         most = larger(x, most);
-        least = larger(if_less(zero, x, sub(zero, x), low), least);
         return unless_equal(x, zero, mul(x, sub(w, shift)));
-      });
+      };
+      if (z)
+        found.sum = sum_over(first, last, [&](const Vec<T>& x, const Vec<T>& w) {
+          least = larger(if_less(zero, x, sub(zero, x), low), least);
+          return term(x, w);
+        });
+      else
+        found.sum = sum_over(first, last, term);
     }
     if (here && log) found.sum -= double(v_top), found.others -= double(p_top);
     T lane[kLanes];
