@@ -20,7 +20,7 @@ WIDE = {
     "float64": np.longdouble,
 }
 BOUND = {"float16": 0.51, "bfloat16": 0.51, "float32": 4, "float64": 4}
-LOGSUMEXP = {"float16": 0.51, "bfloat16": 0.51, "float32": 2, "float64": 3}
+LOGSUMEXP = {"float16": 0.51, "bfloat16": 0.51, "float32": 2, "float64": 2}
 by_dtype = pytest.mark.parametrize("dtype", arrays.FLOATS, ids=str)
 pytestmark = [
     pytest.mark.skipif(
@@ -74,6 +74,16 @@ def assert_within(z, dtype):
 def test_random_rows(dtype, spread, k):
     """Normal logits of any spread; results below the normal range too."""
     assert_within(arrays.normal((max(4, 60_000 // k), k), dtype, spread), dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("spread", [0.5, 3])
+@pytest.mark.parametrize("k", [2, 3, 200])
+def test_many_rows(dtype, spread, k):
+    """Rare ones, whose roundings all go one way, are among a million entries."""
+    z = arrays.normal((1_000_000 // k, k), np.dtype(dtype), spread)
+    assert_within(z, z.dtype)
+    assert_within(z - z.max(-1, keepdims=True), z.dtype)
 
 
 @by_dtype

@@ -83,9 +83,8 @@ class Lanes {
   Vec<T> entry(int64_t i) const { return Vec<T>(z_ + i * kLanes); }
 
   void sum(const Sums<T>& sums) {
-    double lost[kLanes];
-    sums.put(sum_, lost);
-    for (int r = 0; r < kLanes; ++r) sum_[r] += lost[r];
+    sums.put(sum_, low_);
+    for (int r = 0; r < kLanes; ++r) low_[r] = fast_two_sum(sum_[r], low_[r]);
     all_in_range_ = all_in_range_ &&
                     all_less(Vec<double>(sum_), Vec<double>(std::numeric_limits<double>::infinity()));
   }
@@ -104,10 +103,12 @@ class Lanes {
       sums.add_to(x);
     }
     sum(sums);
-    Vec<T> f;
-    round_to(div(Vec<double>(1.0), Vec<double>(sum_)), f);
-    const Products<T> products(f);
-    multiply(result, k_, products, result, kLanes);
+    const Vec<double> one(1.0), sum(sum_), high = div(one, sum);
+    Vec<T> f, f_low(T(0));
+    round_to(high, f);
+    if constexpr (kTwoParts<T>)
+      f_low = mul(sub(fma(sub(Vec<double>(0.0), high), sum, one), mul(high, Vec<double>(low_))), high);
+    multiply(result, k_, Products<T>(f, f_low), result, kLanes);
   }
 
   template <bool Keep>
@@ -117,24 +118,38 @@ class Lanes {
     Vec<T> others(T(0));
     const Vec<T> one(T(1));
     for (int64_t i = 0; i < k_; ++i) {
-      const Vec<T> z = entry(i), e = weights(z, c, c_low, magic, floor);
+      Vec<T> lost;
+      const Vec<T> z = entry(i),
+                   e = weights(z, c, c_low, magic, floor, kTwoParts<T> ? &lost : nullptr);
       if constexpr (Keep) e.put(result + i * kLanes);
+      if constexpr (kTwoParts<T>) sums.add_lost(unless_equal(z, m, lost));
       sums.add_to(unless_equal(z, m, e));
       others = add(others, unless_equal(z, m, one));
     }
     sum(sums);
     // The largest entry weighs 2^(m c - N); the ties of it but one count whole.
     const Vec<double> x = widen(m);
+    Vec<double> top_low;
     const Vec<double> top = exp2_lanes(
-        add(fms(x, widen(c), widen(n)), mul(x, widen(c_low))));
+        add(fms(x, widen(c), widen(n)), mul(x, widen(c_low))), kTwoParts<T> ? &top_low : nullptr);
     const double unlift = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
     const Vec<double> ties = sub(Vec<double>(double(k_ - 1)), widen(others));
-    const Vec<double> rest = add(ties, div(mul(Vec<double>(sum_), Vec<double>(unlift)), top));
-    const Vec<double> log = log1p_lanes(rest);
+    const Vec<double> sum = mul(Vec<double>(sum_), Vec<double>(unlift)), share = div(sum, top);
+    const Vec<double> rest = add(ties, share);
+    Vec<double> rest_low(0.0), log_low;
+    if constexpr (kTwoParts<T>) {
+      const Vec<double> lost = mul(Vec<double>(low_), Vec<double>(unlift));
+      const Vec<double> zero(0.0), part = sub(rest, ties);
+      Vec<double> low = fma(sub(zero, share), top, sum);
+      low = div(add(low, sub(lost, mul(share, top_low))), top);
+      // rest = ties + share, and what that loses.
+      rest_low = add(low, add(sub(ties, sub(rest, part)), sub(share, part)));
+    }
+    const Vec<double> log = log1p_lanes(rest, rest_low, log_low);
     Vec<T> rounded;
     if (op_ == Op::loss || op_ == Op::loss_and_gradient) {
       rest.put(rest_);
-      log.put(log_);
+      add(log, log_low).put(log_);
       if constexpr (Keep) {
         const Vec<double> whole = mul(top, add(Vec<double>(1.0), rest));
         round_to(div(mul(Vec<double>(scale_), Vec<double>(unlift)), whole), rounded);
@@ -143,11 +158,13 @@ class Lanes {
       return;
     }
     if (op_ == Op::logsumexp) {
-      round_to(fma(Vec<double>(t_), log, x), rounded);
+      const Vec<double> t(t_), far = mul(t, log), total = add(x, far), back = sub(total, x);
+      const Vec<double> left = add(fms(t, log, far), mul(t, log_low));
+      round_to(add(total, add(left, add(sub(x, sub(total, back)), sub(far, back)))), rounded);
       rounded.put(result);
       return;
     }
-    round_to(sub(Vec<double>(0.0), log), rounded);
+    round_to(sub(Vec<double>(0.0), add(log, log_low)), rounded);
     const Logs<T> logs{m, Vec<T>(r_), Vec<T>(r_low_), Vec<T>(lowest_), rounded};
     for (int64_t i = 0; i < k_; ++i) logs(entry(i)).put(result + i * kLanes);
   }
@@ -157,7 +174,7 @@ class Lanes {
   const T* z_ = nullptr;
   T c_[kLanes], c_low_[kLanes], r_[kLanes], r_low_[kLanes], lowest_[kLanes], reach_[kLanes];
   T m_[kLanes];
-  double t_[kLanes], unit_[kLanes], sum_[kLanes], scale_[kLanes] = {}, rest_[kLanes], log_[kLanes];
+  double t_[kLanes], unit_[kLanes], sum_[kLanes], low_[kLanes], scale_[kLanes] = {}, rest_[kLanes], log_[kLanes];
   bool all_in_range_ = false;
 };
 
@@ -190,25 +207,36 @@ class Columns {
   }
 
   void softmax(T* out, int64_t out_step) const {
-    T factor[kLanes];
+    T factor[kLanes], low[kLanes];
     const double unlift = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
-    for (int r = 0; r < kLanes; ++r) factor[r] = T(1 / sum_[r] * unlift);
-    const Products<T> products{Vec<T>(factor)};
+    for (int r = 0; r < kLanes; ++r) {
+      const Reciprocal f(sum_[r], low_[r]);
+      factor[r] = T(f.high * unlift), low[r] = T(f.low * unlift);
+    }
+    const Products<T> products{Vec<T>(factor), Vec<T>(low)};
     multiply(e_, k_, products, out, out_step);
   }
   void log_softmax(T* out, int64_t out_step) const {
     T tail[kLanes];
-    for (int r = 0; r < kLanes; ++r) tail[r] = T(-log_of(r));
+    for (int r = 0; r < kLanes; ++r) {
+      double low;
+      const double log = log_sum_of(r).log(low);
+      tail[r] = T(-(log + low));
+    }
     const Logs<T> logs{Vec<T>(m_), Vec<T>(s_.r), Vec<T>(s_.r_low), Vec<T>(lowest_of<T>(s_.t)),
                        Vec<T>(tail)};
     for (int64_t i = 0; i < k_; ++i) logs(Vec<T>(z_ + i * step_)).put(out + i * out_step);
   }
-  T logsumexp(int r) const { return T(std::fma(s_.t, log_of(r), double(m_[r]))); }
+  T logsumexp(int r) const {
+    double low;
+    const double log = log_sum_of(r).log(low);
+    return logsumexp_of(m_[r], s_.t, log, low);
+  }
 
  private:
-  double log_of(int r) const {
-    const Chunk<T> chunk{m_[r], n_[r], sum_[r], k_ - int64_t(others_[r])};
-    return log_sum(&chunk, 1, m_[r], s_).log();
+  LogSum log_sum_of(int r) const {
+    const Chunk<T> chunk{m_[r], n_[r], sum_[r], low_[r], k_ - int64_t(others_[r])};
+    return log_sum(&chunk, 1, m_[r], s_);
   }
 
   template <bool Rest>
@@ -221,7 +249,10 @@ class Columns {
       T* e = e_ + (op_ == Op::softmax ? i * kLanes : 0);
       for (int64_t j = i; j < end; ++j) {
         const Vec<T> z(z_ + j * step_);
-        Vec<T> x = weights(z, c, c_low, magic, floor);
+        Vec<T> lost;
+        constexpr bool two = Rest && kTwoParts<T>;
+        Vec<T> x = weights(z, c, c_low, magic, floor, two ? &lost : nullptr);
+        if constexpr (two) sums[(j - i) % kLanes].add_lost(unless_equal(z, m, lost));
         if constexpr (Rest) {
           others = add(others, unless_equal(z, m, one));
           x = unless_equal(z, m, x);
@@ -238,7 +269,7 @@ class Columns {
     for (int l = 0; l < kLanes; ++l) sums[l].put(lane[l], lost[l]);
     tree<kLanes>(lane, lost);
     const double unlift = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
-    for (int r = 0; r < kLanes; ++r) sum_[r] = lane[0][r] * unlift;
+    for (int r = 0; r < kLanes; ++r) sum_[r] = lane[0][r] * unlift, low_[r] = lost[0][r] * unlift;
   }
 
   const Op op_;
@@ -247,7 +278,7 @@ class Columns {
   const Scale<T>& s_;
   T* e_;
   T m_[kLanes], n_[kLanes], others_[kLanes];
-  double sum_[kLanes];
+  double sum_[kLanes], low_[kLanes];
 };
 
 }  // namespace

@@ -91,8 +91,7 @@ class Losses {
       T& g = out[b_.label[row]];
       g = at_label_of(g, at_label, w.m, w.others, scale);
     }
-    const double log = gradient_ ? log1p_of(w.others) : w.factor;
-    return log + (double(w.m) - double(at_label)) / t;
+    return w.log + ((double(w.m) - double(at_label)) / t + w.log_low);
   }
 
   const Batch& b_;

@@ -66,22 +66,24 @@ Scale<T> scale_of(double t) {
   return s;
 }
 
-// 2^f of Exp2, on lanes.
+// 2^f of Exp2, on lanes, and what its rounding leaves.
 template <class T>
-inline Vec<T> exp2_lanes(const Vec<T>& f) {
+inline Vec<T> exp2_lanes(const Vec<T>& f, Vec<T>* low = nullptr) {
   using P = Exp2<T>;
   Vec<T> y(P::c[P::degree - 1]);
   for (int i = P::degree - 2; i >= 0; --i) y = fma(y, f, Vec<T>(P::c[i]));
-  return fma(y, f, Vec<T>(T(1)));
+  const Vec<T> one(T(1)), e = fma(y, f, one);
+  if (low) *low = fma(y, f, sub(one, e));
+  return e;
 }
 
 inline double of_bits(uint64_t bits) { return bit_cast<double>(bits); }
 
-// log(1 + x) of x >= 0, as log1p_of, on lanes.
-inline Vec<double> log1p_lanes(const Vec<double>& x) {
-  // 1 + x = u + lost; u = 2^k m with m in [sqrt 1/2, sqrt 2).
+// log(1 + x + x_low) of x >= 0, as log1p_of, on lanes.
+inline Vec<double> log1p_lanes(const Vec<double>& x, const Vec<double>& x_low, Vec<double>& low) {
+  // 1 + x = u + lost; u = 2^k m with m = 1 + f in [sqrt 1/2, sqrt 2).
   const Vec<double> one(1.0), u = add(one, x), part = sub(u, one);
-  const Vec<double> lost = add(sub(one, sub(u, part)), sub(x, part));
+  const Vec<double> lost = add(add(sub(one, sub(u, part)), sub(x, part)), x_low);
   constexpr uint64_t root = 0x3fe6a09e667f3bcd, first = 0x3ff0000000000000;
   const Vec<double> moved = add_bits(u, Vec<double>(of_bits(first - root)));
   const Vec<double> m = add_bits(and_bits(moved, Vec<double>(of_bits((uint64_t(1) << 52) - 1))),
@@ -90,12 +92,23 @@ inline Vec<double> log1p_lanes(const Vec<double>& x) {
   const Vec<double> big(0x1p52);
   const Vec<double> k = sub(sub(add_bits(exponent_bits(moved), big), big), Vec<double>(1023.0));
   const Vec<double> down = pow2_of_bits(sub(Vec<double>(0x1p52 + 1023), k));
-  const Vec<double> f = fma(lost, down, sub(m, one));
-  const Vec<double> s = div(f, add(Vec<double>(2.0), f)), s2 = mul(s, s);
+  const Vec<double> f = sub(m, one), s = div(f, add(Vec<double>(2.0), f)), s2 = mul(s, s);
   Vec<double> tail(0.0);
   for (int i = 25; i >= 3; i -= 2) tail = fma(tail, s2, Vec<double>(2.0 / i));
-  const Vec<double> rest = mul(s, fms(tail, s2, f));
-  return fma(k, Vec<double>(kLn2), add(f, fma(k, Vec<double>(kLn2Low), rest)));
+  // The slope 1/(1 + f) is 1 - 2 s + 2 s^2 - ...
+  const Vec<double> two(2.0), slope = fma(mul(two, s), sub(s, one), one);
+  const Vec<double> rest =
+      fma(s, fms(tail, s2, f), fma(k, Vec<double>(kLn2Low), mul(mul(lost, down), slope)));
+  const Vec<double> ln2(kLn2), near = add(f, rest), whole = mul(k, ln2), log = add(whole, near);
+  const Vec<double> back = sub(log, whole);
+  low = add(add(sub(rest, sub(near, f)), fms(k, ln2, whole)),
+            add(sub(whole, sub(log, back)), sub(near, back)));
+  return log;
+}
+
+inline Vec<double> log1p_lanes(const Vec<double>& x) {
+  Vec<double> low;
+  return log1p_lanes(x, Vec<double>(0.0), low);
 }
 
 // The exponent N of the chunk (or lane) whose largest entry is m, and what follows from it.
@@ -113,15 +126,17 @@ inline Frame<T> frame_of(T m, const Scale<T>& s) {
   return f;
 }
 
-// The weights 2^(z c - N + lift), of 0 < NaN: a NaN comes out as NaN.
+// The weights 2^(z c - N + lift), of 0 < NaN: a NaN comes out as NaN; and what they lose in rounding.
 template <class T>
 inline Vec<T> weights(const Vec<T>& z, const Vec<T>& c, const Vec<T>& c_low, const Vec<T>& magic,
-                      const Vec<T>& floor) {
+                      const Vec<T>& floor, Vec<T>* low = nullptr) {
   const Vec<T> x = larger(floor, z);
   const Vec<T> shifted = fma(x, c, magic);
   const Vec<T> n = sub(shifted, magic);
   const Vec<T> f = fma(x, c_low, fms(x, c, n));
-  return mul(exp2_lanes(f), pow2_of_bits(shifted));
+  const Vec<T> scale = pow2_of_bits(shifted), e = exp2_lanes(f, low);
+  if (low) *low = mul(*low, scale);
+  return mul(e, scale);
 }
 
 // Sixteen running sums.
@@ -144,6 +159,7 @@ struct Sums<double> {
     lost = add(lost, add(sub(s, sub(next, part)), sub(x, part)));
     s = next;
   }
+  void add_lost(const Vec<double>& x) { lost = add(lost, x); }
   void put(double* p, double* low) const {
     s.put(p);
     lost.put(low);
@@ -157,7 +173,22 @@ inline double two_sum(double a, double b, double& lost) {
   return sum;
 }
 
-// The sixteen sums of each of Width rows, and what was lost on the way, into the first of them.
+// a += b for a small b; what that loses.
+inline double fast_two_sum(double& a, double b) {
+  const double sum = a + b, lost = b - (sum - a);
+  a = sum;
+  return lost;
+}
+
+// 1/(sum + low) in two parts.
+struct Reciprocal {
+  double high, low;
+  Reciprocal(double sum, double low_) : high(1 / sum) {
+    low = (std::fma(-high, sum, 1.0) - high * low_) * high;
+  }
+};
+
+// The sixteen sums of each of Width rows, and what was lost on the way, into the first of each.
 template <int Width>
 void tree(double (*sum)[Width], double (*lost)[Width]) {
   for (int half = kLanes / 2; half; half /= 2)
@@ -166,7 +197,7 @@ void tree(double (*sum)[Width], double (*lost)[Width]) {
         lost[i][r] += lost[i + half][r];
         sum[i][r] = two_sum(sum[i][r], sum[i + half][r], lost[i][r]);
       }
-  for (int r = 0; r < Width; ++r) sum[0][r] += lost[0][r];
+  for (int r = 0; r < Width; ++r) lost[0][r] = fast_two_sum(sum[0][r], lost[0][r]);
 }
 
 // NaN apart.
@@ -195,9 +226,13 @@ template <class T>
 struct Chunk {
   T m;         // the largest entry
   T n;         // its exponent N
-  double sum;  // of the weights over 2^lift; without those of the largest entries, if Rest
+  double sum, low;  // of the weights over 2^lift; without those of the largest entries, if Rest
   int64_t ties;
 };
+
+// Whether a logarithm of a sum is so close to its last digit that the weights are taken in two parts.
+template <class T>
+constexpr bool kTwoParts = sizeof(T) == 8;
 
 // The weights of a chunk, written to `e` if Keep; with Rest, the largest entries are counted and
 // left out of the sum.
@@ -209,9 +244,12 @@ Chunk<T> chunk(const T* z, T* e, int64_t k, T m, const Scale<T>& s) {
   Vec<T> others(T(0));
   auto weigh = [&](const T* from, T* to) {
     const Vec<T> v(from);
-    const Vec<T> x = weights(v, c, c_low, magic, floor);
+    Vec<T> lost;
+    constexpr bool two = Rest && kTwoParts<T>;
+    const Vec<T> x = weights(v, c, c_low, magic, floor, two ? &lost : nullptr);
     if constexpr (Keep) x.put(to);
     if constexpr (!Rest) return x;
+    if constexpr (two) sums.add_lost(unless_equal(v, top, lost));
     others = add(others, unless_equal(v, top, one));
     return unless_equal(v, top, x);
   };
@@ -249,48 +287,65 @@ Chunk<T> chunk(const T* z, T* e, int64_t k, T m, const Scale<T>& s) {
     others.put(count);
     for (T x : count) seen -= int64_t(x);
   }
-  return {m, frame.n, lane[0][0] * unlift, Rest ? seen : 0};
+  return {m, frame.n, lane[0][0] * unlift, lost[0][0] * unlift, Rest ? seen : 0};
 }
 
 inline double pow2(double n) { return n < -1100 ? 0 : std::ldexp(1.0, int(n)); }
 
 // What all chunks weigh together.
 struct LogSum {
-  double others;  // than one largest entry, over its weight
-  double top;     // the weight of a largest entry over 2^(the largest N)
-  double log() const { return log1p_of(others); }  // log sum exp((z - m)/T)
+  double others, low;  // than one largest entry, over its weight
+  double top;          // the weight of a largest entry over 2^(the largest N)
+  // log sum exp((z - m)/T), and what its rounding leaves.
+  double log(double& left) const { return log1p_of(others, low, left); }
 };
+// m + t (log + low), all but rounded once.
+template <class T>
+inline T logsumexp_of(T m, double t, double log, double low) {
+  const double part = t * log;
+  double left = std::fma(t, log, -part) + t * low;
+  const double sum = two_sum(double(m), part, left);
+  return T(sum + left);
+}
 template <class T>
 LogSum log_sum(const Chunk<T>* chunks, int64_t count, T m, const Scale<T>& s) {
   T n = chunks[0].n;
   for (int64_t i = 1; i < count; ++i) n = std::max(n, chunks[i].n);
   // The weight of an entry m_i over 2^N_i is 2^(m_i c - N_i).
-  auto weight = [&](const Chunk<T>& chunk) {
+  auto weight = [&](const Chunk<T>& chunk, double& low) {
     const double c = double(s.c), c_low = double(s.c_low), x = double(chunk.m);
-    return exp2_reduced(std::fma(x, c, -double(chunk.n)) + x * c_low);
+    return exp2_reduced(std::fma(x, c, -double(chunk.n)) + x * c_low, &low);
   };
-  double rest = 0, lost = 0, top = 1;
+  double rest = 0, lost = 0, top = 1, top_low = 0;
   int64_t ties = 0;
   for (int64_t i = 0; i < count; ++i) {
-    double part = chunks[i].sum;
+    const double unit = pow2(double(chunks[i].n) - double(n));
     if (chunks[i].m == m) {
       ties += chunks[i].ties;
-      top = weight(chunks[i]);
+      top = weight(chunks[i], top_low);
     } else if (chunks[i].ties) {
-      part += double(chunks[i].ties) * weight(chunks[i]);
+      const double count = double(chunks[i].ties);
+      double low;
+      rest = two_sum(rest, count * weight(chunks[i], low) * unit, lost);
+      lost += count * low * unit;
     }
-    rest = two_sum(rest, part * pow2(double(chunks[i].n) - double(n)), lost);
+    rest = two_sum(rest, chunks[i].sum * unit, lost);
+    lost += chunks[i].low * unit;
   }
-  return {double(ties - 1) + (rest + lost) / top, top};
+  lost = fast_two_sum(rest, lost);
+  const double q = rest / top;
+  double low = (std::fma(-q, top, rest) + (lost - q * top_low)) / top;
+  const double others = two_sum(double(ties - 1), q, low);
+  return {others, low, top};
 }
 
 // The probabilities e f of weights e. Processors are slow where a product is subnormal; there the
 // digits of 1 + p / 2^-126, rounded once, are the bits of p.
 template <class T>
 struct Products {
-  Vec<T> f, up, least;  // f, f over the least normal number, and that number over f
+  Vec<T> f, low, up, least;  // f, the rest of it, f over the least normal number, and that over f
 
-  explicit Products(const Vec<T>& factor) : f(factor) {
+  explicit Products(const Vec<T>& factor, const Vec<T>& rest = Vec<T>(T(0))) : f(factor), low(rest) {
     constexpr T tiny = std::numeric_limits<T>::min();
     up = mul(f, Vec<T>(1 / tiny));
     T lane[kLanes];
@@ -299,28 +354,34 @@ struct Products {
     least = Vec<T>(lane);
   }
   bool all_normal(const Vec<T>& e) const { return all_less(least, e); }
-  Vec<T> normal(const Vec<T>& e) const { return mul(e, f); }
+  Vec<T> normal(const Vec<T>& e) const {
+    return kTwoParts<T> ? fma(e, f, mul(e, low)) : mul(e, f);
+  }
+  static T single(T e, T f, T low) {
+    return kTwoParts<T> ? std::fma(e, f, e * low) : e * f;
+  }
   Vec<T> any(const Vec<T>& e) const {
     const Vec<T> small = minus_bits_of_one(fma(e, up, Vec<T>(T(1))));
-    return if_less(e, least, small, mul(larger(e, least), f));
+    return if_less(e, least, small, normal(larger(e, least)));
   }
   Vec<T> operator()(const Vec<T>& e) const { return all_normal(e) ? normal(e) : any(e); }
 };
 
 // p = e r 2^(N_i - N - lift).
 template <class T>
-void normalise(const T* e, T* out, int64_t k, double r, double shift, bool stream) {
+void normalise(const T* e, T* out, int64_t k, double r, double low, double shift, bool stream) {
   const bool near = shift > -50;
-  const double factor = near ? r * pow2(shift - Range<T>::lift) : r * pow2(-Range<T>::lift);
+  const double unit = pow2((near ? shift : 0) - Range<T>::lift), factor = r * unit;
   int64_t i = 0;
   if (near) {
-    const Products<T> products{Vec<T>(T(factor))};
+    const Products<T> products{Vec<T>(T(factor)), Vec<T>(T(low * unit))};
+    auto one = [&] { out[i] = products.single(e[i], T(factor), T(low * unit)); };
     if (stream) {
-      for (; i < k && reinterpret_cast<uintptr_t>(out + i) % 64; ++i) out[i] = e[i] * T(factor);
+      for (; i < k && reinterpret_cast<uintptr_t>(out + i) % 64; ++i) one();
       for (; i + kLanes <= k; i += kLanes) products(Vec<T>(e + i)).put_streaming(out + i);
     }
     for (; i + kLanes <= k; i += kLanes) products(Vec<T>(e + i)).put(out + i);
-    for (; i < k; ++i) out[i] = e[i] * T(factor);
+    for (; i < k; ++i) one();
   } else {
     const T a = T(factor), b = T(pow2(shift));
     for (; i < k; ++i) out[i] = e[i] * a * b;
@@ -389,7 +450,7 @@ struct Row {
     T* to = e ? e + i * kChunk : nullptr;
     const T inf = std::numeric_limits<T>::infinity();
     if (top == -inf && std::count(from, from + size(i), top) == size(i)) {
-      chunks[i] = {top, -4 * Range<T>::reach, 0, 0};
+      chunks[i] = {top, -4 * Range<T>::reach, 0, 0, 0};
       if (e && (op == Op::softmax || op == Op::loss_and_gradient)) std::fill(to, to + size(i), T(0));
       return true;
     }
@@ -404,8 +465,9 @@ struct Row {
 
   struct Whole {
     T m, n;
-    double factor;  // of the weights; for the logarithms, the logarithm of the sum
-    double others;  // of the losses, as in LogSum
+    double factor, low;   // of the weights
+    double log, log_low;  // log sum exp((z - m)/T)
+    double others;        // of the losses, as in LogSum
   };
   // What all chunks together say; false where nothing is left.
   bool gather(Whole& w) const {
@@ -418,13 +480,19 @@ struct Row {
     if (op != Op::softmax) {
       const LogSum sum = log_sum(chunks, count(), w.m, s);
       w.others = sum.others;
-      w.factor = op == Op::loss_and_gradient ? scale / (sum.top * (1 + sum.others)) : sum.log();
+      w.log = sum.log(w.log_low);
+      w.factor = scale / (sum.top * (1 + sum.others)), w.low = 0;
       return true;
     }
     double sum = 0, lost = 0;
-    for (int64_t i = 0; i < count(); ++i)
-      sum = two_sum(sum, chunks[i].sum * pow2(double(chunks[i].n) - double(w.n)), lost);
-    w.factor = 1 / (sum + lost);
+    for (int64_t i = 0; i < count(); ++i) {
+      const double unit = pow2(double(chunks[i].n) - double(w.n));
+      sum = two_sum(sum, chunks[i].sum * unit, lost);
+      lost += chunks[i].low * unit;
+    }
+    lost = fast_two_sum(sum, lost);
+    const Reciprocal factor(sum, lost);
+    w.factor = factor.high, w.low = factor.low;
     return true;
   }
 
@@ -432,14 +500,14 @@ struct Row {
   void finish(int64_t i, const Whole& w) const {
     T* to = out + i * kChunk;
     if (op == Op::softmax || op == Op::loss_and_gradient)
-      normalise(e + i * kChunk, to, size(i), w.factor, double(chunks[i].n) - double(w.n), stream);
+      normalise(e + i * kChunk, to, size(i), w.factor, w.low, double(chunks[i].n) - double(w.n), stream);
     else if (op == Op::log_softmax)
       subtract(z + i * kChunk, to, size(i),
                Logs<T>{Vec<T>(w.m), Vec<T>(s.r), Vec<T>(s.r_low), Vec<T>(lowest_of<T>(s.t)),
-                       Vec<T>(T(-w.factor))},
+                       Vec<T>(T(-(w.log + w.log_low)))},
                stream);
     else
-      *out = T(std::fma(s.t, w.factor, double(w.m)));
+      *out = logsumexp_of(w.m, s.t, w.log, w.log_low);
   }
 
   // All of it on this thread. Where this returns false, the row is out of range and `out` may

@@ -33,11 +33,14 @@ struct Exp2<double> {
       0x1.b54167aae8c04p-24, 0x1.e605f9b672d54p-28, 0x1.c0637f86a43f7p-32};
 };
 
-inline double exp2_reduced(double x) {
+// And what its rounding leaves.
+inline double exp2_reduced(double x, double* low = nullptr) {
   using P = Exp2<double>;
   double y = P::c[P::degree - 1];
   for (int i = P::degree - 2; i >= 0; --i) y = std::fma(y, x, P::c[i]);
-  return std::fma(y, x, 1.0);
+  const double e = std::fma(y, x, 1.0);
+  if (low) *low = std::fma(y, x, 1 - e);
+  return e;
 }
 
 // To the nearest integer, |x| < 2^51.
@@ -56,13 +59,15 @@ inline double exp_of(double q, double q_low) {
   return std::ldexp(exp2_reduced((high - n) + low), int(n));
 }
 
-// log(1 + x) for x >= 0, by log((1 + s)/(1 - s)) = 2 s + 2 s^3/3 + ...
-inline double log1p_of(double x) {
+// log(1 + x + x_low) for x >= 0, by log((1 + s)/(1 - s)) = 2 s + 2 s^3/3 + ..., and what its
+// rounding leaves.
+inline double log1p_of(double x, double x_low, double& low) {
+  low = 0;
   if (!(x < std::numeric_limits<double>::infinity())) return x;
-  double k = 0, f = x, lost = 0;
+  double k = 0, f = x, lost = x_low / (1 + x);
   if (x > 0.41) {  // 1 + x = 2^k (1 + f) with f in [1/sqrt 2 - 1, sqrt 2 - 1]
     const double u = 1 + x;
-    lost = (x < 1 ? x - (u - 1) : 1 - (u - x)) / u;
+    lost = ((x < 1 ? x - (u - 1) : 1 - (u - x)) + x_low) / u;
     int exponent;
     double m = std::frexp(u, &exponent);
     if (m < 0x1.6a09e667f3bcdp-1) {
@@ -76,8 +81,14 @@ inline double log1p_of(double x) {
   double tail = 0;
   for (int i = 25; i >= 3; i -= 2) tail = std::fma(tail, s2, 2.0 / i);
   // 2 s = f - s f, and s f is exact enough where f itself is.
-  const double rest = s * std::fma(tail, s2, -f);
-  return std::fma(k, kLn2, f + (rest + std::fma(k, kLn2Low, lost)));
+  const double rest = s * std::fma(tail, s2, -f) + std::fma(k, kLn2Low, lost);
+  const double part = f + rest, whole = k * kLn2, log = whole + part, back = log - whole;
+  low = (rest - (part - f)) + std::fma(k, kLn2, -whole) + ((whole - (log - back)) + (part - back));
+  return log;
+}
+inline double log1p_of(double x) {
+  double low;
+  return log1p_of(x, 0, low);
 }
 
 }  // namespace
