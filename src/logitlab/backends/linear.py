@@ -10,8 +10,8 @@ from logitlab.arrays import any_of
 
 _ROWS = 256
 _BYTES = 1 << 26  # of a block of logits, at most
-_SHARE = 13  # a block has at most this part of the rows
-_CLASSES = 2048  # of which a product is added up at a time
+_SHARE = 12  # a block has at most this part of the rows
+_CLASSES = 1024  # of which a product is added up at a time
 
 
 class Gradients(NamedTuple):
@@ -25,7 +25,7 @@ class Gradients(NamedTuple):
 
 def _steps(rows: int, classes: int, itemsize: int) -> list[slice]:
     size = min(_ROWS, _BYTES // max(1, classes * itemsize), -(-rows // _SHARE))
-    size = max(size, 16)
+    size = max(16, -(-size // 4) * 4)  # BLAS is slow at odd numbers of rows
     return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
 
 
@@ -37,37 +37,13 @@ def _replaced(a: Any, part: slice, value: Any, xp: Any) -> Any:
     return xp.concat([a[: part.start], value, a[part.stop :]])
 
 
-def _tiles(k: int) -> list[slice]:
-    return [slice(i, min(k, i + _CLASSES)) for i in range(0, k, _CLASSES)]
-
-
-def _product(gradient: Any, weight: Any) -> Any:
-    """gradient @ weight, of many classes and few entries: by tiles that a cache holds."""
-    first, *others = _tiles(weight.shape[0]) or [slice(0, 0)]
-    product = gradient[:, first] @ weight[first]
-    for part in others:
-        product += gradient[:, part] @ weight[part]
-    return product
-
-
-def _sum_with_product(total: Any, gradient: Any, x: Any, xp: Any) -> Any:
-    """total + gradient.T @ x, in place by SciPy's BLAS where that is installed; NumPy has no such
-    product."""
-    if isinstance(total, np.ndarray) and total.flags.c_contiguous and total.size:
-        try:
-            from scipy.linalg.blas import dgemm, sgemm
-        except ModuleNotFoundError:
-            pass
-        else:
-            gemm = {np.dtype(np.float32): sgemm, np.dtype(np.float64): dgemm}.get(total.dtype)
-            if gemm is not None:
-                # In Fortran's order total.T += x.T @ gradient, which writes over total.T.
-                return gemm(1.0, x.T, gradient.T, 1.0, total.T, trans_b=True, overwrite_c=True).T
-    for part in _tiles(total.shape[0]):
-        product = gradient[:, part].T @ x
-        product += total[part]
-        total = _replaced(total, part, product, xp)
-    return total
+def _added(a: Any, part: slice, value: Any, xp: Any) -> Any:
+    """`a` with something added to one part."""
+    if is_writeable_array(a):
+        view = a[part]
+        view += value
+        return a
+    return _replaced(a, part, a[part] + value, xp)
 
 
 def smoothed(
@@ -143,10 +119,14 @@ def linear_label_loss(
             away = xp.max(z, axis=-1, keepdims=True) - z
             away = xp.where(gradient == 0, 0.0, away)
             slopes.append(xp.sum(gradient * away, axis=-1, keepdims=True) / t_rows)
-        dx = _replaced(dx, rows, _product(gradient, weight), xp)
-        dweight = _sum_with_product(dweight, gradient, x_rows, xp)
+        dx = _replaced(dx, rows, gradient @ weight, xp)
+        # By tiles, so that the product to be added is small.
+        for first in range(0, k, _CLASSES):
+            part = slice(first, min(k, first + _CLASSES))
+            dweight = _added(dweight, part, gradient[:, part].T @ x_rows, xp)
         if dbias is not None:
             dbias = dbias + xp.sum(gradient, axis=0)
+        del z, block, gradient  # two blocks never exist at a time
     loss = xp.concat(losses) if losses else xp.zeros(0, dtype=x.dtype)
     if scale is None:
         return loss, None
