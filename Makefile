@@ -18,12 +18,15 @@ docs:
 	python -m sphinx -W --keep-going -q guide build/guide
 
 SANITIZED = tests/test_kernels.py tests/test_label_loss.py \
-	tests/test_sampling_kernels.py::test_the_reference_agrees
+	tests/test_sampling_kernels.py::test_the_reference_agrees \
+	tests/test_products.py::test_products_are_those_of_the_formula
 
 # The kernels under AddressSanitizer and UndefinedBehaviorSanitizer, installed beside the library.
 sanitize:
 	pip install --quiet --no-deps --target build/sanitize \
 		--config-settings=cmake.define.LOGITLAB_SANITIZE=ON .
+	PYTHONPATH=build/sanitize python -c "import importlib.util as u; \
+		assert 'sanitize' in u.find_spec('logitlab').origin, 'an editable install comes first'"
 	for isa in v2 v3 v4; do \
 		LOGITLAB_ISA=$$isa PYTHONPATH=build/sanitize ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \

@@ -141,6 +141,8 @@ def takes(peer: str, case: Case, X: Any) -> bool:
         return bool(np.isinf(case.C))  # it has no ridge penalty
     if peer == "sklearn newton-cholesky" and X.shape[1] > 2000:
         return False  # a Hessian of 50000 by 50000
+    if peer in ("sklearn sag", "sklearn saga") and case.data is raw_pixels:
+        return False  # minutes that no signal can cut short
     return peer != "torch LBFGS" or not sp.issparse(X)
 
 

@@ -21,6 +21,12 @@ namespace {
 
 constexpr int kLanes = 16;
 
+#if defined(__GNUC__)
+#define LOGITLAB_INLINE __attribute__((always_inline)) inline
+#else
+#define LOGITLAB_INLINE inline
+#endif
+
 // A hint; any address will do.
 inline void prefetch(const char* p) {
 #if defined(__GNUC__)

@@ -84,8 +84,9 @@ struct ProductRow {
     return z && largest(z + first, last - first) == kInf;
   }
 
+  // Inline, so that what `term` keeps stays in registers.
   template <class F>
-  double sum_over(int64_t first, int64_t last, const F& term) const {
+  LOGITLAB_INLINE double sum_over(int64_t first, int64_t last, const F& term) const {
     Sums<T> sums;
     int64_t j = first;
     const bool all = !log || !z;
@@ -163,7 +164,7 @@ struct ProductRow {
   }
 
   template <class F>
-  void each(int64_t first, int64_t last, const F& term) const {
+  LOGITLAB_INLINE void each(int64_t first, int64_t last, const F& term) const {
     auto put = [&](const T* p_, const T* v_, const T* z_, T* to) {
       const Vec<T> x = term(Vec<T>(p_), Vec<T>(v_));
       (z_ ? if_finite(Vec<T>(z_), x) : x).put(to);
