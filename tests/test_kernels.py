@@ -107,3 +107,17 @@ def test_large_results_are_their_own():
     for view, expected in zip(views, before, strict=True):
         np.testing.assert_array_equal(view, expected)
     assert not any(np.shares_memory(a, b) for a in views for b in views if a is not b)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("k", [2, 40, 129, 5000])
+def test_excluded_entries_weigh_nothing_at_any_temperature(k, dtype):
+    for t in (1e10, 1e17):
+        z = np.full((16, k), -np.inf, dtype)
+        z[:, 0] = 0
+        for others in (-np.inf, -130 * t):
+            z[:, 1] = others
+            right = dtype(t * np.exp(others / t))
+            for rows, axis in ((z, 1), (np.asfortranarray(z), 1), (np.ascontiguousarray(z.T), 0)):
+                found = logitlab.logsumexp(rows, axis=axis, temperature=t)
+                np.testing.assert_allclose(found, right, rtol=3e-5)

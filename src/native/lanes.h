@@ -89,6 +89,17 @@ class Lanes {
                     all_less(Vec<double>(sum_), Vec<double>(std::numeric_limits<double>::infinity()));
   }
 
+  // Rows whose sum without the maximum is too small for its last digit are out of range.
+  void leave_faint(const Vec<double>& rest) {
+    if (all_less(Vec<double>(double(k_) * Range<T>::faint), rest)) return;
+    rest.put(rest_);
+    for (int r = 0; r < kLanes; ++r)
+      if (floor_seen(rest_[r], k_, t_[r], m_[r])) {
+        sum_[r] = std::numeric_limits<double>::infinity();
+        all_in_range_ = false;
+      }
+  }
+
   void softmax(const Vec<T>& c, const Vec<T>& c_low, const Vec<T>& magic, const Vec<T>& floor,
                T* result) {
     Sums<T> sums;
@@ -158,6 +169,7 @@ class Lanes {
       return;
     }
     if (op_ == Op::logsumexp) {
+      if constexpr (Range<T>::faint > 0) leave_faint(rest);
       const Vec<double> t(t_), far = mul(t, log), total = add(x, far), back = sub(total, x);
       const Vec<double> left = add(fms(t, log, far), mul(t, log_low));
       round_to(add(total, add(left, add(sub(x, sub(total, back)), sub(far, back)))), rounded);
@@ -227,10 +239,16 @@ class Columns {
                        Vec<T>(tail)};
     for (int64_t i = 0; i < k_; ++i) logs(Vec<T>(z_ + i * step_)).put(out + i * out_step);
   }
-  T logsumexp(int r) const {
-    double low;
-    const double log = log_sum_of(r).log(low);
-    return logsumexp_of(m_[r], s_.t, log, low);
+  // False where a row is out of range after all.
+  bool logsumexp(T* result) const {
+    for (int r = 0; r < kLanes; ++r) {
+      const LogSum sum = log_sum_of(r);
+      if (floor_seen(sum.others, k_, s_.t, m_[r])) return false;
+      double low;
+      const double log = sum.log(low);
+      result[r] = logsumexp_of(m_[r], s_.t, log, low);
+    }
+    return true;
   }
 
  private:

@@ -22,6 +22,12 @@ void stretch(T* x, int64_t n, int64_t step, double slope) {
     if (x[i * step] != 0) x[i * step] = T(double(x[i * step]) * slope);
 }
 
+// x where y is finite or NaN, else 0.
+template <class T>
+inline Vec<T> unless_infinite(const Vec<T>& y, const Vec<T>& x) {
+  return unless_equal(larger(y, sub(Vec<T>(T(0)), y)), Vec<T>(std::numeric_limits<T>::infinity()), x);
+}
+
 // Entry j of line r of p, v and out is at j * step + r, that of z at j * z_step + r * z_line. z may
 // be null: then nothing is excluded but by p = 0.
 template <class T>
@@ -69,13 +75,13 @@ class ProductLanes {
     stretch_lines();
     for (int r = 0; suspects >> r; ++r)
       for (int64_t j = 0; (suspects >> r & 1) && j < k_; ++j)
-        if (!(std::fabs(z_[j * z_step_ + r * z_line_]) < kInf)) out_[j * step_ + r] = 0;
+        if (std::fabs(z_[j * z_step_ + r * z_line_]) == kInf) out_[j * step_ + r] = 0;
   }
 
   // slope (v - p sum v); of a probability close to 1, slope (v others - p rest), others the sum of
   // the other probabilities, rest that of their v. Here z is laid out as p.
   void log_softmax() {
-    const Vec<T> one(T(1)), inf(kInf);
+    const Vec<T> one(T(1));
     Vec<T> most(T(0)), v_top(T(0)), highest(-kInf);
     for (int64_t j = 0; j < k_; ++j) {
       const Vec<T> p = at(p_, j);
@@ -85,8 +91,8 @@ class ProductLanes {
     }
     Sums<T> p_sum, v_sum, ties;
     for (int64_t j = 0; j < k_; ++j) {
-      const Vec<T> p = at(p_, j), v = if_finite(j, at(v_, j));
-      p_sum.add_to(unless_equal(p, most, if_finite(j, p)));
+      const Vec<T> p = at(p_, j), v = unless_beyond(j, at(v_, j));
+      p_sum.add_to(unless_equal(p, most, unless_beyond(j, p)));
       v_sum.add_to(unless_equal(p, most, v));
       ties.add_to(unless_equal(unless_equal(p, most, one), one, v));
     }
@@ -108,7 +114,7 @@ class ProductLanes {
       round_to(sub(widen(at(v_, j)), mul(widen(p), whole)), x);
       const Vec<T> elsewhere = unless_equal(p, marked, one);
       x = add(unless_equal(p, marked, x), unless_equal(elsewhere, one, at_top));
-      if_finite(j, mul(slope, x)).put(out_ + j * step_);
+      unless_beyond(j, mul(slope, x)).put(out_ + j * step_);
     }
     stretch_lines();
   }
@@ -118,11 +124,9 @@ class ProductLanes {
 
   Vec<T> at(const T* x, int64_t j) const { return Vec<T>(x + j * step_); }
 
-  // x where the logit is finite, else 0.
-  Vec<T> if_finite(int64_t j, const Vec<T>& x) const {
-    if (!z_) return x;
-    const Vec<T> z = at(z_, j), zero(T(0));
-    return if_less(larger(z, sub(zero, z)), Vec<T>(kInf), x, zero);
+  // x, or 0 where the logit is infinite.
+  Vec<T> unless_beyond(int64_t j, const Vec<T>& x) const {
+    return z_ ? unless_infinite(at(z_, j), x) : x;
   }
 
   static void total(const Sums<T>& sums, double* sum) {

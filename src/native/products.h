@@ -9,7 +9,8 @@ namespace LOGITLAB_ISA {
 namespace {
 
 // slope p (v - sum p v), or slope (v - p sum v), the transposed derivative of log_softmax. Where one
-// probability is close to 1, both are taken from its entry, as what is left would cancel.
+// probability is close to 1, both are taken from its entry, as what is left would cancel; the first
+// also where v of the first entry, which it is taken from to begin with, is far from what counts.
 template <class T>
 struct ProductRow {
   static constexpr T kInf = std::numeric_limits<T>::infinity();
@@ -20,9 +21,9 @@ struct ProductRow {
   double slope;
   bool log;
   int64_t top = 0;
-  bool saturated = false;
+  bool from_top = false;       // whether both are taken from the largest probability
   T p_top, v_top;              // kept: out may be p or v
-  double others = 0, sum = 0;  // of p and of the terms; where saturated, without those at the top
+  double others = 0, sum = 0;  // of p and of the terms; from the top, without those there
 
   ProductRow(const ProductArgs& args, int64_t r)
       : a(args),
@@ -40,26 +41,28 @@ struct ProductRow {
   struct Part {
     double others, sum;
     T most, least;  // of p, the least of those above 0
+    T v_most;       // of the first of the largest p in each lane; not for log
     bool beyond;    // whether a logit is +inf
   };
 
   // The sums over chunk i.
   Part part(int64_t i) const {
     const int64_t first = i * kChunk, last = std::min(a.k, first + kChunk);
-    const bool here = saturated && first <= top && top < last;
+    const bool here = from_top && first <= top && top < last;
     const Vec<T> shift(v_top), zero(T(0)), low(-kInf);
-    Vec<T> most(T(0)), least(low);
-    Part found{0, 0, 0, kInf, false};
+    Vec<T> most(T(0)), least(low), v_most(T(0));
+    Part found{0, 0, 0, kInf, 0, false};
     if (log) {
       found.beyond = beyond(first, last);
       found.sum = sum_over(first, last, [&](const Vec<T>& x, const Vec<T>& w) {
         most = larger(x, most);
         return w;
       });
-      if (saturated)
+      if (from_top)
         found.others = sum_over(first, last, [](const Vec<T>& x, const Vec<T>&) { return x; });
     } else {
       const auto term = [&](const Vec<T>& x, const Vec<T>& w) {
+        v_most = if_less(most, x, w, v_most);
         most = larger(x, most);
         return unless_equal(x, zero, mul(x, sub(w, shift)));
       };
@@ -72,9 +75,10 @@ struct ProductRow {
         found.sum = sum_over(first, last, term);
     }
     if (here && log) found.sum -= double(v_top), found.others -= double(p_top);
-    T lane[kLanes];
-    most.put(lane);
-    found.most = *std::max_element(lane, lane + kLanes);
+    T lane[kLanes], v_lane[kLanes];
+    most.put(lane), v_most.put(v_lane);
+    const T* highest = std::max_element(lane, lane + kLanes);
+    found.most = *highest, found.v_most = v_lane[highest - lane];
     least.put(lane);
     found.least = -*std::max_element(lane, lane + kLanes);
     return found;
@@ -92,7 +96,7 @@ struct ProductRow {
     const bool all = !log || !z;
     auto at = [&](int64_t i) {
       const Vec<T> x = term(Vec<T>(p + i), Vec<T>(v + i));
-      return all ? x : if_finite(Vec<T>(z + i), x);
+      return all ? x : unless_infinite(Vec<T>(z + i), x);
     };
     for (; j + kGroup <= last; j += kGroup)
       sums.add_to(add(add(at(j), at(j + kLanes)), add(at(j + 2 * kLanes), at(j + 3 * kLanes))));
@@ -103,7 +107,7 @@ struct ProductRow {
       std::copy(v + j, v + last, rest_v);
       if (!all)
         for (int64_t i = j; i < last; ++i)
-          if (!(std::fabs(z[i]) < kInf)) rest_v[i - j] = 0;
+          if (std::fabs(z[i]) == kInf) rest_v[i - j] = 0;
       sums.add_to(term(Vec<T>(rest_p), Vec<T>(rest_v)));
     }
     double lane[kLanes], lost[kLanes];
@@ -116,20 +120,21 @@ struct ProductRow {
   // False where the parts must be taken once more, now from the largest probability.
   bool gather(const Part* parts) {
     double lost_p = 0, lost = 0;
-    T most = 0, least = kInf;
+    T most = 0, least = kInf, v_most = 0;
     bool stop = false;
     others = sum = 0;
     for (int64_t i = 0; i < count(); ++i) {
       stop |= parts[i].beyond;
       others = two_sum(others, parts[i].others, lost_p);
       sum = two_sum(sum, parts[i].sum, lost);
-      most = std::max(most, parts[i].most), least = std::min(least, parts[i].least);
+      if (parts[i].most > most) most = parts[i].most, v_most = parts[i].v_most;
+      least = std::min(least, parts[i].least);
     }
     others += lost_p, sum += lost;
-    if (!saturated && double(most) > kSaturated) {
-      saturated = true;
-      top = std::find(p, p + a.k, most) - p;
-      p_top = p[top], v_top = v[top];
+    if (!from_top && (double(most) > kSaturated || (!log && far_from(v_most)))) {
+      from_top = true;
+      if (log) top = std::find(p, p + a.k, most) - p, p_top = p[top], v_most = v[top];
+      v_top = v_most;
       return false;
     }
     look = log || most == least || sum != sum;
@@ -138,6 +143,12 @@ struct ProductRow {
     if (!log && look) stop = beyond(0, a.k);
     if (stop && slope > 0) slope = 0;
     return true;
+  }
+
+  // Whether the origin is so much farther from the mean than v_most that their difference loses
+  // its digits. From v_most itself, the sum is no longer than what the result is made of.
+  bool far_from(T v_most) const {
+    return !(std::fabs(sum) <= 16 * std::fabs(double(v_most) - double(v_top) - sum));
   }
 
   void finish(int64_t i) const {
@@ -149,25 +160,20 @@ struct ProductRow {
         return unless_equal(x, zero, mul(mul(x, slopes), sub(sub(w, shift), mean)));
       });
     } else {
-      const Vec<T> all(T(saturated ? sum + double(v_top) : sum));
+      const Vec<T> all(T(from_top ? sum + double(v_top) : sum));
       each(first, last,
            [&](const Vec<T>& x, const Vec<T>& w) { return mul(slopes, sub(w, mul(x, all))); });
-      if (saturated && first <= top && top < last)
+      if (from_top && first <= top && top < last)
         out[top] = T(by * (double(v_top) * others - double(p_top) * sum));
     }
     if (by != slope) stretch(out + first, last - first, 1, slope);
-  }
-
-  static Vec<T> if_finite(const Vec<T>& y, const Vec<T>& x) {
-    const Vec<T> inf(kInf), zero(T(0));
-    return if_less(larger(y, sub(zero, y)), inf, x, zero);
   }
 
   template <class F>
   LOGITLAB_INLINE void each(int64_t first, int64_t last, const F& term) const {
     auto put = [&](const T* p_, const T* v_, const T* z_, T* to) {
       const Vec<T> x = term(Vec<T>(p_), Vec<T>(v_));
-      (z_ ? if_finite(Vec<T>(z_), x) : x).put(to);
+      (z_ ? unless_infinite(Vec<T>(z_), x) : x).put(to);
     };
     const T* by = look ? z : nullptr;
     int64_t j = first;

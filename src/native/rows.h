@@ -31,13 +31,13 @@ template <>
 struct Range<float> {
   static constexpr double lift = 64, drop = 186, bias = 127;  // 2^-186 is far below any result
   static constexpr float magic = 0x1.8p23f, reach = 0x1p21f;
-  static constexpr double least = 0x1p-60, most = 0x1p60;
+  static constexpr double least = 0x1p-60, most = 0x1p60, faint = 0x1p-160;
 };
 template <>
 struct Range<double> {
   static constexpr double lift = 512, drop = 1526, bias = 1023;
   static constexpr double magic = 0x1.8p52, reach = 0x1p40;
-  static constexpr double least = 0x1p-900, most = 0x1p900;
+  static constexpr double least = 0x1p-900, most = 0x1p900, faint = 0;
 };
 
 // 1/T and log2(e)/T, each in two parts of type T.
@@ -56,7 +56,7 @@ inline void split(double high, double low, double& a, double& b) { a = high, b =
 
 template <class T>
 Scale<T> scale_of(double t) {
-  Scale<T> s;
+  Scale<T> s{};
   s.t = t;
   s.usable = t > 1 / Range<T>::most && t < 1 / Range<T>::least;
   if (!s.usable) return s;
@@ -307,6 +307,12 @@ inline T logsumexp_of(T m, double t, double log, double low) {
   const double sum = two_sum(double(m), part, left);
   return T(sum + left);
 }
+// Whether what excluded entries weigh, 2^-drop each, may be seen in m + t log(1 + others).
+template <class T>
+inline bool floor_seen(double others, int64_t k, double t, T m) {
+  return others < double(k) * Range<T>::faint &&
+         t * others > std::max(std::fabs(double(m)) * 0x1p-26, 0x1p-151);
+}
 template <class T>
 LogSum log_sum(const Chunk<T>* chunks, int64_t count, T m, const Scale<T>& s) {
   T n = chunks[0].n;
@@ -469,7 +475,7 @@ struct Row {
     double log, log_low;  // log sum exp((z - m)/T)
     double others;        // of the losses, as in LogSum
   };
-  // What all chunks together say; false where nothing is left.
+  // What all chunks together say; false where nothing is left, or too little for its last digit.
   bool gather(Whole& w) const {
     w.m = chunks[0].m, w.n = chunks[0].n;
     for (int64_t i = 1; i < count(); ++i) {
@@ -480,6 +486,7 @@ struct Row {
     if (op != Op::softmax) {
       const LogSum sum = log_sum(chunks, count(), w.m, s);
       w.others = sum.others;
+      if (op == Op::logsumexp && floor_seen(w.others, k, s.t, w.m)) return false;
       w.log = sum.log(w.log_low);
       w.factor = scale / (sum.top * (1 + sum.others)), w.low = 0;
       return true;

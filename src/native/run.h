@@ -34,7 +34,7 @@ class Runner {
     const int64_t pitch = (b_.k + kLanes - 1) / kLanes * kLanes + kLanes;
     const int64_t count = (b_.k + kChunk - 1) / kChunk;
     // Blocks of four entries may reach beyond the last.
-    const int64_t spare = std::max(width > 1 ? kAbreast * pitch : pitch, (kFew + 4) * kLanes);
+    const int64_t spare = std::max(width > 1 ? kAbreast * pitch : pitch, kTail * kLanes);
     rows_ = static_cast<T*>(
         room.get((pitch * width + spare) * sizeof(T) + count * sizeof(Chunk<T>)));
     spare_ = rows_ + pitch * width;
@@ -161,13 +161,15 @@ class Runner {
                          rows_);
       if (!columns.weigh()) return false;
       T* out = reinterpret_cast<T*>(b_.out + offsets_[0].out);
-      if (b_.op == Op::softmax)
+      if (b_.op == Op::softmax) {
         columns.softmax(out, out_step);
-      else if (b_.op == Op::log_softmax)
+      } else if (b_.op == Op::log_softmax) {
         columns.log_softmax(out, out_step);
-      else
-        for (int r = 0; r < size; ++r)
-          *reinterpret_cast<T*>(b_.out + offsets_[r].out) = columns.logsumexp(r);
+      } else {
+        T lse[kLanes];
+        if (!columns.logsumexp(lse)) return false;
+        for (int r = 0; r < size; ++r) *reinterpret_cast<T*>(b_.out + offsets_[r].out) = lse[r];
+      }
     }
     return kSame;
   }
