@@ -23,8 +23,10 @@ constexpr int kLanes = 16;
 
 #if defined(__GNUC__)
 #define LOGITLAB_INLINE __attribute__((always_inline)) inline
+#define LOGITLAB_FLATTEN __attribute__((flatten))
 #else
 #define LOGITLAB_INLINE inline
+#define LOGITLAB_FLATTEN
 #endif
 
 // A hint; any address will do.

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "batch.h"
 #include "memory.h"
@@ -150,24 +152,44 @@ void call_moments(int kind, nb::handle z, nb::handle y, double t, nb::handle out
   parallel((n + step - 1) / step, n * k < (1 << 14) ? 1 : get_num_threads(), moments_task, &tasks);
 }
 
-// Arrays of shape (n, k, inner) in C order; of a Jacobian, which has no inner axis, out has shape
-// (n, k, k) and v is p.
-void call_products(int product, int kind, nb::handle p, nb::handle v, nb::handle z, nb::handle out,
-                   PerRow<const double> slope) {
-  const View pv(p, PyBUF_ND), vv(v, PyBUF_ND), zv(z.is_none() ? p : z, PyBUF_ND);
-  const View ov(out, PyBUF_ND | PyBUF_WRITABLE);
-  const Py_buffer& b = pv.buffer;
-  const auto fits = [&](const Py_buffer& x) { return x.itemsize == kItem[kind] && x.len == b.len; };
-  if (b.ndim != 3) throw std::invalid_argument("arrays do not fit the kernel");
-  const int64_t n = b.shape[0], k = b.shape[1], inner = b.shape[2];
-  if (kind < 0 || kind > 1 || !fits(b) || !fits(vv.buffer) || !fits(zv.buffer) ||
-      int64_t(slope.shape(0)) != n * inner || (inner != 1 && (inner < kLeastColumns || product == 2)) ||
-      (product == 2 ? ov.buffer.len != b.len * k : !fits(ov.buffer)))
+// Memory in C order: an array, or the address of one that has been looked at.
+class Memory {
+ public:
+  Memory(nb::handle array, int64_t bytes, bool written = false) {
+    if (array.is_none()) return;
+    if (PyLong_Check(array.ptr())) {
+      data = PyLong_AsVoidPtr(array.ptr());
+      return;
+    }
+    view_.emplace(array, PyBUF_ND | (written ? PyBUF_WRITABLE : 0));
+    if (view_->buffer.len != bytes) throw std::invalid_argument("arrays do not fit the kernel");
+    data = view_->data();
+  }
+  void* data = nullptr;
+
+ private:
+  std::optional<View> view_;
+};
+
+// Memory of shape (n, k, inner); of a Jacobian, which has no inner axis, out has shape (n, k, k) and
+// v is p. The slope is one for all, or doubles of shape (n, inner).
+void call_products(int product, int kind, int64_t n, int64_t k, int64_t inner, nb::handle p,
+                   nb::handle v, nb::handle z, nb::handle out, nb::handle slope) {
+  const bool matrix = product == 2;
+  if (kind < 0 || kind > 1 || (inner != 1 && (inner < kLeastColumns || matrix)))
     throw std::invalid_argument("arrays do not fit the kernel");
-  const int64_t work = n * k * (product == 2 ? k : inner);
+  const int64_t work = n * k * (matrix ? k : inner);
   if (work == 0) return;
-  const ProductArgs args{Product(product), Kind(kind), pv.data(), vv.data(),
-                         z.is_none() ? nullptr : zv.data(), ov.data(), slope.data(), n, k, inner,
+  const int64_t bytes = n * k * inner * kItem[kind];
+  const Memory pm(p, bytes), vm(v, bytes), zm(z, bytes), om(out, work * kItem[kind], true);
+  std::vector<double> slopes;
+  std::optional<Memory> given;
+  if (PyFloat_Check(slope.ptr()))
+    slopes.assign(size_t(n * inner), PyFloat_AS_DOUBLE(slope.ptr()));
+  else
+    given.emplace(slope, n * inner * 8);
+  const ProductArgs args{Product(product), Kind(kind), pm.data, vm.data, zm.data, om.data,
+                         given ? static_cast<const double*>(given->data) : slopes.data(), n, k, inner,
                          work < (1 << 14) ? 1 : get_num_threads()};
   const nb::gil_scoped_release release;
   variant.products(args);
@@ -213,8 +235,9 @@ NB_MODULE(_native, m) {
   define("logsumexp", [](int kind, handle z, handle out, int axis, handle t, handle where) {
     return call(Op::logsumexp, kind, z, out, axis, t, where);
   });
-  m.def("products", call_products, nb::arg("product"), nb::arg("kind"), nb::arg("p"), nb::arg("v"),
-        nb::arg("z").none(), nb::arg("out"), nb::arg("slope"));
+  m.def("products", call_products, nb::arg("product"), nb::arg("kind"), nb::arg("n"), nb::arg("k"),
+        nb::arg("inner"), nb::arg("p"), nb::arg("v"), nb::arg("z").none(), nb::arg("out"),
+        nb::arg("slope"));
   m.def("moments", call_moments, nb::arg("kind"), nb::arg("z"), nb::arg("y"), nb::arg("t"),
         nb::arg("out"));
 }

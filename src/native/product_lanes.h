@@ -39,8 +39,43 @@ class ProductLanes {
     std::copy(slope, slope + kLanes, slope_);
   }
 
+  // As softmax(), of lines of four entries or more, with v as it is; false, with nothing written,
+  // where one of the lines may need more care: close to one, all but constant v, NaN or +inf.
+  LOGITLAB_FLATTEN bool softmax_of_plain() {
+    const Vec<T> zero(T(0)), one(T(1));
+    Vec<T> most(T(0));
+    Sums<T> sums;
+    auto term = [&](int64_t j) {
+      const Vec<T> p = at(p_, j);
+      most = larger(p, most);
+      return mul(p, at(v_, j));
+    };
+    int64_t j = 0;
+    for (; j + 4 <= k_; j += 4)
+      sums.add_to(add(add(term(j), term(j + 1)), add(term(j + 2), term(j + 3))));
+    for (; j < k_; ++j) sums.add_to(term(j));
+    double sum[kLanes];
+    T mean_[kLanes];
+    total(sums, sum);
+    std::copy(sum, sum + kLanes, mean_);
+    const Vec<T> mean(mean_), size = larger(mean, sub(zero, mean));
+    Vec<T> between(T(0)), away(T(0));
+    for (j = 0; j < 4; ++j) {
+      const Vec<T> p = at(p_, j), d = mul(sub(at(v_, j), mean), Vec<T>(T(16)));
+      between = larger(if_less(zero, p, if_less(p, most, one, zero), zero), between);
+      away = larger(unless_equal(p, zero, larger(d, sub(zero, d))), away);
+    }
+    if (!all_less(most, Vec<T>(T(kSaturated))) || !all_less(zero, between) || !all_less(size, away))
+      return false;
+    const Vec<T> slope = slopes();
+    for (j = 0; j < k_; ++j)
+      mul(mul(at(p_, j), slope), sub(at(v_, j), mean)).put(out_ + j * step_);
+    stretch_lines();
+    return true;
+  }
+
   // slope p (v - sum p v), both taken from the v of the largest p.
-  void softmax() {
+  LOGITLAB_FLATTEN void softmax() {
     const Vec<T> zero(T(0)), low(-kInf);
     Vec<T> most(T(0)), least(-kInf), v_top(T(0));
     for (int64_t j = 0; j < k_; ++j) {
@@ -80,7 +115,7 @@ class ProductLanes {
 
   // slope (v - p sum v); of a probability close to 1, slope (v others - p rest), others the sum of
   // the other probabilities, rest that of their v. Here z is laid out as p.
-  void log_softmax() {
+  LOGITLAB_FLATTEN void log_softmax() {
     const Vec<T> one(T(1));
     Vec<T> most(T(0)), v_top(T(0)), highest(-kInf);
     for (int64_t j = 0; j < k_; ++j) {

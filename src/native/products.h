@@ -1,6 +1,8 @@
 // Products with the derivatives of softmax, and its Jacobian, from the probabilities of a row.
 #pragma once
 
+#include <vector>
+
 #include "product_lanes.h"
 #include "products_args.h"
 
@@ -10,7 +12,7 @@ namespace {
 
 // slope p (v - sum p v), or slope (v - p sum v), the transposed derivative of log_softmax. Where one
 // probability is close to 1, both are taken from its entry, as what is left would cancel; the first
-// also where v of the first entry, which it is taken from to begin with, is far from what counts.
+// also where v is all but constant, or does not count where it is infinite.
 template <class T>
 struct ProductRow {
   static constexpr T kInf = std::numeric_limits<T>::infinity();
@@ -20,10 +22,10 @@ struct ProductRow {
   T* out;
   double slope;
   bool log;
+  bool apart = false;  // whether both are taken from the largest probability
   int64_t top = 0;
-  bool from_top = false;       // whether both are taken from the largest probability
-  T p_top, v_top;              // kept: out may be p or v
-  double others = 0, sum = 0;  // of p and of the terms; from the top, without those there
+  T p_top = 0, v_top = 0;      // kept: out may be p or v
+  double others = 0, sum = 0;  // of p and of the terms; of log apart, without those at the top
 
   ProductRow(const ProductArgs& args, int64_t r)
       : a(args),
@@ -32,55 +34,40 @@ struct ProductRow {
         z(args.z ? static_cast<const T*>(args.z) + r * args.k : nullptr),
         out(static_cast<T*>(args.out) + r * args.k),
         slope(args.slope[r]),
-        log(args.product == Product::log_softmax),
-        p_top(p[0]),
-        v_top(v[0]) {}
+        log(args.product == Product::log_softmax) {}
 
-  int64_t count() const { return (a.k + kChunk - 1) / kChunk; }
+  // The last chunk is not shorter than a vector.
+  static int64_t count(int64_t k) { return (k + kChunk - kLanes) / kChunk; }
+  int64_t count() const { return count(a.k); }
+  int64_t end(int64_t i) const { return i + 1 == count() ? a.k : (i + 1) * kChunk; }
 
   struct Part {
     double others, sum;
-    T most, least;  // of p, the least of those above 0
-    T v_most;       // of the first of the largest p in each lane; not for log
-    bool beyond;    // whether a logit is +inf
+    T most;       // of p
+    bool beyond;  // whether a logit is +inf; of log only
   };
 
   // The sums over chunk i.
-  Part part(int64_t i) const {
-    const int64_t first = i * kChunk, last = std::min(a.k, first + kChunk);
-    const bool here = from_top && first <= top && top < last;
-    const Vec<T> shift(v_top), zero(T(0)), low(-kInf);
-    Vec<T> most(T(0)), least(low), v_most(T(0));
-    Part found{0, 0, 0, kInf, 0, false};
+  LOGITLAB_FLATTEN Part part(int64_t i) const {
+    const int64_t first = i * kChunk, last = end(i);
+    const Vec<T> shift(v_top), zero(T(0));
+    Part found{0, 0, 0, false};
     if (log) {
       found.beyond = beyond(first, last);
-      found.sum = sum_over(first, last, [&](const Vec<T>& x, const Vec<T>& w) {
-        most = larger(x, most);
-        return w;
-      });
-      if (from_top)
-        found.others = sum_over(first, last, [](const Vec<T>& x, const Vec<T>&) { return x; });
-    } else {
-      const auto term = [&](const Vec<T>& x, const Vec<T>& w) {
-        v_most = if_less(most, x, w, v_most);
-        most = larger(x, most);
+      found.sum = sum_over(first, last, found.most, [](const Vec<T>&, const Vec<T>& w) { return w; });
+      if (apart) {
+        found.others =
+            sum_over(first, last, found.most, [](const Vec<T>& x, const Vec<T>&) { return x; });
+        if (first <= top && top < last) found.sum -= double(v_top), found.others -= double(p_top);
+      }
+    } else if (apart) {
+      found.sum = sum_over(first, last, found.most, [&](const Vec<T>& x, const Vec<T>& w) {
         return unless_equal(x, zero, mul(x, sub(w, shift)));
-      };
-      if (z)
-        found.sum = sum_over(first, last, [&](const Vec<T>& x, const Vec<T>& w) {
-          least = larger(if_less(zero, x, sub(zero, x), low), least);
-          return term(x, w);
-        });
-      else
-        found.sum = sum_over(first, last, term);
+      });
+    } else {
+      found.sum = sum_over(first, last, found.most,
+                           [](const Vec<T>& x, const Vec<T>& w) { return mul(x, w); });
     }
-    if (here && log) found.sum -= double(v_top), found.others -= double(p_top);
-    T lane[kLanes], v_lane[kLanes];
-    most.put(lane), v_most.put(v_lane);
-    const T* highest = std::max_element(lane, lane + kLanes);
-    found.most = *highest, found.v_most = v_lane[highest - lane];
-    least.put(lane);
-    found.least = -*std::max_element(lane, lane + kLanes);
     return found;
   }
 
@@ -88,104 +75,121 @@ struct ProductRow {
     return z && largest(z + first, last - first) == kInf;
   }
 
-  // Inline, so that what `term` keeps stays in registers.
+  // The sum of `term`, and the largest p.
   template <class F>
-  LOGITLAB_INLINE double sum_over(int64_t first, int64_t last, const F& term) const {
+  LOGITLAB_INLINE double sum_over(int64_t first, int64_t last, T& largest_p, const F& term) const {
     Sums<T> sums;
+    Vec<T> most(T(0));
     int64_t j = first;
     const bool all = !log || !z;
     auto at = [&](int64_t i) {
       const Vec<T> x = term(Vec<T>(p + i), Vec<T>(v + i));
       return all ? x : unless_infinite(Vec<T>(z + i), x);
     };
-    for (; j + kGroup <= last; j += kGroup)
+    for (; j + kGroup <= last; j += kGroup) {
+      most = larger(larger(larger(Vec<T>(p + j), Vec<T>(p + j + kLanes)),
+                           larger(Vec<T>(p + j + 2 * kLanes), Vec<T>(p + j + 3 * kLanes))),
+                    most);
       sums.add_to(add(add(at(j), at(j + kLanes)), add(at(j + 2 * kLanes), at(j + 3 * kLanes))));
-    for (; j + kLanes <= last; j += kLanes) sums.add_to(at(j));
-    if (j < last) {
-      T rest_p[kLanes] = {}, rest_v[kLanes] = {};
-      std::copy(p + j, p + last, rest_p);
-      std::copy(v + j, v + last, rest_v);
-      if (!all)
-        for (int64_t i = j; i < last; ++i)
-          if (std::fabs(z[i]) == kInf) rest_v[i - j] = 0;
-      sums.add_to(term(Vec<T>(rest_p), Vec<T>(rest_v)));
     }
+    for (; j + kLanes <= last; j += kLanes) most = larger(Vec<T>(p + j), most), sums.add_to(at(j));
+    if (j < last) {
+      // Once more the last vector, without what has been added.
+      static constexpr T added[2 * kLanes] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+      most = larger(Vec<T>(p + last - kLanes), most);
+      sums.add_to(unless_equal(Vec<T>(added + (last - j)), Vec<T>(T(1)), at(last - kLanes)));
+    }
+    T high[kLanes];
     double lane[kLanes], lost[kLanes];
-    sums.put(lane, lost);
+    most.put(high), sums.put(lane, lost);
     for (int half = kLanes / 2; half; half /= 2)
-      for (int i = 0; i < half; ++i) lane[i] += lane[i + half], lost[i] += lost[i + half];
+      for (int i = 0; i < half; ++i) {
+        high[i] = std::max(high[i], high[i + half]);
+        lane[i] += lane[i + half], lost[i] += lost[i + half];
+      }
+    largest_p = high[0];
     return lane[0] + lost[0];
   }
 
   // False where the parts must be taken once more, now from the largest probability.
   bool gather(const Part* parts) {
     double lost_p = 0, lost = 0;
-    T most = 0, least = kInf, v_most = 0;
+    T most = 0;
     bool stop = false;
     others = sum = 0;
     for (int64_t i = 0; i < count(); ++i) {
       stop |= parts[i].beyond;
       others = two_sum(others, parts[i].others, lost_p);
       sum = two_sum(sum, parts[i].sum, lost);
-      if (parts[i].most > most) most = parts[i].most, v_most = parts[i].v_most;
-      least = std::min(least, parts[i].least);
+      most = std::max(most, parts[i].most);
     }
     others += lost_p, sum += lost;
-    if (!from_top && (double(most) > kSaturated || (!log && far_from(v_most)))) {
-      from_top = true;
-      if (log) top = std::find(p, p + a.k, most) - p, p_top = p[top], v_most = v[top];
-      v_top = v_most;
+    if (!apart && (double(most) > kSaturated || (!log && all_but_constant()))) {
+      apart = true;
+      top = std::find(p, p + a.k, most) - p;
+      if (top == a.k) top = 0;
+      p_top = p[top], v_top = v[top];
       return false;
     }
-    look = log || most == least || sum != sum;
     // Only a row whose probabilities are equal, 0 or NaN can have logits of +inf. It is beyond every
     // finite change, unless T < 0 excludes that.
+    look = log || (z && (sum != sum || !between(most)));
     if (!log && look) stop = beyond(0, a.k);
     if (stop && slope > 0) slope = 0;
     return true;
   }
 
-  // Whether the origin is so much farther from the mean than v_most that their difference loses
-  // its digits. From v_most itself, the sum is no longer than what the result is made of.
-  bool far_from(T v_most) const {
-    return !(std::fabs(sum) <= 16 * std::fabs(double(v_most) - double(v_top) - sum));
+  // Whether v is much closer to its mean than to 0, by the first entries; or the mean is NaN.
+  bool all_but_constant() const {
+    const T mean = T(sum);
+    const Vec<T> zero(T(0)), away = mul(sub(Vec<T>(v), Vec<T>(mean)), Vec<T>(T(16)));
+    return mean != mean || all_less(unless_equal(Vec<T>(p), zero, larger(away, sub(zero, away))),
+                                    Vec<T>(std::fabs(mean)));
   }
 
-  void finish(int64_t i) const {
-    const int64_t first = i * kChunk, last = std::min(a.k, first + kChunk);
+  // Whether one of the first probabilities is above 0 and below the largest.
+  bool between(T most) const {
+    const Vec<T> x(p), zero(T(0)), one(T(1));
+    return !all_less(if_less(zero, x, if_less(x, Vec<T>(most), one, zero), zero), one);
+  }
+
+  LOGITLAB_FLATTEN void finish(int64_t i) const {
+    const int64_t first = i * kChunk, last = end(i);
     const double by = in_range<T>(slope) ? slope : 1;
     const Vec<T> slopes{T(by)}, zero(T(0)), shift(v_top), mean{T(sum)};
-    if (!log) {
+    if (log) {
+      const Vec<T> all(T(apart ? sum + double(v_top) : sum));
+      each(first, last,
+           [&](const Vec<T>& x, const Vec<T>& w) { return mul(slopes, sub(w, mul(x, all))); });
+      if (apart && first <= top && top < last)
+        out[top] = T(by * (double(v_top) * others - double(p_top) * sum));
+    } else if (apart) {
       each(first, last, [&](const Vec<T>& x, const Vec<T>& w) {
         return unless_equal(x, zero, mul(mul(x, slopes), sub(sub(w, shift), mean)));
       });
     } else {
-      const Vec<T> all(T(from_top ? sum + double(v_top) : sum));
       each(first, last,
-           [&](const Vec<T>& x, const Vec<T>& w) { return mul(slopes, sub(w, mul(x, all))); });
-      if (from_top && first <= top && top < last)
-        out[top] = T(by * (double(v_top) * others - double(p_top) * sum));
+           [&](const Vec<T>& x, const Vec<T>& w) { return mul(mul(x, slopes), sub(w, mean)); });
     }
     if (by != slope) stretch(out + first, last - first, 1, slope);
   }
 
   template <class F>
   LOGITLAB_INLINE void each(int64_t first, int64_t last, const F& term) const {
-    auto put = [&](const T* p_, const T* v_, const T* z_, T* to) {
-      const Vec<T> x = term(Vec<T>(p_), Vec<T>(v_));
-      (z_ ? unless_infinite(Vec<T>(z_), x) : x).put(to);
+    auto at = [&](int64_t j) {
+      const Vec<T> x = term(Vec<T>(p + j), Vec<T>(v + j));
+      return look && z ? unless_infinite(Vec<T>(z + j), x) : x;
     };
-    const T* by = look ? z : nullptr;
-    int64_t j = first;
-    for (; j + kLanes <= last; j += kLanes) put(p + j, v + j, by ? by + j : nullptr, out + j);
-    if (j < last) {
-      T rest_p[kLanes] = {}, rest_v[kLanes] = {}, rest_z[kLanes] = {};
-      std::copy(p + j, p + last, rest_p);
-      std::copy(v + j, v + last, rest_v);
-      if (by) std::copy(by + j, by + last, rest_z);
-      put(rest_p, rest_v, by ? rest_z : nullptr, rest_p);
-      std::copy(rest_p, rest_p + (last - j), out + j);
+    // The next row comes from memory meanwhile.
+    const int64_t ahead = std::min(a.k, kChunk);
+    // The last vector may overlap the one before, and `out` may be p or v.
+    const Vec<T> end = at(last - kLanes);
+    for (int64_t j = first; j + kLanes < last; j += kLanes) {
+      prefetch(reinterpret_cast<const char*>(p + j + ahead));
+      prefetch(reinterpret_cast<const char*>(v + j + ahead));
+      at(j).put(out + j);
     }
+    end.put(out + last - kLanes);
   }
 };
 
@@ -212,7 +216,10 @@ void product_columns(const ProductArgs& a) {
           ProductLanes<T> lanes(static_cast<const T*>(b.p) + at, static_cast<const T*>(b.v) + at, z,
                                 inner, 1, static_cast<T*>(b.out) + at, inner, b.k,
                                 b.slope + row * inner + c);
-          b.product == Product::log_softmax ? lanes.log_softmax() : lanes.softmax();
+          if (b.product == Product::log_softmax)
+            lanes.log_softmax();
+          else if (b.k < 4 || !lanes.softmax_of_plain())
+            lanes.softmax();
         }
       },
       &share);
@@ -221,7 +228,7 @@ void product_columns(const ProductArgs& a) {
 template <class T>
 void product_rows(const ProductArgs& a) {
   using Part = typename ProductRow<T>::Part;
-  const int64_t chunks = (a.k + kChunk - 1) / kChunk;
+  const int64_t chunks = ProductRow<T>::count(a.k);
   if (a.rows < a.threads && chunks >= 2 * a.threads) {
     std::vector<Part> parts(static_cast<size_t>(chunks));
     for (int64_t r = 0; r < a.rows; ++r) {
@@ -248,8 +255,8 @@ void product_rows(const ProductArgs& a) {
   const int64_t step = std::max<int64_t>(kLanes, (1 << 14) / a.k / kLanes * kLanes);
   struct Share {
     const ProductArgs& a;
-    int64_t step;
-  } share{a, a.k <= kLanes ? step : std::max<int64_t>(1, (1 << 14) / a.k)};
+    int64_t step, chunks;
+  } share{a, a.k <= kLanes ? step : std::max<int64_t>(1, (1 << 14) / a.k), chunks};
   parallel(
       (a.rows + share.step - 1) / share.step, a.threads,
       [](const void* context, int64_t task) {
@@ -266,13 +273,13 @@ void product_rows(const ProductArgs& a) {
           return;
         }
         thread_local std::vector<Part> parts;
+        parts.resize(static_cast<size_t>(s.chunks));
         for (int64_t r = first; r < last; ++r) {
           ProductRow<T> row(b, r);
-          parts.resize(static_cast<size_t>(row.count()));
           do {
-            for (int64_t i = 0; i < row.count(); ++i) parts[size_t(i)] = row.part(i);
+            for (int64_t i = 0; i < s.chunks; ++i) parts[size_t(i)] = row.part(i);
           } while (!row.gather(parts.data()));
-          for (int64_t i = 0; i < row.count(); ++i) row.finish(i);
+          for (int64_t i = 0; i < s.chunks; ++i) row.finish(i);
         }
       },
       &share);

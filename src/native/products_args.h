@@ -1,7 +1,6 @@
 // What a product with a derivative of softmax asks for.
 #pragma once
 
-
 #include "batch.h"
 
 namespace logitlab {

@@ -125,8 +125,11 @@ class Pool {
     const bool asleep = sleeping_.load(std::memory_order_relaxed) > 0;
     {
       const std::lock_guard lock(mutex_);
-      task_ = task, context_ = context, tasks_ = tasks;
-      next_.store(0, std::memory_order_relaxed);
+      task_ = task, context_ = context, shares_ = threads;
+      for (int i = 0; i < threads; ++i) {
+        share_[i].next.store(tasks * i / threads, std::memory_order_relaxed);
+        share_[i].end = tasks * (i + 1) / threads;
+      }
       wanted_ = threads - 1;
       places_.begin(asleep);
       for (size_t i = 0; asleep && i < std::min<size_t>(wanted_, workers_.size()); ++i)
@@ -134,7 +137,7 @@ class Pool {
       generation_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
-    drain();
+    drain(0);
     {
       const std::lock_guard lock(mutex_);
       wanted_ = 0;  // whoever has not come yet need not
@@ -143,17 +146,25 @@ class Pool {
   }
 
  private:
-  void drain() {
-    for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) task_(context_, i);
+  // A thread's own share first, the same in every call, as its cache may still hold what lies
+  // there; then what is left of the others'.
+  void drain(int own) {
+    for (int i = 0; i < shares_; ++i) {
+      Share& share = share_[(own + i) % shares_];
+      for (int64_t at; (at = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
+        task_(context_, at);
+    }
   }
 
   void work() {
     const Mode mode;
     uint64_t seen = 0;
     bool wanted = false;
+    int own;
     {
       const std::lock_guard lock(mutex_);
       workers_.push_back(Places::self());
+      own = int(workers_.size());
     }
     for (;;) {
       const auto until = Clock::now() + kSpin;
@@ -172,7 +183,7 @@ class Pool {
         places_.leave_caller();
       }
       if (!wanted) continue;
-      drain();
+      drain(own);
       inside_.fetch_sub(1, std::memory_order_release);
     }
   }
@@ -180,7 +191,12 @@ class Pool {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::atomic<uint64_t> generation_{0};
-  std::atomic<int64_t> next_{0};
+  struct alignas(64) Share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+  Share share_[kMaxThreads];
+  int shares_ = 0;
   std::atomic<int> inside_{0};
   std::atomic<int> sleeping_{0};
   std::vector<Places::Thread> workers_;
@@ -188,7 +204,6 @@ class Pool {
   int started_ = 0, wanted_ = 0;
   void (*task_)(const void*, int64_t) = nullptr;
   const void* context_ = nullptr;
-  int64_t tasks_ = 0;
 };
 
 // Never destroyed: its threads live as long as the process. A forked child has none of them and

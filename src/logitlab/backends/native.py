@@ -273,19 +273,27 @@ def product(name: str, p: Any, v: Any, z: Any, slope: Any, out: Any, axis: int =
     """Write slope times the product of v with the derivative of a function, whose probabilities
     are p, to `out` (of "jacobian" the matrix). Contiguous float32 or float64; entries of infinite
     z, unless that is None, get 0."""
-    shape = p.shape
+    product_at(name, p.dtype.itemsize, p.shape, axis, p, v, z, slope, out)
+
+
+def product_at(
+    name: str,
+    itemsize: int,
+    shape: tuple[int, ...],
+    axis: int,
+    p: Any,
+    v: Any,
+    z: Any,
+    slope: Any,
+    out: Any,
+) -> None:
+    """As :func:`product` of arrays of this shape, which may be given by their addresses."""
     axis %= len(shape)
-    k, before, after = shape[axis], shape[:axis], shape[axis + 1 :]
-    whole = (math.prod(before), k, math.prod(after))
-    if isinstance(slope, float):
-        slopes = np.full(whole[0] * whole[2], slope)
-    else:
-        each = np.broadcast_to(slope, (*before, 1, *after))
-        slopes = np.ascontiguousarray(each, np.float64).reshape(-1)
-    p, v = p.reshape(whole), v.reshape(whole)
-    z = None if z is None else z.reshape(whole)
-    kind = 0 if p.dtype == np.float32 else 1
-    _native.products(_PRODUCTS[name], kind, p, v, z, out, slopes)
+    before, after = shape[:axis], shape[axis + 1 :]
+    if not isinstance(slope, float):
+        slope = np.ascontiguousarray(np.broadcast_to(slope, (*before, 1, *after)), np.float64)
+    sizes = (math.prod(before), shape[axis], math.prod(after))
+    _native.products(_PRODUCTS[name], itemsize == 8, *sizes, p, v, z, out, slope)
 
 
 def _covers_product(p: Any, slope: Any) -> bool:

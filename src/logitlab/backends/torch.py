@@ -81,7 +81,8 @@ def _autograd() -> Any:
     return torch_autograd
 
 
-def _new(z: Any) -> Any:
+def new(z: Any) -> Any:
+    """As :func:`torch.empty_like`, of kept memory where it is large."""
     if z.is_contiguous() and (kept := native.large_bytes(z.nbytes)) is not None:
         return torch.from_numpy(kept).view(z.dtype).view(z.shape)
     return torch.empty_like(z, requires_grad=False)
@@ -92,7 +93,7 @@ def _elementwise(name: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, o
         return _autograd().Closed.apply(name, z, axis[0], t, where)
     if not _native_covers(z, t, where):
         return getattr(reference, name)(z, axis, t, where, out)
-    out = _new(z) if out is None else out
+    out = new(z) if out is None else out
     kind = dtype_name(z.dtype)
     native.elementwise(name, kind, _memory(z), axis, _memory(t), _memory(where), _memory(out))
     return out
@@ -124,7 +125,7 @@ def label_loss(
         return _autograd().LabelLoss.apply(z, axis[0], temperature, where, label), None
     if not _native_covers(z, temperature, where, label, scale) or z.shape[axis[0]] == 0:
         return reference.label_loss(z, axis, temperature, where, label, scale)
-    out = None if scale is None else _new(z)
+    out = None if scale is None else new(z)
     loss = native.losses(
         dtype_name(z.dtype), *map(_memory, (z, axis, temperature, where, label, scale, out))
     )
