@@ -59,7 +59,7 @@ class Lanes {
 
   // z[i * 16 + r] is entry i of row r, and result[i * 16 + r] that of its result; afterwards
   // in_range tells which rows have one.
-  void run(const T* z, T* result) {
+  LOGITLAB_FLATTEN void run(const T* z, T* result) {
     z_ = z;
     const Vec<T> c(c_), c_low(c_low_), magic(Range<T>::magic);
     Vec<T> m(-std::numeric_limits<T>::infinity());
@@ -200,7 +200,7 @@ class Columns {
       : op_(op), z_(z), step_(step), k_(k), s_(s), e_(e) {}
 
   // False where a row is out of range; nothing has been written then.
-  bool weigh() {
+  LOGITLAB_FLATTEN bool weigh() {
     Vec<T> m(-std::numeric_limits<T>::infinity());
     for (int64_t i = 0; i < k_; ++i) m = larger(Vec<T>(z_ + i * step_), m);
     m.put(m_);
@@ -218,7 +218,7 @@ class Columns {
     return all_less(Vec<double>(sum_), Vec<double>(std::numeric_limits<double>::infinity()));
   }
 
-  void softmax(T* out, int64_t out_step) const {
+  LOGITLAB_FLATTEN void softmax(T* out, int64_t out_step) const {
     T factor[kLanes], low[kLanes];
     const double unlift = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
     for (int r = 0; r < kLanes; ++r) {
@@ -228,7 +228,7 @@ class Columns {
     const Products<T> products{Vec<T>(factor), Vec<T>(low)};
     multiply(e_, k_, products, out, out_step);
   }
-  void log_softmax(T* out, int64_t out_step) const {
+  LOGITLAB_FLATTEN void log_softmax(T* out, int64_t out_step) const {
     T tail[kLanes];
     for (int r = 0; r < kLanes; ++r) {
       double low;

@@ -202,7 +202,7 @@ void tree(double (*sum)[Width], double (*lost)[Width]) {
 
 // NaN apart.
 template <class T>
-T largest(const T* z, int64_t k) {
+LOGITLAB_FLATTEN T largest(const T* z, int64_t k) {
   const T lowest = -std::numeric_limits<T>::infinity();
   T lane[kLanes];
   if (k < kLanes) {
@@ -237,7 +237,7 @@ constexpr bool kTwoParts = sizeof(T) == 8;
 // The weights of a chunk, written to `e` if Keep; with Rest, the largest entries are counted and
 // left out of the sum.
 template <class T, bool Keep, bool Rest>
-Chunk<T> chunk(const T* z, T* e, int64_t k, T m, const Scale<T>& s) {
+LOGITLAB_FLATTEN Chunk<T> chunk(const T* z, T* e, int64_t k, T m, const Scale<T>& s) {
   const Frame<T> frame = frame_of(m, s);
   const Vec<T> c(s.c), c_low(s.c_low), magic(frame.magic), floor(frame.floor), top(m), one(T(1));
   Sums<T> sums;
@@ -375,7 +375,7 @@ struct Products {
 
 // p = e r 2^(N_i - N - lift).
 template <class T>
-void normalise(const T* e, T* out, int64_t k, double r, double low, double shift, bool stream) {
+LOGITLAB_FLATTEN void normalise(const T* e, T* out, int64_t k, double r, double low, double shift, bool stream) {
   const bool near = shift > -50;
   const double unit = pow2((near ? shift : 0) - Range<T>::lift), factor = r * unit;
   int64_t i = 0;
@@ -414,7 +414,7 @@ struct Logs {
 };
 
 template <class T>
-void subtract(const T* z, T* out, int64_t k, const Logs<T>& logs, bool stream) {
+LOGITLAB_FLATTEN void subtract(const T* z, T* out, int64_t k, const Logs<T>& logs, bool stream) {
   int64_t i = 0;
   auto one = [&] {
     T lane[kLanes] = {z[i]};
