@@ -18,7 +18,7 @@ namespace {
 class Cumulative {
  public:
   template <class T>
-  void set(const T* e, int64_t k) {
+  LOGITLAB_FLATTEN void set(const T* e, int64_t k) {
     k_ = k;
     if (sums_.empty()) sums_.resize(kChunk), every_.resize(kChunk / kLanes);
     run(e);
@@ -54,7 +54,7 @@ class Cumulative {
 
   // By quarters, whose additions do not wait for one another.
   template <class T>
-  void run(const T* e) {
+  LOGITLAB_FLATTEN void run(const T* e) {
     double* sums = sums_.data();
     const int64_t part = k_ < kParts * kLanes ? 0 : k_ / kParts;
     double s[kParts] = {};

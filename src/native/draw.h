@@ -201,7 +201,7 @@ class Drawer {
     return some;
   }
 
-  void compact(Threshold<T> limit) {
+  LOGITLAB_FLATTEN void compact(Threshold<T> limit) {
     const bool fresh = index_.empty();
     if (fresh) {
       int64_t count = 0;
@@ -249,7 +249,7 @@ class Drawer {
     return std::min(i, k_);
   }
 
-  void keep(int64_t row) {
+  LOGITLAB_FLATTEN void keep(int64_t row) {
     uint8_t* kept = s_.kept + row * b_.k;
     if (index_.empty()) {
       std::fill(kept, kept + b_.k, 1);
@@ -417,7 +417,7 @@ inline bool all_worse(const double* q, const double* u, double least) {
 }
 
 template <class S, class T>
-void Drawer<S, T>::best_of(int64_t row, double t, double m, int64_t first, int64_t last,
+LOGITLAB_FLATTEN void Drawer<S, T>::best_of(int64_t row, double t, double m, int64_t first, int64_t last,
                            std::vector<Drawn>& best) const {
   const double inf = std::numeric_limits<double>::infinity();
   const bool only_top = t == 0 || m == inf;

@@ -105,7 +105,7 @@ template <class T>
 class Selector {
  public:
   // The threshold of the n largest entries of z, n >= 1; its ties are all kept.
-  T nth_largest(const T* z, int64_t k, int64_t n) {
+  LOGITLAB_FLATTEN T nth_largest(const T* z, int64_t k, int64_t n) {
     constexpr T lowest = -std::numeric_limits<T>::infinity();
     if (n >= k) return lowest;
     values_.clear();
@@ -188,7 +188,7 @@ class Selector {
 
   // The smallest set of largest entries that has the share p of the mass: a histogram finds the
   // narrow range in which it ends, and only what is in there is sorted.
-  Threshold<T> nucleus(const T* z, int64_t k, T m, double t, double p) {
+  LOGITLAB_FLATTEN Threshold<T> nucleus(const T* z, int64_t k, T m, double t, double p) {
     const DoubleWeights<T> weights(m, t);
     if (k <= kPart) {
       double e[kPart], total = 0;
@@ -237,7 +237,7 @@ class Selector {
   }
 
   // Where the mass `sum`, with that of the largest of values_, comes to what is wanted.
-  Threshold<T> end_of(const DoubleWeights<T>& weights, double sum, double wanted) {
+  LOGITLAB_FLATTEN Threshold<T> end_of(const DoubleWeights<T>& weights, double sum, double wanted) {
     std::sort(values_.begin(), values_.end(), [](T x, T y) { return x > y; });
     if (values_.empty()) return {all(), kAllTies};
     Threshold<T> found{values_[0], 0};
@@ -253,7 +253,7 @@ class Selector {
   }
 
   // Monotone in z, as the low digits of 2^52; the last one is for all that is too far below.
-  static void bins(const T* z, int64_t n, T m, double steps, double* bin) {
+  LOGITLAB_FLATTEN static void bins(const T* z, int64_t n, T m, double steps, double* bin) {
     const Vec<double> most(-double(kBins)), top{double(m)}, scale(-steps), big(0x1p52);
     int64_t i = 0;
     for (; i + kLanes <= n; i += kLanes)
