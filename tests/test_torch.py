@@ -1,5 +1,7 @@
 """Tensors with gradients: the closed forms against differences, each other and torch's own."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -149,3 +151,54 @@ def test_gradients_at_a_tiny_temperature_keep_what_is_zero(dtype, create_graph, 
     log_p = logitlab.log_softmax(z, temperature=temperature)
     (dz,) = torch.autograd.grad(log_p[0, 1] + log_p[1, 0], z, create_graph=create_graph)
     assert dz.tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def _losses(kind):
+    """A loss of ours and torch's, of the same leaves."""
+    g = torch.Generator().manual_seed(3)
+    y = torch.randint(7, (40,), generator=g)
+    y[::5] = -100
+    z = torch.randn(40, 7, generator=g, dtype=torch.float64)
+    weight = torch.randn(7, 7, generator=g, dtype=torch.float64)
+    if kind == "linear_cross_entropy":
+        leaves = [z.requires_grad_(), weight.requires_grad_()]
+        ours = partial(logitlab.linear_cross_entropy, y=y, ignore_index=-100)
+        return leaves, ours, lambda a, w, **k: F.cross_entropy(a @ w.T, y, **k)
+    ours = partial(logitlab.cross_entropy, y=y, ignore_index=-100)
+    return [z.requires_grad_()], ours, partial(F.cross_entropy, target=y)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("kind", ["cross_entropy", "linear_cross_entropy"])
+def test_every_backward_pass_gives_the_whole_gradient(kind, reduction):
+    leaves, ours, theirs = _losses(kind)
+    value, other = ours(*leaves, reduction=reduction), theirs(*leaves, reduction=reduction)
+    torch.testing.assert_close(value, other)
+    first = torch.autograd.grad(value, leaves, retain_graph=True)
+    right = torch.autograd.grad(other, leaves, retain_graph=True)
+    torch.testing.assert_close(first, right)
+    for x in first:
+        x.zero_()  # what was given away is the caller's
+    torch.testing.assert_close(torch.autograd.grad(value, leaves, retain_graph=True), right)
+    scaled = torch.autograd.grad(-2.5 * value, leaves)
+    torch.testing.assert_close(scaled, torch.autograd.grad(-2.5 * other, leaves))
+    assert gradgradcheck(lambda *x: ours(*x, reduction=reduction), leaves)
+
+
+def test_a_scaled_loss_keeps_the_small_gradients_of_half_types():
+    z = torch.zeros(4096, 100, dtype=torch.float16)
+    z[:, 0] = 8
+    z.requires_grad_()
+    y = torch.zeros(4096, dtype=torch.int64)
+    (logitlab.cross_entropy(z, y) * 4096.0).backward()
+    exact = logitlab.softmax(z.detach().double())[0, 1]
+    torch.testing.assert_close(z.grad[0, 1].double(), exact, rtol=1e-3, atol=0)
+
+
+def test_a_changed_input_is_noticed():
+    leaves, ours, _ = _losses("cross_entropy")
+    value = ours(*leaves)
+    with torch.no_grad():
+        leaves[0].zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace"):
+        value.backward()

@@ -33,12 +33,15 @@ def _numpy_name(dtype: np.dtype[Any]) -> str:
     return dtype.name
 
 
-def dtype_name(dtype: Any) -> str:
-    """The type's name as NumPy spells it, of any library's dtype."""
-    if isinstance(dtype, np.dtype):
-        return _numpy_name(dtype)
+@functools.cache
+def _other_name(dtype: Any) -> str:
     name = getattr(dtype, "name", None)
     return name if isinstance(name, str) else str(dtype).rpartition(".")[2]
+
+
+def dtype_name(dtype: Any) -> str:
+    """The type's name as NumPy spells it, of any library's dtype."""
+    return _numpy_name(dtype) if isinstance(dtype, np.dtype) else _other_name(dtype)
 
 
 def native_type(dtype: Any) -> Any:
@@ -48,8 +51,8 @@ def native_type(dtype: Any) -> Any:
 
 def widest_float(xp: Any, like: Any = None) -> Any:
     """The widest standard real type that a namespace has enabled (on the device of `like`)."""
-    if like is not None and is_torch_array(like) and like.device.type == "mps":
-        return xp.float32
+    if like is not None and is_torch_array(like):
+        return xp.float32 if like.device.type == "mps" else xp.float64
     kinds = xp.__array_namespace_info__().dtypes(kind="real floating")
     return kinds.get("float64", kinds["float32"])
 
@@ -181,13 +184,15 @@ def labels(
             f"y has shape {tuple(y.shape)}; accepted: labels of shape {batch}{or_else}"
         )
     y = integers(y, xp)
-    ignored = y == ignore_index if ignore_index is not None else y != y
-    bad = ~ignored & ((y < 0) | (y >= k))
+    bad = (y < 0) | (y >= k)
+    if ignore_index is not None:
+        ignored = y == ignore_index
+        bad &= ~ignored
     if any_of(bad, xp):
         row = first_true(bad, xp)
         value = int(xp.reshape(y, (-1,))[row])
         raise ValueError(f"y is {value} in row {row}; accepted: 0 to {k - 1}, as z has {k} classes")
-    return xp.where(ignored, xp.full_like(y, -1), y)
+    return y if ignore_index is None else xp.where(ignored, xp.full_like(y, -1), y)
 
 
 def scaled(x: Any, by: Any, xp: Any) -> Any:

@@ -33,6 +33,11 @@ def backend(z: Any) -> ModuleType:
     return _of_type[kind]
 
 
+def total(z: Any, name: str) -> Any:
+    """A backend's function of a whole loss, where it has one: with gradients in one sweep."""
+    return getattr(backend(z), name, None)
+
+
 def graph(z: Any) -> Any:
     """The functions for a graph while torch.compile is tracing one, else None."""
     if type(z) is np.ndarray:

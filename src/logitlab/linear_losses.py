@@ -6,7 +6,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from logitlab import arrays, dispatch
-from logitlab.losses import Reduction, checked_options, checked_weights, reduced
+from logitlab.losses import Reduction, checked_options, checked_weights, reduced, share
 
 
 class _Problem(NamedTuple):
@@ -88,8 +88,9 @@ def _solved(
     xp, t = q.xp, q.temperature
     scale = None
     if upstream is not None:
-        scale = q.row_weight / xp.sum(q.row_weight) if reduction == "mean" else q.row_weight
-        scale = scale / (t if isinstance(t, float) else t[:, 0]) * upstream
+        scale = (
+            share(q.row_weight, reduction, xp) / (t if isinstance(t, float) else t[:, 0]) * upstream
+        )
     loss, gradients = dispatch.backend(q.x).linear_label_loss(
         q.x, q.weight, q.bias, q.label, t, scale, q.smoothing, by_temperature
     )
@@ -99,7 +100,14 @@ def _solved(
     return value, gradients
 
 
+@np.errstate(all="ignore")
 def value_of(q: _Problem, reduction: str) -> Any:
+    total = dispatch.total(q.x, "total_linear_label_loss")
+    if total is not None and reduction != "none":
+        shares = share(q.row_weight, reduction, q.xp)
+        value = total(q.x, q.weight, q.bias, q.label, q.temperature, shares, q.smoothing)
+        if value is not None:
+            return q.xp.astype(value, q.dtype, copy=False)
     return _solved(q, reduction, None)[0]
 
 

@@ -148,15 +148,25 @@ def _reduced(q: _Problem, loss: Any, reduction: str) -> Any:
     return value[0] if q.request.no_axis and reduction == "none" else value
 
 
+def share(weight: Any, reduction: str, xp: Any) -> Any:
+    """What the loss of a row counts for in the whole."""
+    return weight / xp.sum(weight) if reduction == "mean" else weight
+
+
 @np.errstate(all="ignore")
 def value_of(q: _Problem, reduction: str) -> Any:
+    z, axes, t, where, _ = q.request
+    total = dispatch.total(z, "total_label_loss") if q.targets is None else None
+    if total is not None and reduction != "none":
+        value = total(z, axes, t, where, q.label, share(q.weight, reduction, q.xp))
+        if value is not None:
+            return value
     return _reduced(q, _rows(q, None)[0], reduction)
 
 
 @np.errstate(all="ignore")
 def _scale(q: _Problem, reduction: str) -> Any:
-    weight = q.weight / q.xp.sum(q.weight) if reduction == "mean" else q.weight
-    return weight / q.a_row(q.request.temperature)
+    return share(q.weight, reduction, q.xp) / q.a_row(q.request.temperature)
 
 
 @np.errstate(all="ignore")

@@ -63,7 +63,8 @@ void run_task(const void* context, int64_t i) {
 void run(Batch& b) {
   constexpr int64_t kEnough = 1 << 13;  // entries that are worth another thread
   const int64_t entries = b.rows * b.k;
-  int threads = int(std::clamp<int64_t>(entries / kEnough, 1, get_num_threads()));
+  int threads = 1;
+  if (entries >= 2 * kEnough) threads = int(std::min<int64_t>(entries / kEnough, threads_worth(entries)));
   if (b.rows < threads && b.k / threads >= kEnough) {
     b.row_threads = threads;
     threads = 1;
@@ -149,7 +150,7 @@ void call_moments(int kind, nb::handle z, nb::handle y, double t, nb::handle out
   const MomentsTasks tasks{Kind(kind), zv.data(), reinterpret_cast<const int64_t*>(yv.data()), k, n,
                            step,       t,         reinterpret_cast<double*>(ov.data())};
   const nb::gil_scoped_release release;
-  parallel((n + step - 1) / step, n * k < (1 << 14) ? 1 : get_num_threads(), moments_task, &tasks);
+  parallel((n + step - 1) / step, n * k < (1 << 14) ? 1 : threads_worth(n * k), moments_task, &tasks);
 }
 
 // Memory in C order: an array, or the address of one that has been looked at.
@@ -190,7 +191,7 @@ void call_products(int product, int kind, int64_t n, int64_t k, int64_t inner, n
     given.emplace(slope, n * inner * 8);
   const ProductArgs args{Product(product), Kind(kind), pm.data, vm.data, zm.data, om.data,
                          given ? static_cast<const double*>(given->data) : slopes.data(), n, k, inner,
-                         work < (1 << 14) ? 1 : get_num_threads()};
+                         work < (1 << 14) ? 1 : threads_worth(work)};
   const nb::gil_scoped_release release;
   variant.products(args);
 }

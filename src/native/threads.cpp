@@ -27,6 +27,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto kSpin = std::chrono::microseconds(80);
+constexpr int64_t kBrief = 1 << 17;  // entries
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -120,6 +121,14 @@ class Pool {
  public:
   std::mutex in_use;  // held by the call whose tasks are being worked on
 
+  // Whether threads sleep, and nobody has asked for as long as they would have stayed awake.
+  bool resting() {
+    const Clock::rep now = Clock::now().time_since_epoch().count();
+    const Clock::rep before = asked_.exchange(now, std::memory_order_relaxed);
+    return sleeping_.load(std::memory_order_relaxed) > 0 &&
+           Clock::duration(now - before) > kSpin;
+  }
+
   void run(int64_t tasks, int threads, void (*task)(const void*, int64_t), const void* context) {
     for (; started_ < threads - 1; ++started_) std::thread([this] { work(); }).detach();
     const bool asleep = sleeping_.load(std::memory_order_relaxed) > 0;
@@ -198,6 +207,7 @@ class Pool {
   Share share_[kMaxThreads];
   int shares_ = 0;
   std::atomic<int> inside_{0};
+  std::atomic<Clock::rep> asked_{0};
   std::atomic<int> sleeping_{0};
   std::vector<Places::Thread> workers_;
   Places places_;
@@ -219,6 +229,11 @@ const int registered = [] {
 std::atomic<int> allowed{usable_threads()};
 
 }  // namespace
+
+int threads_worth(int64_t entries) {
+  const int all = get_num_threads();
+  return all > 1 && entries < kBrief && pool->resting() ? 1 : all;
+}
 
 int get_num_threads() { return allowed.load(std::memory_order_relaxed); }
 void set_num_threads(int n) { allowed.store(std::clamp(n, 1, kMaxThreads)); }

@@ -11,6 +11,10 @@ constexpr int kMaxThreads = 256;
 int get_num_threads();
 void set_num_threads(int n);
 
+// How many threads a call on so many entries is worth: one where it would be over about as soon as
+// threads that sleep have woken, unless another call was made just before.
+int threads_worth(int64_t entries);
+
 // task(context, i) for every i in [0, tasks), on up to `threads` threads, the caller's among them.
 // Where another call has the threads, the caller works alone; after a fork, new ones are started.
 // Tasks run in the default floating-point mode: subnormal numbers are numbers.

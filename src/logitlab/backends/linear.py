@@ -130,4 +130,6 @@ def linear_label_loss(
     loss = xp.concat(losses) if losses else xp.zeros(0, dtype=x.dtype)
     if scale is None:
         return loss, None
+    if by_temperature and not slopes:
+        slopes = [xp.zeros((n, 1), dtype=x.dtype)]
     return loss, Gradients(dx, dweight, dbias, xp.concat(slopes) if slopes else None)

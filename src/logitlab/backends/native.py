@@ -239,7 +239,11 @@ def losses(
     z, k, t, where = _one_axis(z, axis, t, where)
 
     def a_row(x: Any, dtype: Any) -> Any:
-        return np.ascontiguousarray(np.broadcast_to(x, label.shape), dtype).reshape(-1)
+        if isinstance(x, float):
+            return np.full(label.size, x)
+        if x.shape != label.shape:
+            x = np.broadcast_to(x, label.shape)
+        return np.ascontiguousarray(x, dtype).reshape(-1)
 
     loss = np.empty(label.shape)
     scales = a_row(1.0 if scale is None else scale, np.float64)

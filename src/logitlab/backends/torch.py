@@ -25,6 +25,8 @@ __all__ = [
     "logsumexp",
     "one_minus",
     "softmax",
+    "total_label_loss",
+    "total_linear_label_loss",
 ]
 
 
@@ -130,6 +132,30 @@ def label_loss(
         dtype_name(z.dtype), *map(_memory, (z, axis, temperature, where, label, scale, out))
     )
     return torch.from_numpy(loss), out
+
+
+def total_label_loss(
+    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, label: Any, share: Any
+) -> Any:
+    """The sum of share times loss where a gradient of it is wanted, else None."""
+    if not _closed(z, axis, temperature, where) or share.requires_grad:
+        return None
+    return _autograd().total_label_loss(z, axis[0], temperature, where, label, share)
+
+
+def total_linear_label_loss(
+    x: Any, weight: Any, bias: Any, label: Any, t: Any, share: Any, smoothing: float
+) -> Any:
+    """As :func:`total_label_loss`, of linear logits."""
+    given = (x, weight, bias, label, t)
+    if (
+        not _wants_gradient(*given)
+        or not _in_reach(*given)
+        or not len(weight)
+        or share.requires_grad
+    ):
+        return None
+    return _autograd().total_linear_label_loss(*given, share, smoothing)
 
 
 def _covers_product(p: Any, slope: Any, *others: Any) -> bool:

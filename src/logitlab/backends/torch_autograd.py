@@ -175,6 +175,85 @@ class LabelLoss(torch.autograd.Function):  # type: ignore[misc]
         return dz.to(z.dtype), None, dt, None, None
 
 
+class Total(torch.autograd.Function):  # type: ignore[misc]
+    """The sum over the rows of their losses times their shares, 0-d.
+
+    `solve(share, *inputs)` gives the losses and the gradients by the inputs in one sweep; the
+    gradients are handed on by the first backward pass and made anew for another. `rows(*inputs)`
+    gives the losses alone, differentiable twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, solve: Any, rows: Any, share: Any, dtype: Any, *inputs: Any) -> Any:
+        ctx.solve, ctx.rows = solve, rows
+        ctx.floats = [x if isinstance(x, float) else None for x in inputs]
+        ctx.save_for_backward(share, *(None if isinstance(x, float) else x for x in inputs))
+        loss, ctx.gradients = solve(share, *inputs)
+        return (share * loss).sum().to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        share, *tensors = ctx.saved_tensors
+        inputs = [f if x is None else x for f, x in zip(ctx.floats, tensors, strict=True)]
+        given = (None,) * 4
+        if torch.is_grad_enabled():
+            total = (share * ctx.rows(*inputs)).sum()
+            return *given, *_again(ctx.needs_input_grad[4:], inputs, total, g.to(total.dtype))
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            gradients = ctx.solve(share, *inputs)[1]
+        if g == 1:
+            return *given, *gradients
+        # A scaled loss is there to keep the small gradients of half types.
+        if any(x is not None and x.itemsize < 4 for x in gradients):
+            return *given, *ctx.solve(share * g, *inputs)[1]
+        return *given, *(x if x is None else x * g for x in gradients)
+
+
+def _again(needs: Any, inputs: Any, value: Any, g: Any) -> list[Any]:
+    """The gradients by the inputs, to be differentiated again."""
+    wanted = [i for i, need in enumerate(needs) if need]
+    found = torch.autograd.grad(value, [inputs[i] for i in wanted], g, create_graph=True)
+    gradients: list[Any] = [None] * len(inputs)
+    for i, gradient in zip(wanted, found, strict=True):
+        gradients[i] = gradient
+    return gradients
+
+
+def _flat(x: Any, axis: int) -> Any:
+    return x if isinstance(x, float) else x.squeeze(axis)
+
+
+def total_label_loss(z: Any, axis: int, t: Any, where: Any, label: Any, share: Any) -> Any:
+    by_t = not isinstance(t, float) and t.requires_grad
+
+    def solve(share: Any, z: Any, t: Any) -> Any:
+        x = z if where is None else torch.where(where, z, -torch.inf)
+        scale = share * _flat(_slope(t), axis)
+        loss, dz = tensors.label_loss(x, (axis,), t, None, label, scale)
+        return loss, (dz, by_temperature(dz, x, axis, t) if by_t else None)
+
+    def rows(z: Any, t: Any) -> Any:
+        return LabelLoss.apply(z, axis, t, where, label)
+
+    return Total.apply(solve, rows, share, z.dtype, z, t)
+
+
+def total_linear_label_loss(
+    x: Any, weight: Any, bias: Any, label: Any, t: Any, share: Any, smoothing: float
+) -> Any:
+    by_t = not isinstance(t, float) and t.requires_grad
+
+    def solve(share: Any, x: Any, weight: Any, bias: Any, t: Any) -> Any:
+        scale = share * _flat(_slope(t), 1)
+        return tensors.linear_label_loss(x, weight, bias, label, t, scale, smoothing, by_t)
+
+    def rows(x: Any, weight: Any, bias: Any, t: Any) -> Any:
+        return LinearLabelLoss.apply(x, weight, bias, t, label, smoothing)
+
+    return Total.apply(solve, rows, share, x.dtype, x, weight, bias, t)
+
+
 class LinearLabelLoss(torch.autograd.Function):  # type: ignore[misc]
     """The losses of labels under linear logits, one a row, in float64.
 
@@ -210,10 +289,5 @@ def _with_logits(ctx: Any, x: Any, weight: Any, bias: Any, t: Any, label: Any, g
         t_rows = t if isinstance(t, float) else t[:, 0]
         loss = smoothed(z, loss, None, label, t_rows, None, ctx.smoothing)[0]
     loss = torch.where(label >= 0, loss, 0.0)
-    given = (x, weight, bias, t)
-    wanted = [i for i, need in enumerate(ctx.needs_input_grad[:4]) if need]
-    found = torch.autograd.grad(loss, [given[i] for i in wanted], g, create_graph=True)
-    gradients: list[Any] = [None] * 6
-    for i, gradient in zip(wanted, found, strict=True):
-        gradients[i] = gradient
-    return tuple(gradients)
+    needs = ctx.needs_input_grad[:4]
+    return *_again(needs, (x, weight, bias, t), loss, g), None, None
