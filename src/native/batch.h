@@ -12,6 +12,9 @@ enum Kind : int { kFloat32, kFloat64, kFloat16, kBFloat16 };
 
 constexpr int kMaxDims = 64;
 
+// Rows of up to so many classes are worked on sixteen at a time, longer ones four at a time.
+constexpr int64_t kFew = 128;
+
 // Rows along one class axis; the other axes, outermost first, number them. Strides are in bytes.
 struct Batch {
   Op op;

@@ -69,11 +69,12 @@ void run(Batch& b) {
     b.row_threads = threads;
     threads = 1;
   }
-  // Whole groups of sixteen rows, several tasks a thread, so that none waits long for another.
+  // Whole groups of rows, several tasks a thread, so that none waits long for another.
   int64_t rows = b.rows;
   if (threads > 1) {
     rows = std::max<int64_t>(kEnough / b.k, b.rows / (threads * 8));
-    rows = std::min((rows + 15) / 16 * 16, (b.rows + threads - 1) / threads);
+    const int64_t group = b.k <= kFew || b.z_step != kItem[b.kind] ? 16 : 4;
+    rows = std::min((rows + group - 1) / group * group, (b.rows + threads - 1) / threads);
     rows = std::max<int64_t>(rows, 1);
   }
   const Tasks tasks{b, rows};

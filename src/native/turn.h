@@ -3,16 +3,14 @@
 
 #include <algorithm>
 
+#include "batch.h"
 #include "isa.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
 namespace {
 
-// Rows of up to so many classes are worked on sixteen at a time, whatever their number.
-constexpr int64_t kFew = 128;
-
-// They are turned by blocks of four; a block may reach up to three entries into the row that
+// Rows of few classes are turned by blocks of four; a block may reach up to three entries into the row that
 // follows, so the last rows go by a copy.
 constexpr int64_t kTail = kFew + 4;
 
