@@ -16,6 +16,9 @@ template <class T>
 bool in_range(double slope) {
   return std::fabs(T(slope)) < std::numeric_limits<T>::infinity();
 }
+// A mean of at most this size cannot make a finite number overflow.
+template <class T>
+constexpr T kModest = std::numeric_limits<T>::max() * std::numeric_limits<T>::epsilon() / 8;
 template <class T>
 void stretch(T* x, int64_t n, int64_t step, double slope) {
   for (int64_t i = 0; i < n; ++i)
@@ -40,7 +43,7 @@ class ProductLanes {
   }
 
   // As softmax(), of lines of four entries or more, with v as it is; false, with nothing written,
-  // where one of the lines may need more care: close to one, all but constant v, NaN or +inf.
+  // where one of the lines may need more care: close to one, v all but constant or huge, NaN, +inf.
   LOGITLAB_FLATTEN bool softmax_of_plain() {
     const Vec<T> zero(T(0)), one(T(1));
     Vec<T> most(T(0));
@@ -65,7 +68,8 @@ class ProductLanes {
       between = larger(if_less(zero, p, if_less(p, most, one, zero), zero), between);
       away = larger(unless_equal(p, zero, larger(d, sub(zero, d))), away);
     }
-    if (!all_less(most, Vec<T>(T(kSaturated))) || !all_less(zero, between) || !all_less(size, away))
+    if (!all_less(most, Vec<T>(T(kSaturated))) || !all_less(zero, between) ||
+        !all_less(size, away) || !all_less(size, Vec<T>(kModest<T>)))
       return false;
     const Vec<T> slope = slopes();
     for (j = 0; j < k_; ++j)

@@ -12,7 +12,8 @@ namespace {
 
 // slope p (v - sum p v), or slope (v - p sum v), the transposed derivative of log_softmax. Where one
 // probability is close to 1, both are taken from its entry, as what is left would cancel; the first
-// also where v is all but constant, or does not count where it is infinite.
+// also where v is all but constant, and where it is huge or infinite, which counts for nothing beside
+// p = 0.
 template <class T>
 struct ProductRow {
   static constexpr T kInf = std::numeric_limits<T>::infinity();
@@ -124,7 +125,7 @@ struct ProductRow {
       most = std::max(most, parts[i].most);
     }
     others += lost_p, sum += lost;
-    if (!apart && (double(most) > kSaturated || (!log && all_but_constant()))) {
+    if (!apart && (double(most) > kSaturated || (!log && !plain()))) {
       apart = true;
       top = std::find(p, p + a.k, most) - p;
       if (top == a.k) top = 0;
@@ -139,12 +140,14 @@ struct ProductRow {
     return true;
   }
 
-  // Whether v is much closer to its mean than to 0, by the first entries; or the mean is NaN.
-  bool all_but_constant() const {
+  // Whether the mean is a modest number, and not much farther from 0 than v from it, by the first
+  // entries.
+  bool plain() const {
     const T mean = T(sum);
     const Vec<T> zero(T(0)), away = mul(sub(Vec<T>(v), Vec<T>(mean)), Vec<T>(T(16)));
-    return mean != mean || all_less(unless_equal(Vec<T>(p), zero, larger(away, sub(zero, away))),
-                                    Vec<T>(std::fabs(mean)));
+    return std::fabs(mean) < kModest<T> &&
+           !all_less(unless_equal(Vec<T>(p), zero, larger(away, sub(zero, away))),
+                     Vec<T>(std::fabs(mean)));
   }
 
   // Whether one of the first probabilities is above 0 and below the largest.
