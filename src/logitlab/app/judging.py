@@ -22,7 +22,7 @@ SEED = 0
 N_BINS = 15
 RESAMPLES = 1000
 _CELLS = 200 * N_BINS  # of confidence: what one of them holds is of one confidence, nearly
-HELD = 1 << 22  # entries of the rows that vector and matrix scaling are fitted on
+HELD = 1 << 24  # entries of the rows that vector and matrix scaling are fitted on
 MOST = {"vector": 2000, "matrix": 200}  # classes
 _WORST = 10  # mistakes that are listed
 
