@@ -23,9 +23,13 @@ constexpr int kLanes = 16;
 
 #if defined(__GNUC__)
 #define LOGITLAB_INLINE __attribute__((always_inline)) inline
-#define LOGITLAB_FLATTEN __attribute__((flatten))
 #else
 #define LOGITLAB_INLINE inline
+#endif
+// With the sanitizers' checks in it, code inlined as a whole takes minutes to compile.
+#if defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
+#define LOGITLAB_FLATTEN __attribute__((flatten))
+#else
 #define LOGITLAB_FLATTEN
 #endif
 
