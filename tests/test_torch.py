@@ -202,3 +202,13 @@ def test_a_changed_input_is_noticed():
         leaves[0].zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace"):
         value.backward()
+
+
+@pytest.mark.parametrize("changed", ["labels", "mask"])
+def test_changed_labels_or_masks_are_noticed(changed):
+    z = torch.randn(6, 4, requires_grad=True)
+    y, where = torch.zeros(6, dtype=torch.int64), torch.ones(6, 4, dtype=torch.bool)
+    value = logitlab.cross_entropy(z, y, where=where)
+    y.add_(1) if changed == "labels" else where[:, 3].logical_not_()
+    with pytest.raises(RuntimeError, match="modified by an inplace"):
+        value.backward()

@@ -10,8 +10,8 @@ namespace logitlab {
 namespace LOGITLAB_ISA {
 namespace {
 
-// Rows of few classes are turned by blocks of four; a block may reach up to three entries into the row that
-// follows, so the last rows go by a copy.
+// Rows of few classes are turned by blocks of four; a block may reach up to three entries into the
+// row that follows, so the last rows go by a copy.
 constexpr int64_t kTail = kFew + 4;
 
 // lanes[i * 16 + r] = rows[r * k + i], with room for a multiple of four classes.

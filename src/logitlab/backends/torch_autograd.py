@@ -180,25 +180,29 @@ class Total(torch.autograd.Function):  # type: ignore[misc]
 
     `solve(share, *inputs)` gives the losses and the gradients by the inputs in one sweep; the
     gradients are handed on by the first backward pass and made anew for another. `rows(*inputs)`
-    gives the losses alone, differentiable twice.
+    gives the losses alone, differentiable twice. `held` is what both read besides: a change of it
+    is noticed as one of the inputs is.
     """
 
     @staticmethod
-    def forward(ctx: Any, solve: Any, rows: Any, share: Any, dtype: Any, *inputs: Any) -> Any:
+    def forward(
+        ctx: Any, solve: Any, rows: Any, held: Any, share: Any, dtype: Any, *inputs: Any
+    ) -> Any:
         ctx.solve, ctx.rows = solve, rows
         ctx.floats = [x if isinstance(x, float) else None for x in inputs]
-        ctx.save_for_backward(share, *(None if isinstance(x, float) else x for x in inputs))
+        tensors = (None if isinstance(x, float) else x for x in inputs)
+        ctx.save_for_backward(share, *tensors, *held)
         loss, ctx.gradients = solve(share, *inputs)
         return (share * loss).sum().to(dtype)
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
         share, *tensors = ctx.saved_tensors
-        inputs = [f if x is None else x for f, x in zip(ctx.floats, tensors, strict=True)]
-        given = (None,) * 4
+        inputs = [f if x is None else x for f, x in zip(ctx.floats, tensors, strict=False)]
+        given = (None,) * 5
         if torch.is_grad_enabled():
             total = (share * ctx.rows(*inputs)).sum()
-            return *given, *_again(ctx.needs_input_grad[4:], inputs, total, g.to(total.dtype))
+            return *given, *_again(ctx.needs_input_grad[5:], inputs, total, g.to(total.dtype))
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
             gradients = ctx.solve(share, *inputs)[1]
@@ -236,7 +240,7 @@ def total_label_loss(z: Any, axis: int, t: Any, where: Any, label: Any, share: A
     def rows(z: Any, t: Any) -> Any:
         return LabelLoss.apply(z, axis, t, where, label)
 
-    return Total.apply(solve, rows, share, z.dtype, z, t)
+    return Total.apply(solve, rows, (where, label), share, z.dtype, z, t)
 
 
 def total_linear_label_loss(
@@ -251,7 +255,7 @@ def total_linear_label_loss(
     def rows(x: Any, weight: Any, bias: Any, t: Any) -> Any:
         return LinearLabelLoss.apply(x, weight, bias, t, label, smoothing)
 
-    return Total.apply(solve, rows, share, x.dtype, x, weight, bias, t)
+    return Total.apply(solve, rows, (label,), share, x.dtype, x, weight, bias, t)
 
 
 class LinearLabelLoss(torch.autograd.Function):  # type: ignore[misc]
