@@ -207,6 +207,7 @@ import hashlib, sys
 import numpy as np
 import ml_dtypes, logitlab
 from logitlab.backends import native
+from logitlab.backends.targets import Targets
 rng = np.random.default_rng(0)
 digest = hashlib.sha256()
 for dtype in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64):
@@ -217,8 +218,10 @@ for dtype in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64):
                 for f in (logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp):
                     digest.update(f(z, temperature=t).tobytes())
                 y, scale = rng.integers(-1, k, n), rng.standard_normal(n)
-                for x in native.label_loss(z, (1,), t, None, y, scale):
-                    digest.update(x.tobytes())
+                even = rng.dirichlet(np.ones(k), n)
+                for targets in Targets(y), Targets(y, None, 0.1), Targets(None, even, 0.2):
+                    for x in native.target_loss(z, (1,), t, None, targets, scale):
+                        digest.update(x.tobytes())
 print(native._native.isa, digest.hexdigest())
 """
 

@@ -6,6 +6,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from logitlab import arrays, dispatch
+from logitlab.backends.targets import Targets
 from logitlab.losses import Reduction, checked_options, checked_weights, reduced, share
 
 
@@ -15,10 +16,9 @@ class _Problem(NamedTuple):
     x: Any
     weight: Any
     bias: Any
-    label: Any
+    targets: Targets  # labels
     temperature: Any  # a float, or (N, 1)
     row_weight: Any
-    smoothing: float
     dtype: Any
     xp: Any
 
@@ -77,7 +77,7 @@ def checked(
     dtype = x.dtype
     x, weight = arrays.at_least_float32(x, xp), arrays.at_least_float32(weight, xp)
     bias = None if bias is None else arrays.at_least_float32(bias, xp)
-    return _Problem(x, weight, bias, label, t, row_weight, smoothing, dtype, xp)
+    return _Problem(x, weight, bias, Targets(label, smoothing=smoothing), t, row_weight, dtype, xp)
 
 
 @np.errstate(all="ignore")
@@ -91,10 +91,10 @@ def _solved(
         scale = (
             share(q.row_weight, reduction, xp) / (t if isinstance(t, float) else t[:, 0]) * upstream
         )
-    loss, gradients = dispatch.backend(q.x).linear_label_loss(
-        q.x, q.weight, q.bias, q.label, t, scale, q.smoothing, by_temperature
+    loss, gradients = dispatch.backend(q.x).linear_loss(
+        q.x, q.weight, q.bias, q.targets, t, scale, by_temperature
     )
-    value = reduced(loss, q.row_weight, q.label >= 0, reduction, q.dtype, xp)
+    value = reduced(loss, q.row_weight, q.targets.label >= 0, reduction, q.dtype, xp)
     if gradients is not None:
         gradients = tuple(g if g is None else xp.astype(g, q.dtype, copy=False) for g in gradients)
     return value, gradients
@@ -102,10 +102,10 @@ def _solved(
 
 @np.errstate(all="ignore")
 def value_of(q: _Problem, reduction: str) -> Any:
-    total = dispatch.total(q.x, "total_linear_label_loss")
+    total = dispatch.total(q.x, "total_linear_loss")
     if total is not None and reduction != "none":
         shares = share(q.row_weight, reduction, q.xp)
-        value = total(q.x, q.weight, q.bias, q.label, q.temperature, shares, q.smoothing)
+        value = total(q.x, q.weight, q.bias, q.targets, q.temperature, shares)
         if value is not None:
             return q.xp.astype(value, q.dtype, copy=False)
     return _solved(q, reduction, None)[0]

@@ -7,6 +7,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from logitlab import arrays, dispatch
+from logitlab.backends.targets import Targets
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -15,18 +16,10 @@ class _Problem(NamedTuple):
     """A checked call."""
 
     request: arrays.Request
-    label: Any  # integers of the batch shape, -1 where a row is ignored; or None
-    targets: Any  # (..., K), the classes last; or None: the labels alone
+    targets: Targets
     kept: Any  # the rows that are not ignored
     weight: Any  # of the rows, 0 where a row is ignored
     xp: Any
-
-    def log_p(self) -> Any:
-        """(..., K), wide enough to work in."""
-        z, axes, t, where, _ = self.request
-        wide = arrays.at_least_float32(z, self.xp)
-        log_p = dispatch.backend(z).log_softmax(wide, axes, t, where, None)
-        return self.xp.moveaxis(log_p, axes[0], -1)
 
     def a_row(self, x: Any) -> Any:
         """What stands for a row, or broadcasts against z, in the shape of the rows."""
@@ -81,54 +74,27 @@ def checked(
     rows, k = (*shape[:at], *shape[at + 1 :]), shape[at]
     batch = rows if z.ndim else ()
     y = arrays.like(arrays.as_array(y, "y"), z, xp, "y")
-    label: Any = None
-    targets: Any = None
     kind = arrays.dtype_name(y.dtype)
     if tuple(y.shape) == tuple(z.shape) and kind.startswith(("float", "bfloat")):
         arrays.check_not_negative(y, "y")
         if ignore_index is not None:
             raise ValueError("ignore_index goes with integer labels, not with target probabilities")
-        targets = xp.moveaxis(xp.reshape(y, shape), at, -1)
+        distribution = xp.moveaxis(xp.reshape(y, shape), at, -1)
+        targets = Targets(distribution=distribution, smoothing=smoothing)
         kept = xp.ones(rows, dtype=xp.bool, device=getattr(z, "device", None))
     else:
         or_else = ", or target probabilities of z's shape"
         label = arrays.labels(y, batch, k, ignore_index, xp, or_else)
-        label = xp.reshape(label, rows)
-        kept = label >= 0
+        targets = Targets(xp.reshape(label, rows), smoothing=smoothing)
+        kept = targets.label >= 0
     weight = checked_weights(sample_weight, batch, z, kept, xp)
-    problem = _Problem(request, label, targets, kept, weight, xp)
-    if targets is None and not smoothing:
-        return problem
-    log_p = problem.log_p()
-    if targets is None:
-        targets = xp.arange(k, device=getattr(z, "device", None)) == label[..., None]
-    targets = xp.astype(targets, log_p.dtype)
-    if smoothing:
-        # Spread over the classes that are not excluded, at T = 0 over losing ones too.
-        left = request.z != -xp.inf
-        left = left if request.where is None else left & request.where
-        left = xp.astype(xp.moveaxis(left, at, -1), log_p.dtype)
-        spread = left / xp.sum(left, axis=-1, keepdims=True)
-        targets = (1 - smoothing) * targets + smoothing * spread
-    return problem._replace(targets=targets)
+    return _Problem(request, targets, kept, weight, xp)
 
 
 def _rows(q: _Problem, scale: Any) -> tuple[Any, Any]:
     """The loss of every row, and unless `scale` is None its gradient times that."""
-    xp = q.xp
     z, axes, t, where, _ = q.request
-    if q.targets is None:
-        return dispatch.backend(z).label_loss(z, axes, t, where, q.label, scale)  # type: ignore[no-any-return]
-    log_p = q.log_p()
-    # 0 log 0 = 0: a target of 0 on an excluded class costs nothing.
-    loss = xp.sum(xp.where(q.targets == 0, 0.0, -q.targets * log_p), axis=-1)
-    if scale is None:
-        return loss, None
-    difference = xp.exp(log_p) * xp.sum(q.targets, axis=-1, keepdims=True) - q.targets
-    gradient = arrays.scaled(difference, scale[..., None], xp)
-    dead = ~q.kept[..., None] | (log_p == -xp.inf)
-    gradient = xp.astype(xp.where(dead, 0.0, gradient), z.dtype, copy=False)
-    return loss, xp.moveaxis(gradient, -1, axes[0])
+    return dispatch.backend(z).target_loss(z, axes, t, where, q.targets, scale)  # type: ignore[no-any-return]
 
 
 def reduced(loss: Any, weight: Any, kept: Any, reduction: str, dtype: Any, xp: Any) -> Any:
@@ -156,9 +122,9 @@ def share(weight: Any, reduction: str, xp: Any) -> Any:
 @np.errstate(all="ignore")
 def value_of(q: _Problem, reduction: str) -> Any:
     z, axes, t, where, _ = q.request
-    total = dispatch.total(z, "total_label_loss") if q.targets is None else None
+    total = dispatch.total(z, "total_target_loss")
     if total is not None and reduction != "none":
-        value = total(z, axes, t, where, q.label, share(q.weight, reduction, q.xp))
+        value = total(z, axes, t, where, q.targets, share(q.weight, reduction, q.xp))
         if value is not None:
             return value
     return _reduced(q, _rows(q, None)[0], reduction)

@@ -32,6 +32,8 @@ struct Batch {
       t_stride[kMaxDims];
   // Of the losses, one for each row in the order of the rows.
   const int64_t* label = nullptr;  // below 0: the row counts for nothing
+  const void* targets = nullptr;   // in place of labels: float or double, k a row
+  double smoothing = 0;
   const double* scale = nullptr;   // of the gradient
   double* loss = nullptr;
   int row_threads = 1;  // that share one row

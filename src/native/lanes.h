@@ -3,6 +3,7 @@
 
 #include "losses.h"
 #include "rows.h"
+#include "targets.h"
 #include "turn.h"
 
 namespace logitlab {
@@ -36,16 +37,28 @@ class Lanes {
     lowest_[r] = lowest_of<T>(s.t);
     reach_[r] = s.usable ? Range<T>::reach : T(0);
   }
-  // Of row r of the losses, after run(): the loss; its gradient is put right at the label.
+  // Of row r of the losses, after run(): the loss; its gradient is put right at the label, which is
+  // below 0 where there is a distribution.
   double loss(int r, int64_t label, T* result) const {
-    const T z = z_[label * kLanes + r];
-    if (op_ == Op::loss_and_gradient) {
+    const T z = label < 0 ? T(0) : z_[label * kLanes + r];
+    if (op_ == Op::loss_and_gradient && label >= 0) {
       T& g = result[label * kLanes + r];
-      g = at_label_of(g, z, m_[r], rest_[r], scale_[r]);
+      g = more_ ? at_label_of(g, z, m_[r], rest_[r], scale_[r], aims_[r])
+                : at_label_of(g, z, m_[r], rest_[r], scale_[r]);
     }
+    if (more_) return aims_[r].total * log_[r] + aims_[r].away / t_[r];
     return log_[r] + (double(m_[r]) - double(z)) / t_[r];
   }
-  void set_scale(int r, double scale) { scale_[r] = scale; }
+  void set_scale(int r, double scale) { scale_[r] = factor_[r] = scale; }
+
+  // The losses are of smoothed labels, one of each of sixteen rows, or of distributions, which lie
+  // as z does.
+  void hold(const T* given, const int64_t* label, double smoothing) {
+    more_ = true, given_ = given, label_ = label, smoothing_ = smoothing;
+  }
+  bool moderate(int r) const {
+    return more_ ? LOGITLAB_ISA::moderate(aims_[r], scale_[r]) : LOGITLAB_ISA::moderate(scale_[r]);
+  }
 
   void leave_out(int r) {
     c_[r] = c_low_[r] = r_[r] = r_low_[r] = reach_[r] = 0;
@@ -65,6 +78,7 @@ class Lanes {
     Vec<T> m(-std::numeric_limits<T>::infinity());
     for (int64_t i = 0; i < k_; ++i) m = larger(entry(i), m);
     m.put(m_);
+    if (more_) aim(m);
     const Vec<T> mc = mul(m, c);
     all_in_range_ = all_less(larger(mc, sub(Vec<T>(T(0)), mc)), Vec<T>(reach_));
     const Vec<T> n = sub(fma(m, c, magic), magic);
@@ -81,6 +95,54 @@ class Lanes {
 
  private:
   Vec<T> entry(int64_t i) const { return Vec<T>(z_ + i * kLanes); }
+
+  void aim(const Vec<T>& m) {
+    const Vec<T> zero(T(0)), one(T(1)), lowest(-std::numeric_limits<T>::infinity());
+    Sums<T> given, rest, away, left_away;
+    Vec<T> left(zero);
+    for (int64_t i = 0; i < k_; ++i) {
+      const Vec<T> z = entry(i), d = sub(m, z);
+      if (given_) {
+        const Vec<T> t(given_ + i * kLanes);
+        given.add_to(t);
+        rest.add_to(unless_equal(z, m, t));
+        // A target of 0 on an excluded class costs nothing.
+        away.add_to(unless_equal(t, zero, mul(t, d)));
+      }
+      if (smoothing_ > 0) {
+        left = add(left, unless_equal(z, lowest, one));
+        left_away.add_to(unless_equal(z, lowest, d));
+      }
+    }
+    double sums[4][kLanes], lost[kLanes];
+    T count[kLanes];
+    given.put(sums[0], lost);
+    rest.put(sums[1], lost);
+    away.put(sums[2], lost);
+    left_away.put(sums[3], lost);
+    left.put(count);
+    for (int r = 0; r < kLanes; ++r) {
+      const Tally t{sums[0][r], sums[1][r], sums[2][r], double(count[r]), sums[3][r]};
+      aims_[r] = given_ ? aim_of(t, smoothing_)
+                        : aim_of(t, smoothing_, double(z_[label_[r] * kLanes + r]), double(m_[r]));
+      factor_[r] = scale_[r] * aims_[r].total;
+    }
+  }
+
+  void take_steps(T* result) const {
+    T given[kLanes], left[kLanes], top[kLanes], at_top[kLanes];
+    for (int r = 0; r < kLanes; ++r) {
+      given[r] = T(-scale_[r] * aims_[r].a), left[r] = T(-scale_[r] * aims_[r].b);
+      top[r] = Step<T>::top_of(m_[r], rest_[r]);
+      at_top[r] = Step<T>::at_top_of(aims_[r], rest_[r], scale_[r]);
+    }
+    const Step<T> step{Vec<T>(given), Vec<T>(left), Vec<T>(top), Vec<T>(at_top),
+                       Vec<T>(-std::numeric_limits<T>::infinity())};
+    const Vec<T> zero(T(0));
+    for (int64_t i = 0; i < k_; ++i)
+      step(Vec<T>(result + i * kLanes), entry(i), given_ ? Vec<T>(given_ + i * kLanes) : zero)
+          .put(result + i * kLanes);
+  }
 
   void sum(const Sums<T>& sums) {
     sums.put(sum_, low_);
@@ -163,8 +225,9 @@ class Lanes {
       add(log, log_low).put(log_);
       if constexpr (Keep) {
         const Vec<double> whole = mul(top, add(Vec<double>(1.0), rest));
-        round_to(div(mul(Vec<double>(scale_), Vec<double>(unlift)), whole), rounded);
+        round_to(div(mul(Vec<double>(factor_), Vec<double>(unlift)), whole), rounded);
         multiply(result, k_, Products<T>(rounded), result, kLanes);
+        if (more_) take_steps(result);
       }
       return;
     }
@@ -186,7 +249,13 @@ class Lanes {
   const T* z_ = nullptr;
   T c_[kLanes], c_low_[kLanes], r_[kLanes], r_low_[kLanes], lowest_[kLanes], reach_[kLanes];
   T m_[kLanes];
-  double t_[kLanes], unit_[kLanes], sum_[kLanes], low_[kLanes], scale_[kLanes] = {}, rest_[kLanes], log_[kLanes];
+  double t_[kLanes], unit_[kLanes], sum_[kLanes], low_[kLanes], rest_[kLanes], log_[kLanes];
+  double scale_[kLanes] = {}, factor_[kLanes] = {};  // of the gradient; with Y
+  bool more_ = false;
+  const T* given_ = nullptr;
+  const int64_t* label_ = nullptr;
+  double smoothing_ = 0;
+  Aim aims_[kLanes];
   bool all_in_range_ = false;
 };
 

@@ -1,15 +1,13 @@
-// The cross-entropy of labels, and its gradient scale (p - y), in the one sweep of a softmax.
+// The cross-entropy of targets y, and its gradient scale (p - y), in the one sweep of a softmax.
 #pragma once
 
 #include "layout.h"
 #include "rows.h"
+#include "targets.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
 namespace {
-
-// Where a gradient of this scale (not negative) stays clear of the ends of the range of float.
-inline bool moderate(double scale) { return scale == 0 || (scale > 0x1p-30 && scale < 0x1p20); }
 
 // The gradient at the label, of which `g` is scale p so far and `z` the logit. p - 1 is less the
 // sum of the others; where the label is the largest, that sum is known by itself.
@@ -20,22 +18,51 @@ T at_label_of(T g, T z, T m, double others, double scale) {
   return T(double(g) - scale);
 }
 
-// The loss, and unless `out` is null the gradient, at any magnitude and temperature, from the
-// results of exact_row. `e` is room for a row.
+// The same where the label has `aim.at_label` of y, and the step at the largest logit is done.
 template <class T>
-double exact_loss(const T* z, T* out, T* e, int64_t k, int64_t label, double t, double scale) {
+T at_label_of(T g, T z, T m, double others, double scale, const Aim& aim) {
+  if (z == -std::numeric_limits<T>::infinity()) return 0;
+  if (z == m && others < 1) return g;
+  return T(double(g) - scale * aim.at_label);
+}
+
+// The loss, and unless `out` is null the gradient, at any magnitude and temperature, from the
+// results of exact_row. `e` is room for a row; `out` may be z.
+template <class T>
+double exact_loss(const T* z, T* out, T* e, int64_t k, const Targets<T>& x, double t,
+                  double scale) {
+  const T inf = std::numeric_limits<T>::infinity();
   exact_row(Op::log_softmax, z, e, k, t);
+  const double left = double(k - std::count(z, z + k, -inf));
+  auto target = [&](int64_t i, bool excluded) {
+    const double y = x.given ? double(x.given[i]) : double(i == x.label);
+    return x.smoothing > 0 ? (1 - x.smoothing) * y + (excluded ? 0 : x.smoothing / left) : y;
+  };
+  // A sum and what it lost; the loss alone may be infinite.
+  double loss = 0, loss_low = 0, total = 0, total_low = 0, rest = 0, rest_low = 0;
+  const int64_t top = std::max_element(e, e + k) - e;
+  for (int64_t i = 0; i < k; ++i) {
+    const double y = target(i, z[i] == -inf);
+    if (y != 0 || std::isnan(e[i])) loss = two_sum(loss, -y * double(e[i]), loss_low);
+    total = two_sum(total, y, total_low);
+    if (i != top) rest = two_sum(rest, y, rest_low);
+  }
+  total += total_low;
   if (out) {
     exact_row(Op::softmax, z, out, k, t);
-    double others = 0, lost = 0;
+    double others = 0, low = 0;
     for (int64_t i = 0; i < k; ++i)
-      if (i != label) others = two_sum(others, double(out[i]), lost);
+      if (i != top) others = two_sum(others, double(out[i]), low);
     // The scale may be infinite, as 1/T of a tiny T: 0 stays 0.
     const auto scaled = [scale](double p) { return p == 0 ? T(0) : T(scale * p); };
-    for (int64_t i = 0; i < k; ++i) out[i] = scaled(double(out[i]));
-    out[label] = e[label] == -std::numeric_limits<T>::infinity() ? T(0) : -scaled(others + lost);
+    for (int64_t i = 0; i < k; ++i) {
+      const double gradient = i == top && out[i] > 0.5
+                                  ? rest + rest_low - total * (others + low)
+                                  : total * double(out[i]) - target(i, false);
+      out[i] = e[i] == -inf ? T(0) : scaled(gradient);
+    }
   }
-  return -double(e[label]);
+  return std::isfinite(loss) ? loss + loss_low : loss;
 }
 
 template <class S, class T>
@@ -44,6 +71,7 @@ class Losses {
   explicit Losses(const Batch& b)
       : b_(b),
         gradient_(b.op == Op::loss_and_gradient),
+        more_(b.targets || b.smoothing > 0),
         here_(std::is_same_v<S, T> && !b.where && b.z_step == sizeof(T) &&
               (!gradient_ || b.out_step == sizeof(T))),
         one_(scale_of<T>(std::fabs(b.temperature))) {}
@@ -52,10 +80,12 @@ class Losses {
     thread_local Room room;
     const int64_t count = (b_.k + kChunk - 1) / kChunk;
     const int64_t pitch = (b_.k + kLanes - 1) / kLanes * kLanes;
-    z_ = static_cast<T*>(room.get(3 * pitch * sizeof(T) + count * sizeof(Chunk<T>)));
+    z_ = static_cast<T*>(
+        room.get(3 * pitch * sizeof(T) + count * (sizeof(Chunk<T>) + sizeof(Tally))));
     out_ = z_ + pitch;
     e_ = out_ + pitch;
     chunks_ = reinterpret_cast<Chunk<T>*>(e_ + pitch);
+    tallies_ = reinterpret_cast<Tally*>(chunks_ + count);
     Walk walk(b_, first);
     for (int64_t row = first; row < last; ++row, walk.next()) one(row, walk.here());
     room.trim(size_t(1) << 25);
@@ -67,7 +97,7 @@ class Losses {
     const bool here = here_ && t >= 0;
     const T* z = here ? reinterpret_cast<const T*>(b_.z + o.z) : z_;
     T* out = here ? reinterpret_cast<T*>(b_.out + o.out) : out_;
-    if (b_.label[row] < 0) {
+    if (b_.label && b_.label[row] < 0) {
       b_.loss[row] = 0;
       if (gradient_) std::fill(out, out + b_.k, T(0));
     } else {
@@ -82,23 +112,28 @@ class Losses {
   double loss(int64_t row, const T* z, T* out, double t, bool stream) {
     const Scale<T> s = b_.t ? scale_of<T>(t) : one_;
     const double scale = gradient_ ? std::fabs(b_.scale[row]) : 1;
-    const T at_label = z[b_.label[row]];
-    const Row<T> x{b_.op, z, out, b_.k, s, stream || z == out ? e_ : out, chunks_, stream, scale};
+    const Targets<T> targets = targets_of<T>(b_, row, tallies_);
+    const T at_label = targets.given ? T(0) : z[targets.label];
+    const Row<T> x{b_.op,   z,       out,    b_.k,  s,
+                   stream || z == out ? e_ : out, chunks_, stream, scale, more_ ? &targets : nullptr};
     typename Row<T>::Whole w;
     if (!moderate(scale) || !(b_.row_threads > 1 ? x.run(b_.row_threads, w) : x.run(w)))
-      return exact_loss(z, gradient_ ? out : nullptr, e_, b_.k, b_.label[row], t, scale);
-    if (gradient_) {
-      T& g = out[b_.label[row]];
-      g = at_label_of(g, at_label, w.m, w.others, scale);
+      return exact_loss(z, gradient_ ? out : nullptr, e_, b_.k, targets, t, scale);
+    if (gradient_ && !targets.given) {
+      T& g = out[targets.label];
+      g = more_ ? at_label_of(g, at_label, w.m, w.others, scale, w.aim)
+                : at_label_of(g, at_label, w.m, w.others, scale);
     }
+    if (more_) return w.aim.total * w.log + (w.aim.away / t + w.aim.total * w.log_low);
     return w.log + ((double(w.m) - double(at_label)) / t + w.log_low);
   }
 
   const Batch& b_;
-  const bool gradient_, here_;
+  const bool gradient_, more_, here_;
   const Scale<T> one_;
   T *z_, *out_, *e_;  // room for a row each
   Chunk<T>* chunks_;
+  Tally* tallies_;
 };
 
 }  // namespace

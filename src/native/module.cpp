@@ -90,8 +90,9 @@ void run(Batch& b) {
 // z and out of one shape (of logsumexp's out, the class axis has length 1); t a float, or doubles
 // of out's shape with a class axis of length 1; where None, or bytes of z's shape. False, and
 // nothing done, where z or out is not aligned.
-bool call(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t, nb::handle where,
-          const int64_t* label = nullptr, const double* scale = nullptr, double* loss = nullptr) {
+bool call(Batch& b, int kind, nb::handle z, nb::handle out, int axis, nb::handle t,
+          nb::handle where) {
+  const Op op = b.op;
   const View zv(z, PyBUF_STRIDES);
   const View ov(out, op == Op::loss ? PyBUF_STRIDES : PyBUF_STRIDES | PyBUF_WRITABLE);
   const Py_buffer &zb = zv.buffer, &ob = ov.buffer;
@@ -99,9 +100,7 @@ bool call(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t,
   if (ob.itemsize != kItem[kind] || zb.ndim != ob.ndim)
     throw std::invalid_argument("arrays do not fit the kernel");
   if (!aligned(zb) || !aligned(ob)) return false;
-  Batch b;
-  b.op = op, b.kind = Kind(kind);
-  b.label = label, b.scale = scale, b.loss = loss;
+  b.kind = Kind(kind);
   b.out = ov.data(), b.out_step = ob.strides[axis];
   const Described described(b, zb, &ob, axis, t, where);
   if (b.rows == 0) return true;
@@ -121,6 +120,50 @@ bool call(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t,
   b.stream = bytes > (int64_t(1) << 24) && b.k * kItem[kind] <= 3 << 18;
   run(b);
   return true;
+}
+
+bool call(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t,
+          nb::handle where) {
+  Batch b;
+  b.op = op;
+  return call(b, kind, z, out, axis, t, where);
+}
+
+// Memory in C order: an array, or the address of one that has been looked at.
+class Memory {
+ public:
+  Memory(nb::handle array, int64_t bytes, bool written = false) {
+    if (array.is_none()) return;
+    if (PyLong_Check(array.ptr())) {
+      data = PyLong_AsVoidPtr(array.ptr());
+      return;
+    }
+    view_.emplace(array, PyBUF_ND | (written ? PyBUF_WRITABLE : 0));
+    if (view_->buffer.len != bytes) throw std::invalid_argument("arrays do not fit the kernel");
+    data = view_->data();
+  }
+  void* data = nullptr;
+
+ private:
+  std::optional<View> view_;
+};
+
+// Losses of labels below k (the caller has looked), or of distributions of shape (rows, k), in the
+// type that the kernel works in; without a gradient where out is None.
+void call_losses(int kind, nb::handle z, nb::handle out, int axis, nb::handle t, nb::handle where,
+                 nb::handle label, nb::handle targets, double smoothing,
+                 PerRow<const double> scale, PerRow<double> loss) {
+  const bool gradient = !out.is_none();
+  const int64_t rows = int64_t(loss.size()), item = kind == kFloat64 ? 8 : 4;
+  const View zv(z, PyBUF_STRIDES);
+  const int64_t entries = zv.buffer.len / zv.buffer.itemsize;
+  const Memory labels(label, rows * 8), distributions(targets, entries * item);
+  Batch b;
+  b.op = gradient ? Op::loss_and_gradient : Op::loss;
+  b.label = static_cast<const int64_t*>(labels.data);
+  b.targets = distributions.data, b.smoothing = smoothing;
+  b.scale = scale.data(), b.loss = loss.data();
+  call(b, kind, z, gradient ? out : z, axis, t, where);
 }
 
 struct MomentsTasks {
@@ -153,25 +196,6 @@ void call_moments(int kind, nb::handle z, nb::handle y, double t, nb::handle out
   const nb::gil_scoped_release release;
   parallel((n + step - 1) / step, n * k < (1 << 14) ? 1 : threads_worth(n * k), moments_task, &tasks);
 }
-
-// Memory in C order: an array, or the address of one that has been looked at.
-class Memory {
- public:
-  Memory(nb::handle array, int64_t bytes, bool written = false) {
-    if (array.is_none()) return;
-    if (PyLong_Check(array.ptr())) {
-      data = PyLong_AsVoidPtr(array.ptr());
-      return;
-    }
-    view_.emplace(array, PyBUF_ND | (written ? PyBUF_WRITABLE : 0));
-    if (view_->buffer.len != bytes) throw std::invalid_argument("arrays do not fit the kernel");
-    data = view_->data();
-  }
-  void* data = nullptr;
-
- private:
-  std::optional<View> view_;
-};
 
 // Memory of shape (n, k, inner); of a Jacobian, which has no inner axis, out has shape (n, k, k) and
 // v is p. The slope is one for all, or doubles of shape (n, inner).
@@ -223,17 +247,9 @@ NB_MODULE(_native, m) {
   define("log_softmax", [](int kind, handle z, handle out, int axis, handle t, handle where) {
     return call(Op::log_softmax, kind, z, out, axis, t, where);
   });
-  // Losses of labels below k (the caller has looked), without a gradient where out is None.
-  m.def(
-      "cross_entropy",
-      [](int kind, handle z, handle out, int axis, handle t, handle where,
-         PerRow<const int64_t> label, PerRow<const double> scale, PerRow<double> loss) {
-        const bool gradient = !out.is_none();
-        return call(gradient ? Op::loss_and_gradient : Op::loss, kind, z, gradient ? out : z, axis,
-                    t, where, label.data(), scale.data(), loss.data());
-      },
-      nb::arg("kind"), nb::arg("z"), nb::arg("out").none(), nb::arg("axis"), nb::arg("t"),
-      nb::arg("where").none(), nb::arg("label"), nb::arg("scale"), nb::arg("loss"));
+  m.def("cross_entropy", call_losses, nb::arg("kind"), nb::arg("z"), nb::arg("out").none(),
+        nb::arg("axis"), nb::arg("t"), nb::arg("where").none(), nb::arg("label").none(),
+        nb::arg("targets").none(), nb::arg("smoothing"), nb::arg("scale"), nb::arg("loss"));
   define("logsumexp", [](int kind, handle z, handle out, int axis, handle t, handle where) {
     return call(Op::logsumexp, kind, z, out, axis, t, where);
   });

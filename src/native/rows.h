@@ -7,6 +7,7 @@
 #include <atomic>
 
 #include "batch.h"
+#include "targets.h"
 #include "threads.h"
 #include "weights.h"
 
@@ -260,6 +261,7 @@ struct Row {
   Chunk<T>* chunks;
   bool stream;
   double scale = 1;  // of a gradient
+  const Targets<T>* targets = nullptr;  // of the losses, where a label alone is not all
 
   int64_t count() const { return (k + kChunk - 1) / kChunk; }
   int64_t size(int64_t i) const { return std::min(kChunk, k - i * kChunk); }
@@ -269,6 +271,12 @@ struct Row {
   // The weights and sum of chunk i with the largest entry `top`, or false where they are out of
   // range.
   bool weigh(int64_t i, T top) const {
+    if (!weigh_alone(i, top)) return false;
+    if (targets) targets->see(i, z, i * kChunk, size(i), top);
+    return true;
+  }
+
+  bool weigh_alone(int64_t i, T top) const {
     const T* from = z + i * kChunk;
     T* to = e ? e + i * kChunk : nullptr;
     const T inf = std::numeric_limits<T>::infinity();
@@ -291,6 +299,7 @@ struct Row {
     double factor, low;   // of the weights
     double log, log_low;  // log sum exp((z - m)/T)
     double others;        // of the losses, as in LogSum
+    Aim aim;              // with targets
   };
   // What all chunks together say; false where nothing is left, or too little for its last digit.
   bool gather(Whole& w) const {
@@ -305,7 +314,8 @@ struct Row {
       w.others = sum.others;
       if (op == Op::logsumexp && floor_seen(w.others, k, s.t, w.m)) return false;
       w.log = sum.log(w.log_low);
-      w.factor = scale / (sum.top * (1 + sum.others)), w.low = 0;
+      if (targets && !aim(w)) return false;
+      w.factor = scale * (targets ? w.aim.total : 1) / (sum.top * (1 + sum.others)), w.low = 0;
       return true;
     }
     double sum = 0, lost = 0;
@@ -320,11 +330,38 @@ struct Row {
     return true;
   }
 
+  // What the row is held to; false where that is out of range.
+  bool aim(Whole& w) const {
+    Tally all;
+    for (int64_t i = 0; i < count(); ++i) {
+      const Tally& t = targets->chunks[i];
+      const double down = double(w.m) - double(chunks[i].m);
+      all.given += t.given;
+      all.rest += chunks[i].m == w.m ? t.rest : t.given;
+      all.away += t.away + (t.given > 0 ? t.given * down : 0);
+      all.left += t.left;
+      all.left_away += t.left_away + (t.left > 0 ? t.left * down : 0);
+    }
+    w.aim = targets->given ? aim_of(all, targets->smoothing)
+                           : aim_of(all, targets->smoothing, double(z[targets->label]), double(w.m));
+    return moderate(w.aim, scale);
+  }
+
   // The results of chunk i; of logsumexp, that of the row.
   void finish(int64_t i, const Whole& w) const {
     T* to = out + i * kChunk;
-    if (op == Op::softmax || op == Op::loss_and_gradient)
-      normalise(e + i * kChunk, to, size(i), w.factor, w.low, double(chunks[i].n) - double(w.n), stream);
+    const double shift = double(chunks[i].n) - double(w.n);
+    if (targets) {
+      T* g = e + i * kChunk;
+      normalise(g, g, size(i), w.factor, w.low, shift, false);
+      const Step<T> step{Vec<T>(T(-scale * w.aim.a)), Vec<T>(T(-scale * w.aim.b)),
+                         Vec<T>(Step<T>::top_of(w.m, w.others)),
+                         Vec<T>(Step<T>::at_top_of(w.aim, w.others, scale)),
+                         Vec<T>(-std::numeric_limits<T>::infinity())};
+      const T* t = targets->given ? targets->given + i * kChunk : nullptr;
+      take_step(step, g, z + i * kChunk, t, to, size(i), stream);
+    } else if (op == Op::softmax || op == Op::loss_and_gradient)
+      normalise(e + i * kChunk, to, size(i), w.factor, w.low, shift, stream);
     else if (op == Op::log_softmax)
       subtract(z + i * kChunk, to, size(i),
                Logs<T>{Vec<T>(w.m), Vec<T>(s.r), Vec<T>(s.r_low), Vec<T>(lowest_of<T>(s.t)),

@@ -35,10 +35,12 @@ class Runner {
     const int64_t count = (b_.k + kChunk - 1) / kChunk;
     // Blocks of four entries may reach beyond the last.
     const int64_t spare = std::max(width > 1 ? kAbreast * pitch : pitch, kTail * kLanes);
+    const int64_t targets = b_.targets ? kTail * kLanes : 0;
     rows_ = static_cast<T*>(
-        room.get((pitch * width + spare) * sizeof(T) + count * sizeof(Chunk<T>)));
+        room.get((pitch * width + spare + targets) * sizeof(T) + count * sizeof(Chunk<T>)));
     spare_ = rows_ + pitch * width;
-    chunks_ = reinterpret_cast<Chunk<T>*>(spare_ + spare);
+    targets_ = spare_ + spare;
+    chunks_ = reinterpret_cast<Chunk<T>*>(targets_ + targets);
     if (few && plain_ && gapless_)
       for (; first + kLanes <= last; first += kLanes) across_gapless(first);
     if (first == last) return;
@@ -259,29 +261,43 @@ class Runner {
   void lanes(int64_t row, int size) {
     if (b_.op == Op::loss_and_gradient)
       for (int r = 0; r < size; ++r) lanes_.set_scale(r, std::fabs(b_.scale[row + r]));
+    int64_t label[kLanes] = {};
+    if (b_.targets || b_.smoothing > 0) {
+      for (int r = 0; b_.label && r < size; ++r) label[r] = std::max<int64_t>(b_.label[row + r], 0);
+      if (b_.targets) targets_in(row, size);
+      lanes_.hold(b_.targets ? targets_ : nullptr, label, b_.smoothing);
+    }
     lanes_.run(rows_, spare_);
-    if (b_.label) return losses(row, size);
+    if (b_.loss) return losses(row, size);
     if (lanes_.all_in_range()) return;
     for (int r = 0; r < size; ++r)
       if (!lanes_.in_range(r)) mend(r);
   }
 
+  // The distributions of `size` rows from `row` on into lanes.
+  void targets_in(int64_t row, int size) {
+    const T* y = static_cast<const T*>(b_.targets) + row * b_.k;
+    if (size == kLanes) return turn_in(y, b_.k, targets_);
+    for (int r = 0; r < size; ++r)
+      for (int64_t i = 0; i < b_.k; ++i) targets_[i * kLanes + r] = y[r * b_.k + i];
+  }
+
   void losses(int64_t row, int size) {
     const bool gradient = b_.op == Op::loss_and_gradient;
     for (int r = 0; r < size; ++r) {
-      const int64_t label = b_.label[row + r];
-      const double scale = gradient ? std::fabs(b_.scale[row + r]) : 1;
+      const int64_t label = b_.label ? b_.label[row + r] : -1;
       double& loss = b_.loss[row + r];
-      if (label < 0) {
+      if (b_.label && label < 0) {
         loss = 0;
         for (int64_t i = 0; gradient && i < b_.k; ++i) spare_[i * kLanes + r] = 0;
-      } else if (lanes_.in_range(r) && moderate(scale)) {
+      } else if (lanes_.in_range(r) && lanes_.moderate(r)) {
         loss = lanes_.loss(r, label, spare_);
       } else {
         T z[kFew], out[kFew], e[kFew];
         for (int64_t i = 0; i < b_.k; ++i) z[i] = rows_[i * kLanes + r];
-        loss = exact_loss(z, gradient ? out : nullptr, e, b_.k, label, std::fabs(temperature(r)),
-                          scale);
+        const double scale = gradient ? std::fabs(b_.scale[row + r]) : 1;
+        loss = exact_loss(z, gradient ? out : nullptr, e, b_.k, targets_of<T>(b_, row + r, nullptr),
+                          std::fabs(temperature(r)), scale);
         for (int64_t i = 0; gradient && i < b_.k; ++i) spare_[i * kLanes + r] = out[i];
       }
       if (gradient && b_.scale[row + r] < 0)
@@ -330,7 +346,7 @@ class Runner {
   const bool direct_, plain_, gapless_;
   const Scale<T> one_;
   Lanes<T> lanes_;
-  T *rows_, *spare_;
+  T *rows_, *spare_, *targets_;
   Chunk<T>* chunks_;
   Offsets offsets_[kLanes];
   double t_[kLanes];
@@ -338,7 +354,7 @@ class Runner {
 
 template <class S, class T>
 void run_kind(const Batch& b, int64_t first, int64_t last) {
-  if (b.label && b.k > kFew)
+  if (b.loss && b.k > kFew)
     Losses<S, T>(b).run(first, last);
   else
     Runner<S, T>(b).run(first, last);

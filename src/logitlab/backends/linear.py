@@ -7,6 +7,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_writeable_array
 
 from logitlab.arrays import any_of
+from logitlab.backends.targets import Targets
 
 _ROWS = 256
 _BYTES = 1 << 26  # of a block of logits, at most
@@ -46,44 +47,21 @@ def _added(a: Any, part: slice, value: Any, xp: Any) -> Any:
     return _replaced(a, part, a[part] + value, xp)
 
 
-def smoothed(
-    z: Any, loss: Any, gradient: Any, label: Any, t: Any, scale: Any, smoothing: float
-) -> tuple[Any, Any]:
-    """Losses and gradients of labels, with the smoothing that spreads over the classes left."""
-    xp = array_namespace(z)
-    left = z != -xp.inf
-    count = xp.sum(xp.astype(left, z.dtype), axis=-1)
-    mean = xp.sum(xp.where(left, z, 0.0), axis=-1) / count
-    at = xp.arange(z.shape[-1], device=getattr(z, "device", None)) == label[:, None]
-    away = xp.sum(xp.where(at & left, z, 0.0), axis=-1) - mean
-    # Every z_i weighs by (z_y - z_i)/T more; 0 of it at a limit is nothing.
-    added = smoothing * xp.where(away == 0, 0.0, away / t)
-    loss = xp.where(xp.isinf(loss), loss, loss + added)
-    if gradient is None:
-        return loss, None
-    share = xp.astype(smoothing * scale, gradient.dtype)[:, None]
-    spread = xp.astype(left, gradient.dtype) / xp.astype(count, gradient.dtype)[:, None]
-    step = xp.astype(at & left, gradient.dtype) - spread
-    step = xp.where(label[:, None] >= 0, share * step, 0.0)
-    return loss, gradient + step
-
-
 @np.errstate(all="ignore")
-def linear_label_loss(
+def linear_loss(
     x: Any,
     weight: Any,
     bias: Any,
-    label: Any,
+    targets: Targets,
     t: Any,
     scale: Any,
-    smoothing: float,
     by_temperature: bool,
-    label_loss: Callable[..., tuple[Any, Any]],
+    target_loss: Callable[..., tuple[Any, Any]],
 ) -> tuple[Any, Gradients | None]:
     """The loss of every row, and unless `scale` is None the gradients.
 
-    T is a float, or of shape (N, 1). `label_loss` is called as that of a backend, on a block of
-    logits that it may write over.
+    The targets are labels. T is a float, or of shape (N, 1). `target_loss` is called as that of a
+    backend, on a block of logits that it may write over.
     """
     xp = array_namespace(x)
     n, k = x.shape[0], weight.shape[0]
@@ -95,8 +73,8 @@ def linear_label_loss(
         dx, dweight = xp.zeros_like(x), xp.zeros_like(weight)
         dbias = None if bias is None else xp.zeros_like(bias)
     for rows in _steps(n, k, x.dtype.itemsize):
-        x_rows, labels = x[rows], label[rows]
-        kept = labels >= 0
+        x_rows, here = x[rows], targets._replace(label=targets.label[rows])
+        kept = here.label >= 0
         if any_of(~kept, xp):
             # What counts for nothing may hold anything.
             x_rows = xp.where(kept[:, None], x_rows, 0.0)
@@ -104,14 +82,10 @@ def linear_label_loss(
         if bias is not None:
             z += bias
         t_rows: Any = t if isinstance(t, float) else t[rows]
-        t_flat = t if isinstance(t, float) else t_rows[:, 0]
         s = None if scale is None else scale[rows]
-        again = (smoothing or by_temperature) and k > 0
-        block = xp.asarray(z, copy=True) if again else z
-        loss, gradient = label_loss(block, (1,), t_rows, None, labels, s)
-        if smoothing and k > 0:
-            loss, gradient = smoothed(z, loss, gradient, labels, t_flat, s, smoothing)
-        losses.append(xp.where(kept, loss, 0.0))
+        block = xp.asarray(z, copy=True) if by_temperature else z
+        loss, gradient = target_loss(block, (1,), t_rows, None, here, s)
+        losses.append(loss)
         if gradient is None:
             continue
         if by_temperature:

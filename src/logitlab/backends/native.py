@@ -10,6 +10,7 @@ import numpy as np
 from logitlab.arrays import dtype_name
 from logitlab.backends import linear, reference
 from logitlab.backends.reference import centred, logits, one_minus
+from logitlab.backends.targets import Targets
 
 _native: Any
 try:
@@ -22,8 +23,7 @@ __all__ = [
     "get_num_threads",
     "jacobian",
     "jacobian_product",
-    "label_loss",
-    "linear_label_loss",
+    "linear_loss",
     "log_softmax",
     "logits",
     "logsumexp",
@@ -31,6 +31,7 @@ __all__ = [
     "one_minus",
     "set_num_threads",
     "softmax",
+    "target_loss",
 ]
 
 # The kernels see the memory of an array and one of these codes (module.cpp has the same).
@@ -233,34 +234,48 @@ def logsumexp(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, keepd
 
 
 def losses(
-    kind: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, label: Any, scale: Any, out: Any
+    kind: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, targets: Any, scale: Any, out: Any
 ) -> Any:
-    """The losses of labels, in double; their gradient goes to `out`. Arrays of memory."""
+    """The losses of targets, in double; their gradient goes to `out`. Arrays of memory."""
     z, k, t, where = _one_axis(z, axis, t, where)
+    batch = z.shape[:k] + z.shape[k + 1 :]
+    loss = np.empty(batch)
 
     def a_row(x: Any, dtype: Any) -> Any:
         if isinstance(x, float):
-            return np.full(label.size, x)
-        if x.shape != label.shape:
-            x = np.broadcast_to(x, label.shape)
+            return np.full(loss.size, x)
+        if x.shape != batch:
+            x = np.broadcast_to(x, batch)
         return np.ascontiguousarray(x, dtype).reshape(-1)
 
-    loss = np.empty(label.shape)
+    label, distribution, smoothing = targets
+    label = None if label is None else a_row(label, np.int64)
+    if distribution is not None:
+        work = np.float64 if kind == "float64" else np.float32
+        distribution = np.ascontiguousarray(distribution, work)
     scales = a_row(1.0 if scale is None else scale, np.float64)
-    flat = loss.reshape(-1)
-    _native.cross_entropy(KINDS[kind], z, out, k, t, where, a_row(label, np.int64), scales, flat)
+    aims = (label, distribution, smoothing, scales, loss.reshape(-1))
+    _native.cross_entropy(KINDS[kind], z, out, k, t, where, *aims)
     return loss
 
 
-def label_loss(
-    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, label: Any, scale: Any
+def covers_losses(kind: str, classes: int, t: Any, targets: Targets) -> bool:
+    """Whether the kernels have the losses of such arguments."""
+    if not _covers(kind) or not classes:
+        return False
+    # At T < 0 the kernels turn +inf to -inf, which has no part in smoothing.
+    return not targets.smoothing or bool(np.all(np.asarray(t) >= 0))
+
+
+def target_loss(
+    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, targets: Targets, scale: Any
 ) -> tuple[Any, Any]:
     kind = dtype_name(z.dtype)
-    if not _covers(kind) or z.shape[axis[0]] == 0:
-        return reference.label_loss(z, axis, temperature, where, label, scale)
+    if not covers_losses(kind, z.shape[axis[0]], temperature, targets):
+        return reference.target_loss(z, axis, temperature, where, targets, scale)
     out = None if scale is None else _new(z)
     to = None if out is None else _memory(out, kind)
-    return losses(kind, _memory(z, kind), axis, temperature, where, label, scale, to), out
+    return losses(kind, _memory(z, kind), axis, temperature, where, targets, scale, to), out
 
 
 _PRODUCTS = {"softmax": 0, "log_softmax": 1, "jacobian": 2}
@@ -324,23 +339,16 @@ def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
     return p
 
 
-def _over(z: Any, axis: tuple[int, ...], t: Any, where: Any, label: Any, scale: Any) -> Any:
-    """As :func:`label_loss`, with the gradient where z was."""
+def _over(z: Any, axis: tuple[int, ...], t: Any, where: Any, targets: Targets, scale: Any) -> Any:
+    """As :func:`target_loss`, with the gradient where z was."""
+    kind = dtype_name(z.dtype)
+    if not covers_losses(kind, z.shape[axis[0]], t, targets):
+        return reference.target_loss(z, axis, t, where, targets, scale)
     out = None if scale is None else z
-    return losses(dtype_name(z.dtype), z, axis, t, where, label, scale, out), out
+    return losses(kind, z, axis, t, where, targets, scale, out), out
 
 
-def linear_label_loss(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    label: Any,
-    t: Any,
-    scale: Any,
-    smoothing: float,
-    by_temperature: bool,
+def linear_loss(
+    x: Any, weight: Any, bias: Any, targets: Targets, t: Any, scale: Any, by_temperature: bool
 ) -> tuple[Any, Any]:
-    covered = _covers(dtype_name(x.dtype)) and weight.shape[0] > 0
-    function = _over if covered else reference.label_loss
-    given = (x, weight, bias, label, t, scale, smoothing, by_temperature)
-    return linear.linear_label_loss(*given, function)
+    return linear.linear_loss(x, weight, bias, targets, t, scale, by_temperature, _over)

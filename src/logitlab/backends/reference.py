@@ -14,6 +14,7 @@ from array_api_compat import array_namespace
 
 from logitlab.arrays import scaled, widest_float
 from logitlab.backends import linear
+from logitlab.backends.targets import Targets
 
 
 class _Weights(NamedTuple):
@@ -190,33 +191,48 @@ def logits(p: Any, axis: tuple[int, ...]) -> Any:
     return _round(xp.where(nan, xp.nan, log_p - mean), p.dtype, xp)
 
 
-@np.errstate(all="ignore")
-def label_loss(
-    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, label: Any, scale: Any
-) -> tuple[Any, Any]:
-    """-log p of the labels, one a row and 0 where the label is below 0; unless `scale`, one a row
-    too, is None, its gradient scale (p - y). The losses are in the widest type."""
-    xp = array_namespace(z)
-    x = _widen(z, xp)
-    log_p = xp.moveaxis(log_softmax(x, axis, temperature, where, None), axis[0], -1)
-    place = xp.arange(log_p.shape[-1], device=getattr(z, "device", None))
-    at_label = place == label[..., None]
-    kept = label >= 0
-    loss = xp.where(kept, -xp.sum(xp.where(at_label, log_p, 0.0), axis=-1), 0.0)
-    if scale is None:
-        return loss, None
-    p = xp.moveaxis(softmax(x, axis, temperature, where, None), axis[0], -1)
-    # p - 1 at the label is less the sum of the others.
-    others = xp.sum(xp.where(at_label, 0.0, p), axis=-1, keepdims=True)
-    gradient = scaled(xp.where(at_label, -others, p), scale[..., None], xp)
-    dead = ~kept[..., None] | (log_p == -xp.inf)
-    gradient = xp.moveaxis(xp.where(dead, 0.0, gradient), -1, axis[0])
-    return loss, _round(gradient, z.dtype, xp)
-
-
 def _top(p: Any, xp: Any) -> Any:
     """The place of a largest probability; the classes are last."""
     return xp.argmax(xp.where(xp.isnan(p), 0.0, p), axis=-1, keepdims=True)
+
+
+def _at_top(p: Any, xp: Any) -> Any:
+    """Where that is; the classes are last, at least one."""
+    return xp.arange(p.shape[-1], device=getattr(p, "device", None)) == _top(p, xp)
+
+
+@np.errstate(all="ignore")
+def target_loss(
+    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, targets: Targets, scale: Any
+) -> tuple[Any, Any]:
+    """-sum y log p with the targets y of every row, in the widest type, 0 in rows that count for
+    nothing; unless `scale`, a float or one a row, is None, its gradient scale (p sum y - y)."""
+    xp = array_namespace(z)
+    x = _widen(z, xp)
+    log_p = xp.moveaxis(log_softmax(x, axis, temperature, where, None), axis[0], -1)
+    where_last = None if where is None else xp.broadcast_to(where, z.shape)
+    where_last = None if where is None else xp.moveaxis(where_last, axis[0], -1)
+    y = targets.whole(xp.moveaxis(x, axis[0], -1), where_last)
+    kept = targets.kept()
+    # 0 log 0 = 0: a target of 0 on an excluded class costs nothing.
+    finite = xp.where((y == 0) & (log_p == -xp.inf), 0.0, log_p)
+    loss = -xp.sum(y * finite, axis=-1)
+    loss = loss if kept is None else xp.where(kept, loss, 0.0)
+    if scale is None:
+        return loss, None
+    p = xp.moveaxis(softmax(x, axis, temperature, where, None), axis[0], -1)
+    total = xp.sum(y, axis=-1, keepdims=True)
+    difference = p * total - y
+    if p.shape[-1]:
+        # Close to 1, p sum y - y at the top is what the others have of y, less their p sum y.
+        top = _at_top(p, xp)
+        others, rest = (xp.sum(xp.where(top, 0.0, v), axis=-1, keepdims=True) for v in (p, y))
+        difference = xp.where(top & (p > 0.5), rest - others * total, difference)
+    scale = scale if isinstance(scale, float) else scale[..., None]
+    gradient = scaled(difference, scale, xp)
+    dead = log_p == -xp.inf if kept is None else ~kept[..., None] | (log_p == -xp.inf)
+    gradient = xp.moveaxis(xp.where(dead, 0.0, gradient), -1, axis[0])
+    return loss, _round(gradient, z.dtype, xp)
 
 
 def one_minus(p: Any) -> Any:
@@ -224,7 +240,7 @@ def one_minus(p: Any) -> Any:
     xp = array_namespace(p)
     if not p.shape[-1]:
         return p
-    at_top = xp.arange(p.shape[-1], device=getattr(p, "device", None)) == _top(p, xp)
+    at_top = _at_top(p, xp)
     others = xp.sum(xp.where(at_top, 0.0, p), axis=-1, keepdims=True)
     return xp.where(at_top, others, 1 - p)
 
@@ -256,16 +272,9 @@ def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
 
 
 @np.errstate(all="ignore")
-def linear_label_loss(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    label: Any,
-    t: Any,
-    scale: Any,
-    smoothing: float,
-    by_temperature: bool,
+def linear_loss(
+    x: Any, weight: Any, bias: Any, targets: Targets, t: Any, scale: Any, by_temperature: bool
 ) -> tuple[Any, Any]:
-    """As :func:`label_loss` of z = x weightᵀ + bias, with the gradients by these, and by T."""
-    given = (x, weight, bias, label, t, scale, smoothing, by_temperature)
-    return linear.linear_label_loss(*given, label_loss)
+    """As :func:`target_loss` of z = x weightᵀ + bias and labels, with the gradients by these, and
+    by T."""
+    return linear.linear_loss(x, weight, bias, targets, t, scale, by_temperature, target_loss)

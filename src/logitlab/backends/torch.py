@@ -13,20 +13,21 @@ from torch.autograd import forward_ad
 from logitlab.arrays import dtype_name
 from logitlab.backends import linear, native, reference
 from logitlab.backends.reference import centred, logits, one_minus
+from logitlab.backends.targets import Targets
 
 __all__ = [
     "centred",
     "jacobian",
     "jacobian_product",
-    "label_loss",
-    "linear_label_loss",
+    "linear_loss",
     "log_softmax",
     "logits",
     "logsumexp",
     "one_minus",
     "softmax",
-    "total_label_loss",
-    "total_linear_label_loss",
+    "target_loss",
+    "total_linear_loss",
+    "total_target_loss",
 ]
 
 
@@ -120,42 +121,54 @@ def logsumexp(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, keepd
     return torch.from_numpy(np.asarray(result)).view(z.dtype)
 
 
-def label_loss(
-    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, label: Any, scale: Any
-) -> tuple[Any, Any]:
-    if scale is None and _closed(z, axis, temperature, where):
-        return _autograd().LabelLoss.apply(z, axis[0], temperature, where, label), None
-    if not _native_covers(z, temperature, where, label, scale) or z.shape[axis[0]] == 0:
-        return reference.label_loss(z, axis, temperature, where, label, scale)
-    out = None if scale is None else new(z)
-    loss = native.losses(
-        dtype_name(z.dtype), *map(_memory, (z, axis, temperature, where, label, scale, out))
+def _covers_losses(z: Any, classes: int, t: Any, targets: Targets) -> bool:
+    """Whether the kernels have the losses of such arguments and the gradients that are wanted."""
+    return (
+        not _wants_gradient(targets.distribution)
+        and _in_reach(z, t, targets.label, targets.distribution)
+        and native.covers_losses(dtype_name(z.dtype), classes, _memory(t), targets)
     )
+
+
+def _read(targets: Targets) -> Targets:
+    """As memory, wide enough for the kernels."""
+    y = targets.distribution
+    y = y.float() if y is not None and y.itemsize < 4 else y
+    return targets._replace(label=_memory(targets.label), distribution=_memory(y))
+
+
+def target_loss(
+    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, targets: Targets, scale: Any
+) -> tuple[Any, Any]:
+    covered = _covers_losses(z, z.shape[axis[0]], temperature, targets)
+    if covered and scale is None and _closed(z, axis, temperature, where):
+        return _autograd().TargetLoss.apply(z, axis[0], temperature, where, *targets), None
+    if not covered or not _native_covers(z, temperature, where, scale):
+        return reference.target_loss(z, axis, temperature, where, targets, scale)
+    out = None if scale is None else new(z)
+    t, where, scale, to = map(_memory, (temperature, where, scale, out))
+    kind = dtype_name(z.dtype)
+    loss = native.losses(kind, _memory(z), axis, t, where, _read(targets), scale, to)
     return torch.from_numpy(loss), out
 
 
-def total_label_loss(
-    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, label: Any, share: Any
+def total_target_loss(
+    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, targets: Targets, share: Any
 ) -> Any:
     """The sum of share times loss where a gradient of it is wanted, else None."""
-    if not _closed(z, axis, temperature, where) or share.requires_grad:
+    covered = _closed(z, axis, temperature, where) and not share.requires_grad
+    if not covered or not _covers_losses(z, z.shape[axis[0]], temperature, targets):
         return None
-    return _autograd().total_label_loss(z, axis[0], temperature, where, label, share)
+    return _autograd().total_target_loss(z, axis[0], temperature, where, targets, share)
 
 
-def total_linear_label_loss(
-    x: Any, weight: Any, bias: Any, label: Any, t: Any, share: Any, smoothing: float
-) -> Any:
-    """As :func:`total_label_loss`, of linear logits."""
-    given = (x, weight, bias, label, t)
-    if (
-        not _wants_gradient(*given)
-        or not _in_reach(*given)
-        or not len(weight)
-        or share.requires_grad
-    ):
+def total_linear_loss(x: Any, weight: Any, bias: Any, targets: Targets, t: Any, share: Any) -> Any:
+    """As :func:`total_target_loss`, of linear logits."""
+    given = (x, weight, bias, t)
+    covered = _wants_gradient(*given) and _in_reach(*given) and not share.requires_grad
+    if not covered or not _covers_losses(x, len(weight), t, targets):
         return None
-    return _autograd().total_linear_label_loss(*given, share, smoothing)
+    return _autograd().total_linear_loss(x, weight, bias, targets, t, share)
 
 
 def _covers_product(p: Any, slope: Any, *others: Any) -> bool:
@@ -185,27 +198,19 @@ def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
     return p
 
 
-def linear_label_loss(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    label: Any,
-    t: Any,
-    scale: Any,
-    smoothing: float,
-    by_temperature: bool,
+def linear_loss(
+    x: Any, weight: Any, bias: Any, targets: Targets, t: Any, scale: Any, by_temperature: bool
 ) -> tuple[Any, Any]:
-    given = (x, weight, bias, label, t, scale)
-    if scale is None and _wants_gradient(*given) and _in_reach(*given) and len(weight):
-        loss = _autograd().LinearLabelLoss.apply(x, weight, bias, t, label, smoothing)
+    given = (x, weight, bias, t, scale)
+    covered = _covers_losses(x, len(weight), t, targets)
+    if covered and scale is None and _wants_gradient(*given) and _in_reach(*given):
+        loss = _autograd().LinearLoss.apply(x, weight, bias, t, targets.label, targets.smoothing)
         return loss, None
-    if not _native_covers(*given) or dtype_name(x.dtype) not in ("float32", "float64"):
-        return reference.linear_label_loss(*given, smoothing, by_temperature)
+    if not covered or not _native_covers(*given) or x.itemsize < 4:
+        return reference.linear_loss(x, weight, bias, targets, t, scale, by_temperature)
     # NumPy's products are the faster ones.
-    x, weight, bias, label, t, scale = map(_memory, given)
-    loss, gradients = native.linear_label_loss(
-        x, weight, bias, label, t, scale, smoothing, by_temperature
-    )
+    x, weight, bias, t, scale = map(_memory, (x, weight, bias, t, scale))
+    loss, gradients = native.linear_loss(x, weight, bias, _read(targets), t, scale, by_temperature)
     if gradients is not None:
         gradients = linear.Gradients(*(g if g is None else torch.from_numpy(g) for g in gradients))
     return torch.from_numpy(loss), gradients

@@ -11,7 +11,7 @@ import torch
 
 from logitlab.backends import native
 from logitlab.backends import torch as tensors
-from logitlab.backends.linear import smoothed
+from logitlab.backends.targets import Targets
 
 
 def _held(t: Any) -> Any:
@@ -143,36 +143,46 @@ def products(
     return dz.to(z.dtype), dt
 
 
-class LabelLoss(torch.autograd.Function):  # type: ignore[misc]
-    """The losses of labels, one a row, in float64."""
+class TargetLoss(torch.autograd.Function):  # type: ignore[misc]
+    """The losses of targets, one a row, in float64."""
 
     @staticmethod
-    def forward(ctx: Any, z: Any, axis: int, t: Any, where: Any, label: Any) -> Any:
-        ctx.axis, ctx.t = axis, t if isinstance(t, float) else None
-        ctx.save_for_backward(z, where, label, None if isinstance(t, float) else t)
-        return tensors.label_loss(z, (axis,), t, where, label, None)[0]
+    def forward(
+        ctx: Any,
+        z: Any,
+        axis: int,
+        t: Any,
+        where: Any,
+        label: Any,
+        distribution: Any,
+        smoothing: Any,
+    ) -> Any:
+        ctx.axis, ctx.t, ctx.smoothing = axis, t if isinstance(t, float) else None, smoothing
+        ctx.save_for_backward(z, where, label, distribution, None if isinstance(t, float) else t)
+        targets = Targets(label, distribution, smoothing)
+        return tensors.target_loss(z, (axis,), t, where, targets, None)[0]
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
-        z, where, label, t = ctx.saved_tensors
+        z, where, label, distribution, t = ctx.saved_tensors
+        targets = Targets(label, distribution, ctx.smoothing)
         t, axis = ctx.t if t is None else t, ctx.axis
         x = z if where is None else torch.where(where, z, -torch.inf)
         slope = _slope(t)
         scale = g * (slope if isinstance(slope, float) else slope.squeeze(axis))
         if not torch.is_grad_enabled():
-            dz = tensors.label_loss(x, (axis,), t, None, label, scale)[1]
+            dz = tensors.target_loss(x, (axis,), t, None, targets, scale)[1]
         else:
-            kept = (label >= 0).unsqueeze(axis)
-            shape = [1] * z.ndim
-            shape[axis] = -1
-            place = torch.arange(z.shape[axis]).reshape(shape) == label.unsqueeze(axis)
+            last = x.detach().movedim(axis, -1)
+            y = targets.whole(last, None).movedim(-1, axis)
             p = Closed.apply("softmax", x, axis, t, None)
-            dz = (p - place.to(p.dtype)) * scale.unsqueeze(axis)
+            dz = (p * y.sum(axis, keepdim=True) - y) * scale.unsqueeze(axis)
             # As in the kernel, a class of probability 0 at any finite change counts as excluded.
             dead = tensors.log_softmax(x.detach(), (axis,), _held(t), None, None) == -torch.inf
-            dz = torch.where(dead | ~kept, 0.0, dz)
+            dead = dead if label is None else dead | (label < 0).unsqueeze(axis)
+            dz = torch.where(dead, 0.0, dz)
         dt = by_temperature(dz, x, axis, t) if ctx.needs_input_grad[2] else None
-        return dz.to(z.dtype), None, dt, None, None
+        return dz.to(z.dtype), None, dt, None, None, None, None
 
 
 class Total(torch.autograd.Function):  # type: ignore[misc]
@@ -228,37 +238,36 @@ def _flat(x: Any, axis: int) -> Any:
     return x if isinstance(x, float) else x.squeeze(axis)
 
 
-def total_label_loss(z: Any, axis: int, t: Any, where: Any, label: Any, share: Any) -> Any:
+def total_target_loss(z: Any, axis: int, t: Any, where: Any, targets: Targets, share: Any) -> Any:
     by_t = not isinstance(t, float) and t.requires_grad
 
     def solve(share: Any, z: Any, t: Any) -> Any:
         x = z if where is None else torch.where(where, z, -torch.inf)
         scale = share * _flat(_slope(t), axis)
-        loss, dz = tensors.label_loss(x, (axis,), t, None, label, scale)
+        loss, dz = tensors.target_loss(x, (axis,), t, None, targets, scale)
         return loss, (dz, by_temperature(dz, x, axis, t) if by_t else None)
 
     def rows(z: Any, t: Any) -> Any:
-        return LabelLoss.apply(z, axis, t, where, label)
+        return TargetLoss.apply(z, axis, t, where, *targets)
 
-    return Total.apply(solve, rows, (where, label), share, z.dtype, z, t)
+    held = (where, targets.label, targets.distribution)
+    return Total.apply(solve, rows, held, share, z.dtype, z, t)
 
 
-def total_linear_label_loss(
-    x: Any, weight: Any, bias: Any, label: Any, t: Any, share: Any, smoothing: float
-) -> Any:
+def total_linear_loss(x: Any, weight: Any, bias: Any, targets: Targets, t: Any, share: Any) -> Any:
     by_t = not isinstance(t, float) and t.requires_grad
 
     def solve(share: Any, x: Any, weight: Any, bias: Any, t: Any) -> Any:
         scale = share * _flat(_slope(t), 1)
-        return tensors.linear_label_loss(x, weight, bias, label, t, scale, smoothing, by_t)
+        return tensors.linear_loss(x, weight, bias, targets, t, scale, by_t)
 
     def rows(x: Any, weight: Any, bias: Any, t: Any) -> Any:
-        return LinearLabelLoss.apply(x, weight, bias, t, label, smoothing)
+        return LinearLoss.apply(x, weight, bias, t, targets.label, targets.smoothing)
 
-    return Total.apply(solve, rows, (label,), share, x.dtype, x, weight, bias, t)
+    return Total.apply(solve, rows, (targets.label,), share, x.dtype, x, weight, bias, t)
 
 
-class LinearLabelLoss(torch.autograd.Function):  # type: ignore[misc]
+class LinearLoss(torch.autograd.Function):  # type: ignore[misc]
     """The losses of labels under linear logits, one a row, in float64.
 
     The gradients are made in a second sweep when the weights of the rows are known: what is kept
@@ -271,27 +280,25 @@ class LinearLabelLoss(torch.autograd.Function):  # type: ignore[misc]
     ) -> Any:
         ctx.t, ctx.smoothing = t if isinstance(t, float) else None, smoothing
         ctx.save_for_backward(x, weight, bias, label, None if isinstance(t, float) else t)
-        return tensors.linear_label_loss(x, weight, bias, label, t, None, smoothing, False)[0]
+        targets = Targets(label, smoothing=smoothing)
+        return tensors.linear_loss(x, weight, bias, targets, t, None, False)[0]
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
         x, weight, bias, label, t = ctx.saved_tensors
         t = ctx.t if t is None else t
+        targets = Targets(label, smoothing=ctx.smoothing)
         if torch.is_grad_enabled():
-            return _with_logits(ctx, x, weight, bias, t, label, g)
+            return _with_logits(ctx, x, weight, bias, t, targets, g)
         slope = _slope(t)
         scale = g * (slope if isinstance(slope, float) else slope[:, 0])
-        given = (x, weight, bias, label, t, scale, ctx.smoothing, ctx.needs_input_grad[3])
-        return *tensors.linear_label_loss(*given)[1], None, None
+        given = (x, weight, bias, targets, t, scale, ctx.needs_input_grad[3])
+        return *tensors.linear_loss(*given)[1], None, None
 
 
-def _with_logits(ctx: Any, x: Any, weight: Any, bias: Any, t: Any, label: Any, g: Any) -> Any:
+def _with_logits(ctx: Any, x: Any, weight: Any, bias: Any, t: Any, targets: Any, g: Any) -> Any:
     """The gradients by way of the whole logits, to be differentiated again."""
     z = x @ weight.T if bias is None else x @ weight.T + bias
-    loss = LabelLoss.apply(z, 1, t, None, label)
-    if ctx.smoothing:
-        t_rows = t if isinstance(t, float) else t[:, 0]
-        loss = smoothed(z, loss, None, label, t_rows, None, ctx.smoothing)[0]
-    loss = torch.where(label >= 0, loss, 0.0)
+    loss = TargetLoss.apply(z, 1, t, None, *targets)
     needs = ctx.needs_input_grad[:4]
     return *_again(needs, (x, weight, bias, t), loss, g), None, None

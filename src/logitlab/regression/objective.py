@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from logitlab.backends.targets import Targets
 from logitlab.dispatch import backend
 from logitlab.probabilities import softmax
 
@@ -138,7 +139,7 @@ class Rows:
             flat = z.reshape(-1)
             flat += shifts[: len(flat)]
             w = 1.0 if weight is None else weight
-            losses, residual = backend(z).label_loss(z, (1,), 1.0, None, y, w)
+            losses, residual = backend(z).target_loss(z, (1,), 1.0, None, Targets(y), w)
             loss += float(losses.sum() if weight is None else losses @ weight)
             by_coef += (x.T @ residual).T
             by_intercept += ones[: len(y)] @ residual
