@@ -17,7 +17,7 @@ format:
 docs:
 	python -m sphinx -W --keep-going -q guide build/guide
 
-SANITIZED = tests/test_kernels.py tests/test_label_loss.py \
+SANITIZED = tests/test_kernels.py tests/test_target_loss.py \
 	tests/test_sampling_kernels.py::test_the_reference_agrees \
 	tests/test_products.py::test_products_are_those_of_the_formula
 

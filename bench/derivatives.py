@@ -61,22 +61,26 @@ def _backward(name: str, shape: tuple[int, ...]) -> Case:
     return title, {"logitlab": back(ours), "torch": back(theirs)}
 
 
-def _label_loss(shape: tuple[int, int]) -> Case:
+def _loss(shape: tuple[int, int], targets: str = "labels") -> Case:
     import torch
 
-    z = _array(shape)
-    y = np.random.default_rng(1).integers(0, shape[1], shape[0])
+    z, rng = _array(shape), np.random.default_rng(1)
+    y: Any = rng.integers(0, shape[1], shape[0])
+    if targets == "distributions":
+        y = logitlab.softmax(rng.standard_normal(shape, dtype=np.float32))
+    smoothing = {"label_smoothing": 0.1} if targets == "smoothed labels" else {}
     tensor, label = torch.from_numpy(z).requires_grad_(), torch.from_numpy(y)
 
     def through(loss: Callable[..., Any]) -> Call:
         def call() -> Any:
             tensor.grad = None
-            loss(tensor, label).backward()
+            loss(tensor, label, **smoothing).backward()
 
         return call
 
-    return f"cross_entropy {'×'.join(map(str, shape))}", {
-        "logitlab": lambda: logitlab.cross_entropy_and_grad(z, y),
+    title = f"cross_entropy {'×'.join(map(str, shape))}"
+    return title if targets == "labels" else f"{title}, {targets}", {
+        "logitlab": lambda: logitlab.cross_entropy_and_grad(z, y, **smoothing),
         "logitlab in torch": through(logitlab.cross_entropy),
         "torch": through(torch.nn.functional.cross_entropy),
     }
@@ -112,7 +116,9 @@ def _linear(n: int, d: int, k: int) -> Case:
 def cases(what: str, quick: bool) -> list[Callable[[], Case]]:
     if what == "losses":
         shapes = [(4096, 1000), (256, 128256), (64, 1000), (100000, 10)]
-        some: list[Callable[[], Case]] = [lambda s=s: _label_loss(s) for s in shapes]
+        some: list[Callable[[], Case]] = [lambda s=s: _loss(s) for s in shapes]
+        more = [(s, t) for s in shapes[:2] for t in ("smoothed labels", "distributions")]
+        some += [lambda s=s, t=t: _loss(s, t) for s, t in more]
         return some if quick else [*some, lambda: _linear(2048, 512, 32000)]
     large = [shape for shape in SHAPES if np.prod(shape) >= 64000 and shape != (8192, 12564)]
     names = ["softmax"] if quick else ["softmax", "log_softmax"]

@@ -44,20 +44,39 @@ def test_first_and_second_derivatives(function, temperature, masked):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7, -2.0, None], ids=str)
-def test_derivatives_of_the_loss(temperature):
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("kind", ["labels", "distributions"])
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_derivatives_of_the_loss(temperature, smoothing, kind, reduction):
     z = logits(3, 5, 4)
-    y = torch.randint(0, 5, (3, 4), generator=generator())
-    y[0, 1] = -7
     t = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    options = {"label_smoothing": smoothing, "reduction": reduction}
+    if kind == "labels":
+        y = torch.randint(0, 5, (3, 4), generator=generator())
+        y[0, 1] = -7
+        options["ignore_index"] = -7
+    else:
+        y = torch.rand(3, 5, 4, dtype=torch.float64, generator=generator()).square()
 
     def call(z, *t):
-        return logitlab.cross_entropy(
-            z, y, 1, temperature=t[0] if t else temperature, ignore_index=-7, reduction="none"
-        )
+        chosen = t[0] if t else temperature
+        return logitlab.cross_entropy(z, y, 1, temperature=chosen, **options)
 
     inputs = (z, t) if temperature is None else (z,)
     assert gradcheck(call, inputs)
     assert gradgradcheck(call, inputs)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_targets_have_a_gradient_too(smoothing):
+    z, y = logits(6, 5), torch.softmax(logits(5, 6).detach().T, 1).requires_grad_()
+    with torch.no_grad():
+        y[0] = F.one_hot(torch.tensor(2), 5)
+    ours = logitlab.cross_entropy(z, y, label_smoothing=smoothing)
+    theirs = F.cross_entropy(z, y, label_smoothing=smoothing)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, (z, y)), torch.autograd.grad(theirs, (z, y))
+    )
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (2, 700), (1, 9001)])
@@ -204,11 +223,12 @@ def test_a_changed_input_is_noticed():
         value.backward()
 
 
-@pytest.mark.parametrize("changed", ["labels", "mask"])
-def test_changed_labels_or_masks_are_noticed(changed):
+@pytest.mark.parametrize("changed", ["labels", "targets", "mask"])
+def test_changed_targets_or_masks_are_noticed(changed):
     z = torch.randn(6, 4, requires_grad=True)
-    y, where = torch.zeros(6, dtype=torch.int64), torch.ones(6, 4, dtype=torch.bool)
+    y = torch.full((6, 4), 0.25) if changed == "targets" else torch.zeros(6, dtype=torch.int64)
+    where = torch.ones(6, 4, dtype=torch.bool)
     value = logitlab.cross_entropy(z, y, where=where)
-    y.add_(1) if changed == "labels" else where[:, 3].logical_not_()
+    where[:, 3].logical_not_() if changed == "mask" else y.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace"):
         value.backward()

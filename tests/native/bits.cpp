@@ -46,7 +46,10 @@ std::vector<char> logits(Kind kind, size_t n, double spread) {
   return bytes;
 }
 
-void run(Op op, Kind kind, int64_t rows, int64_t k, double spread, double temperature, bool columns) {
+enum class Aim { labels, smoothed, distributions };
+
+void run(Op op, Kind kind, int64_t rows, int64_t k, double spread, double temperature, bool columns,
+         Aim aim = Aim::labels) {
   const int64_t item = kind == kFloat64 ? 8 : kind == kFloat32 ? 4 : 2;
   const std::vector<char> z = logits(kind, size_t(rows * k), spread);
   std::vector<char> out(size_t(op == Op::logsumexp ? rows : rows * k) * item);
@@ -64,8 +67,17 @@ void run(Op op, Kind kind, int64_t rows, int64_t k, double spread, double temper
     label[i] = int64_t(uniform() * double(k + 1)) - 1;
     scale[i] = uniform() - 0.5;
   }
-  if (op == Op::loss || op == Op::loss_and_gradient)
-    b.label = label.data(), b.scale = scale.data(), b.loss = loss.data();
+  std::vector<float> targets(size_t(rows * k));
+  for (float& y : targets) y = float(uniform());
+  const std::vector<double> wide(targets.begin(), targets.end());
+  if (op == Op::loss || op == Op::loss_and_gradient) {
+    b.scale = scale.data(), b.loss = loss.data();
+    if (aim == Aim::distributions)
+      b.targets = kind == kFloat64 ? static_cast<const void*>(wide.data()) : targets.data();
+    else
+      b.label = label.data();
+    if (aim != Aim::labels) b.smoothing = 0.1;
+  }
   kernels::run(b, 0, rows);
   add(out.data(), out.size());
   add(reinterpret_cast<const char*>(loss.data()), loss.size() * sizeof(double));
@@ -115,7 +127,9 @@ int main() {
       for (const int64_t k : {1, 2, 3, 7, 10, 64, 128, 129, 200, 1000, 5000})
         for (const bool columns : {false, true})
           for (const double t : {1.0, 0.3, 50.0, 0.0})
-            run(op, kind, 35, k, 40, t, columns);
+            for (const Aim aim : {Aim::labels, Aim::smoothed, Aim::distributions})
+              if (aim == Aim::labels || op == Op::loss || op == Op::loss_and_gradient)
+                run(op, kind, 35, k, 40, t, columns, aim);
     for (const int64_t k : {1, 3, 10, 129, 1000, 9000})
       for (const double t : {1.0, 0.3, 50.0, 0.0, -2.0})
         for (const Cut& cut : cuts()) draw(kind, 7, k, t, cut);
