@@ -98,6 +98,27 @@ def test_products_are_those_of_the_formula(name, shape, axis, dtype):
         assert not (off > np.finfo(dtype).tiny).any()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("temperature", [1.0, 0.3, -2.0, np.inf, 1e-30])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_the_softmax_is_found_on_the_way(name, temperature, dtype, threads):
+    """To the bit, of short rows and long, few and many."""
+    before = logitlab.get_num_threads()
+    for shape in ((35, 7), (40, 130), (300, 200), (1, 9001), (3, 40001)):
+        z, v = hostile(shape, 1, dtype)
+        p = logitlab.softmax(z, temperature=temperature)
+        given, found = np.empty_like(p), np.empty_like(p)
+        native.product(name, p, v, z, 1.25, given)
+        try:
+            logitlab.set_num_threads(threads)
+            at = (None, v, z, 1.25, found, temperature)
+            native.product_at(name, p.itemsize, p.shape, -1, *at)
+        finally:
+            logitlab.set_num_threads(before)
+        np.testing.assert_array_equal(found, given)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_entry_close_to_one_keeps_its_digits(name):
     z = np.zeros((20, 5), np.float32)

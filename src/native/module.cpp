@@ -198,11 +198,13 @@ void call_moments(int kind, nb::handle z, nb::handle y, double t, nb::handle out
 }
 
 // Memory of shape (n, k, inner); of a Jacobian, which has no inner axis, out has shape (n, k, k) and
-// v is p. The slope is one for all, or doubles of shape (n, inner).
+// v is p. The slope is one for all, or doubles of shape (n, inner). Where p is None it is the softmax
+// of z at temperature t, and inner is 1.
 void call_products(int product, int kind, int64_t n, int64_t k, int64_t inner, nb::handle p,
-                   nb::handle v, nb::handle z, nb::handle out, nb::handle slope) {
-  const bool matrix = product == 2;
-  if (kind < 0 || kind > 1 || (inner != 1 && (inner < kLeastColumns || matrix)))
+                   nb::handle v, nb::handle z, nb::handle out, nb::handle slope, double t) {
+  const bool matrix = product == 2, found = !p.is_none();
+  if (kind < 0 || kind > 1 || (inner != 1 && (inner < kLeastColumns || matrix || !found)) ||
+      (!found && (matrix || z.is_none())))
     throw std::invalid_argument("arrays do not fit the kernel");
   const int64_t work = n * k * (matrix ? k : inner);
   if (work == 0) return;
@@ -214,7 +216,7 @@ void call_products(int product, int kind, int64_t n, int64_t k, int64_t inner, n
     slopes.assign(size_t(n * inner), PyFloat_AS_DOUBLE(slope.ptr()));
   else
     given.emplace(slope, n * inner * 8);
-  const ProductArgs args{Product(product), Kind(kind), pm.data, vm.data, zm.data, om.data,
+  const ProductArgs args{Product(product), Kind(kind), pm.data, vm.data, zm.data, t, om.data,
                          given ? static_cast<const double*>(given->data) : slopes.data(), n, k, inner,
                          work < (1 << 14) ? 1 : threads_worth(work)};
   const nb::gil_scoped_release release;
@@ -254,8 +256,8 @@ NB_MODULE(_native, m) {
     return call(Op::logsumexp, kind, z, out, axis, t, where);
   });
   m.def("products", call_products, nb::arg("product"), nb::arg("kind"), nb::arg("n"), nb::arg("k"),
-        nb::arg("inner"), nb::arg("p"), nb::arg("v"), nb::arg("z").none(), nb::arg("out"),
-        nb::arg("slope"));
+        nb::arg("inner"), nb::arg("p").none(), nb::arg("v"), nb::arg("z").none(), nb::arg("out"),
+        nb::arg("slope"), nb::arg("t") = 1.0);
   m.def("moments", call_moments, nb::arg("kind"), nb::arg("z"), nb::arg("y"), nb::arg("t"),
         nb::arg("out"));
 }

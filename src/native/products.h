@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "layout.h"
 #include "product_lanes.h"
 #include "products_args.h"
 
@@ -228,17 +229,47 @@ void product_columns(const ProductArgs& a) {
       &share);
 }
 
+// Rows [first, last) of what is asked for; where p is not given it goes to `room`.
+template <class T>
+ProductArgs rows_of(const ProductArgs& a, int64_t first, int64_t last, Room& room,
+                    int row_threads) {
+  ProductArgs b = a;
+  const int64_t at = first * a.k;
+  b.rows = last - first, b.slope += first;
+  b.v = static_cast<const T*>(a.v) + at;
+  b.out = static_cast<T*>(a.out) + at;
+  if (a.z) b.z = static_cast<const T*>(a.z) + at;
+  if (a.p) {
+    b.p = static_cast<const T*>(a.p) + at;
+    return b;
+  }
+  const int64_t row = a.k * int64_t(sizeof(T));
+  Batch x;
+  x.op = Op::softmax, x.kind = a.kind, x.temperature = a.temperature, x.k = a.k;
+  x.z = static_cast<const char*>(b.z);
+  x.out = static_cast<char*>(room.get(size_t(b.rows * row)));
+  x.z_step = x.out_step = sizeof(T);
+  x.rows = x.shape[0] = b.rows, x.dims = 1;
+  x.z_stride[0] = x.out_stride[0] = row, x.where_stride[0] = x.t_stride[0] = 0;
+  x.row_threads = row_threads;
+  run(x, 0, b.rows);
+  b.p = x.out;
+  return b;
+}
+
 template <class T>
 void product_rows(const ProductArgs& a) {
   using Part = typename ProductRow<T>::Part;
   const int64_t chunks = ProductRow<T>::count(a.k);
   if (a.rows < a.threads && chunks >= 2 * a.threads) {
+    Room room;
+    const ProductArgs all = rows_of<T>(a, 0, a.rows, room, a.threads);
     std::vector<Part> parts(static_cast<size_t>(chunks));
     for (int64_t r = 0; r < a.rows; ++r) {
       struct Share {
         ProductRow<T> row;
         Part* parts;
-      } share{ProductRow<T>(a, r), parts.data()};
+      } share{ProductRow<T>(all, r), parts.data()};
       do {
         parallel(
             chunks, a.threads,
@@ -264,26 +295,30 @@ void product_rows(const ProductArgs& a) {
       (a.rows + share.step - 1) / share.step, a.threads,
       [](const void* context, int64_t task) {
         const Share& s = *static_cast<const Share*>(context);
-        const ProductArgs& b = s.a;
-        const int64_t first = task * s.step, last = std::min(b.rows, first + s.step), k = b.k;
+        thread_local Room room;
+        const int64_t first = task * s.step;
+        const int64_t last = std::min(s.a.rows, first + s.step);
+        const ProductArgs b = rows_of<T>(s.a, first, last, room, 1);
+        const int64_t k = b.k;
         if (k <= kLanes) {
           const auto *p = static_cast<const T*>(b.p), *v = static_cast<const T*>(b.v);
           const auto* z = static_cast<const T*>(b.z);
-          for (int64_t r = first; r < last; r += kLanes)
+          for (int64_t r = 0; r < b.rows; r += kLanes)
             few(p + r * k, v + r * k, z ? z + r * k : nullptr, static_cast<T*>(b.out) + r * k, k,
-                int(std::min<int64_t>(kLanes, last - r)), b.product == Product::log_softmax,
+                int(std::min<int64_t>(kLanes, b.rows - r)), b.product == Product::log_softmax,
                 b.slope + r);
           return;
         }
         thread_local std::vector<Part> parts;
         parts.resize(static_cast<size_t>(s.chunks));
-        for (int64_t r = first; r < last; ++r) {
+        for (int64_t r = 0; r < b.rows; ++r) {
           ProductRow<T> row(b, r);
           do {
             for (int64_t i = 0; i < s.chunks; ++i) parts[size_t(i)] = row.part(i);
           } while (!row.gather(parts.data()));
           for (int64_t i = 0; i < s.chunks; ++i) row.finish(i);
         }
+        room.trim(size_t(1) << 25);
       },
       &share);
 }

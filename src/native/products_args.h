@@ -16,7 +16,8 @@ constexpr int64_t kLeastColumns = 16;
 struct ProductArgs {
   Product product;
   Kind kind;
-  const void *p, *v, *z;  // z may be null
+  const void *p, *v, *z;  // z may be null; where p is, it is the softmax of z, and inner is 1
+  double temperature;     // of that
   void* out;
   const double* slope;  // 1/T, of shape (rows, inner)
   int64_t rows, k, inner;

@@ -305,14 +305,16 @@ def product_at(
     z: Any,
     slope: Any,
     out: Any,
+    t: float = 1.0,
 ) -> None:
-    """As :func:`product` of arrays of this shape, which may be given by their addresses."""
+    """As :func:`product` of arrays of this shape, which may be given by their addresses. Where p is
+    None it is the softmax of z at temperature t, and the axis is the last."""
     axis %= len(shape)
     before, after = shape[:axis], shape[axis + 1 :]
     if not isinstance(slope, float):
         slope = np.ascontiguousarray(np.broadcast_to(slope, (*before, 1, *after)), np.float64)
     sizes = (math.prod(before), shape[axis], math.prod(after))
-    _native.products(_PRODUCTS[name], itemsize == 8, *sizes, p, v, z, out, slope)
+    _native.products(_PRODUCTS[name], itemsize == 8, *sizes, p, v, z, out, slope, t)
 
 
 def _covers_product(p: Any, slope: Any) -> bool:

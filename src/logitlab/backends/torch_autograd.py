@@ -37,7 +37,8 @@ def _over(x: Any, t: Any) -> Any:
 
 
 def _product(name: str, z: Any, p: Any, g: Any, axis: int, t: Any) -> Any:
-    """The vector-Jacobian product of softmax or log_softmax, in the kernel."""
+    """The vector-Jacobian product of softmax or log_softmax, in the kernel; without p it finds that
+    itself, where it can."""
     wide = z.dtype if z.dtype is torch.float64 else torch.float32
     stays = native.in_place(z.shape, axis)
 
@@ -45,14 +46,18 @@ def _product(name: str, z: Any, p: Any, g: Any, axis: int, t: Any) -> Any:
         x = x if stays else x.movedim(axis, -1)
         return (x if x.dtype is wide else x.to(wide)).contiguous().resolve_neg()
 
+    single = isinstance(t, float)
+    if p is None and not (single and (not stays or z.shape[axis + 1 :].numel() == 1)):
+        p = tensors.softmax(z, (axis,), t, None, None)
     slope = _slope(t)
-    if not isinstance(slope, float):
+    if not single:
         slope = (slope if stays else slope.movedim(axis, -1)).detach().numpy()
-    p, g, z = lay(p), lay(g), lay(z)
-    dz = tensors.new(p)
+    p, g, z = None if p is None else lay(p), lay(g), lay(z)
+    dz = tensors.new(g)
     # An address costs a tenth of an array.
-    at = (p.data_ptr(), g.data_ptr(), z.data_ptr(), slope, dz.data_ptr())
-    native.product_at(name, p.itemsize, p.shape, axis if stays else -1, *at)
+    at_p = None if p is None else p.data_ptr()
+    at = (at_p, g.data_ptr(), z.data_ptr(), slope, dz.data_ptr(), t if single else 1.0)
+    native.product_at(name, g.itemsize, g.shape, axis if stays else -1, *at)
     return dz if stays else dz.movedim(-1, axis)
 
 
@@ -65,7 +70,7 @@ def _softmax(x: Any, g: Any, axis: int, t: Any, p: Any) -> Any:
 
 def _log_softmax(x: Any, g: Any, axis: int, t: Any, p: Any) -> Any:
     if not torch.is_grad_enabled():
-        return _product("log_softmax", x, tensors.softmax(x, (axis,), t, None, None), g, axis, t)
+        return _product("log_softmax", x, None, g, axis, t)
     p = Closed.apply("softmax", x, axis, t, None)
     g = torch.where(_still(x, axis, t), 0.0, g)
     return _over(g - p * g.sum(axis, keepdim=True), t)
