@@ -145,6 +145,13 @@ def target_loss(
         return _autograd().TargetLoss.apply(z, axis[0], temperature, where, *targets), None
     if not covered or not _native_covers(z, temperature, where, scale):
         return reference.target_loss(z, axis, temperature, where, targets, scale)
+    return kernel_loss(z, axis, temperature, where, targets, scale)
+
+
+def kernel_loss(
+    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, targets: Targets, scale: Any
+) -> tuple[Any, Any]:
+    """As :func:`target_loss`, of what the kernels are known to cover."""
     out = None if scale is None else new(z)
     t, where, scale, to = map(_memory, (temperature, where, scale, out))
     kind = dtype_name(z.dtype)

@@ -249,7 +249,7 @@ def total_target_loss(z: Any, axis: int, t: Any, where: Any, targets: Targets, s
     def solve(share: Any, z: Any, t: Any) -> Any:
         x = z if where is None else torch.where(where, z, -torch.inf)
         scale = share * _flat(_slope(t), axis)
-        loss, dz = tensors.target_loss(x, (axis,), t, None, targets, scale)
+        loss, dz = tensors.kernel_loss(x, (axis,), t, None, targets, scale)
         return loss, (dz, by_temperature(dz, x, axis, t) if by_t else None)
 
     def rows(z: Any, t: Any) -> Any:
