@@ -117,6 +117,35 @@ def test_special_rows():
         logitlab.cross_entropy_and_grad([[0.0, 0.0]], [0], temperature=0)
 
 
+def test_extreme_rows():
+    """Far apart, of tiny T, of no weight, and of no axis at all."""
+    far = np.array([[3e38, -3e38]], np.float32)
+    loss, gradient = logitlab.cross_entropy_and_grad(far, [1], temperature=1e-3)
+    assert loss == inf
+    np.testing.assert_allclose(gradient, [[1000, -1000]])
+    options = {"temperature": 1e-3, "sample_weight": [1e-30], "reduction": "sum"}
+    assert logitlab.cross_entropy(far, [1], **options) == pytest.approx(6e11)
+    for dtype, gap, share, t in (
+        (np.float32, 1e-16, 1e-30, 1e-18),
+        (float, 1e-150, 1e-200, 1e-153),
+    ):
+        z, y = np.array([[0, -gap]], dtype), np.array([[1, share]], dtype)
+        expected = pytest.approx(share * gap / t, rel=1e-6)
+        assert logitlab.cross_entropy(z, y, temperature=t) == expected
+        assert logitlab.cross_entropy_and_grad(z, y, temperature=t)[0] == expected
+    free = logitlab.cross_entropy([[0.0, 1.0], [0.0, inf]], [0, 0], sample_weight=[1, 0])
+    assert free == pytest.approx(np.log1p(np.e))
+    for smoothing in (0.0, 0.5, 1.0):
+        loss, gradient = logitlab.cross_entropy_and_grad(
+            [[0.0, 1.0]], [[nan, 1.0]], label_smoothing=smoothing
+        )
+        assert np.isnan(loss)
+        assert np.isnan(gradient).all()
+    assert logitlab.cross_entropy(1.5, 0, reduction="none") == 0
+    loss, gradient = logitlab.cross_entropy_and_grad(1.5, 0, reduction="none")
+    assert loss.shape == gradient.shape == ()
+
+
 def test_bad_arguments():
     """One clear line, the first bad row by name."""
     z, y = problem((4, 3))

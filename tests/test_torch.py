@@ -158,6 +158,60 @@ def test_functional_transforms():
     torch.testing.assert_close(tangent, torch.zeros_like(z), atol=1e-15, rtol=0)
 
 
+def test_vectorised_loops_over_calls():
+    """Over any argument, and around tensors that want a gradient."""
+    z, y = logits(2, 3, 5).detach(), torch.tensor([[0, 2, 4], [1, 1, 0]])
+    each = torch.stack([logitlab.cross_entropy(a, b) for a, b in zip(z, y, strict=True)])
+    torch.testing.assert_close(torch.vmap(logitlab.cross_entropy)(z, y), each)
+    even = torch.softmax(z.flip(2), 2)
+    each = torch.stack([logitlab.cross_entropy(a, b) for a, b in zip(z, even, strict=True)])
+    torch.testing.assert_close(torch.vmap(logitlab.cross_entropy)(z, even), each)
+    jacobians = torch.stack([logitlab.jacobian(a) for a in z])
+    torch.testing.assert_close(torch.vmap(logitlab.jacobian)(z), jacobians)
+    leaf = z[0].clone().requires_grad_()
+    loops = torch.vmap(lambda w: w * logitlab.cross_entropy(leaf, y[0]))(torch.ones(2))
+    torch.testing.assert_close(loops, logitlab.cross_entropy(leaf, y[0]).repeat(2))
+
+
+@pytest.mark.parametrize("kind", ["mean", "none", "linear", "softmax", "log_softmax"])
+def test_several_backward_passes_at_a_time(kind):
+    z, y = logits(3, 4), torch.tensor([0, 1, 2])
+    if kind == "linear":
+        value = logitlab.linear_cross_entropy(z, torch.eye(4, dtype=z.dtype), y)
+    elif kind in ("mean", "none"):
+        value = logitlab.cross_entropy(z, y, reduction=kind)
+    else:
+        value = getattr(logitlab, kind)(z)
+    g = torch.randn(5, *value.shape, dtype=z.dtype, generator=generator())
+    together = torch.autograd.grad(value, z, g, is_grads_batched=True, retain_graph=True)[0]
+    each = [torch.autograd.grad(value, z, one, retain_graph=True)[0] for one in g]
+    torch.testing.assert_close(together, torch.stack(each))
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("kind", ["labels", "distributions"])
+@pytest.mark.parametrize(
+    ("dtype", "gap"), [(torch.bfloat16, 8.0), (torch.float32, 30.0), (torch.float64, 45.0)]
+)
+def test_saturated_losses_keep_their_gradient(dtype, gap, kind, create_graph):
+    z = torch.tensor([[gap, 0.0]], dtype=dtype, requires_grad=True)
+    y = torch.tensor([0]) if kind == "labels" else torch.tensor([[1.0, 0.0]])
+    loss = logitlab.cross_entropy(z, y)
+    gradient = torch.autograd.grad(loss, z, create_graph=create_graph)[0].tolist()[0]
+    p = logitlab.softmax([gap, 0.0])[1]
+    assert gradient == pytest.approx([-p, p], rel=torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_many_classes_are_counted_wide(create_graph):
+    z = torch.zeros(1, 70000, dtype=torch.float16, requires_grad=True)
+    loss = logitlab.cross_entropy(z + torch.eye(1, 70000) * 2, torch.tensor([3]))
+    smoothed = logitlab.cross_entropy(z, torch.tensor([3]), label_smoothing=0.5)
+    assert loss.item() == pytest.approx(11.156, rel=1e-3)
+    gradient = torch.autograd.grad(smoothed, z, create_graph=create_graph)[0]
+    assert gradient[0, 0].item() == pytest.approx(0.5 / 70000, rel=1e-2)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("create_graph", [False, True])
 @pytest.mark.parametrize("temperature", [1e-39, 1e-300, 5e-324])

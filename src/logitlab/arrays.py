@@ -195,6 +195,13 @@ def labels(
     return y if ignore_index is None else xp.where(ignored, xp.full_like(y, -1), y)
 
 
+def moved(x: Any, axis: int, to: int, xp: Any) -> Any:
+    """As ``moveaxis``, which torch does not batch."""
+    order = [a for a in range(x.ndim) if a != axis % x.ndim]
+    order.insert(to % x.ndim, axis % x.ndim)
+    return xp.permute_dims(x, tuple(order))
+
+
 def scaled(x: Any, by: Any, xp: Any) -> Any:
     """x times a factor that may be infinite, as 1/T of a tiny T: 0 stays 0."""
     return xp.where(x == 0, x, x * by)

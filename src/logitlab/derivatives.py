@@ -36,14 +36,14 @@ def _point(z: Any, axis: int, temperature: Any, where: Any) -> _Point:
     arrays.check_differentiable(call.temperature, xp)
     at = call.axes[0]
     z = arrays.at_least_float32(call.z, xp)
-    p = xp.moveaxis(dispatch.backend(z).softmax(z, *call[1:4], None), at, -1)
+    p = arrays.moved(dispatch.backend(z).softmax(z, *call[1:4], None), at, -1, xp)
     t = call.temperature
     slope = xp.ones((*p.shape[:-1], 1), dtype=p.dtype, device=getattr(p, "device", None))
-    slope = slope / (t if isinstance(t, float) else xp.astype(xp.moveaxis(t, at, -1), p.dtype))
+    slope = slope / (t if isinstance(t, float) else xp.astype(arrays.moved(t, at, -1, xp), p.dtype))
     if p.shape[-1]:
         # A +inf entry is beyond every finite change of the others, and of itself.
         left = z if call.where is None else xp.where(call.where, z, -xp.inf)
-        most = xp.moveaxis(xp.max(left, axis=at, keepdims=True), at, -1)
+        most = arrays.moved(xp.max(left, axis=at, keepdims=True), at, -1, xp)
         slope = xp.where((most == xp.inf) & (slope > 0), 0.0, slope)
     return _Point(p, slope, at, xp, call)
 
@@ -57,11 +57,11 @@ def _vector(v: Any, name: str, z: Any, at: _Point) -> Any:
         raise ValueError(
             f"{name} has shape {tuple(v.shape)}; accepted: the shape {tuple(np.shape(z))} of z"
         )
-    return xp.moveaxis(v[..., None] if at.request.no_axis else v, at.axis, -1)
+    return arrays.moved(v[..., None] if at.request.no_axis else v, at.axis, -1, xp)
 
 
 def _back(x: Any, at: _Point) -> Any:
-    return at.request.restore(at.xp.moveaxis(at.delivered(x), -1, at.axis))
+    return at.request.restore(arrays.moved(at.delivered(x), -1, at.axis, at.xp))
 
 
 @np.errstate(all="ignore")

@@ -296,7 +296,10 @@ def cross_entropy(
     reduction: str,
 ) -> Any:
     z = _floating(z)
-    axis = arrays.one_axis(axis, z.ndim)[0]
+    arrays.one_axis(axis, z.ndim)
+    if not z.ndim:  # one class
+        z, y = z[None], y[None] if y.is_floating_point() else y
+    axis %= z.ndim
     t, rows = _number_or_rows(temperature, [n for i, n in enumerate(z.shape) if i != axis])
     return _cross_entropy(
         z, y, axis, t, rows, where, float(smoothing), sample_weight, ignore_index, reduction

@@ -18,7 +18,7 @@ class _Problem(NamedTuple):
     bias: Any
     targets: Targets  # labels
     temperature: Any  # a float, or (N, 1)
-    row_weight: Any
+    row_weight: Any  # None where all count alike
     dtype: Any
     xp: Any
 
@@ -73,7 +73,7 @@ def checked(
         t = xp.broadcast_to(t, (n, 1))
     y = arrays.like(arrays.as_array(y, "y"), x, xp, "y")
     label = arrays.labels(y, (n,), k, ignore_index, xp)
-    row_weight = checked_weights(sample_weight, (n,), x, label >= 0, xp)
+    row_weight = checked_weights(sample_weight, (n,), x, label, ignore_index, xp)
     dtype = x.dtype
     x, weight = arrays.at_least_float32(x, xp), arrays.at_least_float32(weight, xp)
     bias = None if bias is None else arrays.at_least_float32(bias, xp)
@@ -88,13 +88,14 @@ def _solved(
     xp, t = q.xp, q.temperature
     scale = None
     if upstream is not None:
-        scale = (
-            share(q.row_weight, reduction, xp) / (t if isinstance(t, float) else t[:, 0]) * upstream
-        )
+        shares = share(q.row_weight, q.x.shape[:1], reduction, xp)
+        scale = shares / (t if isinstance(t, float) else t[:, 0]) * upstream
+        if not isinstance(scale, float):
+            scale = xp.broadcast_to(scale, q.x.shape[:1])
     loss, gradients = dispatch.backend(q.x).linear_loss(
         q.x, q.weight, q.bias, q.targets, t, scale, by_temperature
     )
-    value = reduced(loss, q.row_weight, q.targets.label >= 0, reduction, q.dtype, xp)
+    value = reduced(loss, q.row_weight, reduction, q.dtype, xp)
     if gradients is not None:
         gradients = tuple(g if g is None else xp.astype(g, q.dtype, copy=False) for g in gradients)
     return value, gradients
@@ -104,7 +105,7 @@ def _solved(
 def value_of(q: _Problem, reduction: str) -> Any:
     total = dispatch.total(q.x, "total_linear_loss")
     if total is not None and reduction != "none":
-        shares = share(q.row_weight, reduction, q.xp)
+        shares = share(q.row_weight, q.x.shape[:1], reduction, q.xp)
         value = total(q.x, q.weight, q.bias, q.targets, q.temperature, shares)
         if value is not None:
             return q.xp.astype(value, q.dtype, copy=False)

@@ -1,5 +1,6 @@
 """Cross-entropy of logits, with its gradient in closed form."""
 
+import math
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
@@ -17,8 +18,8 @@ class _Problem(NamedTuple):
 
     request: arrays.Request
     targets: Targets
-    kept: Any  # the rows that are not ignored
-    weight: Any  # of the rows, 0 where a row is ignored
+    rows: tuple[int, ...]
+    weight: Any  # of the rows, 0 where a row is ignored; None where all count alike
     xp: Any
 
     def a_row(self, x: Any) -> Any:
@@ -38,11 +39,14 @@ def checked_options(label_smoothing: float, reduction: str) -> float:
     return smoothing
 
 
-def checked_weights(given: Any, batch: tuple[int, ...], z: Any, kept: Any, xp: Any) -> Any:
+def checked_weights(
+    given: Any, batch: tuple[int, ...], z: Any, label: Any, ignore_index: int | None, xp: Any
+) -> Any:
+    """A weight for each row, 0 where it is ignored; None where all count alike."""
     wide = arrays.widest_float(xp, z)
-    weight = xp.astype(kept, wide)
+    kept = None if label is None or ignore_index is None else label >= 0
     if given is None:
-        return weight
+        return None if kept is None else xp.astype(kept, wide)
     given = arrays.like(arrays.as_floating(given, "sample_weight"), z, xp, "sample_weight")
     if tuple(given.shape) != batch:
         raise ValueError(
@@ -50,7 +54,8 @@ def checked_weights(given: Any, batch: tuple[int, ...], z: Any, kept: Any, xp: A
             f"shape {batch}"
         )
     arrays.check_not_negative(given, "sample_weight")
-    return weight * xp.astype(xp.reshape(given, kept.shape), wide)
+    weight = xp.astype(given, wide)
+    return weight if kept is None else xp.where(xp.reshape(kept, batch), weight, 0.0)
 
 
 @np.errstate(all="ignore")
@@ -79,16 +84,15 @@ def checked(
         arrays.check_not_negative(y, "y")
         if ignore_index is not None:
             raise ValueError("ignore_index goes with integer labels, not with target probabilities")
-        distribution = xp.moveaxis(xp.reshape(y, shape), at, -1)
+        distribution = arrays.moved(xp.reshape(y, shape), at, -1, xp)
         targets = Targets(distribution=distribution, smoothing=smoothing)
-        kept = xp.ones(rows, dtype=xp.bool, device=getattr(z, "device", None))
     else:
         or_else = ", or target probabilities of z's shape"
         label = arrays.labels(y, batch, k, ignore_index, xp, or_else)
         targets = Targets(xp.reshape(label, rows), smoothing=smoothing)
-        kept = targets.label >= 0
-    weight = checked_weights(sample_weight, batch, z, kept, xp)
-    return _Problem(request, targets, kept, weight, xp)
+    weight = checked_weights(sample_weight, batch, z, targets.label, ignore_index, xp)
+    weight = weight if weight is None else xp.reshape(weight, rows)
+    return _Problem(request, targets, rows, weight, xp)
 
 
 def _rows(q: _Problem, scale: Any) -> tuple[Any, Any]:
@@ -97,25 +101,28 @@ def _rows(q: _Problem, scale: Any) -> tuple[Any, Any]:
     return dispatch.backend(z).target_loss(z, axes, t, where, q.targets, scale)  # type: ignore[no-any-return]
 
 
-def reduced(loss: Any, weight: Any, kept: Any, reduction: str, dtype: Any, xp: Any) -> Any:
+def reduced(loss: Any, weight: Any, reduction: str, dtype: Any, xp: Any) -> Any:
     """The losses of the rows, weighted, as the caller wants them."""
     dtype = arrays.native_type(dtype)
-    rows = xp.where(kept, weight * loss, 0.0)
+    # A row of weight 0 counts for nothing, whatever it costs.
+    rows = loss if weight is None else xp.where(weight == 0, 0.0, weight * loss)
     if reduction == "none":
         return xp.astype(rows, dtype, copy=False)
     total = xp.sum(rows)
     if reduction == "mean":
-        total = total / xp.sum(weight)
+        total = total / (math.prod(loss.shape) if weight is None else xp.sum(weight))
     return xp.astype(total, dtype, copy=False)
 
 
 def _reduced(q: _Problem, loss: Any, reduction: str) -> Any:
-    value = reduced(loss, q.weight, q.kept, reduction, q.request.z.dtype, q.xp)
-    return value[0] if q.request.no_axis and reduction == "none" else value
+    return reduced(loss, q.weight, reduction, q.request.z.dtype, q.xp)
 
 
-def share(weight: Any, reduction: str, xp: Any) -> Any:
-    """What the loss of a row counts for in the whole."""
+def share(weight: Any, rows: tuple[int, ...], reduction: str, xp: Any) -> Any:
+    """What the loss of a row counts for in the whole: a float, or one for each row."""
+    if weight is None:
+        n = math.prod(rows)
+        return (1 / n if n else math.nan) if reduction == "mean" else 1.0
     return weight / xp.sum(weight) if reduction == "mean" else weight
 
 
@@ -124,7 +131,8 @@ def value_of(q: _Problem, reduction: str) -> Any:
     z, axes, t, where, _ = q.request
     total = dispatch.total(z, "total_target_loss")
     if total is not None and reduction != "none":
-        value = total(z, axes, t, where, q.targets, share(q.weight, reduction, q.xp))
+        shares = share(q.weight, q.rows, reduction, q.xp)
+        value = total(z, axes, t, where, q.targets, shares)
         if value is not None:
             return value
     return _reduced(q, _rows(q, None)[0], reduction)
@@ -132,14 +140,17 @@ def value_of(q: _Problem, reduction: str) -> Any:
 
 @np.errstate(all="ignore")
 def _scale(q: _Problem, reduction: str) -> Any:
-    return share(q.weight, reduction, q.xp) / q.a_row(q.request.temperature)
+    t = q.a_row(q.request.temperature)
+    if isinstance(t, float) and t == 0:
+        return 0.0  # where softmax jumps, autograd goes on with nothing
+    return share(q.weight, q.rows, reduction, q.xp) / t
 
 
 @np.errstate(all="ignore")
 def gradient_of(q: _Problem, reduction: str, upstream: Any) -> Any:
     """The gradient times one of the loss: a scalar, or with "none" one for each row."""
     if reduction == "none":
-        upstream = q.xp.reshape(upstream, q.kept.shape)
+        upstream = q.xp.reshape(upstream, q.rows)
     scale = _scale(q, reduction) * upstream
     return q.request.restore(_rows(q, scale)[1])
 

@@ -57,7 +57,7 @@ class Lanes {
     more_ = true, given_ = given, label_ = label, smoothing_ = smoothing;
   }
   bool moderate(int r) const {
-    return more_ ? LOGITLAB_ISA::moderate(aims_[r], scale_[r]) : LOGITLAB_ISA::moderate(scale_[r]);
+    return more_ ? LOGITLAB_ISA::moderate(aims_[r], scale_[r], t_[r]) : LOGITLAB_ISA::moderate(scale_[r]);
   }
 
   void leave_out(int r) {
@@ -97,21 +97,20 @@ class Lanes {
   Vec<T> entry(int64_t i) const { return Vec<T>(z_ + i * kLanes); }
 
   void aim(const Vec<T>& m) {
-    const Vec<T> zero(T(0)), one(T(1)), lowest(-std::numeric_limits<T>::infinity());
+    const Vec<T> one(T(1)), lowest(-std::numeric_limits<T>::infinity());
     Sums<T> given, rest, away, left_away;
-    Vec<T> left(zero);
+    Vec<T> left(T(0));
     for (int64_t i = 0; i < k_; ++i) {
-      const Vec<T> z = entry(i), d = sub(m, z);
+      const Vec<T> z = entry(i);
       if (given_) {
         const Vec<T> t(given_ + i * kLanes);
         given.add_to(t);
         rest.add_to(unless_equal(z, m, t));
-        // A target of 0 on an excluded class costs nothing.
-        away.add_to(unless_equal(t, zero, mul(t, d)));
+        add_away(away, t, m, z);
       }
       if (smoothing_ > 0) {
         left = add(left, unless_equal(z, lowest, one));
-        left_away.add_to(unless_equal(z, lowest, d));
+        left_away.add_to(unless_equal(z, lowest, sub(m, z)));
       }
     }
     double sums[4][kLanes], lost[kLanes];

@@ -27,41 +27,48 @@ T at_label_of(T g, T z, T m, double others, double scale, const Aim& aim) {
 }
 
 // The loss, and unless `out` is null the gradient, at any magnitude and temperature, from the
-// results of exact_row. `e` is room for a row; `out` may be z.
+// results of exact_row in double. `out` may be z.
 template <class T>
-double exact_loss(const T* z, T* out, T* e, int64_t k, const Targets<T>& x, double t,
-                  double scale) {
-  const T inf = std::numeric_limits<T>::infinity();
-  exact_row(Op::log_softmax, z, e, k, t);
-  const double left = double(k - std::count(z, z + k, -inf));
-  auto target = [&](int64_t i, bool excluded) {
+double exact_loss(const T* z, T* out, int64_t k, const Targets<T>& x, double t, double scale) {
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  thread_local Room room;
+  double* const wide = static_cast<double*>(room.get(size_t(3 * k) * sizeof(double)));
+  double *const log_p = wide + k, *const p = log_p + k;
+  std::copy(z, z + k, wide);
+  exact_row(Op::log_softmax, wide, log_p, k, t);
+  const double left = double(k - std::count(wide, wide + k, -inf));
+  auto target = [&](int64_t i) {
     const double y = x.given ? double(x.given[i]) : double(i == x.label);
-    return x.smoothing > 0 ? (1 - x.smoothing) * y + (excluded ? 0 : x.smoothing / left) : y;
+    if (!(x.smoothing > 0)) return y;
+    return (1 - x.smoothing) * y + (wide[i] == -inf ? 0 : x.smoothing / left);
   };
-  // A sum and what it lost; the loss alone may be infinite.
+  const int64_t top = std::max_element(log_p, log_p + k) - log_p;
+  // Sums and what they lost; the loss alone may be infinite.
   double loss = 0, loss_low = 0, total = 0, total_low = 0, rest = 0, rest_low = 0;
-  const int64_t top = std::max_element(e, e + k) - e;
   for (int64_t i = 0; i < k; ++i) {
-    const double y = target(i, z[i] == -inf);
-    if (y != 0 || std::isnan(e[i])) loss = two_sum(loss, -y * double(e[i]), loss_low);
+    const double y = target(i);
+    if (y != 0 || std::isnan(log_p[i])) loss = two_sum(loss, -y * log_p[i], loss_low);
     total = two_sum(total, y, total_low);
     if (i != top) rest = two_sum(rest, y, rest_low);
   }
   total += total_low;
   if (out) {
-    exact_row(Op::softmax, z, out, k, t);
+    exact_row(Op::softmax, wide, p, k, t);
     double others = 0, low = 0;
     for (int64_t i = 0; i < k; ++i)
-      if (i != top) others = two_sum(others, double(out[i]), low);
-    // The scale may be infinite, as 1/T of a tiny T: 0 stays 0.
-    const auto scaled = [scale](double p) { return p == 0 ? T(0) : T(scale * p); };
+      if (i != top) others = two_sum(others, p[i], low);
+    // No finite change moves what is excluded, or what stands beside an infinite logit.
+    const bool beyond = std::count(wide, wide + k, inf) > 0;
     for (int64_t i = 0; i < k; ++i) {
-      const double gradient = i == top && out[i] > 0.5
-                                  ? rest + rest_low - total * (others + low)
-                                  : total * double(out[i]) - target(i, false);
-      out[i] = e[i] == -inf ? T(0) : scaled(gradient);
+      const double gradient = i == top && p[i] > 0.5 ? rest + rest_low - total * (others + low)
+                                                     : total * p[i] - target(i);
+      const bool still =
+          !std::isnan(p[i]) && (wide[i] == -inf || (beyond && std::isfinite(wide[i])));
+      // The scale may be infinite, as 1/T of a tiny T: 0 stays 0.
+      out[i] = still || gradient == 0 ? T(0) : T(scale * gradient);
     }
   }
+  room.trim(size_t(1) << 22);
   return std::isfinite(loss) ? loss + loss_low : loss;
 }
 
@@ -118,7 +125,7 @@ class Losses {
                    stream || z == out ? e_ : out, chunks_, stream, scale, more_ ? &targets : nullptr};
     typename Row<T>::Whole w;
     if (!moderate(scale) || !(b_.row_threads > 1 ? x.run(b_.row_threads, w) : x.run(w)))
-      return exact_loss(z, gradient_ ? out : nullptr, e_, b_.k, targets, t, scale);
+      return exact_loss(z, gradient_ ? out : nullptr, b_.k, targets, t, scale);
     if (gradient_ && !targets.given) {
       T& g = out[targets.label];
       g = more_ ? at_label_of(g, at_label, w.m, w.others, scale, w.aim)

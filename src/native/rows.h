@@ -344,7 +344,7 @@ struct Row {
     }
     w.aim = targets->given ? aim_of(all, targets->smoothing)
                            : aim_of(all, targets->smoothing, double(z[targets->label]), double(w.m));
-    return moderate(w.aim, scale);
+    return moderate(w.aim, scale, s.t);
   }
 
   // The results of chunk i; of logsumexp, that of the row.

@@ -293,10 +293,10 @@ class Runner {
       } else if (lanes_.in_range(r) && lanes_.moderate(r)) {
         loss = lanes_.loss(r, label, spare_);
       } else {
-        T z[kFew], out[kFew], e[kFew];
+        T z[kFew], out[kFew];
         for (int64_t i = 0; i < b_.k; ++i) z[i] = rows_[i * kLanes + r];
         const double scale = gradient ? std::fabs(b_.scale[row + r]) : 1;
-        loss = exact_loss(z, gradient ? out : nullptr, e, b_.k, targets_of<T>(b_, row + r, nullptr),
+        loss = exact_loss(z, gradient ? out : nullptr, b_.k, targets_of<T>(b_, row + r, nullptr),
                           std::fabs(temperature(r)), scale);
         for (int64_t i = 0; gradient && i < b_.k; ++i) spare_[i * kLanes + r] = out[i];
       }

@@ -20,6 +20,18 @@ struct Tally {
   double left_away = 0;        // their m - z
 };
 
+// Adds t (m - z), in double: of small numbers it would not be a normal float. A target of 0 on an
+// excluded class costs nothing.
+template <class T>
+void add_away(Sums<T>& sums, const Vec<T>& t, const Vec<T>& m, const Vec<T>& z) {
+  const Vec<double> wide = widen(t);
+  const Vec<double> away = unless_equal(wide, Vec<double>(0.0), mul(wide, sub(widen(m), widen(z))));
+  if constexpr (sizeof(T) == 4)
+    sums.s = add(sums.s, away);
+  else
+    sums.add_to(away);
+}
+
 template <class T>
 struct Targets {
   const T* given;  // null where there is a label
@@ -40,24 +52,23 @@ Targets<T> targets_of(const Batch& b, int64_t row, Tally* chunks) {
 template <class T, bool Given, bool Smooth>
 LOGITLAB_FLATTEN Tally tally(const T* z, const T* given, int64_t k, T m) {
   const T inf = std::numeric_limits<T>::infinity();
-  const Vec<T> lowest(-inf), top(m), origin(m == -inf ? T(0) : m), zero(T(0)), one(T(1));
+  const Vec<T> lowest(-inf), top(m), origin(m == -inf ? T(0) : m), one(T(1));
   Sums<T> sums[4];
-  Vec<T> left(zero);
+  Vec<T> left(T(0));
   struct Part {
-    Vec<T> given{T(0)}, rest{T(0)}, away{T(0)}, left_away{T(0)};
+    Vec<T> given{T(0)}, rest{T(0)}, left_away{T(0)};
   };
   auto part = [&](const T* from, const T* t) {
     Part p;
-    const Vec<T> v(from), d = sub(origin, v);
+    const Vec<T> v(from);
     if constexpr (Given) {
       p.given = Vec<T>(t);
       p.rest = unless_equal(v, top, p.given);
-      // A target of 0 on an excluded class costs nothing.
-      p.away = unless_equal(p.given, zero, mul(p.given, d));
+      add_away(sums[2], p.given, origin, v);
     }
     if constexpr (Smooth) {
       left = add(left, unless_equal(v, lowest, one));
-      p.left_away = unless_equal(v, lowest, d);
+      p.left_away = unless_equal(v, lowest, sub(origin, v));
     }
     return p;
   };
@@ -65,7 +76,6 @@ LOGITLAB_FLATTEN Tally tally(const T* z, const T* given, int64_t k, T m) {
     if constexpr (Given) {
       sums[0].add_to(add(a.given, b.given));
       sums[1].add_to(add(a.rest, b.rest));
-      sums[2].add_to(add(a.away, b.away));
     }
     if constexpr (Smooth) sums[3].add_to(add(a.left_away, b.left_away));
   };
@@ -113,7 +123,7 @@ struct Aim {
 // Of a row with a distribution.
 inline Aim aim_of(const Tally& t, double smoothing) {
   Aim x{1 - smoothing, smoothing > 0 ? smoothing / t.left : 0, smoothing, 0, 0, 0};
-  if (x.a > 0) x.total += x.a * t.given, x.rest = x.a * t.rest, x.away = x.a * t.away;
+  x.total += x.a * t.given, x.rest = x.a * t.rest, x.away = x.a * t.away;
   if (smoothing > 0) x.rest += x.b * (t.left - 1), x.away += x.b * t.left_away;
   return x;
 }
@@ -129,8 +139,10 @@ inline Aim aim_of(Tally t, double smoothing, double z, double m) {
 // Where a gradient of this scale (not negative) stays clear of the ends of the range of float.
 inline bool moderate(double scale) { return scale == 0 || (scale > 0x1p-30 && scale < 0x1p20); }
 
-inline bool moderate(const Aim& x, double scale) {
-  return x.away < std::numeric_limits<double>::infinity() && moderate(scale * x.total);
+// Where T is tiny, so may be what the products t (m - z) lose of a sum that is over T.
+inline bool moderate(const Aim& x, double scale, double t) {
+  return x.away < std::numeric_limits<double>::infinity() && moderate(scale * x.total) &&
+         (t > 0x1p-100 || x.rest == 0);
 }
 
 // From gradients scale Y p to scale (Y p - y), the label's a aside. At a largest logit with none

@@ -82,7 +82,7 @@ def linear_loss(
         if bias is not None:
             z += bias
         t_rows: Any = t if isinstance(t, float) else t[rows]
-        s = None if scale is None else scale[rows]
+        s = scale if scale is None or isinstance(scale, float) else scale[rows]
         block = xp.asarray(z, copy=True) if by_temperature else z
         loss, gradient = target_loss(block, (1,), t_rows, None, here, s)
         losses.append(loss)

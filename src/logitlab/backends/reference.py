@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
-from logitlab.arrays import scaled, widest_float
+from logitlab.arrays import moved, scaled, widest_float
 from logitlab.backends import linear
 from logitlab.backends.targets import Targets
 
@@ -129,15 +129,23 @@ def _empty(z: Any, axis: tuple[int, ...]) -> bool:
     return any(z.shape[a] == 0 for a in axis)
 
 
+def _softmax(v: _Weights, axis: tuple[int, ...], xp: Any) -> Any:
+    total = xp.where(v.undefined, 1.0, xp.sum(v.e, axis=axis, keepdims=True))
+    return xp.where(v.undefined, xp.nan, v.e / total)
+
+
+def _log_softmax(v: _Weights, axis: tuple[int, ...], xp: Any) -> Any:
+    x = xp.where(v.share, v.t + (v.t_low - _log_sum(v, axis, xp)), -xp.inf)
+    return xp.where(v.undefined, xp.nan, x)
+
+
 @np.errstate(all="ignore")
 def softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
     """exp(z/T) / sum exp(z/T)."""
     xp = array_namespace(z)
     x = _widen(z, xp)
     if not _empty(z, axis):
-        v = _weights(x, axis, _as_array(temperature, x, xp), where, xp)
-        total = xp.where(v.undefined, 1.0, xp.sum(v.e, axis=axis, keepdims=True))
-        x = xp.where(v.undefined, xp.nan, v.e / total)
+        x = _softmax(_weights(x, axis, _as_array(temperature, x, xp), where, xp), axis, xp)
     return _deliver(x, z, out, xp)
 
 
@@ -147,9 +155,7 @@ def log_softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out
     xp = array_namespace(z)
     x = _widen(z, xp)
     if not _empty(z, axis):
-        v = _weights(x, axis, _as_array(temperature, x, xp), where, xp)
-        x = xp.where(v.share, v.t + (v.t_low - _log_sum(v, axis, xp)), -xp.inf)
-        x = xp.where(v.undefined, xp.nan, x)
+        x = _log_softmax(_weights(x, axis, _as_array(temperature, x, xp), where, xp), axis, xp)
     return _deliver(x, z, out, xp)
 
 
@@ -201,6 +207,15 @@ def _at_top(p: Any, xp: Any) -> Any:
     return xp.arange(p.shape[-1], device=getattr(p, "device", None)) == _top(p, xp)
 
 
+def difference(p: Any, y: Any, xp: Any) -> Any:
+    """p sum y - y, the classes last, at least one."""
+    total = xp.sum(y, axis=-1, keepdims=True)
+    # Close to 1, that is what the others have of y, less their p sum y.
+    top = _at_top(p, xp)
+    others, rest = (xp.sum(xp.where(top, 0.0, v), axis=-1, keepdims=True) for v in (p, y))
+    return xp.where(top & (p > 0.5), rest - others * total, p * total - y)
+
+
 @np.errstate(all="ignore")
 def target_loss(
     z: Any, axis: tuple[int, ...], temperature: Any, where: Any, targets: Targets, scale: Any
@@ -208,30 +223,26 @@ def target_loss(
     """-sum y log p with the targets y of every row, in the widest type, 0 in rows that count for
     nothing; unless `scale`, a float or one a row, is None, its gradient scale (p sum y - y)."""
     xp = array_namespace(z)
-    x = _widen(z, xp)
-    log_p = xp.moveaxis(log_softmax(x, axis, temperature, where, None), axis[0], -1)
-    where_last = None if where is None else xp.broadcast_to(where, z.shape)
-    where_last = None if where is None else xp.moveaxis(where_last, axis[0], -1)
-    y = targets.whole(xp.moveaxis(x, axis[0], -1), where_last)
-    kept = targets.kept()
+    x = moved(_widen(z, xp), axis[0], -1, xp)
+    if not x.shape[-1]:
+        return xp.sum(x, axis=-1), None if scale is None else z
+    t = _as_array(temperature, x, xp)
+    t = t if isinstance(temperature, float) else moved(t, axis[0], -1, xp)
+    if where is not None:
+        where = moved(xp.broadcast_to(where, z.shape), axis[0], -1, xp)
+    v = _weights(x, (-1,), t, where, xp)
+    log_p, y, kept = _log_softmax(v, (-1,), xp), targets.whole(x, where), targets.kept()
     # 0 log 0 = 0: a target of 0 on an excluded class costs nothing.
     finite = xp.where((y == 0) & (log_p == -xp.inf), 0.0, log_p)
     loss = -xp.sum(y * finite, axis=-1)
     loss = loss if kept is None else xp.where(kept, loss, 0.0)
     if scale is None:
         return loss, None
-    p = xp.moveaxis(softmax(x, axis, temperature, where, None), axis[0], -1)
-    total = xp.sum(y, axis=-1, keepdims=True)
-    difference = p * total - y
-    if p.shape[-1]:
-        # Close to 1, p sum y - y at the top is what the others have of y, less their p sum y.
-        top = _at_top(p, xp)
-        others, rest = (xp.sum(xp.where(top, 0.0, v), axis=-1, keepdims=True) for v in (p, y))
-        difference = xp.where(top & (p > 0.5), rest - others * total, difference)
     scale = scale if isinstance(scale, float) else scale[..., None]
-    gradient = scaled(difference, scale, xp)
-    dead = log_p == -xp.inf if kept is None else ~kept[..., None] | (log_p == -xp.inf)
-    gradient = xp.moveaxis(xp.where(dead, 0.0, gradient), -1, axis[0])
+    gradient = scaled(difference(_softmax(v, (-1,), xp), y, xp), scale, xp)
+    moves = v.share | v.undefined
+    moves = moves if kept is None else moves & kept[..., None]
+    gradient = moved(xp.where(moves, gradient, 0.0), -1, axis[0], xp)
     return loss, _round(gradient, z.dtype, xp)
 
 

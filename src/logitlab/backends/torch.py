@@ -32,13 +32,12 @@ __all__ = [
 
 
 def _is_memory(x: Any) -> bool:
-    """Whether a tensor is plain memory: no transform or tracer hangs on it."""
+    """Whether a tensor is plain memory."""
     return (
         x.device.type == "cpu"
         and x.layout is torch.strided
         and type(x) in (torch.Tensor, torch.nn.Parameter)
         and not x.is_neg()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
     )
 
 
@@ -49,11 +48,13 @@ def _wants_gradient(*tensors: Any) -> bool:
 
 
 def _in_reach(z: Any, *others: Any) -> bool:
-    """Whether the kernels can read these (floats and None among them aside)."""
+    """Whether the kernels can read these (floats and None among them aside): no tracer and no
+    transform is at work."""
     return (
         native.native_available()
         and not torch.compiler.is_compiling()
         and forward_ad._current_level < 0
+        and torch._C._functorch.peek_interpreter_stack() is None
         and dtype_name(z.dtype) in native.KINDS
         and all(_is_memory(x) for x in (z, *others) if isinstance(x, torch.Tensor))
     )
@@ -163,7 +164,7 @@ def total_target_loss(
     z: Any, axis: tuple[int, ...], temperature: Any, where: Any, targets: Targets, share: Any
 ) -> Any:
     """The sum of share times loss where a gradient of it is wanted, else None."""
-    covered = _closed(z, axis, temperature, where) and not share.requires_grad
+    covered = _closed(z, axis, temperature, where) and not _wants_gradient(share)
     if not covered or not _covers_losses(z, z.shape[axis[0]], temperature, targets):
         return None
     return _autograd().total_target_loss(z, axis[0], temperature, where, targets, share)
@@ -172,7 +173,7 @@ def total_target_loss(
 def total_linear_loss(x: Any, weight: Any, bias: Any, targets: Targets, t: Any, share: Any) -> Any:
     """As :func:`total_target_loss`, of linear logits."""
     given = (x, weight, bias, t)
-    covered = _wants_gradient(*given) and _in_reach(*given) and not share.requires_grad
+    covered = _wants_gradient(*given) and _in_reach(*given) and not _wants_gradient(share)
     if not covered or not _covers_losses(x, len(weight), t, targets):
         return None
     return _autograd().total_linear_loss(x, weight, bias, targets, t, share)

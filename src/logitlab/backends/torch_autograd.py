@@ -11,6 +11,7 @@ import torch
 
 from logitlab.backends import native
 from logitlab.backends import torch as tensors
+from logitlab.backends.reference import difference
 from logitlab.backends.targets import Targets
 
 
@@ -34,6 +35,17 @@ def _over(x: Any, t: Any) -> Any:
             return x * slope
         slope = x.new_tensor(slope)
     return torch.where((x == 0) & torch.isinf(slope), x, x * slope)
+
+
+def _plain(g: Any) -> bool:
+    """Whether what comes from above can go to a kernel: nothing is to be differentiated again, and
+    no transform hangs on it."""
+    functorch = torch._C._functorch
+    return not (
+        torch.is_grad_enabled()
+        or functorch.is_functorch_wrapped_tensor(g)
+        or functorch.is_legacy_batchedtensor(g)
+    )
 
 
 def _product(name: str, z: Any, p: Any, g: Any, axis: int, t: Any) -> Any:
@@ -62,14 +74,14 @@ def _product(name: str, z: Any, p: Any, g: Any, axis: int, t: Any) -> Any:
 
 
 def _softmax(x: Any, g: Any, axis: int, t: Any, p: Any) -> Any:
-    if not torch.is_grad_enabled():
+    if _plain(g):
         return _product("softmax", x, p, g, axis, t)
     p = Closed.apply("softmax", x, axis, t, None)
     return _over(p * (g - (p * g).sum(axis, keepdim=True)), t)
 
 
 def _log_softmax(x: Any, g: Any, axis: int, t: Any, p: Any) -> Any:
-    if not torch.is_grad_enabled():
+    if _plain(g):
         return _product("log_softmax", x, None, g, axis, t)
     p = Closed.apply("softmax", x, axis, t, None)
     g = torch.where(_still(x, axis, t), 0.0, g)
@@ -143,7 +155,7 @@ def products(
             dt = _by_temperature(dz, x, Closed.apply(name, x, axis, t, None), axis, t)
         else:
             dt = by_temperature(dz, x, axis, t)
-    if torch.is_grad_enabled():
+    if not _plain(g):
         dz = torch.where(_still(x, axis, t), 0.0, dz)
     return dz.to(z.dtype), dt
 
@@ -175,17 +187,16 @@ class TargetLoss(torch.autograd.Function):  # type: ignore[misc]
         x = z if where is None else torch.where(where, z, -torch.inf)
         slope = _slope(t)
         scale = g * (slope if isinstance(slope, float) else slope.squeeze(axis))
-        if not torch.is_grad_enabled():
+        if _plain(g):
             dz = tensors.target_loss(x, (axis,), t, None, targets, scale)[1]
         else:
+            x = x if x.itemsize > 2 else x.float()
             last = x.detach().movedim(axis, -1)
-            y = targets.whole(last, None).movedim(-1, axis)
-            p = Closed.apply("softmax", x, axis, t, None)
-            dz = (p * y.sum(axis, keepdim=True) - y) * scale.unsqueeze(axis)
-            # As in the kernel, a class of probability 0 at any finite change counts as excluded.
-            dead = tensors.log_softmax(x.detach(), (axis,), _held(t), None, None) == -torch.inf
-            dead = dead if label is None else dead | (label < 0).unsqueeze(axis)
-            dz = torch.where(dead, 0.0, dz)
+            p = Closed.apply("softmax", x, axis, t, None).movedim(axis, -1)
+            d = difference(p, targets.whole(last, None), torch).movedim(-1, axis)
+            still = _still(x.detach(), axis, _held(t)) & (x.detach() != torch.inf)
+            still = still if label is None else still | (label < 0).unsqueeze(axis)
+            dz = torch.where(still, 0.0, d * scale.unsqueeze(axis))
         dt = by_temperature(dz, x, axis, t) if ctx.needs_input_grad[2] else None
         return dz.to(z.dtype), None, dt, None, None, None, None
 
@@ -204,29 +215,39 @@ class Total(torch.autograd.Function):  # type: ignore[misc]
         ctx: Any, solve: Any, rows: Any, held: Any, share: Any, dtype: Any, *inputs: Any
     ) -> Any:
         ctx.solve, ctx.rows = solve, rows
-        ctx.floats = [x if isinstance(x, float) else None for x in inputs]
-        tensors = (None if isinstance(x, float) else x for x in inputs)
-        ctx.save_for_backward(share, *tensors, *held)
-        loss, ctx.gradients = solve(share, *inputs)
-        return (share * loss).sum().to(dtype)
+        given = share, *inputs
+        ctx.floats = [x if isinstance(x, float) else None for x in given]
+        ctx.save_for_backward(*(None if isinstance(x, float) else x for x in given), *held)
+        loss, ctx.gradients = solve(*given)
+        return _weighted(share, loss).to(dtype)
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
-        share, *tensors = ctx.saved_tensors
-        inputs = [f if x is None else x for f, x in zip(ctx.floats, tensors, strict=False)]
+        # What is held comes after the inputs.
+        both = zip(ctx.floats, ctx.saved_tensors, strict=False)
+        share, *inputs = [f if x is None else x for f, x in both]
         given = (None,) * 5
         if torch.is_grad_enabled():
-            total = (share * ctx.rows(*inputs)).sum()
+            total = _weighted(share, ctx.rows(*inputs))
             return *given, *_again(ctx.needs_input_grad[5:], inputs, total, g.to(total.dtype))
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
             gradients = ctx.solve(share, *inputs)[1]
+        if not _plain(g):
+            return *given, *(x if x is None else x * g for x in gradients)
         if g == 1:
             return *given, *gradients
         # A scaled loss is there to keep the small gradients of half types.
         if any(x is not None and x.itemsize < 4 for x in gradients):
-            return *given, *ctx.solve(share * g, *inputs)[1]
+            return *given, *ctx.solve(share * float(g), *inputs)[1]
         return *given, *(x if x is None else x * g for x in gradients)
+
+
+def _weighted(share: Any, loss: Any) -> Any:
+    """The sum of the losses that count, times their shares."""
+    if isinstance(share, float):
+        return loss.sum() * share
+    return torch.where(share == 0, 0.0, share * loss).sum()
 
 
 def _again(needs: Any, inputs: Any, value: Any, g: Any) -> list[Any]:
@@ -293,7 +314,7 @@ class LinearLoss(torch.autograd.Function):  # type: ignore[misc]
         x, weight, bias, label, t = ctx.saved_tensors
         t = ctx.t if t is None else t
         targets = Targets(label, smoothing=ctx.smoothing)
-        if torch.is_grad_enabled():
+        if not _plain(g):
             return _with_logits(ctx, x, weight, bias, t, targets, g)
         slope = _slope(t)
         scale = g * (slope if isinstance(slope, float) else slope[:, 0])
