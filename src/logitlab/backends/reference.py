@@ -14,7 +14,7 @@ from array_api_compat import array_namespace
 
 from logitlab.arrays import moved, scaled, widest_float
 from logitlab.backends import linear
-from logitlab.backends.targets import Targets
+from logitlab.backends.targets import Targets, at_top, difference, top
 
 
 class _Weights(NamedTuple):
@@ -197,25 +197,6 @@ def logits(p: Any, axis: tuple[int, ...]) -> Any:
     return _round(xp.where(nan, xp.nan, log_p - mean), p.dtype, xp)
 
 
-def _top(p: Any, xp: Any) -> Any:
-    """The place of a largest probability; the classes are last."""
-    return xp.argmax(xp.where(xp.isnan(p), 0.0, p), axis=-1, keepdims=True)
-
-
-def _at_top(p: Any, xp: Any) -> Any:
-    """Where that is; the classes are last, at least one."""
-    return xp.arange(p.shape[-1], device=getattr(p, "device", None)) == _top(p, xp)
-
-
-def difference(p: Any, y: Any, xp: Any) -> Any:
-    """p sum y - y, the classes last, at least one."""
-    total = xp.sum(y, axis=-1, keepdims=True)
-    # Close to 1, that is what the others have of y, less their p sum y.
-    top = _at_top(p, xp)
-    others, rest = (xp.sum(xp.where(top, 0.0, v), axis=-1, keepdims=True) for v in (p, y))
-    return xp.where(top & (p > 0.5), rest - others * total, p * total - y)
-
-
 @np.errstate(all="ignore")
 def target_loss(
     z: Any, axis: tuple[int, ...], temperature: Any, where: Any, targets: Targets, scale: Any
@@ -251,9 +232,9 @@ def one_minus(p: Any) -> Any:
     xp = array_namespace(p)
     if not p.shape[-1]:
         return p
-    at_top = _at_top(p, xp)
-    others = xp.sum(xp.where(at_top, 0.0, p), axis=-1, keepdims=True)
-    return xp.where(at_top, others, 1 - p)
+    most = at_top(p, xp)
+    others = xp.sum(xp.where(most, 0.0, p), axis=-1, keepdims=True)
+    return xp.where(most, others, 1 - p)
 
 
 def centred(p: Any, v: Any) -> Any:
@@ -262,7 +243,7 @@ def centred(p: Any, v: Any) -> Any:
     xp = array_namespace(p)
     if not p.shape[-1]:
         return v
-    w = xp.where(p > 0, v - xp.take_along_axis(v, _top(p, xp), axis=-1), 0.0)
+    w = xp.where(p > 0, v - xp.take_along_axis(v, top(p, xp), axis=-1), 0.0)
     return w - xp.sum(p * w, axis=-1, keepdims=True)
 
 

@@ -33,3 +33,22 @@ class Targets(NamedTuple):
         left = xp.astype(left if where is None else left & where, z.dtype)
         spread = left / xp.sum(left, axis=-1, keepdims=True)
         return (1 - self.smoothing) * y + self.smoothing * spread
+
+
+def top(p: Any, xp: Any) -> Any:
+    """The place of a largest probability; the classes are last."""
+    return xp.argmax(xp.where(xp.isnan(p), 0.0, p), axis=-1, keepdims=True)
+
+
+def at_top(p: Any, xp: Any) -> Any:
+    """Where that is; the classes are last, at least one."""
+    return xp.arange(p.shape[-1], device=getattr(p, "device", None)) == top(p, xp)
+
+
+def difference(p: Any, y: Any, xp: Any) -> Any:
+    """p sum y - y, the classes last, at least one."""
+    total = xp.sum(y, axis=-1, keepdims=True)
+    # Close to 1, that is what the others have of y, less their p sum y.
+    most = at_top(p, xp)
+    others, rest = (xp.sum(xp.where(most, 0.0, v), axis=-1, keepdims=True) for v in (p, y))
+    return xp.where(most & (p > 0.5), rest - others * total, p * total - y)

@@ -11,8 +11,7 @@ import torch
 
 from logitlab.backends import native
 from logitlab.backends import torch as tensors
-from logitlab.backends.reference import difference
-from logitlab.backends.targets import Targets
+from logitlab.backends.targets import Targets, difference
 
 
 def _held(t: Any) -> Any:
