@@ -65,7 +65,7 @@ def assert_close(ours, theirs, dtype, scale, label_alone):
 
 
 @by_dtype
-@pytest.mark.parametrize("temperature", [1.0, 0.3, -0.7, 1e-3, np.inf, 1e300])
+@pytest.mark.parametrize("temperature", [1.0, -0.7, 1e-3, np.inf])
 def test_values_over_hostile_arrays(dtype, temperature):
     for case in arrays.cases(dtype):
         z, axis = case.z, case.axis
