@@ -169,7 +169,19 @@ def first_true(condition: Any, xp: Any) -> int:
 
 def integers(x: Any, xp: Any) -> Any:
     """In the integer type that an array library has by default: int64, or JAX's int32."""
+    if dtype_name(x.dtype) == "int64":
+        return x
     return xp.astype(x, xp.__array_namespace_info__().default_dtypes()["integral"], copy=False)
+
+
+def _within(y: Any, k: int, xp: Any) -> bool:
+    """Whether integers are 0 to k - 1, by their ends, which are quicker to find than a place."""
+    if not math.prod(y.shape):
+        return True
+    try:
+        return 0 <= int(xp.min(y)) and int(xp.max(y)) < k
+    except (TypeError, RuntimeError):
+        return False  # a traced array has no values to look at
 
 
 def labels(
@@ -184,6 +196,8 @@ def labels(
             f"y has shape {tuple(y.shape)}; accepted: labels of shape {batch}{or_else}"
         )
     y = integers(y, xp)
+    if ignore_index is None and _within(y, k, xp):
+        return y
     bad = (y < 0) | (y >= k)
     if ignore_index is not None:
         ignored = y == ignore_index

@@ -234,7 +234,7 @@ class Total(torch.autograd.Function):  # type: ignore[misc]
             gradients = ctx.solve(share, *inputs)[1]
         if not _plain(g):
             return *given, *(x if x is None else x * g for x in gradients)
-        if g == 1:
+        if g.item() == 1:
             return *given, *gradients
         # A scaled loss is there to keep the small gradients of half types.
         if any(x is not None and x.itemsize < 4 for x in gradients):
