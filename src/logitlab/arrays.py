@@ -179,7 +179,7 @@ def _within(y: Any, k: int, xp: Any) -> bool:
     if not math.prod(y.shape):
         return True
     try:
-        return 0 <= int(xp.min(y)) and int(xp.max(y)) < k
+        return int(xp.min(y)) >= 0 and int(xp.max(y)) < k
     except (TypeError, RuntimeError):
         return False  # a traced array has no values to look at
 
