@@ -177,7 +177,8 @@ def cross_entropy(
     z : array, shape (..., K, ...)
         Logits, of any kind that :func:`logitlab.softmax` takes.
     y : array of int, shape of z without the class axis, or array of float, shape of z
-        Labels, 0 to K - 1; or the target probabilities of every class.
+        Labels, 0 to K - 1; or the target probabilities of every class, taken in z's type (float32
+        for half types).
     axis : int
         The class axis.
     temperature : float or array
