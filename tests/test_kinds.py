@@ -159,3 +159,17 @@ def test_kinds_are_not_mixed():
     # NumPy arrays and lists go with everything.
     p = logitlab.softmax(torch.zeros(2, 3), temperature=np.ones(2), where=[True, False, True])
     assert torch.equal(p, torch.tensor([[0.5, 0, 0.5]] * 2))
+
+
+@pytest.mark.parametrize("row", [[30.0, 0.0], [3.0, 3.0, 1.0], [2.0, -1.0, 60.0]])
+def test_automatic_derivatives_keep_their_digits(row):
+    """Those of JAX and torch.func, also by a logit whose probability is 1 but for rounding."""
+    for label in range(len(row)):
+        right = logitlab.cross_entropy_and_grad([row], [label])[1]
+        y = jnp.asarray([label])
+        found = jax.grad(lambda z, y=y: logitlab.cross_entropy(z, y))(jnp.asarray([row]))
+        np.testing.assert_allclose(found, right, rtol=1e-6)
+        y = torch.tensor([label])
+        z = torch.tensor([row], dtype=torch.float64)
+        found = torch.func.grad(lambda z, y=y: logitlab.cross_entropy(z, y))(z)
+        np.testing.assert_allclose(found, right, rtol=1e-14)

@@ -109,7 +109,10 @@ def _weights(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, xp: An
 
     only_top = (scale == 0) | (m == xp.inf)
     share = left & (top | ~only_top)
-    exact = share & ~only_top & (scale != xp.inf)  # everything else is a limit: exp(0)
+    # A single largest entry weighs exp(0) whatever it is: derivatives by it come from the others
+    # alone, whose sum does not cancel. Everything else that is not exact is a limit: exp(0).
+    single = top & (xp.sum(xp.astype(top, z.dtype), axis=axis, keepdims=True) == 1)
+    exact = share & ~single & ~only_top & (scale != xp.inf)
     m_0 = xp.where(xp.isfinite(m), m, 0.0)
     scale_1 = xp.where((scale == 0) | (scale == xp.inf), 1.0, scale)
     t, t_low = _quotient(xp.where(exact, w, m_0), m_0, scale_1, xp)
