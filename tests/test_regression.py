@@ -252,21 +252,62 @@ def test_warm_start():
         assert model.coef_.shape[1] == 3
 
 
-def test_bad_input():
-    """One clear error that names the argument."""
-    X, y = problem(2)
-    for options, message in (
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         ({"C": 0.0}, "C is 0.0"),
         ({"C": math.nan}, "C is nan"),
+        ({"C": 1e-320}, "C is 1e-320, and the rows have a weight of 300"),
         ({"tol": -1}, "tol is -1"),
         ({"max_iter": 1.5}, "max_iter is 1.5"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            SoftmaxRegression(**options).fit(X, y)
-    with pytest.raises(ValueError, match="one class"):
+        ({"fit_intercept": "no"}, "fit_intercept is 'no'; accepted: True and False"),
+        ({"warm_start": 1}, "warm_start is 1; accepted: True and False"),
+        ({"class_weight": {0: -1, 1: 1}}, "class_weight of class 0 is -1.0; accepted: 0 and up"),
+        ({"class_weight": {0: 0, 1: 1}}, "fewer than two classes"),
+    ],
+)
+def test_bad_parameters(options, message):
+    """One clear error that names the parameter."""
+    with pytest.raises((TypeError, ValueError), match=message):
+        SoftmaxRegression(**options).fit(*problem(2))
+
+
+def test_bad_labels():
+    X, y = problem(2)
+    with pytest.raises(ValueError, match=r"y holds one class, 0\.0;"):
         SoftmaxRegression().fit(X, np.zeros(len(y)))
     with pytest.raises(ValueError, match="fewer than two classes"):
         SoftmaxRegression().fit(X, y, y == 1)
+
+
+@pytest.mark.parametrize("weight", [1e308, 1e-320])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_weights_that_no_sum_holds(weight, class_weight):
+    X, y = problem(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="sample_weight"):
+            SoftmaxRegression(class_weight=class_weight).fit(X, y, np.full(len(y), weight))
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize(("dtype", "most"), [(np.float64, 1e152), (np.float32, 3e34)])
+def test_a_column_too_large_to_be_squared(form, intercept, dtype, most):
+    """It is named; whatever is smaller is fitted as if it were not large."""
+    X, y = problem(2)
+    X[:, 1] = X[:, 1] / np.abs(X[:, 1]).max()
+    model = SoftmaxRegression(C=math.inf, fit_intercept=intercept)
+    plain = model.fit(X, y).coef_
+    X[:, 1] *= most / 10
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = model.fit(form(X.astype(dtype)), y).coef_.astype(float)
+        found[:, 1] *= most / 10
+        np.testing.assert_allclose(found, plain, rtol=2e-3)
+        X[:, 1] *= 1000
+        with pytest.raises(ValueError, match="squared and summed in column x1; accepted: up to"):
+            model.fit(form(X.astype(dtype)), y)
 
 
 def test_progress(capsys):

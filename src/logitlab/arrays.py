@@ -3,6 +3,7 @@
 import functools
 import math
 import operator
+from collections.abc import Callable
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -30,7 +31,8 @@ class Request(NamedTuple):
 
 @functools.cache
 def _numpy_name(dtype: np.dtype[Any]) -> str:
-    return dtype.name
+    # The name of a text's type is its width in bits.
+    return dtype.type.__name__.rstrip("_") if dtype.kind in "US" else dtype.name
 
 
 @functools.cache
@@ -86,6 +88,48 @@ def as_floating(x: Any, name: str) -> Any:
         f"{name} has type {kind}; accepted: float16, bfloat16, float32, float64, longdouble, "
         "integers and booleans"
     )
+
+
+def whole(n: Any, name: str, least: int | None = None) -> int:
+    """An int, of at least so much."""
+    try:
+        if isinstance(n, bool):
+            raise TypeError
+        found = operator.index(n)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, not {n!r}") from None
+    if least is not None and found < least:
+        raise ValueError(f"{name} is {found}; accepted: {least} and up")
+    return found
+
+
+def real(x: Any, name: str, accepted: str, inside: Callable[[float], bool]) -> float:
+    """A real number that lies where it is accepted."""
+    if not isinstance(x, Real) or isinstance(x, bool):
+        raise TypeError(f"{name} must be a real number, not {x!r}")
+    value = float(x)
+    if not inside(value):
+        raise ValueError(f"{name} is {value}; accepted: {accepted}")
+    return value
+
+
+def list_of_reals(x: Any, name: str, length: int | None = None) -> NDArray[np.float64]:
+    """A list of real numbers as float64, of so many where a length is given."""
+    found = on_host(as_floating(x, name)).astype(np.float64)
+    if found.ndim != 1 or length not in (None, len(found)):
+        wanted = "a list of numbers" if length is None else f"{length} numbers in a list"
+        raise ValueError(f"{name} has shape {found.shape}; accepted: {wanted}")
+    return found
+
+
+def generator(rng: Any) -> np.random.Generator:
+    """NumPy's generator of a seed."""
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"rng is {rng!r}; accepted: None, an int from 0 up, or a numpy.random.Generator"
+        ) from None
 
 
 def on_host(x: Any) -> NDArray[Any]:
@@ -185,9 +229,15 @@ def _within(y: Any, k: int, xp: Any) -> bool:
 
 
 def labels(
-    y: Any, batch: tuple[int, ...], k: int, ignore_index: int | None, xp: Any, or_else: str = ""
+    y: Any,
+    batch: tuple[int, ...],
+    k: int,
+    ignore_index: int | None,
+    xp: Any,
+    or_else: str = "",
+    of: str = "z",
 ) -> Any:
-    """Integer labels of the batch shape; -1 where a row is ignored."""
+    """Integer labels of the batch shape, of the rows `of`; -1 where a row is ignored."""
     kind = dtype_name(y.dtype)
     if not kind.startswith(("int", "uint")):
         raise TypeError(f"y has type {kind}; accepted: integer labels{or_else}")
@@ -200,12 +250,14 @@ def labels(
         return y
     bad = (y < 0) | (y >= k)
     if ignore_index is not None:
-        ignored = y == ignore_index
+        ignored = y == whole(ignore_index, "ignore_index")
         bad &= ~ignored
     if any_of(bad, xp):
         row = first_true(bad, xp)
         value = int(xp.reshape(y, (-1,))[row])
-        raise ValueError(f"y is {value} in row {row}; accepted: 0 to {k - 1}, as z has {k} classes")
+        raise ValueError(
+            f"y is {value} in row {row}; accepted: 0 to {k - 1}, as {of} has {k} classes"
+        )
     return y if ignore_index is None else xp.where(ignored, xp.full_like(y, -1), y)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
@@ -14,11 +15,14 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from logitlab import arrays
 from logitlab.probabilities import log_softmax, softmax
 from logitlab.regression.engines import WorkersLostError, is_dask, on_dask
 from logitlab.regression.inference import Summary, infer
 from logitlab.regression.objective import Engine, Floats, Objective, Rows
 from logitlab.regression.solver import Solution, minimise, minimum_norm, recedes
+
+_LARGEST = 1e300  # sum of the weights; its inverse is the least, and the least penalty's too
 
 
 @contextlib.contextmanager
@@ -143,9 +147,10 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             current ``distributed.Client``, which may keep it on disk; y and the weights are then
             Dask's too, in the same partitions.
         y : array, shape (N,)
-            Labels of at least two classes: numbers or strings.
+            Labels of at least two classes, of any kind that :func:`numpy.unique` sorts: numbers,
+            whole or not, booleans, strings. They are names: ``predict`` gives them back.
         sample_weight : array, shape (N,), optional
-            Weights, 0 and up.
+            Weights, 0 and up; against the penalty their sizes count, not their ratios alone.
 
         Returns
         -------
@@ -155,8 +160,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         ValueError
-            A parameter out of range; X that holds NaN or infinity; one class only; a weight
-            below 0; shapes that do not fit; a Dask collection and no client.
+            A parameter out of range; X that holds NaN, infinity or a column whose squares
+            overflow; one class only; a weight below 0, or weights whose sum overflows; shapes
+            that do not fit; a Dask collection and no client.
         logitlab.regression.engines.WorkersLostError
             The workers with the rows are gone, and Dask cannot compute these again. The last
             iterate is kept.
@@ -193,31 +199,71 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 raise ValueError(f"{name} is {value!r}; accepted: a number above 0")
         if not isinstance(self.max_iter, Integral) or int(self.max_iter) < 0:
             raise ValueError(f"max_iter is {self.max_iter!r}; accepted: an int, 0 and up")
+        for name in ("fit_intercept", "warm_start"):
+            value = getattr(self, name)
+            if not isinstance(value, bool | np.bool_):
+                raise TypeError(f"{name} is {value!r}; accepted: True and False")
 
     def _by_class(self, classes: Any, share: Floats) -> Floats | None:
         """The weights of the classes, of which the rows weigh so much."""
-        if len(classes) < 2:
+        names = classes.tolist()
+        if len(names) < 2:
             raise ValueError(
-                f"y holds one class, {classes[0]!r}; this solver needs samples of at least 2 "
-                "classes"
+                f"y holds one class, {names[0]!r}; this solver needs samples of at least 2 classes"
             )
+        weights: Floats | None = None
+        if self.class_weight is not None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                weights = compute_class_weight(
+                    self.class_weight, classes=classes, y=classes, sample_weight=share
+                )
+                share = share * weights
+            for name, weight in zip(names, weights.tolist(), strict=True):
+                if weight < 0:
+                    raise ValueError(
+                        f"class_weight of class {name!r} is {weight}; accepted: 0 and up"
+                    )
         if np.count_nonzero(share) < 2:
             raise ValueError("fewer than two classes of y have a row of weight above 0")
-        if self.class_weight is None:
-            return None
-        weights: Floats = compute_class_weight(
-            self.class_weight, classes=classes, y=classes, sample_weight=share
-        )
+        total = float(share.sum())
+        if not 1 / _LARGEST <= total <= _LARGEST:
+            raise ValueError(
+                f"the weights of the rows (sample_weight, class_weight) add up to {total}; "
+                f"accepted: {1 / _LARGEST} to {_LARGEST}"
+            )
+        if self.C * total < 1 / _LARGEST:
+            raise ValueError(
+                f"C is {self.C}, and the rows have a weight of {total} in all; accepted: a product "
+                f"of {1 / _LARGEST} and up"
+            )
         return weights
 
-    def _objective(self, engine: Engine, k: int) -> Objective:
+    def _objective(self, engine: Engine, k: int, dtype: Any) -> Objective:
         # A row for each of two classes shares one difference evenly: half of the squared norm.
-        return Objective(engine, k, self.C / 2 if k == 2 else self.C, self.fit_intercept)
+        C = self.C / 2 if k == 2 else self.C
+        with np.errstate(over="ignore", invalid="ignore"):
+            objective = Objective(engine, k, C, self.fit_intercept)
+        size = np.hypot(np.sqrt(objective.variances()), objective.mean)
+        # Squares are added up in float64, gradients block by block in the type of the features.
+        squares = math.sqrt(sys.float_info.max / objective.total)
+        most = min(squares, float(np.finfo(dtype).max) / 1e3) / 10
+        if not (size <= most).all():
+            j = int(np.argmax(np.nan_to_num(size, nan=np.inf)))
+            raise ValueError(
+                f"X holds numbers too large to be squared and summed in column {self._names()[j]}; "
+                f"accepted: up to {most:.0e}"
+            )
+        return objective
+
+    def _names(self) -> list[str]:
+        """Of the features."""
+        names = getattr(self, "feature_names_in_", range(self.n_features_in_))
+        return [name if isinstance(name, str) else f"x{name}" for name in names]
 
     def _fit_on(self, engine: Engine, classes: Any, dtype: Any) -> Self:
         """Fit with the rows that an engine holds."""
         k = len(classes)
-        objective = self._objective(engine, k)
+        objective = self._objective(engine, k, dtype)
         theta = self._start(objective, classes)
         last = theta
         with _watch(self.verbose, self.max_iter) as show:
@@ -346,19 +392,17 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"the fit had a penalty (C={self.C}), which makes standard errors meaningless; "
                 "fit with C=math.inf"
             )
-        if not 0 < level < 1:
-            raise ValueError(f"level is {level}; accepted: between 0 and 1")
+        level = arrays.real(level, "level", "between 0 and 1", lambda x: 0 < x < 1)
         base = self.classes_[0] if base is None else base
         if base not in self.classes_:
-            raise ValueError(f"base is {base!r}; accepted: one of {list(self.classes_)}")
-        engine, classes, _ = self._hold(X, y, sample_weight, reset=False)
+            raise ValueError(f"base is {base!r}; accepted: one of {self.classes_.tolist()}")
+        engine, classes, dtype = self._hold(X, y, sample_weight, reset=False)
         if not np.array_equal(classes, self.classes_):
             raise ValueError(
-                f"y has the classes {list(classes)}; the fit had {list(self.classes_)}"
+                f"y has the classes {classes.tolist()}; the fit had {self.classes_.tolist()}"
             )
-        objective = self._objective(engine, len(classes))
-        names = getattr(self, "feature_names_in_", [f"x{j}" for j in range(self.n_features_in_)])
-        names = [*map(str, names), "intercept"] if self.fit_intercept else [*map(str, names)]
+        objective = self._objective(engine, len(classes), dtype)
+        names = [*self._names(), "intercept"] if self.fit_intercept else self._names()
         return infer(objective, self._theta(objective), classes, names, base, level)
 
     def _logits(self, X: Any) -> Floats:
