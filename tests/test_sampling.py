@@ -283,6 +283,8 @@ def test_errors():
     for options, text in (
         ({"n": 1.5}, "n must be an int"),
         ({"top_k": 2.0}, "top_k must be an int"),
+        ({"top_k": True}, "top_k must be an int, not True"),
+        ({"top_p": True}, "top_p must be a real number, not True"),
         ({"axis": None}, "axis must be an int"),
         ({"row_keys": 0.5}, "row_keys has type float64"),
     ):

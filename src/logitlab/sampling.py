@@ -1,7 +1,5 @@
 """Draws from softmax: any temperature, any truncation, the same on every machine."""
 
-import operator
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,31 +28,15 @@ def _order(order: Any) -> tuple[str, ...]:
     raise ValueError(f"order is {order!r}; accepted: {names}, or {STAGES} in any order")
 
 
-def _share(x: Any, name: str, least_too: bool) -> float | None:
-    if x is None:
-        return None
-    if not isinstance(x, Real):
-        raise TypeError(f"{name} must be a real number, not {x!r}")
-    value = float(x)
-    if not (0 < value <= 1 or (least_too and value == 0)):
-        raise ValueError(f"{name} is {value}; accepted: {'0 to 1' if least_too else '(0, 1]'}")
-    return value
-
-
-def _count(n: Any, name: str) -> int:
-    try:
-        count = operator.index(n)
-    except TypeError:
-        raise TypeError(f"{name} must be an int, not {n!r}") from None
-    if count < 1:
-        raise ValueError(f"{name} is {count}; accepted: 1 and up")
-    return count
-
-
 def _cut(top_k: Any, top_p: Any, min_p: Any, order: Any) -> Cut:
     """The checked truncation; what cuts nothing is left out."""
-    k = None if top_k is None else _count(top_k, "top_k")
-    p, least = _share(top_p, "top_p", False), _share(min_p, "min_p", True)
+    k, p, least = top_k, top_p, min_p
+    if k is not None:
+        k = arrays.whole(k, "top_k", 1)
+    if p is not None:
+        p = arrays.real(p, "top_p", "(0, 1]", lambda x: 0 < x <= 1)
+    if least is not None:
+        least = arrays.real(least, "min_p", "0 to 1", lambda x: 0 <= x <= 1)
     return Cut(_order(order), k, None if p == 1 else p, None if least == 0 else least)
 
 
@@ -133,7 +115,7 @@ def _indices(
     call: _Call, n: Any, cut: Cut, replacement: bool, rng: Any, row_keys: Any
 ) -> NDArray[np.int64]:
     """Of shape batch + (n,); batch where n is None."""
-    count = 1 if n is None else _count(n, "n")
+    count = 1 if n is None else arrays.whole(n, "n", 1)
     keys = _row_keys(row_keys, call.batch)
     a, b = _key(rng)
     key = (a if replacement else a ^ _DISTINCT, b)
