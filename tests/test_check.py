@@ -55,10 +55,24 @@ def test_command_line(tmp_path):
         (["logitlab:softmax", "--kind", "abacus"], "accepted: numpy"),
         (["json:dumps"], "gives no probabilities"),
         (["missing.onnx"], "no such file"),
+        (["./m:f"], "module './m' cannot be imported: TypeError: the 'package' argument"),
+        (["syntax_fails:f"], "module 'syntax_fails' cannot be imported: SyntaxError"),
+        (["exits:f"], "module 'exits' cannot be imported: SystemExit: 4\n"),
+        (["value_fails:f"], "module 'value_fails' cannot be imported: ValueError: x\n"),
+        (["--program", "no-such-program -x"], "--program 'no-such-program -x': no such program"),
+        (["--program", "'"], '--program "\'": No closing quotation'),
+        (["logitlab:softmax", "--seed", "-1"], "--seed is -1; accepted: 0 and up"),
     ],
 )
-def test_mistakes_get_one_line(arguments, said):
+def test_mistakes_get_one_line(tmp_path, monkeypatch, arguments, said):
     """On standard error, with exit status 2."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in (
+        ("syntax_fails", "def f(:"),
+        ("exits", "import sys; sys.exit(4)"),
+        ("value_fails", "raise ValueError('x')"),
+    ):
+        (tmp_path / f"{name}.py").write_text(text)
     status, text = run(*arguments)
     assert status == 2
     assert said in text

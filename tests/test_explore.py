@@ -367,10 +367,22 @@ def test_the_port_is_bound_to_loopback_alone(server):
     [
         (["nowhere.npy"], "nowhere.npy: no such file"),
         (["--labels", "y.npy"], "--labels and --probabilities need LOGITS"),
+        (["thin.npy"], "thin.npy: has shape (3, 0); needed: a row of at least one class"),
+        (["twice.csv"], "twice.csv: two columns are called 'a'"),
+        (
+            ["p.npy", "--probabilities"],
+            "p.npy: row 70000 sums to 2, not to 1; logits are read without --probabilities",
+        ),
     ],
 )
-def test_a_persons_mistake_gets_one_line(arguments, message):
-    """On standard error, with exit status 2."""
+def test_a_persons_mistake_gets_one_line(tmp_path, monkeypatch, arguments, message):
+    """On standard error, with exit status 2, before the page opens."""
+    monkeypatch.chdir(tmp_path)
+    p = np.full((70_001, 4), 0.25)
+    p[70_000] *= 2
+    np.save("p.npy", p)
+    np.save("thin.npy", p[:3, :0])
+    (tmp_path / "twice.csv").write_text("a,a\n1,2\n3,4\n")
     done = CliRunner().invoke(app, ["explore", "--no-browser", *arguments])
     assert done.exit_code == 2
     assert done.stderr == f"logitlab: {message}\n"

@@ -1,7 +1,9 @@
-"""`logitlab fit` and `logitlab predict`: from a table to probabilities."""
+"""`logitlab fit` and `logitlab predict`, and what every command refuses to write."""
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 
 import logitlab
 from logitlab.app.cli import app
+from logitlab.app.features import read_table
 
 
 def run(*arguments):
@@ -176,6 +179,40 @@ def test_a_class_called_label(tmp_path):
     assert list(pd.read_parquet(tmp_path / "p.parquet")) == ["label__", "label", "label_"]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.assign(extra=1), "0.parquet: has no column 'extra', but FOLDER/1.parquet has"),
+        (lambda t: t.drop(columns="age"), "1.parquet: has no column 'age', but FOLDER/0.parquet"),
+        (lambda t: t.drop(columns="risk"), "1.parquet: has no column 'risk', but"),
+        (lambda t: t.assign(age="old"), "1.parquet: Unable to merge: Field age has incompatible"),
+    ],
+)
+def test_the_files_of_a_folder_have_the_same_columns(tmp_path, change, message):
+    """One that differs is named, and so is the column."""
+    held = frame(100)
+    held.to_parquet(tmp_path / "0.parquet")
+    change(held).to_parquet(tmp_path / "1.parquet")
+    done = run("fit", tmp_path, "--target", "risk", "-o", tmp_path / "m")
+    assert done.exit_code == 2
+    assert f"logitlab: FOLDER/{message}" in done.stderr.replace(str(tmp_path), "FOLDER")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_type_that_holds_the_values_of_all_files(tmp_path):
+    """Whole numbers in the first file, fractions in the next; folders that name a column."""
+    parts = [frame(100), frame(100, seed=1)]
+    parts[1]["age"] += 0.5
+    for i, part in enumerate(parts):
+        (tmp_path / f"year={i}").mkdir()
+        part.to_parquet(tmp_path / f"year={i}" / "part.parquet")
+    (tmp_path / "._hidden.parquet").write_bytes(b"no table")
+    table = read_table(tmp_path).to_pandas()
+    assert table.age.tolist() == [*parts[0].age, *parts[1].age]
+    assert table.year.tolist() == [0] * 100 + [1] * 100
+
+
 def _damaged(about, key):
     return {
         "no version": {k: v for k, v in about.items() if k != "version"},
@@ -229,6 +266,15 @@ def test_damaged_models(fitted, tmp_path, key, message):
         (["fit", "t.csv", "--target", "rare"], "is 5 in one row only"),
         (["fit", "t.csv", "--target", "b"], "column 'when' holds date32"),
         (["fit", "t.csv", "--target", "b", "--held-out", "2"], "--held-out is 2"),
+        (
+            ["fit", "t.csv", "--target", "b", "--held-out", "0.999"],
+            "--held-out 0.999 leaves 0 rows to fit and 20 to judge; accepted: a share",
+        ),
+        (["fit", "t.csv", "--target", "b", "--held-out", "0.001"], "leaves 19 rows to fit and 1 "),
+        (["fit", "text.csv", "--target", "b"], "two coefficients would be called 'word=a'; rename"),
+        (["fit", "named.csv", "--target", "b"], "would be called 'intercept'; rename a column"),
+        (["fit", "gap.csv", "--target", "b"], "column 'a' is missing in 1 row, first in row 2;"),
+        (["fit", "twice.csv", "--target", "b"], "two columns are called 'a'"),
         (["fit", "t.csv", "--target", "b", "-C", "-1"], "-C is -1"),
         (["fit", "t.csv", "--target", "b", "-o", "x.txt"], "x.txt: is not a folder"),
         (["predict", "t.csv", "t.csv"], "is no model file"),
@@ -240,6 +286,11 @@ def test_mistakes(tmp_path, monkeypatch, arguments, message):
     """One line on standard error and exit status 2."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.txt").write_text("")
+    plain = pd.DataFrame({"a": np.arange(20) / 7, "b": np.arange(20) % 2})
+    plain.assign(word=["a", "b", "a", "b"] * 5, **{"word=a": 1}).to_csv("text.csv", index=False)
+    plain.assign(intercept=1).to_csv("named.csv", index=False)
+    plain.assign(a=plain.a.where(plain.index != 2)).to_csv("gap.csv", index=False)
+    plain.set_axis(["a", "a"], axis=1).assign(b=0).to_csv("twice.csv", index=False)
     pd.DataFrame(
         {
             "a": np.arange(20) / 7,
@@ -255,3 +306,78 @@ def test_mistakes(tmp_path, monkeypatch, arguments, message):
     assert done.stderr.startswith("logitlab: ")
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Logits, a table, and a model of it."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((60, 3))
+    np.save("z.npy", z)
+    held = pd.DataFrame(z, columns=list("abc"))
+    held.to_csv("z.csv", index=False)
+    held["y"] = z.argmax(1)
+    held.to_csv("coefficients.csv", index=False)
+    (tmp_path / "parts").mkdir()
+    held.to_parquet("parts/0.parquet")
+    done = run("fit", "parts", "--target", "y", "-o", "model")
+    assert done.exit_code == 0, done.output
+    held[["y"]].to_csv("tokens.csv", index=False)
+    (tmp_path / "link.csv").symlink_to("z.csv")
+    (tmp_path / "folder.csv").mkdir()
+    return tmp_path
+
+
+def standing(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("predict model z.csv -o z.csv", "z.csv: is read from"),
+        ("predict model link.csv -o z.csv", "z.csv: is read from"),
+        ("predict model z.csv -o link.csv", "link.csv: is read from"),
+        ("predict model parts -o parts/0.parquet", "parts/0.parquet: is read from"),
+        ("sample z.csv -o z.csv", "z.csv: is read from"),
+        ("fit coefficients.csv --target y -o .", "coefficients.csv: is read from"),
+        ("report z.npy --targets tokens.csv -o .", "tokens.csv: is read from"),
+        ("check z.csv --html z.csv", "z.csv: is read from"),
+        ("predict model z.csv -o none/p.csv", "none: no such folder"),
+        ("predict model z.csv -o z.npy/p.csv", "z.npy: is not a folder"),
+        ("predict model z.csv -o folder.csv", "folder.csv: is a folder, where a file"),
+        ("sample z.csv -o none/p.csv", "none: no such folder"),
+        ("report z.npy -o z.csv/out", "z.csv: is not a folder"),
+        ("check no.such:module --html none/p.html", "none: no such folder"),
+    ],
+)
+def test_refused_before_the_work(files, arguments, message):
+    """One line on standard error, status 2, every file as it was."""
+    before = standing(files)
+    done = run(*arguments.split())
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert standing(files) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="writes to /dev/full")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--version",
+        "report z.npy",
+        "report z.npy --json",
+        "sample z.npy",
+        "sample z.npy --json",
+        "check logitlab:softmax --law order --dtype float32",
+    ],
+)
+def test_a_full_disk(files, arguments):
+    """One line for standard output that takes no more."""
+    program = [sys.executable, "-c", "from logitlab.app import main; main()", *arguments.split()]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.stderr == "logitlab: standard output: No space left on device\n"
+    assert done.returncode == 2

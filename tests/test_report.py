@@ -2,6 +2,7 @@
 
 import dataclasses
 import html.parser
+import io
 import json
 import os
 import pickle
@@ -11,6 +12,7 @@ import sys
 
 import ml_dtypes
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -27,6 +29,7 @@ from logitlab.app.source import Logits, UserError, in_memory
 from logitlab.app.steps import TEMPERATURES, OverTime, nucleus_sizes
 from logitlab.app.verdict import p_value, perplexity_in_words, verdict
 from logitlab.intervals import Interval
+from logitlab.scores import blocks
 
 KEYS = {
     "rows",
@@ -496,7 +499,23 @@ def mistakes():
     yield "unknown name", ["two.npz:w"], "no 'w' inside; it holds z, y"
     yield "name in .npy", ["z.npy:z"], "holds one array"
     yield "labels too short", ["z.npy", "--labels", "short.npy"], "labels have shape (2,)"
-    yield "labels out of range", ["z.npy", "--labels", "high.npy"], "y is 2 in row 1"
+    yield (
+        "labels out of range",
+        ["z.npy", "--labels", "high.npy"],
+        "label 2 in row 1; accepted: 0 to 1, as z.npy has 2 classes",
+    )
+    yield (
+        "labels of fewer classes",
+        ["z.npy", "one.npy", "--labels", "three.npy"],
+        "as one.npy has 1",
+    )
+    yield "labels with a gap", ["z.npy", "--labels", "gap.npy"], "gap.npy: no label in row 1"
+    yield "labels with a blank line", ["z.npy", "--labels", "gap.csv"], "gap.csv: line 3 is blank"
+    yield "a folder", ["."], ".: is a folder; accepted: a file, .npy"
+    yield "no class", ["thin.npy"], "thin.npy: has shape (3, 0); needed: a row of at least one"
+    yield "a name twice", ["twice.csv"], "twice.csv: two columns are called 'a'"
+    yield "labels by a name twice", ["z.npy", "--labels", "twice.csv:a"], "called 'a'"
+    yield "a name twice in .parquet", ["twice.parquet"], "two columns are called 'a'"
     yield "labels are floats", ["z.npy", "--labels", "z.npy"], "labels are integers or names"
     yield "pickle", ["pickled.npy"], "holds pickled objects"
     yield "text", ["text.npy"], "holds text, not numbers"
@@ -526,6 +545,12 @@ def files(tmp_path, monkeypatch):
     np.save("short.npy", [0, 1])
     np.save("high.npy", [0, 2, 0])
     np.save("three.npy", [0, 1, 0])
+    np.save("one.npy", z[:, :1])
+    np.save("thin.npy", z[:, :0])
+    np.save("gap.npy", [0, np.nan, 1])
+    (tmp_path / "gap.csv").write_text("label\n0\n\n1\n0\n\n")
+    (tmp_path / "twice.csv").write_text("a,a\n1,2\n3,4\n")
+    pa.parquet.write_table(pa.table([[1.0], [2.0]], ["a", "a"]), "twice.parquet")
     np.save("flat.npy", [0.0, 1.0])
     np.save("empty.npy", np.empty((0, 2)))
     np.save("text.npy", np.array([["a", "b"]]))
@@ -613,3 +638,49 @@ def test_progress_on_a_terminal(tmp_path):
     assert "reading" not in done.stdout
     os.close(ours)
     os.close(theirs)
+
+
+def sample(*arguments):
+    return CliRunner().invoke(app, ["sample", *map(str, arguments)], catch_exceptions=False)
+
+
+@pytest.fixture
+def few(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    z = np.random.default_rng(0).standard_normal((7, 3))
+    np.save("z.npy", z)
+    return z
+
+
+def test_many_draws_come_in_parts(few):
+    """The same as of the whole, however few rows fit in a part."""
+    n = next(blocks(1 << 40, 1)).stop // 2
+    done = sample("z.npy", "-n", n, "--seed", 5, "--top-k", 10**22)
+    assert done.exit_code == 0, done.output
+    found = pd.read_csv(io.StringIO(done.stdout))
+    assert found["index"].tolist() == logitlab.sample(few, n, rng=5).ravel().tolist()
+    assert found["row"].tolist() == np.repeat(np.arange(7), n).tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-n", 10**12], "-n 1000000000000: not enough memory for so many draws of a row"),
+        (["-n", 10**22], "-n is 10000000000000000000000; accepted: 1 to 1099511627776"),
+        (["-n", 0], "-n is 0; accepted: 1 and up"),
+        (["-n", 4, "--without-replacement"], "-n is 4; row 0 has 3 categories"),
+        (["--top-k", 0], "--top-k is 0; accepted"),
+        (["--top-p", 2], "--top-p is 2.0; accepted"),
+        (["--min-p", -1], "--min-p is -1.0; accepted"),
+        (["--temperature", "nan"], "--temperature is NaN; accepted"),
+        (["--seed", -1], "--seed is -1; accepted: 0 and up"),
+        (["--order", "luck"], "--order is 'luck'; accepted: transformers, vllm, llama.cpp\n"),
+    ],
+)
+def test_mistakes_of_sample(few, arguments, message):
+    """The option as it was typed, and what is accepted."""
+    done = sample("z.npy", *arguments)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"logitlab: {message}")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""

@@ -1,10 +1,8 @@
 """The command line."""
 
-import contextlib
 import json
 import secrets
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +10,8 @@ from typing import Annotated
 import typer
 
 from logitlab.app.conformance import check
-from logitlab.app.source import Logits, UserError
+from logitlab.app.outputs import check_file, check_folder, plain_mistakes, printing, writing
+from logitlab.app.source import TABLES, Logits, UserError, counted, locate
 from logitlab.scores import Integers
 
 app = typer.Typer(
@@ -28,7 +27,8 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(version("logitlab"))
+        with plain_mistakes(), printing():
+            typer.echo(version("logitlab"))
         raise typer.Exit
 
 
@@ -39,29 +39,6 @@ def _main(
     ] = False,
 ) -> None:
     """The softmax layer of a model: everything between logits and a decision."""
-
-
-@contextlib.contextmanager
-def _plain_mistakes() -> Iterator[None]:
-    """A person's mistake is one line on standard error, and exit status 2."""
-    try:
-        yield
-    except UserError as error:
-        typer.echo(f"logitlab: {error}", err=True)
-        raise typer.Exit(2) from None
-
-
-def _folder(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is not a folder")
-
-
-@contextlib.contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{out}: {error.strerror or error}") from error
 
 
 _Labels = Annotated[
@@ -115,8 +92,9 @@ def report(
     from logitlab.app.analysis import analyse
 
     console = Console(soft_wrap=False)
-    with _plain_mistakes():
-        _folder(out)
+    with plain_mistakes():
+        specs = [spec for spec in (*(logits or ()), labels, targets) if spec]
+        check_folder(out, page.FILES, [locate(spec)[0] for spec in specs])
         found, shared = [], None
         given = _read(logits or [], labels, targets, probabilities)
         with page.progress(shown=sys.stderr.isatty()) as track:
@@ -134,21 +112,23 @@ def report(
                         track=track,
                     )
                 )
-        with _writing(out):
+        with writing(out):
             if len(found) > 1:
                 models = compare.compare(found)
                 compare.write(models, out)
             else:
                 page.write(found[0], out)
-    if json_only:
-        facts_found = compare.to_json(models) if len(found) > 1 else facts.as_json(found[0])
-        typer.echo(json.dumps(facts_found, indent=2))
-        return
-    if len(found) > 1:
-        compare.print_summary(models, console)
-    else:
-        page.print_summary(found[0], console)
-    console.print(f"Written: {out / 'report.html'} and {out / 'report.json'}", soft_wrap=True)
+        with printing():
+            if json_only:
+                shown = compare.to_json(models) if len(found) > 1 else facts.as_json(found[0])
+                typer.echo(json.dumps(shown, indent=2))
+                return
+            if len(found) > 1:
+                compare.print_summary(models, console)
+            else:
+                page.print_summary(found[0], console)
+            written = f"{out / 'report.html'} and {out / 'report.json'}"
+            console.print(f"Written: {written}", soft_wrap=True)
 
 
 def _read(
@@ -221,11 +201,12 @@ def fit(
     from logitlab.app import report as page
     from logitlab.app.analysis import analyse
     from logitlab.app.facts import as_json as to_json
+    from logitlab.app.features import files_of
     from logitlab.app.learn import as_csv, learn
     from logitlab.app.model import FILE
 
-    with _plain_mistakes():
-        _folder(out)
+    with plain_mistakes():
+        check_folder(out, (FILE, "coefficients.csv", *page.FILES), files_of(table))
         shown = sys.stderr.isatty()
         learned = learn(table, target, C=C, impute=impute, share=held_out, verbose=shown)
         with page.progress(shown=shown) as track:
@@ -233,19 +214,19 @@ def fit(
         temperature = found.judged.temperature if found.judged else None
         model = replace(learned.model, temperature=temperature or 1.0)
         coefficients = as_csv(learned.coefficients).encode()
-        with _writing(out):
+        with writing(out):
             page.write(found, out, {FILE: model.as_bytes(), "coefficients.csv": coefficients})
-    if as_json:
-        for line in learned.story:
-            typer.echo(line, err=True)
-        typer.echo(json.dumps(to_json(found), indent=2))
-    else:
-        for line in learned.story:
-            typer.echo(line)
-        console = Console(soft_wrap=False)
-        page.print_summary(found, console)
-        written = ", ".join(str(out / name) for name in (FILE, "coefficients.csv", "report.html"))
-        console.print(f"Written: {written} and {out / 'report.json'}", soft_wrap=True)
+        with printing():
+            for line in learned.story:
+                typer.echo(line, err=as_json)
+            if as_json:
+                typer.echo(json.dumps(to_json(found), indent=2))
+                return
+            console = Console(soft_wrap=False)
+            page.print_summary(found, console)
+            names = (FILE, "coefficients.csv", "report.html")
+            written = ", ".join(str(out / name) for name in names)
+            console.print(f"Written: {written} and {out / 'report.json'}", soft_wrap=True)
 
 
 @app.command()
@@ -267,19 +248,18 @@ def predict(
     ] = Path("predictions.csv"),
 ) -> None:
     """The likeliest class of each row, and the calibrated probability of every class."""
-    from logitlab.app.features import encode, read_table
-    from logitlab.app.model import load, write_predictions
+    from logitlab.app.features import encode, files_of, read_table
+    from logitlab.app.model import file_of, load, write_predictions
 
-    with _plain_mistakes():
-        if out.suffix.lower() not in (".csv", ".parquet"):
-            raise UserError(f"{out}: unknown kind of file; accepted: .csv, .parquet")
+    with plain_mistakes():
+        check_file(out, [file_of(model), *files_of(table)], TABLES)
         fitted = load(model)
         x, remarks = encode(read_table(table), fitted.columns, table)
         for remark in remarks:
             typer.echo(f"logitlab: {remark}", err=True)
-        with _writing(out):
-            write_predictions(out, fitted.classes, fitted.probabilities(x))
-    typer.echo(f"Written: {out}, {x.shape[0]} rows")
+        write_predictions(out, fitted.classes, fitted.probabilities(x))
+        with printing():
+            typer.echo(f"Written: {out}, {counted(x.shape[0], 'row')}")
 
 
 @app.command()
@@ -306,7 +286,7 @@ def explore(
     from logitlab.app.explore.server import serve
     from logitlab.app.explore.sets import Library, from_file
 
-    with _plain_mistakes():
+    with plain_mistakes():
         if logits is None and (labels is not None or probabilities):
             raise UserError("--labels and --probabilities need LOGITS")
         rows = None if logits is None else from_file(logits, labels, probabilities)
@@ -368,11 +348,11 @@ def draw(
     from logitlab.app import draws
     from logitlab.app.files import open_logits
 
-    with _plain_mistakes():
+    with plain_mistakes():
         if out is not None and as_json:
             raise UserError("--json prints to standard output; it does not go with -o")
-        if out is not None and out.suffix.lower() not in draws.SINKS:
-            raise UserError(f"{out}: unknown kind of file; accepted: {', '.join(draws.SINKS)}")
+        if out is not None:
+            check_file(out, [locate(logits)[0]], TABLES)
         parts = draws.tables(
             open_logits(logits),
             log_prob=log_prob,
@@ -385,13 +365,14 @@ def draw(
             replacement=not without_replacement,
             rng=secrets.randbits(64) if seed is None else seed,
         )
-        if as_json:
-            draws.print_json(parts)
-        elif out is None:
-            draws.print_csv(parts)
-        else:
-            count = draws.write(parts, out)
-            typer.echo(f"Written: {out} ({count} draws)")
+        with printing():
+            if as_json:
+                draws.print_json(parts)
+            elif out is None:
+                draws.print_csv(parts)
+            else:
+                count = draws.write(parts, out)
+                typer.echo(f"Written: {out} ({counted(count, 'draw')})")
 
 
 app.command()(check)

@@ -1,13 +1,16 @@
 """`logitlab check`: the laws on a function that a person names."""
 
+import importlib
 import json
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from logitlab.app.outputs import check_file, plain_mistakes, printing, whole
 from logitlab.app.source import UserError
 from logitlab.laws import LawReport
 from logitlab.laws import check as judge
@@ -15,19 +18,40 @@ from logitlab.laws import check as judge
 
 def find(target: str | None, program: str | None) -> tuple[Any, str | None]:
     """The function that was named, and what to call it in the counterexamples."""
-    from logitlab.laws.subject import importable  # needs hypothesis, as the other commands do not
-
     if (target is None) == (program is None):
         raise UserError("name one function: MODULE:FUNCTION, FILE.onnx, or --program COMMAND")
     if program is not None:
-        return shlex.split(program), None
+        return _command(program), None
     assert target is not None
     if target.endswith(".onnx"):
         return _session(Path(target)), None
-    sys.path.insert(0, "")
+    return _imported(target), target.replace(":", ".")
+
+
+def _command(program: str) -> list[str]:
     try:
-        return importable(target), target.replace(":", ".")
-    except (ImportError, ValueError) as error:
+        words = shlex.split(program)
+    except ValueError as error:
+        raise UserError(f"--program {program!r}: {error}") from error
+    if not words or shutil.which(words[0]) is None:
+        raise UserError(f"--program {program!r}: no such program")
+    return words
+
+
+def _imported(target: str) -> Any:
+    from logitlab.laws.subject import importable  # needs hypothesis, as the other commands do not
+
+    sys.path.insert(0, "")
+    module = target.partition(":")[0]
+    try:
+        importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # a stranger's module raises what it likes
+        lines = str(error).splitlines()
+        cause = ": ".join([type(error).__name__, *lines[:1]])
+        raise UserError(f"module {module!r} cannot be imported: {cause}") from error
+    try:
+        return importable(target)
+    except ValueError as error:
         raise UserError(str(error)) from error
     except AttributeError as error:
         raise UserError(f"{target}: {error}") from error
@@ -53,12 +77,8 @@ def examine(function: Any, page: Path | None, **options: Any) -> LawReport:
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
     if page is not None:
-        temporary = page.with_name(page.name + ".new")
-        try:
+        with whole(page) as temporary:
             temporary.write_text(report.to_html(), "utf-8")
-            temporary.replace(page)
-        except OSError as error:
-            raise UserError(f"{page}: {error.strerror or error}") from error
     return report
 
 
@@ -109,7 +129,11 @@ def check(
     """How far a softmax keeps the laws of softmax; exit status 1 if one is broken."""
     from rich.console import Console
 
-    try:
+    with plain_mistakes():
+        if seed < 0:
+            raise UserError(f"--seed is {seed}; accepted: 0 and up")
+        if html is not None:
+            check_file(html, [] if function is None else [Path(function)])
         found, name = find(function, program)
         report = examine(
             found,
@@ -123,12 +147,11 @@ def check(
             effort="full" if full else "quick",
             strict=strict,
         )
-    except UserError as error:
-        typer.echo(f"logitlab: {error}", err=True)
-        raise typer.Exit(2) from None
-    if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
-    else:
-        Console().print(report, crop=False)
+        with printing():
+            if as_json:
+                text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+                typer.echo(text)
+            else:
+                Console().print(report, crop=False)
     if not report:
         raise typer.Exit(1)

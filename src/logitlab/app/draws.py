@@ -2,23 +2,37 @@
 
 import contextlib
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from logitlab.app.outputs import whole
 from logitlab.app.source import Logits, UserError
-from logitlab.sampling import sample, sample_with_log_prob
-
-SINKS = (".csv", ".parquet")
+from logitlab.sampling import ORDERS, sample, sample_with_log_prob
+from logitlab.scores import blocks
 
 
 def _drawn(z: Any, log_prob: bool, options: dict[str, Any]) -> tuple[Any, Any]:
     return sample_with_log_prob(z, **options) if log_prob else (sample(z, **options), None)
+
+
+MOST = 1 << 40  # draws of a row: far more than fits in any memory
+_OPTIONS = {
+    "n": "-n",
+    "temperature": "--temperature",
+    "top_k": "--top-k",
+    "top_p": "--top-p",
+    "min_p": "--min-p",
+}
+
+
+def _said(error: Exception) -> str:
+    """With the option where the function names its argument."""
+    name, _, rest = str(error).partition(" ")
+    return f"{_OPTIONS.get(name, name)} {rest}"
 
 
 def _mend(error: ValueError, z: Any, first: int, options: dict[str, Any]) -> UserError:
@@ -27,8 +41,22 @@ def _mend(error: ValueError, z: Any, first: int, options: dict[str, Any]) -> Use
         try:
             sample(row, **{**options, "row_keys": None})
         except ValueError as one:
-            return UserError(str(one).replace("z has", f"row {first + i} has"))
+            return UserError(_said(one).replace("z has", f"row {first + i} has"))
     return UserError(str(error))
+
+
+def _check(options: dict[str, Any]) -> None:
+    """What the function would take, or refuse in words that are not of the command line."""
+    if options["order"] not in ORDERS:
+        raise UserError(f"--order is {options['order']!r}; accepted: {', '.join(ORDERS)}")
+    if options["rng"] < 0:
+        raise UserError(f"--seed is {options['rng']}; accepted: 0 and up")
+    if options["n"] > MOST:
+        raise UserError(f"-n is {options['n']}; accepted: 1 to {MOST}")
+    try:
+        sample([0.0], **{**options, "n": min(options["n"], 1)})
+    except (TypeError, ValueError) as error:
+        raise UserError(_said(error)) from None
 
 
 def tables(logits: Logits, *, log_prob: bool, **options: Any) -> Iterator[Any]:
@@ -38,29 +66,38 @@ def tables(logits: Logits, *, log_prob: bool, **options: Any) -> Iterator[Any]:
     """
     import pyarrow as pa
 
-    try:
-        sample([0.0], **{**options, "n": 1})
-    except (TypeError, ValueError) as error:
-        raise UserError(str(error)) from None
     n, first = options["n"], 0
+    if options["top_k"] is not None:
+        options["top_k"] = min(options["top_k"], logits.classes)
+    _check(options)
     names = None if logits.names is None else pa.array(logits.names)
-    for z in logits.read():
-        keys = np.arange(first, first + len(z))
-        try:
-            index, log_p = _drawn(z, log_prob, {**options, "row_keys": keys})
-        except ValueError as error:
-            raise _mend(error, z, first, options) from None
-        columns = {
-            "row": np.repeat(keys, n),
-            "draw": np.tile(np.arange(n), len(z)),
-            "index": index.ravel(),
-        }
-        if names is not None:
-            columns["name"] = names.take(pa.array(columns["index"]))
-        if log_p is not None:
-            columns["log_prob"] = log_p.astype(np.float64).ravel()
-        yield pa.table(columns)
-        first += len(z)
+    for block in logits.read():
+        for part in blocks(len(block), n):
+            try:
+                yield _table(block[part], first + part.start, names, log_prob, options)
+            except MemoryError:
+                raise UserError(f"-n {n}: not enough memory for so many draws of a row") from None
+        first += len(block)
+
+
+def _table(z: Any, first: int, names: Any, log_prob: bool, options: dict[str, Any]) -> Any:
+    import pyarrow as pa
+
+    n, keys = options["n"], np.arange(first, first + len(z))
+    try:
+        index, log_p = _drawn(z, log_prob, {**options, "row_keys": keys})
+    except ValueError as error:
+        raise _mend(error, z, first, options) from None
+    columns = {
+        "row": np.repeat(keys, n),
+        "draw": np.tile(np.arange(n), len(z)),
+        "index": index.ravel(),
+    }
+    if names is not None:
+        columns["name"] = names.take(pa.array(columns["index"]))
+    if log_p is not None:
+        columns["log_prob"] = log_p.astype(np.float64).ravel()
+    return pa.table(columns)
 
 
 def print_json(parts: Iterator[Any]) -> None:
@@ -98,18 +135,5 @@ def write(parts: Iterator[Any], path: Path) -> int:
     from pyarrow import csv, parquet
 
     kind = parquet.ParquetWriter if path.suffix.lower() == ".parquet" else csv.CSVWriter
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".logitlab-")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-    os.close(handle)
-    try:
-        count = _send(parts, lambda schema: kind(temporary, schema))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-    return count
+    with whole(path) as temporary:
+        return _send(parts, lambda schema: kind(temporary, schema))

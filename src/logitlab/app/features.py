@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab.app.source import UserError, plain_errors
-from logitlab.app.tables import is_tabular, read_csv
+from logitlab.app.source import UserError, counted, plain_errors
+from logitlab.app.tables import check_names, is_tabular, read_csv
 
 
 @dataclass(frozen=True)
@@ -35,25 +35,57 @@ class Column:
         return cls(**{**held, "categories": None if categories is None else tuple(categories)})
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files of a table; in a folder Arrow takes those that are not hidden."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(path.rglob("*.parquet"))
+    return [file for file in found if file.is_file() and file.name[0] not in "._"]
+
+
 def read_table(path: Path) -> Any:
     """The Arrow table of a .csv or .parquet file, or of a folder of .parquet files."""
     from pyarrow import parquet
 
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
-    if path.is_dir() and not any(path.rglob("*.parquet")):
+    if not files_of(path):
         raise UserError(f"{path}: no .parquet file in this folder")
     if path.is_file() and not is_tabular(path):
         raise UserError(f"{path}: unknown kind of file; accepted: .csv, .parquet, a folder of them")
     with plain_errors(path):
-        table = read_csv(path) if path.suffix.lower() == ".csv" else parquet.read_table(path)
-    names = table.column_names
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"{path}: two columns are called {name!r}")
+        if path.is_dir():
+            table = parquet.read_table(path, schema=_common_schema(path))
+        else:
+            table = read_csv(path) if path.suffix.lower() == ".csv" else parquet.read_table(path)
+    check_names(path, table.column_names)
     if table.num_rows == 0:
         raise UserError(f"{path}: no rows")
     return table
+
+
+def _common_schema(folder: Path) -> Any:
+    """The columns that all files of a folder have, in types that hold the values of all."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    for file in files_of(folder):
+        check_names(file, parquet.read_schema(file).names)
+    whole = parquet.ParquetDataset(folder)
+    first = whole.fragments[0]
+    known = set(first.physical_schema.names)
+    # Those that names of folders give, x=1/, are dictionaries that no file holds.
+    schema = pa.schema(
+        [f if f.name in known else f.with_type(f.type.value_type) for f in whole.schema]
+    )
+    for part in whole.fragments:
+        names = set(part.physical_schema.names)
+        for column in sorted(known ^ names):
+            here, there = (first.path, part.path) if column in known else (part.path, first.path)
+            raise UserError(f"{there}: has no column {column!r}, but {here} has it")
+        with plain_errors(Path(part.path)):
+            schema = pa.unify_schemas([schema, part.physical_schema], promote_options="permissive")
+    return schema
 
 
 def labels(table: Any, target: str, path: Path) -> NDArray[Any]:
@@ -182,8 +214,9 @@ def encode(table: Any, columns: Sequence[Column], path: Path) -> tuple[Any, list
             missing = _is_none(values)
         if missing.any() and column.fill is None:
             raise UserError(
-                f"{path}: column {column.name!r} is missing in {int(missing.sum())} rows, first in "
-                f"row {int(missing.argmax())}; fit with --impute to fill the gaps"
+                f"{path}: column {column.name!r} is missing in "
+                f"{counted(int(missing.sum()), 'row')}, first in row {int(missing.argmax())}; "
+                "fit with --impute to fill the gaps"
             )
         values[missing] = column.fill
         if column.categories is None:
@@ -196,9 +229,8 @@ def encode(table: Any, columns: Sequence[Column], path: Path) -> tuple[Any, list
         unseen = int(part.shape[0] - part.nnz)
         part = part[:, skipped:]
         if unseen:
-            remarks.append(
-                f"column {column.name!r}: {unseen} rows hold text that the fit has not seen"
-            )
+            hold = f"{counted(unseen, 'row')} {'holds' if unseen == 1 else 'hold'}"
+            remarks.append(f"column {column.name!r}: {hold} text that the fit has not seen")
         parts.append(part)
     if any(column.categories is not None for column in columns):
         return sparse.csr_matrix(sparse.hstack(parts)), remarks

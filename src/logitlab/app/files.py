@@ -13,13 +13,14 @@ from logitlab.app.source import (
     NUMBERS,
     Logits,
     UserError,
+    counted,
     in_memory,
     locate,
     pick,
     plain_errors,
 )
 from logitlab.app.tables import is_tabular, label_column, table_logits
-from logitlab.scores import Integers, check_labels
+from logitlab.scores import Integers
 
 _MAGIC = b"\x93NUMPY"
 
@@ -89,11 +90,13 @@ def read_labels(spec: str, logits: Logits) -> Integers:
     """
     path, name = locate(spec)
     y = label_column(path, name) if is_tabular(path) else _array(path, name)
+    if y.dtype.kind == "f" and np.isnan(y).any():
+        raise UserError(f"{spec}: no label in row {int(np.isnan(y).argmax())}")
     if y.dtype.kind not in "iuUS":
         raise UserError(f"{spec}: labels are integers or names, not {_spoken(y.dtype)}")
     rows = logits.shape[:-1]
     if y.shape not in (rows, (*rows, 1)):
-        raise UserError(f"{spec}: labels have shape {y.shape}, the logits have {rows} rows")
+        raise UserError(f"{spec}: labels have shape {y.shape}, {logits.source} has rows {rows}")
     y = y.reshape(-1)
     if y.dtype.kind == "S":
         y = np.char.decode(y, "utf-8")
@@ -108,14 +111,22 @@ def read_labels(spec: str, logits: Logits) -> Integers:
         unknown = [str(value) for value in distinct if str(value) not in column]
         if unknown:
             row = int(np.argmax(y == unknown[0]))
-            raise UserError(f"{spec}: label {unknown[0]!r} in row {row} is no column of the logits")
+            raise UserError(
+                f"{spec}: label {unknown[0]!r} in row {row} is no column of {logits.source}"
+            )
         return np.array([column[str(value)] for value in distinct], np.int64)[place]
     if y.dtype.kind == "U":
         if len(distinct) != logits.classes:
             raise UserError(
-                f"{spec}: {len(distinct)} distinct names for {logits.classes} classes; "
+                f"{spec}: {len(distinct)} distinct names for the "
+                f"{counted(logits.classes, 'class', 'classes')} of {logits.source}; "
                 "use the numbers of the columns, from 0"
             )
         return place.astype(np.int64)
-    with plain_errors(Path(spec)):
-        return check_labels(y, y.shape, logits.classes)
+    if len(outside := distinct[(distinct < 0) | (distinct >= logits.classes)]):
+        row = int(np.argmax(y == outside[0]))
+        raise UserError(
+            f"{spec}: label {outside[0]} in row {row}; accepted: 0 to {logits.classes - 1}, as "
+            f"{logits.source} has {counted(logits.classes, 'class', 'classes')}"
+        )
+    return y.astype(np.int64)

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from logitlab.app.features import encode, labels, learn_columns, read_table
 from logitlab.app.model import Model
-from logitlab.app.source import Logits, UserError, in_memory
+from logitlab.app.source import Logits, UserError, counted, in_memory
 from logitlab.scores import Integers
 
 
@@ -42,6 +43,9 @@ def learn(
     columns = learn_columns(table.take(fitted), target, impute, math.isinf(C), path)
     x, remarks = encode(table, columns, path)
     names = [name for column in columns for name in column.features()]
+    twice = [name for name, n in Counter([*names, "intercept"]).items() if n > 1]
+    if twice:
+        raise UserError(f"{path}: two coefficients would be called {twice[0]!r}; rename a column")
     regression = SoftmaxRegression(C=C, verbose=verbose)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -51,9 +55,9 @@ def learn(
         coef, intercept = np.vstack([-coef, coef]) / 2, np.hstack([-intercept, intercept]) / 2
     model = Model(target, tuple(regression.classes_.tolist()), tuple(columns), coef, intercept, 1.0)
     story = [
-        f"{len(fitted)} rows fitted, {len(judged)} held out; {len(columns)} columns, "
-        f"{len(names)} features, {len(model.classes)} classes; C={C:g}, "
-        f"{int(regression.n_iter_[0])} iterations",
+        f"{len(fitted)} rows fitted, {len(judged)} held out; {counted(len(columns), 'column')}, "
+        f"{counted(len(names), 'feature')}, {len(model.classes)} classes; C={C:g}, "
+        f"{counted(int(regression.n_iter_[0]), 'iteration')}",
         *remarks,
         *(str(warning.message) for warning in caught),
     ]
@@ -93,12 +97,16 @@ def _split(y: Any, target: str, share: float, path: Path) -> tuple[Any, Any]:
             f"{path}: target {target!r} is {values[counts.argmin()]} in one row only; a class "
             f"needs two, and there are {len(values)} in {len(y)} rows"
         )
-    try:
-        fitted, judged = train_test_split(
-            np.arange(len(y)), test_size=share, random_state=0, stratify=y
+    judging = math.ceil(share * len(y))
+    if min(judging, len(y) - judging) < len(values):
+        raise UserError(
+            f"{path}: --held-out {share:g} leaves {counted(len(y) - judging, 'row')} to fit and "
+            f"{judging} to judge; accepted: a share that leaves both a row for each of the "
+            f"{len(values)} classes"
         )
-    except ValueError as error:
-        raise UserError(f"{path}: --held-out {share:g}: {error}") from None
+    fitted, judged = train_test_split(
+        np.arange(len(y)), test_size=judging, random_state=0, stratify=y
+    )
     return np.sort(fitted), np.sort(judged)
 
 

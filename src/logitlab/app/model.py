@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab.app.features import Column
+from logitlab.app.outputs import whole
 from logitlab.app.source import UserError, plain_errors
 from logitlab.probabilities import softmax
 
@@ -57,11 +56,15 @@ class Model:
         return held
 
 
+def file_of(path: Path) -> Path:
+    return path / FILE if path.is_dir() else path
+
+
 def load(path: Path) -> Model:
     """The model of a file, or of the folder that ``logitlab fit`` wrote it to."""
     from safetensors import SafetensorError, safe_open
 
-    path = path / FILE if path.is_dir() else path
+    path = file_of(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
@@ -116,13 +119,6 @@ def write_predictions(path: Path, classes: Sequence[Any], p: NDArray[np.float64]
     while likeliest in names:
         likeliest += "_"
     table = pa.table([best, *p.T.copy()], [likeliest, *names])
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".logitlab-")
-    os.close(handle)
-    try:
-        write = parquet.write_table if path.suffix.lower() == ".parquet" else csv.write_csv
+    write = parquet.write_table if path.suffix.lower() == ".parquet" else csv.write_csv
+    with whole(path) as temporary:
         write(table, temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

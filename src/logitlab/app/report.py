@@ -23,6 +23,7 @@ from logitlab.app.steps import NUCLEI, TEMPERATURES, Text
 from logitlab.app.verdict import count, p_value, percent, perplexity_in_words, verdict
 from logitlab.intervals import Interval
 
+FILES = ("report.html", "report.json", "tokens.csv")
 TITLES = {
     "accuracy": "accuracy",
     "log_loss": "log-loss (nats)",

@@ -1,6 +1,7 @@
 """Rows of logits that came from somewhere, and where: ``FILE``, or ``FILE:NAME``."""
 
 import contextlib
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,18 @@ from numpy.typing import NDArray
 
 from logitlab.scores import blocks
 
-SUFFIXES = (".npy", ".npz", ".csv", ".parquet", ".safetensors")
+TABLES = (".csv", ".parquet")
+SUFFIXES = (".npy", ".npz", *TABLES, ".safetensors")
 NUMBERS = "fiub"
 
 
 class UserError(Exception):
     """What a person can put right: one line for standard error."""
+
+
+def counted(n: int, one: str, many: str = "") -> str:
+    """``1 row``, ``2 rows``."""
+    return f"{n} {one if n == 1 else many or one + 's'}"
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Logits:
 
 def in_memory(source: str, z: NDArray[Any], names: tuple[str, ...] | None = None) -> Logits:
     """Logits of an array. One that lies in a file in C order is read from there by blocks."""
-    rows = z.reshape(-1, z.shape[-1])
+    rows = z.reshape(math.prod(z.shape[:-1]), z.shape[-1])
 
     def read() -> Iterator[NDArray[Any]]:
         for part in blocks(*rows.shape):
@@ -68,6 +75,8 @@ def locate(spec: str) -> tuple[Path, str | None]:
         if (path := Path(spec[:end])).is_file():
             break
     else:
+        if Path(spec).is_dir():
+            raise UserError(f"{spec}: is a folder; accepted: a file, {', '.join(SUFFIXES)}")
         raise UserError(f"{spec}: no such file")
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path}: unknown kind of file; accepted: {', '.join(SUFFIXES)}")

@@ -1,5 +1,6 @@
 """Logits and labels in the columns of .csv and .parquet files."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab.app.source import NUMBERS, Logits, UserError, pick, plain_errors
+from logitlab.app.source import NUMBERS, TABLES, Logits, UserError, pick, plain_errors
 
 
 def is_tabular(path: Path) -> bool:
-    return path.suffix.lower() in (".csv", ".parquet")
+    return path.suffix.lower() in TABLES
 
 
 def read_csv(path: Path) -> Any:
@@ -19,14 +20,31 @@ def read_csv(path: Path) -> Any:
     from pyarrow import csv
 
     table = csv.read_csv(path)
+    if table.num_columns == 1:
+        _refuse_blank_lines(path)
     header = table.column_names
     try:
         numbers = [float(name) for name in header]
     except ValueError:
+        check_names(path, header)
         return table
     if numbers == list(range(len(header))):
         return table
     return csv.read_csv(path, read_options=csv.ReadOptions(autogenerate_column_names=True))
+
+
+def _refuse_blank_lines(path: Path) -> None:
+    """In a single column they could be rows without a value; Arrow would leave them out."""
+    for number, line in enumerate(path.read_bytes().rstrip().splitlines(), 1):
+        if not line.strip():
+            raise UserError(f"{path}: line {number} is blank")
+
+
+def check_names(path: Path, names: Sequence[str]) -> None:
+    """No two columns of one name; those without a name are not used."""
+    twice = [name for name, n in Counter(names).items() if name and n > 1]
+    if twice:
+        raise UserError(f"{path}: two columns are called {twice[0]!r}")
 
 
 def _columns(path: Path, name: str | None, held: Sequence[str], besides: str | None) -> list[str]:
@@ -61,6 +79,7 @@ def table_logits(path: Path, name: str | None, besides: str | None) -> Logits:
         else:
             file = parquet.ParquetFile(path)
             schema, rows = file.schema_arrow, file.metadata.num_rows
+            check_names(path, schema.names)
     columns = _columns(path, name, schema.names, besides)
     kinds = [schema.field(column).type for column in columns]
     lists = len(kinds) == 1 and (
@@ -124,6 +143,7 @@ def label_column(path: Path, name: str | None) -> NDArray[Any]:
             column = table.column(pick(path, name, held))
         else:
             held = parquet.read_schema(path).names
+            check_names(path, held)
             chosen = pick(path, name, held)
             column = parquet.read_table(path, columns=[chosen]).column(chosen)
         if types.is_dictionary(column.type):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from logitlab.app.example import digits
 from logitlab.app.explore.ranking import Ranking
 from logitlab.app.files import open_logits, read_labels
+from logitlab.app.passes import Passes
 from logitlab.app.source import Logits, in_memory, locate
 from logitlab.probabilities import logits as logits_of
 from logitlab.scores import Floats, Integers, blocks
@@ -125,6 +126,9 @@ def from_file(spec: str, labels: str | None, probabilities: bool) -> Rows:
     """The rows of ``FILE`` or ``FILE:NAME``."""
     source = open_logits(spec, labels)
     y = None if labels is None else read_labels(labels, source)
+    if probabilities:
+        for _ in Passes(source, True, lambda chunks, _rows, _what: chunks).blocks("checking"):
+            pass  # a row that holds none is refused
     path, name = locate(spec)
     return Rows(source, _code(path, name, source, probabilities), y, probabilities)
 
