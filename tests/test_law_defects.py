@@ -1,5 +1,7 @@
 """Planted defects are found by the law that names them; sound functions are not accused."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,48 @@ from logitlab.laws.catalogue import LAWS
 BAD = ("weak", "broken", "differs")
 
 
+def said(text):
+    """The numbers of a printed value; an Ellipsis where some are left out."""
+    return eval(text, {"nan": np.nan, "inf": np.inf})
+
+
+def assert_repeats(found, law):
+    """The pasted line gives what is printed, or raises it."""
+    setup, _, call = found.line.partition("; ")
+    scope = {}
+    exec(setup, scope)
+    if "Error: " in found.came:
+        with pytest.raises(Exception, match=re.escape(found.came.partition(": ")[2])):
+            eval(call, scope)
+        return
+    with np.errstate(all="ignore"):
+        value = eval(call, scope)
+    came = found.came
+    if came.startswith("an array of "):
+        assert came == f"an array of {value.dtype}"
+    elif law in softmaxes.BAD_SAMPLERS.values():
+        assert len(value) == (3 if law == "reproducibility" else 40_000)
+    elif law != "determinism":
+        if came.startswith("the first: "):
+            came, value = came.removeprefix("the first: "), value[0]
+        if place := re.match(r"rows? (\d+)(?: and \d+)?: ", came):
+            came, row = came[place.end() :], int(place[1])
+            value = value[row : row + 2] if " and " in place[0] else value[row]
+        if place := re.match(r"entry ([\d, ]+): ", came):
+            came, value = came[place.end() :], value[tuple(map(int, place[1].split(", ")))]
+        came, _, made = came.partition("; ")
+        numbers, given = said(came), np.ravel(value)
+        whole, *parts = given, given[: (given.size + 1) // 2], given[::2]
+        if isinstance(numbers, list) and ... in numbers:
+            numbers, given = numbers[:3] + numbers[4:], given[[0, 1, 2, -1]]
+        np.testing.assert_allclose(np.ravel(numbers).astype(float), given, rtol=1e-6)
+        names = "the sum over the first half", "the sum over every other class"
+        some = {"the sum": whole, **dict(zip(names, parts, strict=True))}
+        name, _, number = made.rpartition(" ")
+        if name in some:
+            assert float(number) == pytest.approx(np.sum(some[name], dtype=float), rel=1e-6)
+
+
 def assert_caught(law, function=softmaxes.sound, **options):
     report = logitlab.check(function, laws=[law], dtypes=["float32"], **options)
     verdict = report[law]
@@ -18,6 +62,7 @@ def assert_caught(law, function=softmaxes.sound, **options):
     assert found is not None
     assert found.line.startswith("import numpy as np")
     assert found.came != found.exact
+    assert_repeats(found, law)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_finds_what_scipy_gets_wrong():
         dtype for dtype, (level, _) in bad["integers"].by_dtype.items() if level == "differs"
     }
     assert bad["sum"].by_dtype["float16"][0] == "broken"
-    assert bad["sum"].counterexample.came == "0.0"
+    assert bad["sum"].counterexample.came == "[0.0, 0.0, 0.0, ..., 0.0]; the sum 0.0"
     bad = broken_or_different(scipy.special.log_softmax, ["maximum"], dtypes=["float32"])
     assert bad["maximum"].counterexample.came.count("0.0") == 2
 
@@ -100,6 +100,45 @@ def test_finds_what_torch_gets_wrong():
     """+inf is NaN; the logarithm at the maximum is lost."""
     assert broken_or_different(torch.softmax, ["+inf"], dtypes=["float32"])
     assert broken_or_different(torch.log_softmax, ["maximum"], dtypes=["float32"])
+
+
+def squared(z, dim=-1):
+    """Of which only the derivative is not that of softmax."""
+    return torch.softmax(z.detach(), dim) + 1e-3 * (z**2 - z.detach() ** 2)
+
+
+def on_threads(z, dim=-1):
+    return torch.softmax(z, dim) * (1 + torch.get_num_threads() * 1e-3)
+
+
+def doubled_in_place(z, dim=-1):
+    return torch.softmax(z.mul_(2), dim)
+
+
+@pytest.mark.parametrize(
+    ("function", "law"),
+    [
+        (squared, "jacobian"),
+        (squared, "jacobian rows"),
+        (on_threads, "threads"),
+        (doubled_in_place, "input"),
+    ],
+)
+@pytest.mark.parametrize("axis", [-1, 0])
+def test_what_takes_more_than_a_call_to_show(function, law, axis):
+    """The pasted line differentiates, sets the threads, gives the array after the call."""
+    before = torch.get_num_threads()
+    report = logitlab.check(function, laws=[law], dtypes=["float32"], kind="torch", axis=axis)
+    found = report[law].counterexample
+    setup, _, text = found.line.partition("; ")
+    scope = {"squared": squared, "on_threads": on_threads, "doubled_in_place": doubled_in_place}
+    try:
+        exec(setup, scope)
+        given = eval(text, scope)
+    finally:
+        torch.set_num_threads(before)
+    values = found.came.partition("; ")[0].replace("[", "").replace("]", "").split(", ")
+    np.testing.assert_allclose(np.ravel(given), [float(x) for x in values], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["numpy", "torch"])

@@ -81,7 +81,7 @@ def _true(examination: "Examination", case: Case) -> tuple[Any, Any]:
         return np.ldexp(exact.hi, exact.exponent), np.ldexp(exact.lo, exact.exponent)
 
 
-def _report(off: Any, scale: Any, came: Any, wanted: Any, dtype: str) -> Measured:
+def _report(off: Any, scale: Any, came: Any, wanted: Any, dtype: str, **made_of: Any) -> Measured:
     """The worst of several distances beside a scale."""
     with np.errstate(all="ignore"):
         off = np.where(np.isnan(off), np.inf, off)
@@ -91,8 +91,9 @@ def _report(off: Any, scale: Any, came: Any, wanted: Any, dtype: str) -> Measure
     return Measured(
         ulps[at].reshape(1),
         np.broadcast_to(relative, ulps.shape)[at].reshape(1),
-        came.reshape(1, -1),
-        wanted.reshape(1, -1),
+        came[None],
+        wanted[None],
+        **made_of,
     )
 
 
@@ -120,7 +121,9 @@ def rows(examination: "Examination", case: Case) -> Measured:
     if isinstance(found, str):
         return failed(found)
     total = found.sum(axis=-1)
-    return _report(np.abs(total), _scale(examination, case), total, 0 * total, case.dtype)
+    sums = {"of": found[None], "made": tuple(f"the sum of row {i}" for i in range(case.classes))}
+    scale = _scale(examination, case)
+    return _report(np.abs(total), scale, total, np.zeros_like(total), case.dtype, **sums)
 
 
 def symmetry(examination: "Examination", case: Case) -> Measured:
@@ -141,7 +144,9 @@ def semidefinite(examination: "Examination", case: Case) -> Measured:
         return failed("entries that are not finite")
     least = np.linalg.eigvalsh((found + found.T) / 2).min(keepdims=True)
     scale = _scale(examination, case).max(keepdims=True)
-    return _report(np.maximum(-least, 0.0), scale, least, np.maximum(least, 0.0), case.dtype)
+    value = {"of": found[None], "made": ("the least eigenvalue",)}
+    wanted = np.maximum(least, 0.0)
+    return _report(np.maximum(-least, 0.0), scale, least, wanted, case.dtype, **value)
 
 
 def gradient(examination: "Examination", case: Case) -> Measured:
@@ -171,12 +176,20 @@ def _near(case: Case) -> Any:
     return short_rows(case.dtype, case.z).map(lambda row: explicit([row[:3]], case.dtype))
 
 
-def _line(examination: "Examination", case: Case) -> str:
+_TEXTS = {
+    "torch": ("torch.autograd.functional.jacobian({}, {})", "torch"),
+    "jax": ("jax.jacrev({})({})", "jax"),
+}
+
+
+def _line(examination: "Examination", case: Case, row: int) -> str:
     subject = examination.subject
-    call = subject.line(case)
     if examination.differentiate:
-        return f"{call}  # and its derivative"
-    return f"{call}  # differentiated by {subject.kind.name}"
+        return subject.line_of(examination.differentiate, "differentiate", case, "")
+    kind = subject.kind.name
+    if kind in _TEXTS:
+        return subject.derivative_line(case, *_TEXTS[kind])
+    return f"{subject.line(case)}  # differentiated by {kind}"
 
 
 def _law(name: str, statement: str, reason: str, measure: Any, cases: Any = _ordinary) -> Law:

@@ -336,6 +336,7 @@ INVARIANCE = (
         convention=True,
         never=True,
         absent=invariance.no_threads,
+        line=invariance.threads_line,
     ),
     Law(
         "determinism",
@@ -345,6 +346,7 @@ INVARIANCE = (
         invariance.batches,
         invariance.determinism,
         near=invariance.smaller,
+        line=invariance.determinism_line,
     ),
     Law(
         "input",
@@ -355,6 +357,7 @@ INVARIANCE = (
         invariance.untouched,
         near=invariance.smaller,
         absent=invariance.immutable,
+        line=invariance.untouched_line,
     ),
 )
 

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from logitlab.laws import kinds, multiprecision
 from logitlab.laws.cases import Case, explicit, normal, patterned, short_rows
 from logitlab.laws.law import Law, Measured, failed, silent, stated
-from logitlab.laws.subject import public_name, quietly
+from logitlab.laws.subject import quietly
 
 if TYPE_CHECKING:
     from logitlab.laws.examination import Examination
 
 mp = multiprecision.mp
 _DRAWS = 40_000
+_FEW = 1000
 _P_VALUE = 1e-9  # below it, chance is no explanation
 
 
@@ -52,7 +53,8 @@ def _support(examination: "Examination", case: Case, drawn: Any) -> Measured:
     wrong = ~inside | (case.z[0][np.where(inside, drawn, 0)] == -np.inf)
     if not wrong.any():
         return stated(False, "", "")
-    return stated(True, f"{drawn[wrong][0]} ({wrong.sum()} of {drawn.size})", "never that category")
+    came = f"{drawn.size} draws, {wrong.sum()} of them of category {drawn[wrong][0]}"
+    return stated(True, came, "never that category")
 
 
 def _counted(case: Case, drawn: Any) -> tuple[Any, Any]:
@@ -68,14 +70,15 @@ def _counted(case: Case, drawn: Any) -> tuple[Any, Any]:
 
 
 def _chi_square(examination: "Examination", case: Case, drawn: Any) -> Measured:
-    if drawn.min() < 0 or drawn.max() >= case.classes:
-        return failed(f"category {drawn.max()}")
+    none = (drawn < 0) | (drawn >= case.classes)
+    if none.any():
+        return failed(f"a draw of category {drawn[none][0]}, which there is not")
     counts, expected = _counted(case, drawn)
     some = expected > 0
     statistic = ((counts[some] - expected[some]) ** 2 / expected[some]).sum()
     freedom = max(1, int(some.sum()) - 1)
     p = mp.gammainc(mp.mpf(freedom) / 2, mp.mpf(float(statistic)) / 2, mp.inf, regularized=True)
-    text = f"counts {counts[:6].astype(int).tolist()}, p-value {mp.nstr(p, 2)}"
+    text = f"draws with the counts {counts[:6].astype(int).tolist()}, p-value {mp.nstr(p, 2)}"
     return stated(bool(p < _P_VALUE), text, f"expected {expected[:6].round(1).tolist()}")
 
 
@@ -87,12 +90,12 @@ def _share(examination: "Examination", case: Case, drawn: Any) -> Measured:
     count, expected = int((drawn >= half).sum()), share * drawn.size
     deviation = np.sqrt(expected * (1 - share))
     off = abs(count - expected) > 6.2 * deviation + 1
-    text = f"{count} draws from the upper half"
+    text = f"draws, {count} of them from the upper half"
     return stated(bool(off), text, f"{expected:.1f} ± {deviation:.1f}")
 
 
 def _reproducible(examination: "Examination", case: Case) -> Measured:
-    found = [_draw(examination, case, seed, n=1000) for seed in (0, 0, 1)]
+    found = [_draw(examination, case, seed, _FEW) for seed in (0, 0, 1)]
     errors = [x for x in found if isinstance(x, str)]
     if errors:
         return failed(errors[0])
@@ -130,16 +133,23 @@ def _near_excluded(case: Case) -> Any:
     return st.lists(entry, min_size=1, max_size=5).map(lambda row: explicit([row], case.dtype))
 
 
-def _line(examination: "Examination", case: Case) -> str:
-    subject = examination.subject
-    source = subject.kind.source(case.source, case.dtype)
-    name, module = public_name(examination.sampler, "sampler")
-    wanted = [x for x in ("numpy as np", subject.kind.imports, module) if x]
-    array = subject.kind.text(f"({source})[0]", case.dtype)
-    return f"import {', '.join(wanted)}; {name}({array}, {_DRAWS}, rng={examination.seed})"
+def _calls(n: int, *seeds: int) -> Callable[["Examination", Case, int], str]:
+    def line(examination: "Examination", case: Case, row: int) -> str:
+        rest = [f", {n}, rng={examination.seed + seed}" for seed in seeds]
+        return examination.subject.line_of(examination.sampler, "sampler", case, *rest)
+
+    return line
 
 
-def _law(name: str, statement: str, reason: str, measure: Any, cases: Any, near: Any) -> Law:
+def _law(
+    name: str,
+    statement: str,
+    reason: str,
+    measure: Any,
+    cases: Any,
+    near: Any,
+    line: Any = None,
+) -> Law:
     return Law(
         name,
         statement,
@@ -149,7 +159,7 @@ def _law(name: str, statement: str, reason: str, measure: Any, cases: Any, near:
         measure,
         near=near,
         absent=_no_sampler,
-        line=_line,
+        line=line or _calls(_DRAWS, 0),
         never=True,
     )
 
@@ -186,5 +196,6 @@ LAWS = (
         _reproducible,
         _ordinary,
         None,
+        _calls(_FEW, 0, 0, 1),
     ),
 )

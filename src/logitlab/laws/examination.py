@@ -184,19 +184,26 @@ class Examination:
     def show(self, law: Law, case: Case, row: int) -> Counterexample:
         """A case as a line of Python, with what it gives beside what the law wants."""
         measured = law.measure(self, case)
-        line = law.line(self, case) if law.line else self.subject.line(case)
+        line = law.line(self, case, row) if law.line else self.subject.line(case)
         if measured.texts is not None:
             return Counterexample(line, *measured.texts, case.dtype)
         came, wanted = measured.came[row], measured.wanted[row]
         dtype = self.result(case).coarser(case.dtype)
-        place = "" if len(case.z) == 1 else f"row {row}: "
-        if came.size > 8:
+        place = measured.place
+        if len(case.z) > measured.span:
+            rows = range(row, row + measured.span)
+            place += f"row{'s' * (len(rows) > 1)} {' and '.join(map(str, rows))}: "
+        if measured.made or came.size > 8:
             unit = spacing(np.nan_to_num(wanted), dtype)
             with np.errstate(invalid="ignore"):
                 off = np.nan_to_num(np.abs(came - wanted) / unit, nan=np.inf)
             entry = int(off.argmax() if measured.entries is None else measured.entries[row])
-            came, wanted = came[entry : entry + 1], wanted[entry : entry + 1]
-            place += f"entry {entry}: "
+            if measured.of is not None:
+                place += f"{_text(measured.of[row], dtype)}; {measured.made[entry]} "
+            else:
+                at = np.unravel_index(entry, came.shape)
+                place += f"entry {', '.join(map(str, at))}: "
+            came, wanted = came.flat[entry], wanted.flat[entry]
         return Counterexample(line, place + _text(came, dtype), _text(wanted, "float64"), dtype)
 
 
@@ -207,5 +214,8 @@ def _long_rows(case: Case, log: bool) -> Exact:
 
 
 def _text(values: Any, dtype: str) -> str:
-    parts = [shortest(float(x), dtype) for x in values]
-    return parts[0] if len(parts) == 1 else f"[{', '.join(parts)}]"
+    """As lists, of which the middle of a long one is left out; a single value by itself."""
+    if np.size(values) == 1:
+        return shortest(float(np.ravel(values)[0]), dtype)
+    parts = [_text(x, dtype) for x in (values if len(values) <= 8 else values[[0, 1, 2, -1]])]
+    return f"[{', '.join(parts if len(values) <= 8 else [*parts[:3], '...', parts[3]])}]"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from logitlab.laws.cases import Case, normal
 from logitlab.laws.formats import rounded, spacing
 from logitlab.laws.law import Measured, failed
-from logitlab.laws.subject import Result
+from logitlab.laws.subject import Result, public_name
 
 if TYPE_CHECKING:
     from logitlab.laws.examination import Examination
@@ -32,6 +32,11 @@ def compared(examination: "Examination", case: Case, came: Result, wanted: Resul
         ulps = (off / unit).max(axis=-1, initial=0.0)
         relative = np.where(off == 0, 0.0, off / size).max(axis=-1, initial=0.0)
     return Measured(ulps, np.nan_to_num(relative, nan=np.inf), a, b)
+
+
+def first(measured: Measured) -> Measured:
+    """What is found in the first of the two results that the line gives."""
+    return measured._replace(place="the first: ")
 
 
 def batches(examination: "Examination", dtype: str) -> Iterator[Case]:
@@ -66,10 +71,10 @@ def _turned(result: Result) -> Result:
 def permutation(examination: "Examination", case: Case) -> Measured:
     """The reversed row against the row's result reversed."""
     there = examination.subject(_reversed(case))
-    return compared(examination, case, _turned(there), examination.result(case))
+    return first(compared(examination, case, there, _turned(examination.result(case))))
 
 
-def permutation_line(examination: "Examination", case: Case) -> str:
+def permutation_line(examination: "Examination", case: Case, row: int) -> str:
     """Both calls."""
     return examination.subject.line((_reversed(case), "(%s)"), (case, "(%s)"))
 
@@ -86,13 +91,13 @@ def batch(examination: "Examination", case: Case) -> Measured:
         if single.error:
             return failed(single.error)
         alone[i] = single.values[0]
-    return compared(examination, case, together, together._replace(values=alone))
+    return first(compared(examination, case, together, together._replace(values=alone)))
 
 
-def batch_line(examination: "Examination", case: Case) -> str:
-    """The batch, and its last row alone."""
-    last = part(case, np.s_[-1:], "[-1:]")
-    return examination.subject.line((case, "(%s)"), (last, "(%s)"))
+def batch_line(examination: "Examination", case: Case, row: int) -> str:
+    """The batch, and the row alone."""
+    alone = part(case, np.s_[row : row + 1], f"[{row}:{row + 1}]")
+    return examination.subject.line((case, "(%s)"), (alone, "(%s)"))
 
 
 def repeated(n: int, k: int, seed: int, dtype: str) -> Case:
@@ -151,10 +156,11 @@ def layout(examination: "Examination", case: Case) -> Measured:
     z = subject.arrange(case.z)
     plain = subject.kind.numpy(z, case.dtype)
     array = subject.kind.make(LAYOUTS[case.parameter](plain), case.dtype)
-    return compared(examination, case, subject.run(array, z.shape), examination.result(case))
+    laid_out = subject.run(array, z.shape)
+    return first(compared(examination, case, laid_out, examination.result(case)))
 
 
-def layout_line(examination: "Examination", case: Case) -> str:
+def layout_line(examination: "Examination", case: Case, row: int) -> str:
     """The layout, and the plain array."""
     return examination.subject.line((case, case.parameter), (case, "(%s)"))
 
@@ -182,6 +188,13 @@ def threads(examination: "Examination", case: Case) -> Measured:
     finally:
         setter[0](before)
     return compared(examination, case, several, one)
+
+
+def threads_line(examination: "Examination", case: Case, row: int) -> str:
+    """The call on several threads."""
+    name, module = public_name(thread_setter(examination)[0])
+    form = f"({name}(4), {{}})[1]"
+    return examination.subject.line((case, "(%s)"), form=form, module=module)
 
 
 def thread_setter(examination: "Examination") -> Any:
@@ -212,9 +225,14 @@ def large_batches(examination: "Examination", dtype: str) -> Iterator[Case]:
 
 def determinism(examination: "Examination", case: Case) -> Measured:
     """Three runs of the same call."""
-    first, *others = (examination.subject(case) for _ in range(4))
-    found = [compared(examination, case, other, first) for other in others]
-    return max(found, key=lambda measured: float(measured.ulps.max()))
+    one, *others = (examination.subject(case) for _ in range(4))
+    found = [compared(examination, case, one, other) for other in others]
+    return first(max(found, key=lambda measured: float(measured.ulps.max())))
+
+
+def determinism_line(examination: "Examination", case: Case, row: int) -> str:
+    """Two of the runs."""
+    return examination.subject.line((case, "(%s)"), (case, "(%s)"))
 
 
 def untouched(examination: "Examination", case: Case) -> Measured:
@@ -227,6 +245,11 @@ def untouched(examination: "Examination", case: Case) -> Measured:
         return failed(result.error)
     after = subject.back(array, z.shape)
     return compared(examination, case, after, after._replace(values=case.z))
+
+
+def untouched_line(examination: "Examination", case: Case, row: int) -> str:
+    """The array after the call."""
+    return examination.subject.line((case, "(z := %s)"), form="({}, z)[1]")
 
 
 def immutable(examination: "Examination") -> str:

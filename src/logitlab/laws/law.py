@@ -28,6 +28,10 @@ class Measured(NamedTuple):
     texts: tuple[str, str] | None = None  # instead of these numbers
     means: Values | None = None  # (N,) of the ULPs
     entries: Any = None  # (N,) where in the row the worst one stands
+    of: Values | None = None  # (N, ...) the call's own values, where `came` is made of them
+    made: tuple[str, ...] = ()  # what each entry of such a `came` is
+    span: int = 1  # rows that a finding is about
+    place: str = ""  # where it stands in what the line gives
 
 
 def stated(violated: bool, came: str, wanted: str) -> Measured:
@@ -65,7 +69,8 @@ class Law:
     convention: bool = False
     never: bool = False  # any violation at all breaks it
     absolute: bool = False  # beyond rounding, more than 1e-3 breaks it whatever the ULP
-    line: Callable[["Examination", "Case"], str] | None = None  # when it takes more than one call
+    # What is to be pasted for a row of a case, where that is not the one call.
+    line: Callable[["Examination", "Case", int], str] | None = None
     absent: Callable[["Examination"], str] = lambda examination: ""
     dtypes: tuple[str, ...] = ()  # by default the floating types that the function takes
 
@@ -83,7 +88,11 @@ class Law:
 
 
 class Counterexample(NamedTuple):
-    """A call that can be pasted, what it gives, and the exact answer."""
+    """A line that can be pasted, what it gives, and the exact answer.
+
+    Where a law is about a number made of what the line gives, such as a sum, both are told: the
+    values, then what was made of them.
+    """
 
     line: str
     came: str

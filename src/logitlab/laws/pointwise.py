@@ -91,8 +91,8 @@ def bounds(examination: "Examination", case: Case) -> Measured:
     return worst(ulps, off, np.ones(p.shape, bool), p, examination.exact(case).wide())
 
 
-def _mass(examination: "Examination", case: Case, events: Any) -> Measured:
-    """The probability of each event (rows of booleans) against the exact one."""
+def _mass(examination: "Examination", case: Case, events: dict[str, Any]) -> Measured:
+    """The probability of each event (rows of booleans, by name) against the exact one."""
     result = examination.result(case)
     if result.error:
         return failed(result.error)
@@ -113,7 +113,7 @@ def _mass(examination: "Examination", case: Case, events: Any) -> Measured:
         if examination.subject.log:
             low = [np.exp(low[0]), np.zeros_like(p)]
         columns = []
-        for event in events:
+        for event in events.values():
             came = doubledouble.total((np.where(event, hi, 0.0), np.where(event, lo, 0.0)))
             if event.all():
                 true: Any = (np.ones(len(p)), np.zeros(len(p)))
@@ -126,12 +126,14 @@ def _mass(examination: "Examination", case: Case, events: Any) -> Measured:
             ulps = np.where(off == 0, 0.0, off / scale)
             columns.append((ulps, np.where(off == 0, 0.0, off / true[0]), came[0], true[0]))
     parts = [np.stack(column, axis=-1) for column in zip(*columns, strict=True)]
-    return worst(parts[0], parts[1], np.ones(parts[0].shape, bool), parts[2], parts[3])
+    found = worst(parts[0], parts[1], np.ones(parts[0].shape, bool), parts[2], parts[3])
+    return found._replace(of=result.values, made=tuple(events))
 
 
 def total(examination: "Examination", case: Case) -> Measured:
     """The sum of a row."""
-    found = _mass(examination, case, [np.ones(case.z.shape, bool)])
+    name = "the sum of exp" if examination.subject.log else "the sum"
+    found = _mass(examination, case, {name: np.ones(case.z.shape, bool)})
     if examination.subject.log and found.texts is None:
         # One ULP of a logarithm moves p by many of its own: only those of the logarithm count.
         return found._replace(relative=np.where(found.ulps <= WITHIN, 0.0, found.relative))
@@ -142,7 +144,12 @@ def additivity(examination: "Examination", case: Case) -> Measured:
     """The first half of the classes, every other one, and all but the largest."""
     place = np.broadcast_to(np.arange(case.classes), case.z.shape)
     top = case.z.max(axis=-1, keepdims=True) if case.classes else 0.0
-    return _mass(examination, case, [2 * place < case.classes, place % 2 == 0, case.z < top])
+    events = {
+        "the sum over the first half": 2 * place < case.classes,
+        "the sum over every other class": place % 2 == 0,
+        "the sum over all but the largest": case.z < top,
+    }
+    return _mass(examination, case, events)
 
 
 def _ascending(z: Any, p: Any) -> tuple[Any, Any]:
@@ -220,4 +227,6 @@ def lipschitz(examination: "Examination", case: Case) -> Measured:
     ulps[::2] = np.where(excess == 0, 0.0, excess / (2 * unit))
     relative[::2] = np.where(excess == 0, 0.0, excess / size)
     columns = [np.repeat(x, 2)[:, None] for x in (came, bound)]
-    return Measured(ulps, relative, columns[0], columns[1])
+    pairs = np.repeat(p.reshape(-1, 2, case.classes), 2, axis=0)
+    made = ("the largest difference" if log else "the distance of the two",)
+    return Measured(ulps, relative, columns[0], columns[1], of=pairs, made=made, span=2)

@@ -107,7 +107,8 @@ def result_type(examination: "Examination", case: Case) -> Measured:
     result = examination.result(case)
     if result.error:
         return failed(result.error)
-    return stated(result.dtype != case.dtype, result.dtype, case.dtype)
+    of = "an array of {}".format
+    return stated(result.dtype != case.dtype, of(result.dtype), of(case.dtype))
 
 
 def a_row(examination: "Examination", dtype: str) -> Iterator[Case]:

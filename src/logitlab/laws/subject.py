@@ -187,17 +187,36 @@ class Subject:
             return Result(np.zeros((0, 0)), "", f"{type(error).__name__}: {error}")
         return self.run(array, z.shape, **case.options)
 
-    def line(self, *calls: Case | tuple[Case, str]) -> str:
-        """A line of Python that repeats the calls; a text changes the NumPy array of its case."""
-        pairs = [call if isinstance(call, tuple) else (call, "%s") for call in calls]
-        sources = [self._call(case, change) for case, change in pairs]
-        wanted = ["numpy as np", self.kind.imports, self._import]
-        if "ml_dtypes" in sources[0]:
-            wanted.append("ml_dtypes")
-        names = dict.fromkeys(name for name in wanted if name)
-        return f"import {', '.join(names)}; {', '.join(sources)}"
+    def line(self, *calls: Case | tuple[Case, str], form: str = "{}", module: str = "") -> str:
+        """A line of Python that repeats the calls; a text changes the NumPy array of its case.
 
-    def _call(self, case: Case, change: str) -> str:
+        `form` is what stands around them, with a module to import for it.
+        """
+        pairs = [call if isinstance(call, tuple) else (call, "%s") for call in calls]
+        sources = [self._call(self._array(*pair), pair[0]) for pair in pairs]
+        return self._with_imports(form.format(", ".join(sources)), module)
+
+    def _with_imports(self, text: str, module: str) -> str:
+        wanted = ["numpy as np", self.kind.imports, self._import, module]
+        if "ml_dtypes" in text:
+            wanted.append("ml_dtypes")
+        return f"import {', '.join(dict.fromkeys(name for name in wanted if name))}; {text}"
+
+    def line_of(self, function: Any, otherwise: str, case: Case, *rest: str) -> str:
+        """A line that calls another function with the first row, once for each text of the rest."""
+        name, module = public_name(function, otherwise)
+        row = self.kind.text(f"({self.kind.source(case.source, case.dtype)})[0]", case.dtype)
+        calls = ", ".join(f"{name}({row}{more})" for more in rest)
+        return self._with_imports(calls, module)
+
+    def derivative_line(self, case: Case, jacobian: str, module: str) -> str:
+        """A line that differentiates the call by a library's text, with {} for function and row."""
+        array = self._array(case, "%s")
+        return self._with_imports(
+            jacobian.format(f"lambda z: {self._call('z', case)}", array), module
+        )
+
+    def _array(self, case: Case, change: str) -> str:
         source = case.source
         if self.arrange(np.zeros((2, 3))).shape != (2, 3):
             source = f"np.moveaxis({source}, -1, {self.axis})"
@@ -208,7 +227,9 @@ class Subject:
             source = f"np.array([{inner}])" if listed else f"{source}[0]"
             source = re.sub(r"np.zeros\(\(1, (\d+)\)\)\[0\]", r"np.zeros(\1)", source)
             source = source.replace("[None, :][0]", "")
-        array = self.kind.text(change % self.kind.source(source, case.dtype), case.dtype)
+        return self.kind.text(change % self.kind.source(source, case.dtype), case.dtype)
+
+    def _call(self, array: str, case: Case) -> str:
         arguments = {**self._axis_argument, **case.options}
         if "temperature" in arguments and self.temperature:
             arguments[self.temperature] = arguments.pop("temperature")
