@@ -45,7 +45,10 @@ def test_the_winner_beats_every_other():
     assert not clear(of(y, one=z, same=2 * z)[1].calibrated_differences["log_loss"])
     word, text = headline(of(y, one=z, same=z))
     assert word == "No clear winner"
-    assert "one leads same by 0.0000 (95 % interval 0.0000 to 0.0000)" in text
+    assert text.endswith("one and same have the same log-loss.")
+    word, text = headline(of(y, one=z, same=z, other=z + 0.01 * noise))
+    assert word == "No clear winner"
+    assert "one and same have the same log-loss. one leads other by 0.0" in text
 
 
 def test_infinite_log_losses():
@@ -53,7 +56,9 @@ def test_infinite_log_losses():
     z, y = models()
     hopeless = z.copy()
     hopeless[5, y[5]] = -np.inf
-    assert headline(of(y, a=hopeless, b=z))[0] == "b has the smallest log-loss"
+    word, text = headline(of(y, a=hopeless, b=z))
+    assert word == "b has the smallest log-loss"
+    assert text.endswith("It leads a, whose log-loss is infinite.")
     assert headline(of(y, a=hopeless, b=hopeless))[1].endswith(
         "gives some label the probability 0."
     )
@@ -64,6 +69,20 @@ def test_names_are_left_as_they_are():
     models_ = of(y, **{"run-1,5.npy": z, "run-2.npy": 3 * z})
     assert "run-1,5.npy" in headline(models_)[1]
     assert "run-2.npy" in headline(models_)[1]
+
+
+@pytest.mark.parametrize(
+    ("sources", "names"),
+    [
+        (["a/z.npy", "a/w.npy"], ["z.npy", "w.npy"]),
+        (["a/z.npy", "b/z.npy"], ["a/z.npy", "b/z.npy"]),
+        (["z.npy", "z.npy", "w.npy"], ["z.npy (1)", "z.npy (2)", "w.npy (3)"]),
+    ],
+)
+def test_every_model_has_a_name_of_its_own(sources, names):
+    """Its file's, where that tells it from the others."""
+    z, y = models()
+    assert [m.name for m in compare([analyse(in_memory(s, z), y) for s in sources])] == names
 
 
 def test_models_are_compared_on_the_rows_of_all(tmp_path):

@@ -27,7 +27,7 @@ from logitlab.app.facts import as_json, finite
 from logitlab.app.report import signed, span, write_files
 from logitlab.app.source import Logits, UserError, in_memory
 from logitlab.app.steps import TEMPERATURES, OverTime, nucleus_sizes
-from logitlab.app.verdict import p_value, perplexity_in_words, verdict
+from logitlab.app.verdict import figure, p_value, perplexity_in_words, verdict
 from logitlab.intervals import Interval
 from logitlab.scores import blocks
 
@@ -219,6 +219,43 @@ def test_zero_probabilities_are_counted(tmp_path):
     assert found["naive_overflow_rows"] is None
 
 
+@pytest.mark.parametrize(
+    ("z", "options", "said"),
+    [
+        ([[0.25, 0.75], [0.5, 0.5]], [], True),
+        ([[0.25, 0.75], [0.5, 0.5]], ["--probabilities"], False),
+        ([[0.25, 0.75], [0.5, 0.6]], [], False),
+    ],
+)
+@pytest.mark.parametrize("models", [1, 2])
+def test_logits_that_look_like_probabilities(tmp_path, z, options, said, models):
+    """It is said on the terminal, on the page and in the JSON."""
+    np.save(tmp_path / "z.npy", z)
+    np.save(tmp_path / "y.npy", [1, 0])
+    given = [tmp_path / "z.npy"] * models
+    out = tmp_path / "out"
+    done = run(*given, "--labels", tmp_path / "y.npy", *options, "-o", out)
+    assert done.exit_code == 0, done.output
+    hint = "these look like probabilities. If they are, run again with --probabilities;"
+    assert (hint in done.stdout) == said
+    assert (hint in (out / "report.html").read_text("utf-8")) == said
+    found = json.loads((out / "report.json").read_text("utf-8"))
+    for model in found["models"] if models > 1 else [found]:
+        assert model["looks_like_probabilities"] == said
+
+
+def test_huge_losses_are_written_by_their_power_of_ten(tmp_path):
+    """On the terminal and on the page."""
+    z, y = labelled()
+    np.save(tmp_path / "z.npy", z * 1e304)
+    np.save(tmp_path / "y.npy", y)
+    for kind in ("--labels", "--targets"):
+        arguments = [tmp_path / "z.npy", kind, tmp_path / "y.npy", "-o", tmp_path / "out"]
+        text = run(*arguments).stdout + (tmp_path / "out" / "report.html").read_text("utf-8")
+        assert text.count("e+30") > 2
+        assert not re.search(r"\d{20}", text)
+
+
 def test_separable_logits_have_no_temperature(tmp_path):
     """The scores stand, and the reason is given."""
     np.save(tmp_path / "z.npy", np.eye(3) * 5)
@@ -253,7 +290,7 @@ def test_a_refused_row_has_its_number_in_the_file():
     z[0] = np.nan
     z[200, y[200]] = -np.inf
     failures = analyse(in_memory("z", z), y).judged.failures
-    assert all(why.startswith("row 200 of z") for why in failures.values())
+    assert all(why.startswith("row 200 ") and " z" not in why for why in failures.values())
     assert len(failures) == 3
 
 
@@ -356,6 +393,16 @@ def test_figures_in_words():
     assert [p_value(k / 1001) for k in (1, 2)] == ["p < 0.001", "p = 0.002"]
     assert [signed(x) for x in (-0.00001, -0.5, 0.25)] == ["0.0000", "−0.5000", "+0.2500"]
     assert span(Interval(0, -1e-9, 1e-9)) == "0.0000 to 0.0000"
+    assert span(Interval(3e305, -2e305, 4e305)) == "−2e+305 to 4e+305"
+    extremes = (999_999, 1e6, -1.23456e305, np.inf, -np.inf, np.nan)
+    assert [figure(x) for x in extremes] == [
+        "999999.0000",
+        "1e+06",
+        "−1.235e+305",
+        "∞",
+        "−∞",
+        "–",
+    ]
     sentence = perplexity_in_words(3.0, 12345)[1]
     assert "of 12\N{NARROW NO-BREAK SPACE}345 classes. Whether that is right, labels" in sentence
 

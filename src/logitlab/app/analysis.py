@@ -49,6 +49,11 @@ class Analysis:
     judged: Judged | None
     text: Text | None
 
+    @property
+    def looks_like_probabilities(self) -> bool:
+        """What was read as logits."""
+        return self.incoming.looks_like_probabilities and not self.probabilities
+
 
 class _Sample:
     """Rows drawn at random, as the passes come by; of few rows, all."""

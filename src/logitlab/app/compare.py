@@ -15,9 +15,9 @@ from logitlab.app.analysis import Analysis
 from logitlab.app.facts import as_json, finite
 from logitlab.app.judging import RESAMPLES, SEED, Judged
 from logitlab.app.passes import Passes, Track
-from logitlab.app.report import TITLES, environment, signed, span, write_files
+from logitlab.app.report import LOOKS, TITLES, environment, signed, span, write_files
 from logitlab.app.source import Logits, UserError
-from logitlab.app.verdict import count, verdict
+from logitlab.app.verdict import count, figure, verdict
 from logitlab.intervals import Interval, percentile, redrawn, scores_of
 
 _ROUNDING = 1e-12  # of scores, whose size is about 1
@@ -35,9 +35,14 @@ class Model:
 
 
 def _names(sources: list[str]) -> list[str]:
-    """File names where they tell the models apart, else the whole of what was given."""
+    """File names where they tell the models apart, else the whole of what was given, numbered
+    where one was given twice."""
     short = [source.rpartition("/")[2] for source in sources]
-    return short if len(set(short)) == len(short) else sources
+    if len(set(short)) == len(short):
+        return short
+    if len(set(sources)) == len(sources):
+        return sources
+    return [f"{name} ({i})" for i, name in enumerate(sources, 1)]
 
 
 def shared_rows(sources: list[Logits], probabilities: bool, track: Track) -> NDArray[np.bool_]:
@@ -86,21 +91,30 @@ def clear(i: Interval) -> bool:
 
 def headline(models: list[Model]) -> tuple[str, str]:
     """Which model has the smallest log-loss, and whether its lead on every other is certain."""
-    losses = ", ".join(f"{m.name} {m.judged.before['log_loss']:.4f}" for m in models)
+    losses = ", ".join(f"{m.name} {figure(m.judged.before['log_loss'])}" for m in models)
     text = f"Log-loss in nats: {losses}."
     best = next(m for m in models if m.behind is None)
     if not np.isfinite(best.judged.before["log_loss"]):
         return "No clear winner", f"{text} Every model gives some label the probability 0."
     leads = [(m.name, m.behind["log_loss"]) for m in models if m.behind is not None]
-    close = [lead for lead in leads if not clear(lead[1])]
-    said = ", ".join(
-        f"{name} by {d.value:.4f} (95 % interval {span(d)})"
-        for name, d in close or [min(leads, key=lambda lead: lead[1].low)]
-    )
+    level = [name for name, d in leads if max(abs(d.low), abs(d.high)) <= _ROUNDING]
+    close = [lead for lead in leads if lead[0] not in level and not clear(lead[1])]
+    if level:
+        text += f" {' and '.join([best.name, *level])} have the same log-loss."
     if close:
-        return "No clear winner", f"{text} {best.name} leads {said}: no more than chance gives."
+        said = ", ".join(_lead(*lead) for lead in close)
+        text += f" {best.name} leads {said}: no more than chance gives."
+    if level or close:
+        return "No clear winner", text
     every = "" if len(leads) == 1 else ", and the others more clearly"
+    said = _lead(*min(leads, key=lambda lead: lead[1].low))
     return f"{best.name} has the smallest log-loss", f"{text} It leads {said}{every}."
+
+
+def _lead(name: str, d: Interval) -> str:
+    if not np.isfinite(d.value):
+        return f"{name}, whose log-loss is infinite"
+    return f"{name} by {figure(d.value)} (95 % interval {span(d)})"
 
 
 def as_html(models: list[Model]) -> str:
@@ -121,6 +135,7 @@ def as_html(models: list[Model]) -> str:
             verdicts=[": ".join(verdict(m.judged)) for m in models],
             pictures=pictures,
             titles=TITLES,
+            looks=LOOKS,
             clear=clear,
             version=version("logitlab"),
         )
@@ -160,10 +175,13 @@ def print_summary(models: list[Model], console: Any) -> None:
         table.add_column(m.name, justify="right")
     table.add_row("rows", *(count(m.analysis.judged_rows) for m in models))
     for key, title in TITLES.items():
-        table.add_row(title, *(f"{m.judged.before[key]:.4f}" for m in models))
+        table.add_row(title, *(figure(m.judged.before[key]) for m in models))
         cells = [m.differences[key] if m.differences else None for m in models]
         table.add_row("  less the first", *(signed(d.value) if d else "" for d in cells))
     after = [m.judged.calibrated.get("temperature") for m in models]
     name = "calibration error after temperature"
     table.add_row(name, *(f"{s['calibration_error']:.4f}" if s else "–" for s in after))
     console.print(table)
+    for m in models:
+        if m.analysis.looks_like_probabilities:
+            console.print(f"{m.name}: {LOOKS}", markup=False, highlight=False, soft_wrap=True)

@@ -103,6 +103,7 @@ def as_json(a: Analysis) -> dict[str, Any]:
         "tie_rows": incoming.tie_rows,
         "minus_inf_rows": incoming.minus_inf_rows,
         "plus_inf_rows": incoming.plus_inf_rows,
+        "looks_like_probabilities": a.looks_like_probabilities,
         "zero_probabilities": incoming.zeros if a.probabilities else None,
         **{f"mean_{name}": d.mean for name, d in a.sharpness.items()},
         "median_nucleus_size": medians,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from logitlab.app.passes import Passes
 from logitlab.bins import bins_of, class_sums, equal_width, gap_norm
 from logitlab.calibration import MatrixScaling, TemperatureSearch, VectorScaling, split
-from logitlab.calibration.base import numbered
+from logitlab.calibration.base import RowError, numbered
 from logitlab.intervals import Interval, Tally, percentile, redrawn, scores_of
 from logitlab.reliability import CalibrationTest, ReliabilityCurve, consistency, curve_of
 from logitlab.scores import Floats, Integers
@@ -232,6 +232,11 @@ def _affine(
     return apply
 
 
+def _reason(error: ValueError) -> str:
+    """Without the argument's name, which a reader of the report has not seen."""
+    return f"row {error.row} {error.why}" if isinstance(error, RowError) else str(error)
+
+
 def judge(passes: Passes, labels: Integers, before: Judge, held: Held, half: Integers) -> Judged:
     """Scores before and after each calibrator, every row calibrated by the other half."""
     ways: dict[str, Apply] = {}
@@ -244,12 +249,12 @@ def judge(passes: Passes, labels: Integers, before: Judge, held: Held, half: Int
         of_half = np.array(fold)
         ways["temperature"] = lambda z, rows: z.astype(np.float64) / of_half[half[rows]][:, None]
     except ValueError as error:
-        failures["temperature"] = str(error)
+        failures["temperature"] = _reason(error)
     for name, make in (("vector", VectorScaling), ("matrix", MatrixScaling)):
         try:
             ways[name] = _affine(make, name, held, labels, half)
         except ValueError as error:
-            failures[name] = str(error)
+            failures[name] = _reason(error)
     after = {name: Judge(passes.classes, half, before.sampled) for name in ways}
     if ways:
         for rows, z in passes.blocks("judging after calibration"):

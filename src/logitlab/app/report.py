@@ -20,10 +20,14 @@ from logitlab.app.facts import as_json
 from logitlab.app.judging import N_BINS, Judged, Scores
 from logitlab.app.source import UserError
 from logitlab.app.steps import NUCLEI, TEMPERATURES, Text
-from logitlab.app.verdict import count, p_value, percent, perplexity_in_words, verdict
+from logitlab.app.verdict import count, figure, p_value, percent, perplexity_in_words, verdict
 from logitlab.intervals import Interval
 
 FILES = ("report.html", "report.json", "tokens.csv")
+LOOKS = (
+    "Every row is non-negative and sums to one: these look like probabilities. If they are, run "
+    "again with --probabilities; here they are taken for logits."
+)
 TITLES = {
     "accuracy": "accuracy",
     "log_loss": "log-loss (nats)",
@@ -35,16 +39,15 @@ _EXPLICIT = ("float16", "bfloat16", "float32", "float64")
 
 def signed(x: float, digits: int = 4) -> str:
     """With its sign, but for what rounds to 0."""
-    text = f"{x:+.{digits}f}".replace("-", "−")
-    return text if text.strip("+−0.") else text[1:]
+    text = figure(x, digits)
+    return f"+{text}" if x > 0 and text.strip("0.") else text
 
 
 def span(i: Interval, digits: int = 4) -> str:
     """The bounds of an interval; of an infinite score there are none."""
     if not np.isfinite(i.low):
         return "no interval"
-    low, high = (f"{x:z.{digits}f}".replace("-", "−") for x in (i.low, i.high))
-    return f"{low} to {high}"
+    return f"{figure(i.low, digits)} to {figure(i.high, digits)}"
 
 
 def environment() -> Environment:
@@ -56,7 +59,9 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(percent=percent, count=count, span=span, p_value=p_value, signed=signed)
+    found.filters.update(
+        percent=percent, count=count, figure=figure, span=span, p_value=p_value, signed=signed
+    )
     return found
 
 
@@ -65,9 +70,11 @@ def headline(a: Analysis) -> tuple[str, str]:
         return verdict(a.judged)
     if a.text is not None:
         p = a.text.perplexity
-        return f"Perplexity {p.value:.4g}", (
-            f"of the text, {span(p, 2)} with 95 % confidence; the token that came was the most "
-            f"probable one in {percent(a.text.top.value)} of {count(len(a.text.tokens))} steps."
+        sure = f", {span(p, 2)} with 95 % confidence" if np.isfinite(p.value) else ""
+        value = f"{p.value:.4g}" if np.isfinite(p.value) else figure(p.value)
+        return f"Perplexity {value}", (
+            f"of the text{sure}; the token that came was the most probable one in "
+            f"{percent(a.text.top.value)} of {count(len(a.text.tokens))} steps."
         )
     return perplexity_in_words(a.sharpness["entropy"].mean, a.source.classes)
 
@@ -102,6 +109,7 @@ def as_html(a: Analysis) -> str:
         .get_template("report.html")
         .render(
             a=a,
+            looks=LOOKS,
             word=word,
             sentence=sentence,
             incoming=a.incoming,
@@ -211,13 +219,15 @@ def print_summary(a: Analysis, console: Any) -> None:
     if a.laws.worst_ulp is not None:
         table.add_row("worst error of softmax", f"{a.laws.worst_ulp:.2f} ULP")
     if a.text is not None:
-        table.add_row("log-loss of the text (nats)", f"{a.text.log_loss.value:.4f}")
-        table.add_row("perplexity of the text", f"{a.text.perplexity.value:.4f}")
+        table.add_row("log-loss of the text (nats)", figure(a.text.log_loss.value))
+        table.add_row("perplexity of the text", figure(a.text.perplexity.value))
     for key, title in TITLES.items() if ways else ():
-        table.add_row(title, *(f"{scores[key]:.4f}" for _, scores in ways))
+        table.add_row(title, *(figure(scores[key]) for _, scores in ways))
     if a.judged and a.judged.temperature is not None:
         table.add_row("temperature", "1", f"{a.judged.temperature:.4g}")
     console.print(table)
+    if a.looks_like_probabilities:
+        console.print(LOOKS, soft_wrap=True)
     if a.judged and a.judged.calibrated:
         console.print("Calibrated figures are cross-fitted: two halves, each judged by the other.")
     for name, why in a.judged.failures.items() if a.judged else ():

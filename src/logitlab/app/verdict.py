@@ -20,6 +20,16 @@ def count(n: int) -> str:
     return f"{n:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
+def figure(x: float, digits: int = 4) -> str:
+    """With so many decimals; a number of very many digits by its power of ten."""
+    if math.isnan(x):
+        return "–"
+    if math.isinf(x):
+        return "∞" if x > 0 else "−∞"
+    text = f"{x:z.{digits}f}" if abs(x) < 1e6 else f"{x:.{digits}g}"
+    return text.replace("-", "−")
+
+
 def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
