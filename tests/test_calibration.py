@@ -1,10 +1,13 @@
 """Temperature scaling: the minimum is found, or the reason why there is none is given."""
 
+import sys
+
 import mpmath
 import numpy as np
 import pytest
 import scipy.optimize
 from sklearn.base import clone, is_classifier
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 import logitlab
@@ -221,3 +224,30 @@ def test_cross_fit_never_judges_what_it_saw():
         np.testing.assert_array_equal(honest[fold == k], fitted.transform(z[fold == k]))
     with pytest.raises(ValueError, match="folds is 1"):
         logitlab.cross_fit(logitlab.TemperatureScaling(), z, y, folds=1)
+
+
+@pytest.mark.parametrize(
+    ("calibrator", "options", "message"),
+    [
+        ("a", {}, "calibrator is a str; accepted: an object with fit"),
+        (logitlab.TemperatureScaling, {}, "calibrator is the class TemperatureScaling"),
+        (logitlab.TemperatureScaling(), {"rng": "a"}, "rng is 'a'"),
+        (logitlab.TemperatureScaling(), {"folds": 2.0}, "folds must be an int, not 2.0"),
+    ],
+)
+def test_cross_fit_of_something_else(calibrator, options, message):
+    with pytest.raises(TypeError, match=message):
+        logitlab.cross_fit(calibrator, *labelled(), **options)
+
+
+@pytest.mark.parametrize("method", ["transform", "predict_proba"])
+@pytest.mark.parametrize("kind", ["TemperatureScaling", "VectorScaling", "MatrixScaling"])
+def test_before_the_fit(monkeypatch, kind, method):
+    """scikit-learn's error, and one of the same kind where there is no scikit-learn."""
+    z, calibrator = labelled()[0], getattr(logitlab, kind)()
+    with pytest.raises(NotFittedError, match=f"this {kind} is not fitted yet"):
+        getattr(calibrator, method)(z)
+    monkeypatch.setitem(sys.modules, "sklearn.exceptions", None)
+    with pytest.raises(ValueError, match=f"this {kind} is not fitted yet") as found:
+        getattr(calibrator, method)(z)
+    assert isinstance(found.value, AttributeError)

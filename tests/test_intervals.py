@@ -96,12 +96,30 @@ def test_infinite_log_loss():
     assert np.isfinite(found["brier_score"]).all()
 
 
-def test_bad_options():
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"level": 95}, "level is 95"),
+        ({"level": "a"}, "level must be a real number, not 'a'"),
+        ({"resamples": 0}, "resamples is 0"),
+        ({"resamples": True}, "resamples must be an int, not True"),
+        ({"rng": "a"}, "rng is 'a'; accepted: None, an int from 0 up"),
+        ({"rng": -1}, "rng is -1; accepted: None, an int from 0 up"),
+        (
+            {"against": np.zeros((3, 3))},
+            r"against has shape \(3, 3\); accepted: logits for the rows",
+        ),
+        ({"against": np.zeros((4, 2))}, "y is 2 in row 2; accepted: 0 to 1, as against has 2"),
+        ({"against": np.full((4, 3), np.nan)}, "row 0 of against has no distribution"),
+        ({"against": "a"}, r"against has shape \(\)"),
+    ],
+)
+def test_bad_options(options, message):
     """One line each."""
-    z, y = np.zeros((4, 3)), [0, 1, 2, 0]
-    with pytest.raises(ValueError, match="level is 95"):
-        logitlab.bootstrap(z, y, level=95)
-    with pytest.raises(ValueError, match="resamples is 0"):
-        logitlab.bootstrap(z, y, resamples=0)
+    with pytest.raises((TypeError, ValueError), match=message):
+        logitlab.bootstrap(np.zeros((4, 3)), [0, 1, 2, 0], **options)
+
+
+def test_rows_without_a_distribution():
     with pytest.raises(ValueError, match="row 1 of z has no distribution"):
         logitlab.bootstrap([[0.0, 1.0], [np.nan, 1.0]], [0, 0])

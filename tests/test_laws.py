@@ -153,3 +153,21 @@ def test_logitlab_keeps_its_contract(kind, name):
             assert ulps <= (0.51 if dtype.endswith("float16") else 4), (law, dtype)
     for law in ("order", "ties", "batch", "position", "layout", "threads", "input", "determinism"):
         assert report[law].level == "exact", law
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": "a"}, "seed must be an int, not 'a'"),
+        ({"seed": -1}, "seed is -1; accepted: 0 and up"),
+        ({"axis": "a"}, "axis must be an int, not 'a'"),
+        ({"dtypes": "float32"}, "dtypes is 'float32'; accepted: a list of names, as"),
+        ({"laws": "order"}, "laws is 'order'; accepted: a list of names, as"),
+        ({"laws": 3}, "laws is 3; accepted: a list of names, as"),
+        ({"dtypes": ["float8"]}, "dtypes holds 'float8'"),
+    ],
+)
+def test_bad_options(options, message):
+    """One line that names the argument."""
+    with pytest.raises((TypeError, ValueError), match=message):
+        logitlab.check(logitlab.softmax, **{"dtypes": ["float32"], "laws": ["order"], **options})

@@ -187,12 +187,27 @@ def test_stability_tells_where_the_formula_fails():
         (lambda: plot.temperature_sweep([1.0, 2.0], [0, 1]), "temperatures is"),
         (lambda: plot.jacobian([1.0, 2.0], temperature=0), "temperature"),
         (lambda: plot.reliability([[1.0, 2.0]], [0], temperature=0), "temperature is 0"),
+        (lambda: plot.reliability([[1.0, 2.0]], [0], ax="a"), "ax is a str; accepted: matplotlib"),
+        (lambda: plot.reliability_diagram(3), "curve is a int; accepted: what"),
+        (lambda: plot.sweep_bars(3), "sweep is a int; accepted: what"),
+        (lambda: plot.scaling([1.0, 2.0], "a"), "c must be a real number, not 'a'"),
+        (lambda: plot.stability([1.0, 2.0], "a"), "scales has type str"),
+        (lambda: plot.temperature_sweep([1.0, 2.0], []), r"temperatures is \[\]"),
+        (lambda: plot.class_gaps(["a", "b"], [1.0], [1.0, 2.0]), r"gap has shape \(1,\)"),
+        (lambda: plot.class_gaps(["a"], [1.0], [1.0, 2.0]), r"half_width has shape \(2,\)"),
+        (lambda: plot.outcome_bars(["a"], [1.0, 0.0], [1.0]), r"p has shape .*accepted: 1 numbers"),
+        (lambda: plot.outcome_bars(["a"], [1.0], ["b"]), "frequencies has type str"),
+        (lambda: plot.over_time([0, 1], [1.0]), r"values has shape \(1,\); accepted: 2 numbers"),
+        (lambda: plot.temperature_curves([1, 2], [1.0], [1, 1]), "entropy_share has shape"),
+        (lambda: plot.temperature_curves([1, 2], [1, 1], [1.0]), "top has shape"),
+        (lambda: plot.distribution([0, 1, 2], [1], mean=0.5), "counts has shape"),
+        (lambda: plot.distribution([0], [], mean=0.5), "edges has 1 numbers"),
     ],
 )
 def test_refusals(call, message):
     """One clear error, before a figure is made."""
     from matplotlib import pyplot
 
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         call()
     assert pyplot.get_fignums() == []

@@ -72,6 +72,10 @@ def test_bad_labels():
         logitlab.accuracy(z, [0, 1, 3, -1])
     with pytest.raises(TypeError, match="y has type float64"):
         logitlab.accuracy(z, [0.0, 1, 2, 0])
+    with pytest.raises(TypeError, match="y has type str; accepted: integer"):
+        logitlab.accuracy(z, ["a", "b", "c", "d"])
+    with pytest.raises(TypeError, match="z has type bytes; accepted: float16"):
+        logitlab.accuracy(b"abc", 0)
     with pytest.raises(ValueError, match=r"y has shape \(3,\)"):
         logitlab.accuracy(z, [0, 1, 2])
     with pytest.raises(ValueError, match="row 1 of z has no distribution"):
@@ -130,3 +134,9 @@ def test_kl_divergence_limits():
         logitlab.kl_divergence([0.0, 1.0], [0.0, 1.0, 2.0])
     with pytest.raises(TypeError, match="axis must be an int"):
         logitlab.kl_divergence([0.0, 1.0], [0.0, 1.0], axis=None)
+
+
+@pytest.mark.parametrize("ignore_index", ["a", 1.7, True])
+def test_the_label_of_ignored_rows_is_an_int(ignore_index):
+    with pytest.raises(TypeError, match="ignore_index must be an int"):
+        logitlab.cross_entropy([[0.0, 1.0]], [1], ignore_index=ignore_index)

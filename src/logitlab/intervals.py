@@ -3,8 +3,8 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from logitlab import arrays
 from logitlab.bins import bin_sums, bins_of, equal_width
 from logitlab.probabilities import log_softmax, softmax
 from logitlab.scores import Floats, Integers, as_rows, blocks, probabilities
@@ -96,10 +96,11 @@ def percentile(value: Floats, again: Floats, level: float = 0.95) -> dict[str, I
     return found
 
 
-def _tally(z: NDArray[Any], y: Integers, n_bins: int) -> Floats:
+def _tally(z: Any, y: Any, n_bins: int, name: str) -> Floats:
+    z, y = as_rows(z, y, name)
     tally = Tally(len(y), n_bins)
     for rows in blocks(*z.shape):
-        probabilities(z, rows)  # refuses rows without a distribution
+        probabilities(z, rows, name)  # refuses rows without a distribution
         tally.add(rows, z[rows].astype(np.float64), y[rows])
     return tally.cells
 
@@ -152,7 +153,7 @@ def bootstrap(
     Raises
     ------
     TypeError, ValueError
-        As :func:`accuracy`; `level` outside (0, 1); `resamples` below 1.
+        As :func:`accuracy`; `against` of other rows; `level` outside (0, 1); `resamples` below 1.
 
     Notes
     -----
@@ -173,13 +174,21 @@ def bootstrap(
     >>> found["accuracy"]
     Interval(value=0.8, low=0.72, high=0.88)
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level!r}; accepted: between 0 and 1")
-    if not isinstance(resamples, int | np.integer) or resamples < 1:
-        raise ValueError(f"resamples is {resamples!r}; accepted: an integer of 1 and up")
-    cells = [_tally(*as_rows(model, y), n_bins) for model in (z, against) if model is not None]
+    level = arrays.real(level, "level", "between 0 and 1", lambda x: 0 < x < 1)
+    resamples = arrays.whole(resamples, "resamples", 1)
+    generator = arrays.generator(rng)
+    cells = [_tally(z, y, n_bins, "z")]
+    if against is not None:
+        against = arrays.as_array(against, "against")
+        rows = tuple(np.shape(y))
+        if tuple(against.shape[:-1]) != rows:
+            raise ValueError(
+                f"against has shape {tuple(against.shape)}; accepted: logits for the rows of z, "
+                f"shape {rows} and an axis of classes"
+            )
+        cells.append(_tally(against, y, n_bins, "against"))
     width = 6 + n_bins
-    again = redrawn(np.hstack(cells), resamples, rng)
+    again = redrawn(np.hstack(cells), resamples, generator)
     value = scores_of(cells[0].sum(axis=0))
     drawn = scores_of(again[:, :width])
     if against is not None:

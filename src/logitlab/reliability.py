@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from logitlab import arrays
 from logitlab.bins import (
     Binning,
     Norm,
@@ -293,8 +294,7 @@ def calibration_test(
     True
     """
     check_norm(norm)
-    if not isinstance(resamples, int | np.integer) or resamples < 1:
-        raise ValueError(f"resamples is {resamples!r}; accepted: an integer of 1 and up")
+    resamples, rng = arrays.whole(resamples, "resamples", 1), arrays.generator(rng)
     z, y = as_rows(z, y)
     confidence, predicted = confidences(z)
     edges = edges_of(confidence, n_bins, binning)

@@ -22,28 +22,28 @@ def blocks(rows: int, classes: int, size: int = _BLOCK) -> Iterator[slice]:
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def check_labels(y: Any, shape: tuple[int, ...], classes: int) -> Integers:
-    """Labels as a flat int64 array, one for each row, each in [0, classes)."""
+def check_labels(y: Any, shape: tuple[int, ...], classes: int, of: str = "z") -> Integers:
+    """Labels as a flat int64 array, one for each row `of`, each in [0, classes)."""
     labels = arrays.on_host(arrays.as_array(y, "y"))
-    found: Integers = arrays.labels(labels, shape, classes, None, array_namespace(labels))
+    found: Integers = arrays.labels(labels, shape, classes, None, array_namespace(labels), of=of)
     return found.reshape(-1)
 
 
-def as_rows(z: Any, y: Any) -> tuple[NDArray[Any], Integers]:
+def as_rows(z: Any, y: Any, name: str = "z") -> tuple[NDArray[Any], Integers]:
     """Logits as a NumPy array of rows by classes (a view where it can be), and checked labels."""
-    z = arrays.on_host(arrays.as_floating(z, "z"))
+    z = arrays.on_host(arrays.as_floating(z, name))
     if z.ndim == 0 or z.size == 0:
-        raise ValueError(f"z has shape {z.shape}; accepted: at least one row of one class")
-    labels = check_labels(y, z.shape[:-1], z.shape[-1])
+        raise ValueError(f"{name} has shape {z.shape}; accepted: at least one row of one class")
+    labels = check_labels(y, z.shape[:-1], z.shape[-1], name)
     return z.reshape(-1, z.shape[-1]), labels
 
 
-def probabilities(z: NDArray[Any], rows: slice) -> Floats:
+def probabilities(z: NDArray[Any], rows: slice, name: str = "z") -> Floats:
     p: Floats = softmax(z[rows].astype(np.float64))
     none = np.isnan(p[:, 0])
     if none.any():
         row = rows.start + int(none.argmax())
-        raise ValueError(f"row {row} of z has no distribution: it holds NaN, or -inf alone")
+        raise ValueError(f"row {row} of {name} has no distribution: it holds NaN, or -inf alone")
     return p
 
 

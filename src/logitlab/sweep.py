@@ -75,11 +75,9 @@ def temperature_sweep(
     array([0. , 1. , 1.6])
     """
     row = arrays.on_host(arrays.as_floating(z, "z"))
-    t = np.asarray(temperatures, np.float64)
+    t = arrays.list_of_reals(temperatures, "temperatures")
     if row.ndim != 1 or not row.size:
         raise ValueError(f"z has shape {row.shape}; accepted: one row of at least one logit, (K,)")
-    if t.ndim != 1:
-        raise ValueError(f"temperatures has shape {t.shape}; accepted: a list of numbers, (M,)")
     rows = np.broadcast_to(row.astype(np.float64), (len(t), len(row)))
     drawn = sample(rows, n, temperature=t, rng=rng)
     places = drawn + len(row) * np.arange(len(t))[:, None]

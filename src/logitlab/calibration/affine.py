@@ -29,6 +29,10 @@ def _centred(z: Any, xp: Any) -> Any:
     return xp.where(left, z - mean, z)
 
 
+def _ridge(x: Any, name: str) -> float:
+    return arrays.real(x, name, "0 and up, finite", lambda x: 0 <= x < math.inf)
+
+
 class _Affine(Calibrator):
     """An affine map of centred logits over T, fitted as a departure from the identity."""
 
@@ -86,8 +90,6 @@ class _Affine(Calibrator):
 
         logits, labels, weights, numbers = labelled(z, y, sample_weight)
         ridges = self._ridges(logits.shape[1])
-        if not (np.isfinite(ridges) & (ridges >= 0)).all():
-            raise ValueError(f"{self!r}: a ridge is accepted from 0 up, finite")
         with numbered(numbers):
             self._check(logits)
             t = fit_temperature(logits, labels, weights)
@@ -134,6 +136,7 @@ class _Affine(Calibrator):
         ValueError
             Another number of classes than in ``fit``; entries that the map cannot take.
         """
+        self._check_fitted()
         z = arrays.as_floating(z, "z")
         xp = array_namespace(z)
         if z.ndim == 0 or z.shape[-1] != len(self.classes_):
@@ -203,7 +206,7 @@ class VectorScaling(_Affine):
         self.ridge = ridge
 
     def _ridges(self, k: int) -> Floats:
-        return np.full(2 * k, float(self.ridge))
+        return np.full(2 * k, _ridge(self.ridge, "ridge"))
 
     def _check(self, z: NDArray[Any]) -> None:
         infinite = np.isposinf(z).any(axis=-1)
@@ -278,8 +281,8 @@ class MatrixScaling(_Affine):
         self.bias = bias
 
     def _ridges(self, k: int) -> Floats:
-        off = float(self.off_diagonal) * (1 - np.eye(k))
-        return np.concatenate([off.reshape(-1), np.full(k, float(self.bias))])
+        off = _ridge(self.off_diagonal, "off_diagonal") * (1 - np.eye(k))
+        return np.concatenate([off.reshape(-1), np.full(k, _ridge(self.bias, "bias"))])
 
     def _check(self, z: NDArray[Any]) -> None:
         infinite = ~np.isfinite(z).all(axis=-1)

@@ -30,6 +30,10 @@ def numbered(rows: Sequence[int] | Integers | None) -> Iterator[None]:
         raise RowError(int(rows[error.row]), error.why) from None
 
 
+class _NotFittedError(ValueError, AttributeError):
+    """As scikit-learn's."""
+
+
 class Calibrator:
     """Parameters by name, as scikit-learn's ``clone``, pipelines and searches want them."""
 
@@ -47,6 +51,16 @@ class Calibrator:
                 raise ValueError(f"{name} is no parameter; accepted: {', '.join(self._names())}")
             setattr(self, name, value)
         return self
+
+    def _check_fitted(self) -> None:
+        """Refuse what has not been fitted, with scikit-learn's own error where that is there."""
+        if hasattr(self, "classes_"):
+            return
+        try:
+            from sklearn.exceptions import NotFittedError
+        except ModuleNotFoundError:
+            NotFittedError = _NotFittedError
+        raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit first")
 
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())

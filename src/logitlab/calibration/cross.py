@@ -6,14 +6,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from logitlab import arrays
 from logitlab.scores import Integers, as_rows
 
 
 def split(rows: int, folds: int, rng: Any) -> Integers:
     """The fold of each row, drawn at random; fold sizes differ by at most one."""
-    if not isinstance(folds, int | np.integer) or not 2 <= folds <= rows:
+    if not 2 <= arrays.whole(folds, "folds") <= rows:
         raise ValueError(f"folds is {folds!r}; accepted: 2 to {rows}, the number of rows")
-    return np.random.default_rng(rng).permutation(np.arange(rows, dtype=np.int64) % folds)
+    return arrays.generator(rng).permutation(np.arange(rows, dtype=np.int64) % folds)
 
 
 class Fittable(Protocol):
@@ -54,7 +55,8 @@ def cross_fit(
     Raises
     ------
     TypeError, ValueError
-        As the calibrator's ``fit``; `folds` out of range.
+        As the calibrator's ``fit``; `calibrator` is a class, or has no ``fit`` and ``transform``;
+        `folds` out of range.
 
     Examples
     --------
@@ -66,6 +68,16 @@ def cross_fit(
     >>> logitlab.brier_score(z, y) > logitlab.brier_score(honest, y)
     True
     """
+    if isinstance(calibrator, type):
+        raise TypeError(
+            f"calibrator is the class {calibrator.__name__}; accepted: an object of it, "
+            f"{calibrator.__name__}()"
+        )
+    if not (hasattr(calibrator, "fit") and hasattr(calibrator, "transform")):
+        raise TypeError(
+            f"calibrator is a {type(calibrator).__name__}; accepted: an object with fit(z, y) and "
+            "transform(z)"
+        )
     logits, labels = as_rows(z, y)
     fold = split(len(labels), folds, rng)
     calibrated = np.empty_like(logits)

@@ -259,6 +259,7 @@ class TemperatureScaling(Calibrator):
         array, shape of z
             Of z's kind.
         """
+        self._check_fitted()
         z = arrays.as_floating(z, "z")
         if 0 < self.temperature_ < math.inf:
             with np.errstate(over="ignore", under="ignore"):
@@ -280,4 +281,5 @@ class TemperatureScaling(Calibrator):
         array, shape of z
             Of z's kind.
         """
+        self._check_fitted()
         return softmax(z, temperature=self.temperature_)

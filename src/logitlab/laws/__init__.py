@@ -1,9 +1,10 @@
 """The laws of softmax as a conformance suite for anyone's implementation."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from logitlab import arrays
 from logitlab.laws.kinds import program
 from logitlab.laws.law import Counterexample, Law, Verdict
 from logitlab.laws.report import LawReport
@@ -71,7 +72,8 @@ def check(
     Raises
     ------
     TypeError
-        `function` is no callable, or gives no array for a small array of logits.
+        `function` is no callable, or gives no array for a small array of logits; `seed` or `axis`
+        is no int; `dtypes` or `laws` is no list.
     ValueError
         An unknown law, type, kind or effort.
 
@@ -158,10 +160,19 @@ def as_tests(
     return test
 
 
+def _names(given: Sequence[str] | None, name: str, example: str) -> Sequence[str]:
+    """A list of names, none of None."""
+    if given is None:
+        return ()
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{name} is {given!r}; accepted: a list of names, as [{example!r}]")
+    return given
+
+
 def _named(laws: Sequence[str] | None) -> list[Law]:
     from logitlab.laws.catalogue import LAWS
 
-    unknown = [name for name in laws or () if name not in LAWS]
+    unknown = [name for name in _names(laws, "laws", "order") if name not in LAWS]
     if unknown:
         raise ValueError(f"laws holds {unknown[0]!r}; accepted: {', '.join(LAWS)}")
     return [law for law in LAWS.values() if laws is None or law.name in laws]
@@ -184,7 +195,8 @@ def _prepare(
 
     if effort not in ("quick", "full"):
         raise ValueError(f"effort is {effort!r}; accepted: 'quick' and 'full'")
-    unknown = [dtype for dtype in dtypes or () if dtype not in FORMATS]
+    seed, axis = arrays.whole(seed, "seed", 0), arrays.whole(axis, "axis")
+    unknown = [dtype for dtype in _names(dtypes, "dtypes", "float32") if dtype not in FORMATS]
     if unknown:
         raise ValueError(f"dtypes holds {unknown[0]!r}; accepted: {', '.join(FORMATS)}")
     subject = Subject(function, axis=axis, kind=kind, name=name)

@@ -32,10 +32,14 @@ def _figure_class() -> Any:
 
 def axes(ax: Any) -> Any:
     """`ax`, or new axes on a figure of pyplot's."""
+    from matplotlib.axes import Axes
+
     if ax is None:
         from matplotlib import pyplot
 
         ax = pyplot.figure(FigureClass=_figure_class(), layout="constrained").add_subplot()
+    if not isinstance(ax, Axes):
+        raise TypeError(f"ax is a {type(ax).__name__}; accepted: matplotlib's Axes, or None")
     return ax
 
 
@@ -49,6 +53,16 @@ def blends(n: int) -> list[tuple[float, ...]]:
 
     first, second = np.array(to_rgb("C0")), np.array(to_rgb("C1"))
     return [tuple(first + (second - first) * share) for share in np.linspace(0, 1, n)]
+
+
+def positive(x: Any, name: str) -> NDArray[np.float64]:
+    """At least one number, each above 0 and finite."""
+    found = arrays.list_of_reals(x, name)
+    if not found.size or not np.all((found > 0) & np.isfinite(found)):
+        raise ValueError(
+            f"{name} is {x!r}; accepted: positive, finite numbers, at least one of them"
+        )
+    return found
 
 
 def one_row(z: Any) -> NDArray[np.float64]:

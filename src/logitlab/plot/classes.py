@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from logitlab import arrays
 from logitlab.plot.canvas import (
     axes,
     chances,
@@ -118,10 +119,9 @@ def scaling(z: ArrayLike, c: float, *, names: Sequence[str] | None = None, ax: A
     [0.0, 0.0, 1.0, 0.3006, 0.3322, 0.3672]
     """
     row = one_row(z)
-    if not np.isfinite(c):
-        raise ValueError(f"c is {c}; accepted: a finite number")
+    c = arrays.real(c, "c", "a finite number", math.isfinite)
     # As a temperature c z cannot overflow, and -inf stays excluded at c = 0 and below.
-    before, after = chances(row), chances(row, math.inf if c == 0 else 1 / float(c))
+    before, after = chances(row), chances(row, math.inf if c == 0 else 1 / c)
     shown = choose(before, names)
     ax = axes(ax)
     place = np.arange(len(shown.place))

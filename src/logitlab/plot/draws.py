@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from logitlab import arrays
 from logitlab.plot.canvas import ROOM, axes, chances, choose, label_classes, one_row, percent
 from logitlab.sampling import sample
+from logitlab.sweep import TemperatureSweep
 
 _PLACES = 46  # of a sweep's bars and gaps; what is written at more would run together
 
@@ -31,6 +33,11 @@ def outcome_bars(
     -------
     matplotlib.axes.Axes
 
+    Raises
+    ------
+    TypeError, ValueError
+        `p` or `frequencies` does not hold a number for each name.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
@@ -39,10 +46,12 @@ def outcome_bars(
     >>> [label.get_text() for label in ax.get_xticklabels()]
     ['a', 'b']
     """
+    p = arrays.list_of_reals(p, "p", len(names))
+    frequencies = arrays.list_of_reals(frequencies, "frequencies", len(names))
     ax = axes(ax)
     place = np.arange(len(names))
-    ax.bar(place, np.asarray(p), 0.75, color="C0", alpha=0.55, linewidth=0)
-    ax.scatter(place, np.asarray(frequencies), s=14, color="C1", zorder=3, linewidths=0)
+    ax.bar(place, p, 0.75, color="C0", alpha=0.55, linewidth=0)
+    ax.scatter(place, frequencies, s=14, color="C1", zorder=3, linewidths=0)
     ax.set_xticks(place, list(names))
     ax.set_ylim(0, 1.04)
     percent(ax.yaxis)
@@ -136,6 +145,10 @@ def sweep_bars(sweep: Any, *, names: Sequence[str] | None = None, ax: Any = None
     >>> [text.get_text() for text in ax.texts][:3]
     ['T = 0.5', '12 %', '1.6 %']
     """
+    if not isinstance(sweep, TemperatureSweep):
+        raise TypeError(
+            f"sweep is a {type(sweep).__name__}; accepted: what logitlab.temperature_sweep gives"
+        )
     ax = axes(ax)
     m = len(sweep.temperatures)
     shown = choose(

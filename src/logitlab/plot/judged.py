@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from logitlab import arrays
 from logitlab.plot.canvas import axes, percent
 
 
@@ -32,6 +33,11 @@ def class_gaps(
     -------
     matplotlib.axes.Axes
 
+    Raises
+    ------
+    TypeError, ValueError
+        `gap` or `half_width` does not hold a number for each name.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
@@ -40,8 +46,9 @@ def class_gaps(
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['cat', 'dog']
     """
+    gap = arrays.list_of_reals(gap, "gap", len(names))
+    half_width = arrays.list_of_reals(half_width, "half_width", len(names))
     ax = axes(ax)
-    gap, half_width = np.asarray(gap, float), np.asarray(half_width, float)
     place = np.arange(len(names))
     ax.axvline(0, color="0.5", linewidth=1, linestyle=(0, (4, 3)))
     ax.hlines(place, gap - half_width, gap + half_width, color="0.5", linewidth=1.2)
@@ -76,6 +83,11 @@ def over_time(steps: ArrayLike, values: ArrayLike, *, ax: Any = None) -> Any:
     -------
     matplotlib.axes.Axes
 
+    Raises
+    ------
+    TypeError, ValueError
+        `values` does not hold a number for each step.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
@@ -84,8 +96,10 @@ def over_time(steps: ArrayLike, values: ArrayLike, *, ax: Any = None) -> Any:
     >>> ax.get_xlabel()
     'step'
     """
+    steps = arrays.list_of_reals(steps, "steps")
+    values = arrays.list_of_reals(values, "values", len(steps))
     ax = axes(ax)
-    ax.plot(steps, values, color="C0", linewidth=1.3, marker="o" if np.size(steps) < 2 else None)
+    ax.plot(steps, values, color="C0", linewidth=1.3, marker="o" if len(steps) < 2 else None)
     ax.set_ylim(bottom=0)
     ax.set(xlabel="step")
     ax.margins(x=0.01)

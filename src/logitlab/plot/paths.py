@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from logitlab.plot.canvas import axes, blends, chances, choose, one_row, percent
+from logitlab.plot.canvas import axes, blends, chances, choose, one_row, percent, positive
 from logitlab.probabilities import softmax
 
 _ROOM = 8  # lines that can be told apart
@@ -56,9 +56,9 @@ def temperature_sweep(
     array([1.    , 0.6364, 0.2419])
     """
     row = one_row(z)
-    t = np.geomspace(0.05, 20, 121) if temperatures is None else np.asarray(temperatures, float)
-    if t.ndim != 1 or not np.all((t > 0) & np.isfinite(t)):
-        raise ValueError(f"temperatures is {temperatures!r}; accepted: positive, finite numbers")
+    t = np.geomspace(0.05, 20, 121)
+    if temperatures is not None:
+        t = positive(temperatures, "temperatures")
     shown = choose(chances(row), names, _ROOM)
     p = softmax(np.broadcast_to(row, (len(t), len(row))), temperature=t)
     ax = axes(ax)

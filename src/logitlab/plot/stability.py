@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from logitlab.laws import doubledouble
 from logitlab.laws.formats import FORMATS, errors, rounded
-from logitlab.plot.canvas import axes, chances, one_row
+from logitlab.plot.canvas import axes, chances, one_row, positive
 from logitlab.probabilities import softmax
 
 SCALES = 4.0 ** np.arange(-2, 7)
@@ -105,9 +105,7 @@ def stability(z: ArrayLike, scales: ArrayLike | None = None, *, ax: Any = None) 
     chances(row)
     if np.isposinf(row).any():
         raise ValueError("z holds inf; accepted: finite logits, and -inf")
-    c = SCALES if scales is None else np.asarray(scales, np.float64)
-    if c.ndim != 1 or not np.all((c > 0) & np.isfinite(c)):
-        raise ValueError(f"scales is {scales!r}; accepted: positive, finite numbers")
+    c = SCALES if scales is None else positive(scales, "scales")
     found = worst_errors(row, c)
     ax = axes(ax)
     for line, worst in enumerate(found.values()):

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from logitlab import arrays
 from logitlab.bins import Binning
-from logitlab.plot.canvas import axes, percent
+from logitlab.plot.canvas import axes, percent, positive
 from logitlab.reliability import ReliabilityCurve, calibration_error, reliability_curve
 
 
@@ -29,6 +29,11 @@ def distribution(edges: ArrayLike, counts: ArrayLike, *, mean: float, ax: Any = 
     -------
     matplotlib.axes.Axes
 
+    Raises
+    ------
+    TypeError, ValueError
+        `counts` does not hold a number for each bin between two edges.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
@@ -37,8 +42,11 @@ def distribution(edges: ArrayLike, counts: ArrayLike, *, mean: float, ax: Any = 
     >>> [float(patch.get_height()) for patch in ax.patches]
     [0.75, 0.25]
     """
+    edges = arrays.list_of_reals(edges, "edges")
+    if len(edges) < 2:
+        raise ValueError(f"edges has {len(edges)} numbers; accepted: two and more")
+    counts = arrays.list_of_reals(counts, "counts", len(edges) - 1)
     ax = axes(ax)
-    edges, counts = np.asarray(edges, float), np.asarray(counts, float)
     ax.bar(edges[:-1], counts / max(counts.sum(), 1), np.diff(edges), align="edge", color="C0")
     ax.axvline(mean, color="C1", linewidth=1.5)
     ax.annotate(
@@ -73,6 +81,11 @@ def reliability_diagram(curve: ReliabilityCurve, *, ax: Any = None) -> Any:
     -------
     matplotlib.axes.Axes
 
+    Raises
+    ------
+    TypeError, ValueError
+        `curve` is no reliability curve.
+
     Examples
     --------
     >>> import logitlab
@@ -82,6 +95,10 @@ def reliability_diagram(curve: ReliabilityCurve, *, ax: Any = None) -> Any:
     >>> plot.reliability_diagram(curve, ax=Figure().add_subplot()).get_xlabel()
     'confidence'
     """
+    if not isinstance(curve, ReliabilityCurve):
+        raise TypeError(
+            f"curve is a {type(curve).__name__}; accepted: what logitlab.reliability_curve gives"
+        )
     ax = axes(ax)
     filled = curve.counts > 0
     left, width = curve.edges[:-1][filled], np.diff(curve.edges)[filled]
@@ -148,8 +165,9 @@ def reliability(
     >>> ax.get_title()
     'calibration error 0.2737'
     """
-    if not 0 < temperature < np.inf:
-        raise ValueError(f"temperature is {temperature}; accepted: positive, finite")
+    temperature = arrays.real(
+        temperature, "temperature", "positive, finite", lambda t: 0 < t < np.inf
+    )
     z = np.divide(arrays.on_host(arrays.as_floating(z, "z")), temperature)
     curve = reliability_curve(z, y, n_bins=n_bins, binning=binning)
     ax = reliability_diagram(curve, ax=ax)
@@ -178,6 +196,11 @@ def temperature_curves(
     -------
     matplotlib.axes.Axes
 
+    Raises
+    ------
+    TypeError, ValueError
+        A temperature that is not positive and finite; a list of another length.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
@@ -186,12 +209,15 @@ def temperature_curves(
     >>> ax.get_xscale()
     'log'
     """
+    temperatures = positive(temperatures, "temperatures")
+    entropy_share = arrays.list_of_reals(entropy_share, "entropy_share", len(temperatures))
+    top = arrays.list_of_reals(top, "top", len(temperatures))
     ax = axes(ax)
     ax.axvline(1, color="0.5", linewidth=1, linestyle=(0, (4, 3)))
     ax.plot(temperatures, top, color="C0", linewidth=2, label="top probability")
     ax.plot(temperatures, entropy_share, color="C1", linewidth=2, label="entropy / log K")
     ax.set(xscale="log", xlabel="temperature T", ylim=(0, 1.02))
-    ax.set_xlim(np.min(np.asarray(temperatures)), np.max(np.asarray(temperatures)))
+    ax.set_xlim(temperatures.min(), temperatures.max())
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     percent(ax.yaxis)
