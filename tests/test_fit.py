@@ -371,6 +371,7 @@ def test_refused_before_the_work(files, arguments, message):
         "report z.npy --json",
         "sample z.npy",
         "sample z.npy --json",
+        "explore --no-browser",
         "check logitlab:softmax --law order --dtype float32",
     ],
 )

@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from logitlab.app.explore.sets import Library
 from logitlab.app.explore.state import read
 from logitlab.app.explore.view import view
+from logitlab.app.outputs import printing
 from logitlab.app.source import UserError
 from logitlab.sampling import ORDERS
 
@@ -158,7 +159,8 @@ def serve(library: Library, port: int, browser: bool) -> None:
             "lifespan": "off",
         }
         server = uvicorn.Server(uvicorn.Config(application(library, token), **settings))
-        print(address, flush=True)
+        with printing():
+            print(address)
         page = _opened(address) if browser else contextlib.nullcontext()
         # uvicorn raises the signal again once it has closed every connection.
         with page, contextlib.suppress(KeyboardInterrupt):
