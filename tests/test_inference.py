@@ -110,7 +110,7 @@ def test_what_has_no_standard_errors():
     model = SoftmaxRegression(C=math.inf).fit(X, y)
     with pytest.raises(ValueError, match="do not maximise"):
         model.summary(X[:200], y[:200])
-    with pytest.raises(ValueError, match="base is 7"):
+    with pytest.raises(ValueError, match=r"base is 7; accepted: one of \[0, 1"):
         model.summary(X, y, base=7)
     with pytest.raises(ValueError, match="level is 95"):
         model.summary(X, y, level=95)

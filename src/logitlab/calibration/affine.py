@@ -136,7 +136,7 @@ class _Affine(Calibrator):
         ValueError
             Another number of classes than in ``fit``; entries that the map cannot take.
         """
-        self._check_fitted()
+        self._check_fitted("classes_")
         z = arrays.as_floating(z, "z")
         xp = array_namespace(z)
         if z.ndim == 0 or z.shape[-1] != len(self.classes_):

@@ -52,9 +52,9 @@ class Calibrator:
             setattr(self, name, value)
         return self
 
-    def _check_fitted(self) -> None:
-        """Refuse what has not been fitted, with scikit-learn's own error where that is there."""
-        if hasattr(self, "classes_"):
+    def _check_fitted(self, found: str) -> None:
+        """Refuse what has no such attribute yet, with scikit-learn's own error where there is one."""
+        if hasattr(self, found):
             return
         try:
             from sklearn.exceptions import NotFittedError

@@ -259,7 +259,7 @@ class TemperatureScaling(Calibrator):
         array, shape of z
             Of z's kind.
         """
-        self._check_fitted()
+        self._check_fitted("temperature_")
         z = arrays.as_floating(z, "z")
         if 0 < self.temperature_ < math.inf:
             with np.errstate(over="ignore", under="ignore"):
@@ -281,5 +281,5 @@ class TemperatureScaling(Calibrator):
         array, shape of z
             Of z's kind.
         """
-        self._check_fitted()
+        self._check_fitted("temperature_")
         return softmax(z, temperature=self.temperature_)
