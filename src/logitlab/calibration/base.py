@@ -53,7 +53,7 @@ class Calibrator:
         return self
 
     def _check_fitted(self, found: str) -> None:
-        """Refuse what has no such attribute yet, with scikit-learn's own error where there is one."""
+        """Refuse what has no such attribute yet, with scikit-learn's own error if there is one."""
         if hasattr(self, found):
             return
         try:
