@@ -26,6 +26,7 @@ FLOORS = [
     ["dispatch"],
     ["backends"],
     ["arrays"],
+    ["arguments"],
 ]
 
 

@@ -3,13 +3,14 @@
 import functools
 import math
 import operator
-from collections.abc import Callable
 from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj, is_torch_array, is_writeable_array
 from numpy.typing import NDArray
+
+from logitlab import arguments
 
 _HELD = frozenset({"float16", "bfloat16", "float32", "float64"})
 _PLAIN = frozenset(np.dtype(name) for name in ("float16", "float32", "float64"))
@@ -90,29 +91,6 @@ def as_floating(x: Any, name: str) -> Any:
     )
 
 
-def whole(n: Any, name: str, least: int | None = None) -> int:
-    """An int, of at least so much."""
-    try:
-        if isinstance(n, bool):
-            raise TypeError
-        found = operator.index(n)
-    except TypeError:
-        raise TypeError(f"{name} must be an int, not {n!r}") from None
-    if least is not None and found < least:
-        raise ValueError(f"{name} is {found}; accepted: {least} and up")
-    return found
-
-
-def real(x: Any, name: str, accepted: str, inside: Callable[[float], bool]) -> float:
-    """A real number that lies where it is accepted."""
-    if not isinstance(x, Real) or isinstance(x, bool):
-        raise TypeError(f"{name} must be a real number, not {x!r}")
-    value = float(x)
-    if not inside(value):
-        raise ValueError(f"{name} is {value}; accepted: {accepted}")
-    return value
-
-
 def list_of_reals(x: Any, name: str, length: int | None = None) -> NDArray[np.float64]:
     """A list of real numbers as float64, of so many where a length is given."""
     found = on_host(as_floating(x, name)).astype(np.float64)
@@ -120,16 +98,6 @@ def list_of_reals(x: Any, name: str, length: int | None = None) -> NDArray[np.fl
         wanted = "a list of numbers" if length is None else f"{length} numbers in a list"
         raise ValueError(f"{name} has shape {found.shape}; accepted: {wanted}")
     return found
-
-
-def generator(rng: Any) -> np.random.Generator:
-    """NumPy's generator of a seed."""
-    try:
-        return np.random.default_rng(rng)
-    except (TypeError, ValueError) as error:
-        raise type(error)(
-            f"rng is {rng!r}; accepted: None, an int from 0 up, or a numpy.random.Generator"
-        ) from None
 
 
 def on_host(x: Any) -> NDArray[Any]:
@@ -250,7 +218,7 @@ def labels(
         return y
     bad = (y < 0) | (y >= k)
     if ignore_index is not None:
-        ignored = y == whole(ignore_index, "ignore_index")
+        ignored = y == arguments.whole(ignore_index, "ignore_index")
         bad &= ~ignored
     if any_of(bad, xp):
         row = first_true(bad, xp)

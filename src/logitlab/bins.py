@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab import arrays
+from logitlab import arguments
 from logitlab.scores import Floats, Integers
 
 Binning = Literal["width", "mass"]
@@ -15,7 +15,7 @@ Norm = Literal[1, 2, "max"]
 
 def equal_width(n_bins: int) -> Floats:
     """Edges of equally wide bins on [0, 1]."""
-    return np.linspace(0, 1, arrays.whole(n_bins, "n_bins", 1) + 1)
+    return np.linspace(0, 1, arguments.whole(n_bins, "n_bins", 1) + 1)
 
 
 def edges_of(p: Floats, n_bins: int, binning: Binning) -> Floats:

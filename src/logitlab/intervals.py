@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from logitlab import arrays
+from logitlab import arguments, arrays
 from logitlab.bins import bin_sums, bins_of, equal_width
 from logitlab.probabilities import log_softmax, softmax
 from logitlab.scores import Floats, Integers, as_rows, blocks, probabilities
@@ -174,9 +174,9 @@ def bootstrap(
     >>> found["accuracy"]
     Interval(value=0.8, low=0.72, high=0.88)
     """
-    level = arrays.real(level, "level", "between 0 and 1", lambda x: 0 < x < 1)
-    resamples = arrays.whole(resamples, "resamples", 1)
-    generator = arrays.generator(rng)
+    level = arguments.real(level, "level", "between 0 and 1", lambda x: 0 < x < 1)
+    resamples = arguments.whole(resamples, "resamples", 1)
+    generator = arguments.generator(rng)
     cells = [_tally(z, y, n_bins, "z")]
     if against is not None:
         against = arrays.as_array(against, "against")

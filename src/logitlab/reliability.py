@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from logitlab import arrays
+from logitlab import arguments
 from logitlab.bins import (
     Binning,
     Norm,
@@ -294,7 +294,7 @@ def calibration_test(
     True
     """
     check_norm(norm)
-    resamples, rng = arrays.whole(resamples, "resamples", 1), arrays.generator(rng)
+    resamples, rng = arguments.whole(resamples, "resamples", 1), arguments.generator(rng)
     z, y = as_rows(z, y)
     confidence, predicted = confidences(z)
     edges = edges_of(confidence, n_bins, binning)

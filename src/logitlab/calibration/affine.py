@@ -8,7 +8,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from logitlab import arrays
+from logitlab import arguments, arrays
 from logitlab.calibration.base import Calibrator, RowError, labelled, numbered
 from logitlab.calibration.temperature import fit_temperature
 from logitlab.probabilities import softmax
@@ -30,7 +30,7 @@ def _centred(z: Any, xp: Any) -> Any:
 
 
 def _ridge(x: Any, name: str) -> float:
-    return arrays.real(x, name, "0 and up, finite", lambda x: 0 <= x < math.inf)
+    return arguments.real(x, name, "0 and up, finite", lambda x: 0 <= x < math.inf)
 
 
 class _Affine(Calibrator):

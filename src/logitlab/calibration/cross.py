@@ -6,15 +6,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab import arrays
+from logitlab import arguments
 from logitlab.scores import Integers, as_rows
 
 
 def split(rows: int, folds: int, rng: Any) -> Integers:
     """The fold of each row, drawn at random; fold sizes differ by at most one."""
-    if not 2 <= arrays.whole(folds, "folds") <= rows:
+    if not 2 <= arguments.whole(folds, "folds") <= rows:
         raise ValueError(f"folds is {folds!r}; accepted: 2 to {rows}, the number of rows")
-    return arrays.generator(rng).permutation(np.arange(rows, dtype=np.int64) % folds)
+    return arguments.generator(rng).permutation(np.arange(rows, dtype=np.int64) % folds)
 
 
 class Fittable(Protocol):

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from logitlab import arrays
+from logitlab import arguments
 from logitlab.laws.kinds import program
 from logitlab.laws.law import Counterexample, Law, Verdict
 from logitlab.laws.report import LawReport
@@ -195,7 +195,7 @@ def _prepare(
 
     if effort not in ("quick", "full"):
         raise ValueError(f"effort is {effort!r}; accepted: 'quick' and 'full'")
-    seed, axis = arrays.whole(seed, "seed", 0), arrays.whole(axis, "axis")
+    seed, axis = arguments.whole(seed, "seed", 0), arguments.whole(axis, "axis")
     unknown = [dtype for dtype in _names(dtypes, "dtypes", "float32") if dtype not in FORMATS]
     if unknown:
         raise ValueError(f"dtypes holds {unknown[0]!r}; accepted: {', '.join(FORMATS)}")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from logitlab import arrays
+from logitlab import arguments
 from logitlab.plot.canvas import (
     axes,
     chances,
@@ -119,7 +119,7 @@ def scaling(z: ArrayLike, c: float, *, names: Sequence[str] | None = None, ax: A
     [0.0, 0.0, 1.0, 0.3006, 0.3322, 0.3672]
     """
     row = one_row(z)
-    c = arrays.real(c, "c", "a finite number", math.isfinite)
+    c = arguments.real(c, "c", "a finite number", math.isfinite)
     # As a temperature c z cannot overflow, and -inf stays excluded at c = 0 and below.
     before, after = chances(row), chances(row, math.inf if c == 0 else 1 / c)
     shown = choose(before, names)

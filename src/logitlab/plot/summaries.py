@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from logitlab import arrays
+from logitlab import arguments, arrays
 from logitlab.bins import Binning
 from logitlab.plot.canvas import axes, percent, positive
 from logitlab.reliability import ReliabilityCurve, calibration_error, reliability_curve
@@ -165,7 +165,7 @@ def reliability(
     >>> ax.get_title()
     'calibration error 0.2737'
     """
-    temperature = arrays.real(
+    temperature = arguments.real(
         temperature, "temperature", "positive, finite", lambda t: 0 < t < np.inf
     )
     z = np.divide(arrays.on_host(arrays.as_floating(z, "z")), temperature)
