@@ -262,7 +262,7 @@ void product_rows(const ProductArgs& a) {
   using Part = typename ProductRow<T>::Part;
   const int64_t chunks = ProductRow<T>::count(a.k);
   if (a.rows < a.threads && chunks >= 2 * a.threads) {
-    Room room;
+    thread_local Room room;
     const ProductArgs all = rows_of<T>(a, 0, a.rows, room, a.threads);
     std::vector<Part> parts(static_cast<size_t>(chunks));
     for (int64_t r = 0; r < a.rows; ++r) {
@@ -284,6 +284,7 @@ void product_rows(const ProductArgs& a) {
           [](const void* context, int64_t i) { static_cast<const Share*>(context)->row.finish(i); },
           &share);
     }
+    room.trim(size_t(1) << 25);
     return;
   }
   const int64_t step = std::max<int64_t>(kLanes, (1 << 14) / a.k / kLanes * kLanes);
