@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import brier_score_loss
 
 import arrays
+import exact
 import logitlab
 
 inf, nan = np.inf, np.nan
@@ -140,3 +141,19 @@ def test_kl_divergence_limits():
 def test_the_label_of_ignored_rows_is_an_int(ignore_index):
     with pytest.raises(TypeError, match="ignore_index must be an int"):
         logitlab.cross_entropy([[0.0, 1.0]], [1], ignore_index=ignore_index)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("apart", [0, 1e-12, 1e-6, 1e-3, 0.2, 3, 40, 95, 700])
+def test_divergence_in_exact_arithmetic(dtype, apart):
+    """From logits that are all but equal to ones that are worlds apart."""
+    rng = np.random.default_rng(0)
+    for k, t in ((2, 1.0), (7, 0.5), (50, 3.0)):
+        z = rng.standard_normal(k).astype(dtype)
+        other = (z + apart * rng.standard_normal(k)).astype(dtype)
+        scaled = [[exact.mp.mpf(float(v)) / t for v in row] for row in (z, other)]
+        log_p, log_q = (exact.log_softmax(row) for row in scaled)
+        with mpmath.workdps(50):
+            true = sum(mpmath.exp(a) * (a - b) for a, b in zip(log_p, log_q, strict=True))
+        found = logitlab.kl_divergence(z, other, temperature=t)
+        assert found == pytest.approx(float(true), rel=60 * float(np.finfo(dtype).eps), abs=1e-36)

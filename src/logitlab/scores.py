@@ -150,18 +150,32 @@ def kl_divergence(
     q = softmax(beside, axis, temperature=temperature, where=where)
     log_p = log_softmax(wide, axis, temperature=temperature, where=where)
     log_q = log_softmax(beside, axis, temperature=temperature, where=where)
+    t = arrays.request(wide, axis, temperature, where).temperature
     with np.errstate(all="ignore"):
+        d = xp.where(p == 0, 0.0, log_q - log_p)
+        # Close logits, whose difference is exact, tell d better than its rounded logarithms do.
+        step = xp.astype((beside - wide) / t, p.dtype)
+        left = (p > 0) | (q > 0)
+        near = xp.all(~left | (xp.abs(step) < 0.125), axis=axis, keepdims=True)
+        step = xp.where(left & near, step, 0.0)
+        mean = xp.log1p(xp.sum(p * xp.expm1(step), axis=axis, keepdims=True))
+        d = xp.where(near & (p > 0), step - mean, d)
         # Summed as p log(p/q) - p + q, of which no term is negative.
-        d = xp.where(p == 0, xp.zeros_like(p), log_q - log_p)
-        # e^d - 1 - d without cancellation; beyond 1/8 the plain formula has lost nothing.
-        small = xp.abs(d) < 0.125
-        s = xp.where(small, d, xp.zeros_like(d))
-        series = xp.ones_like(s)
-        for n in range(10, 2, -1):
-            series = 1 + s / n * series
-        excess = xp.where(small, s * s / 2 * series, xp.expm1(d) - d)
-        nats = xp.sum(xp.where(p == 0, q, p * excess), axis=axis)
+        nats = xp.sum(xp.where(p == 0, q, _excess(p, q, d, xp)), axis=axis)
     return xp.astype(nats, z.dtype, copy=False)
+
+
+def _excess(p: Any, q: Any, d: Any, xp: Any) -> Any:
+    """p (e^d - 1 - d) with q = p e^d."""
+    # Without cancellation below 1/8; beyond 16 without e^d, which may overflow where p is small.
+    size = xp.abs(d)
+    s = xp.where(size < 0.125, d, 0.0)
+    series = xp.ones_like(s)
+    for n in range(10, 2, -1):
+        series = 1 + s / n * series
+    mid = xp.where(size < 16, d, 0.0)
+    middle = xp.where(size < 0.125, s * s / 2 * series, xp.expm1(mid) - mid)
+    return xp.where(size < 16, p * middle, q - p - p * d)
 
 
 def confidences(z: NDArray[Any]) -> tuple[Floats, Integers]:
