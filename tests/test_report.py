@@ -27,7 +27,7 @@ from logitlab.app.facts import as_json, finite
 from logitlab.app.report import signed, span, write_files
 from logitlab.app.source import Logits, UserError, in_memory
 from logitlab.app.steps import TEMPERATURES, OverTime, nucleus_sizes
-from logitlab.app.verdict import figure, p_value, perplexity_in_words, verdict
+from logitlab.app.verdict import figure, p_value, percent, perplexity_in_words, verdict
 from logitlab.intervals import Interval
 from logitlab.scores import blocks
 
@@ -217,6 +217,11 @@ def test_zero_probabilities_are_counted(tmp_path):
     found = report(tmp_path, tmp_path / "p.npy", "--probabilities")
     assert found["zero_probabilities"] == 3
     assert found["naive_overflow_rows"] is None
+    page = tmp_path / "out" / "report.html"
+    assert "3 of them are exactly zero" in page.read_text("utf-8")
+    np.save(tmp_path / "p.npy", [[0.5, 0.5], [0.25, 0.75]])
+    report(tmp_path, tmp_path / "p.npy", "--probabilities")
+    assert "exactly zero" not in page.read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -391,6 +396,8 @@ def test_repaired_only_where_the_error_falls():
 def test_figures_in_words():
     """Signs, small p-values, and no sentence that loses its comma."""
     assert [p_value(k / 1001) for k in (1, 2)] == ["p < 0.001", "p = 0.002"]
+    shares = [percent(x, 2) for x in (1.0, 0.99999, 0.9999, 0)]
+    assert shares == ["100.00 %", "> 99.99 %", "99.99 %", "0.00 %"]
     assert [signed(x) for x in (-0.00001, -0.5, 0.25)] == ["0.0000", "−0.5000", "+0.2500"]
     assert span(Interval(0, -1e-9, 1e-9)) == "0.0000 to 0.0000"
     assert span(Interval(3e305, -2e305, 4e305)) == "−2e+305 to 4e+305"
@@ -482,6 +489,51 @@ def test_nucleus_and_time():
     steps, means = over.curve()
     np.testing.assert_allclose(means, values.reshape(2, 200, 2).mean(axis=(0, 2)))
     np.testing.assert_allclose(steps, np.arange(200) * 2 + 0.5)
+
+
+def test_the_nucleus_is_that_of_rows_drawn_at_random(tmp_path):
+    """Not of the first ones; its median is the same on the page and in the JSON."""
+    z = np.zeros((1000, 11))
+    z[:200, 0] = 50
+    z[:, 6:] -= 100 * (np.arange(1000) % 2)[:, None]
+    np.save(tmp_path / "z.npy", z)
+    found = report(tmp_path, tmp_path / "z.npy")["median_nucleus_size"]["0.9"]["1"]
+    assert found > 5
+    np.save(tmp_path / "z.npy", z[200:202])
+    found = report(tmp_path, tmp_path / "z.npy")["median_nucleus_size"]["0.9"]["1"]
+    assert found == 8
+    np.save(tmp_path / "z.npy", z[[0, 201]])
+    found = report(tmp_path, tmp_path / "z.npy")["median_nucleus_size"]["0.9"]["1"]
+    assert found == 3.5
+    assert "<tr><th>1</th><td>3.5</td><td>6</td>" in (tmp_path / "out/report.html").read_text()
+
+
+def test_quantiles_show_what_they_resolve(tmp_path):
+    """Of 20 000 classes a perplexity is within one unit of its last digit."""
+    z = np.random.default_rng(0).standard_normal((50, 20_000)) * np.linspace(5, 20, 50)[:, None]
+    np.save(tmp_path / "z.npy", z)
+    report(tmp_path, tmp_path / "z.npy")
+    text = (tmp_path / "out" / "report.html").read_text()
+    cells = re.search(r"<tr><th>perplexity \(classes\)</th>(.*?)</tr>", text)[1]
+    low = re.findall(r"<td>(.*?)</td>", cells)[1]
+    sizes = np.sort(np.exp(logitlab.entropy(z)))
+    unit = 10.0 ** -len(low.partition(".")[2])
+    assert unit > 0.0001
+    assert sizes[2] - unit <= float(low) <= sizes[3] + unit
+
+
+def test_class_wise_pictures_say_what_they_show(drawn, tmp_path):
+    """Of every class there is no confidence and no accuracy."""
+    z, y = labelled()
+    np.save(tmp_path / "z.npy", z)
+    np.save(tmp_path / "y.npy", y)
+    report(tmp_path, tmp_path / "z.npy", "--labels", tmp_path / "y.npy")
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert text.count(">how often it came true<") == text.count(">probability of a class<") == 2
+    gaps = text[text.index("Confidence less accuracy, of") :]
+    ticks = re.findall(r">([^<]* %)<", gaps[: gaps.index("</svg>")])
+    assert any(tick.startswith("−") for tick in ticks)
+    assert not any(tick.startswith("-") for tick in ticks)
 
 
 def test_several_models(drawn, tmp_path):

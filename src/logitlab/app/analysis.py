@@ -100,7 +100,7 @@ def _sharpness(classes: int) -> dict[str, Distribution]:
         "entropy": Distribution(0, math.log(classes)),
         "perplexity": Distribution(1, classes),
         "top_probability": Distribution(0, 1),
-        "saturation": Distribution(0, 1),
+        "jacobian_trace": Distribution(0, 1),
     }
 
 
@@ -136,7 +136,7 @@ def analyse(
         sharpness["entropy"].add(nats)
         sharpness["perplexity"].add(np.exp(nats))
         sharpness["top_probability"].add(p.max(axis=-1))
-        sharpness["saturation"].add(np.sum(p * (1 - p), axis=-1))
+        sharpness["jacobian_trace"].add(np.sum(p * (1 - p), axis=-1))
         over_time.add(rows, nats)
         sample.add(rows, z)
         # The row halfway between certain and flat shows the most.
@@ -152,6 +152,9 @@ def analyse(
     if example_row < 0:
         raise UserError(f"{source.source}: no row holds a distribution, only NaN or -inf")
     _, few = sample.all()
+    some = np.random.default_rng(SEED).choice(
+        len(few), min(len(few), _NUCLEUS_ROWS), replace=False, shuffle=False
+    )
     sweep = _sweep(few.astype(np.float64))
     judged = None
     if before is not None and held is not None and labels is not None:
@@ -166,7 +169,7 @@ def analyse(
         sampled_rows=len(few),
         sweep_entropy=sweep[0],
         sweep_top=sweep[1],
-        nucleus=nucleus_sizes(few[:_NUCLEUS_ROWS].astype(np.float64)),
+        nucleus=nucleus_sizes(few[some].astype(np.float64)),
         over_time=over_time,
         example=_example(example_row, example),
         laws=look(in_type(few, source.dtype)),

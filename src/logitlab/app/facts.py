@@ -4,6 +4,8 @@ import math
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+
 from logitlab.app.analysis import Analysis
 from logitlab.app.judging import Judged, Scores
 from logitlab.app.steps import NUCLEI, TEMPERATURES
@@ -83,11 +85,8 @@ def as_json(a: Analysis) -> dict[str, Any]:
     """None where a figure does not apply."""
     incoming, judged = a.incoming, a.judged
     medians = {
-        f"{p:g}": {
-            f"{t:g}": float(sorted(sizes)[len(sizes) // 2])
-            for t, sizes in zip(TEMPERATURES, of_p, strict=True)
-        }
-        for p, of_p in zip(NUCLEI, a.nucleus.tolist(), strict=True)
+        f"{p:g}": {f"{t:g}": size for t, size in zip(TEMPERATURES, sizes, strict=True)}
+        for p, sizes in zip(NUCLEI, np.median(a.nucleus, axis=-1).tolist(), strict=True)
     }
     found = {
         "logitlab": version("logitlab"),

@@ -15,6 +15,12 @@ from logitlab.scores import Floats, Integers
 
 SHOWN_CLASSES = 12
 _BARS = 40  # bins of a drawn histogram
+SHARPNESS = {
+    "entropy": "entropy (nats)",
+    "perplexity": "perplexity (classes)",
+    "top_probability": "top probability",
+    "jacobian_trace": "trace of the Jacobian, 1 − Σ p²",
+}
 Pictures = Iterator[dict[str, str]]
 
 
@@ -32,19 +38,13 @@ def _histogram(d: Distribution) -> tuple[Any, Any]:
 
 
 def sharpness(a: Analysis) -> Pictures:
-    axis_labels = {
-        "entropy": "entropy (nats)",
-        "perplexity": "perplexity (classes)",
-        "top_probability": "top probability",
-        "saturation": "saturation 1 − Σ p²",
-    }
     for name, d in a.sharpness.items():
         edges, counts = _histogram(d)
 
         def draw(figure: Any, d: Any = d, edges: Any = edges, counts: Any = counts) -> None:
             plot.distribution(edges, counts, mean=d.mean, ax=figure.add_subplot())
 
-        title = axis_labels[name]
+        title = SHARPNESS[name]
         label = f"Histogram of {title} over the rows, mean {d.mean:.3g}"
         yield {"title": title, "svg": svg(draw, name=name, label=label, height=2.2)}
 
@@ -79,9 +79,13 @@ def example(a: Analysis) -> Pictures:
         yield {"title": f"T = {t:g}", "svg": picture}
 
 
-def _reliability(name: str, title: str, curve: Any, what: str) -> dict[str, str]:
+def _reliability(name: str, title: str, curve: Any, what: str, *axes: str) -> dict[str, str]:
+    """`axes` are what stands at them, if not confidence and accuracy."""
+
     def draw(figure: Any) -> None:
-        plot.reliability_diagram(curve, ax=figure.add_subplot())
+        ax = plot.reliability_diagram(curve, ax=figure.add_subplot())
+        if axes:
+            ax.set(xlabel=axes[0], ylabel=axes[1])
 
     label = f"Reliability diagram of {what}, {title}"
     return {"title": title, "svg": svg(draw, name=name, label=label, width=4.0, height=3.4)}
@@ -104,7 +108,8 @@ def classwise(judged: Judged) -> Pictures:
     for i, (title, scores) in enumerate(shown.items()):
         if scores.class_curve is not None and scores.classwise is not None:
             title = f"{title}: class-wise error {scores.classwise:.4f}"
-            yield _reliability(f"classes{i}", title, scores.class_curve, "every class")
+            axes = "probability of a class", "how often it came true"
+            yield _reliability(f"classes{i}", title, scores.class_curve, "every class", *axes)
 
 
 def shown_classes(judged: Judged) -> Integers:
@@ -123,7 +128,9 @@ def class_gaps(a: Analysis, judged: Judged) -> str:
 
     def draw(figure: Any) -> None:
         labels = [short(names[k], 16) for k in order]
-        plot.class_gaps(labels, gap[order], by.half_width()[order], ax=figure.add_subplot())
+        half_width = by.half_width()[order]
+        ax = plot.class_gaps(labels, gap[order], half_width, ax=figure.add_subplot())
+        ax.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.3g} %".replace("-", "−"))
 
     label = "Mean confidence less accuracy of each predicted class, with 95 % intervals"
     return svg(draw, name="gaps", label=label, width=4.4, height=0.8 + 0.21 * len(order))

@@ -36,8 +36,12 @@ class Distribution:
     def mean(self) -> float:
         return self._sum / int(self.counts.sum())
 
+    @property
+    def resolution(self) -> float:
+        """How far a quantile may be off."""
+        return float(self.edges[1] - self.edges[0])
+
     def quantile(self, q: float) -> float:
-        """To 1/10000 of the range."""
         below = np.concatenate([[0], np.cumsum(self.counts)]) / self.counts.sum()
         cell = min(int(np.searchsorted(below, q, side="right")) - 1, _FINE - 1)
         cell = cell if self.counts[cell] else int(np.flatnonzero(self.counts[: cell + 1])[-1])

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -98,6 +99,27 @@ def _class_table(a: Analysis, judged: Judged) -> list[dict[str, Any]]:
     ]
 
 
+def _sharpness_table(a: Analysis) -> list[tuple[str, list[str]]]:
+    """Means, and quantiles with those decimals that the histograms resolve."""
+
+    def resolved(x: float, error: float) -> str:
+        return f"{x:.{min(4, max(0, math.floor(-math.log10(error))))}f}"
+
+    table = []
+    for name, title in figures.SHARPNESS.items():
+        cells = [f"{a.sharpness[name].mean:.4f}"]
+        for q in (0.05, 0.5, 0.95):
+            if name == "perplexity":
+                nats = a.sharpness["entropy"]
+                value = math.exp(nats.quantile(q))
+                cells.append(resolved(value, value * nats.resolution))
+            else:
+                d = a.sharpness[name]
+                cells.append(resolved(d.quantile(q), d.resolution))
+        table.append((title, cells))
+    return table
+
+
 def as_html(a: Analysis) -> str:
     """One self-contained page."""
     judged = a.judged
@@ -124,6 +146,7 @@ def as_html(a: Analysis) -> str:
             names=a.source.names,
             name_of=figures.names_of(a),
             short=figures.short,
+            sharpness=_sharpness_table(a),
             sharpness_pictures=list(figures.sharpness(a)),
             sweep=figures.sweep(a),
             example_pictures=list(figures.example(a)),

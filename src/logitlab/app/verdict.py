@@ -13,7 +13,10 @@ _TITLES = {
 
 
 def percent(x: float, digits: int = 1) -> str:
-    return f"{100 * x:.{digits}f} %"
+    """With so many decimals; what is below 1 never as 100 %."""
+    least = 100 - 10**-digits
+    text = f"{100 * x:.{digits}f}"
+    return f"> {least:.{digits}f} %" if x < 1 and float(text) == 100 else f"{text} %"
 
 
 def count(n: int) -> str:
