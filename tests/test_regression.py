@@ -242,6 +242,15 @@ def test_separated_classes_are_said():
         SoftmaxRegression(C=1e6).fit(X, y)
 
 
+def test_one_pair_of_classes_separated_is_said():
+    """Classes 0 and 1 overlap: no row leads over every other class, and class 2 still recedes."""
+    X, y = np.array([0, 0, 1, 1, 2, 2, 2.0])[:, None], np.array([0, 1, 0, 1, 0, 1, 2])
+    with pytest.warns(ConvergenceWarning, match="partly separated"):
+        model = SoftmaxRegression(C=math.inf).fit(X, y)
+    with pytest.raises(ValueError, match="separated"):
+        model.summary(X, y)
+
+
 def test_warm_start():
     """A fit that begins at the optimum is over; one on other classes begins anew."""
     for k in (2, 4):

@@ -171,9 +171,9 @@ class Rows:
         for x, y, _ in self.blocks():
             z = x @ coef.T + intercept
             lead = np.take_along_axis(z, y[:, None], axis=1) - z
-            np.put_along_axis(lead, y[:, None], np.inf, axis=1)
-            closest = lead.min(axis=1)
-            least, largest = min(least, float(closest.min())), max(largest, float(closest.max()))
+            other = np.arange(self.classes) != y[:, None]
+            least = min(least, float(lead.min(initial=math.inf, where=other)))
+            largest = max(largest, float(lead.max(initial=-math.inf, where=other)))
         return least, largest
 
 
