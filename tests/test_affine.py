@@ -146,3 +146,28 @@ def test_real_predictions(predictions):
     if few:
         loss = logitlab.cross_entropy(logitlab.cross_fit(logitlab.MatrixScaling(), z, y), y)
         assert loss == pytest.approx(0.2420, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_entries_that_the_map_cannot_take_are_refused(kind):
+    """As in the fit: by the row that holds them, of NumPy arrays and tensors."""
+    scaling = kind().fit(*skewed())
+    row = np.zeros((2, 4))
+    row[1, 2] = np.inf
+    for z in (row, torch.from_numpy(row)):
+        with pytest.raises(ValueError, match=r"row 1 .*\+inf|row 1 .*infinite"):
+            scaling.predict_proba(z)
+    row[1, 2] = -np.inf
+    if kind is logitlab.MatrixScaling:
+        with pytest.raises(ValueError, match=r"row 1 .*infinite"):
+            scaling.transform(row)
+    else:
+        assert scaling.predict_proba(row)[1, 2] == 0
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_huge_logits_are_as_good_as_others(kind):
+    z, y = skewed()
+    p = kind().fit(z, y).predict_proba(z)
+    unit = 2.0**1019
+    np.testing.assert_allclose(kind().fit(z * unit, y).predict_proba(z * unit), p, atol=1e-6)

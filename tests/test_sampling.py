@@ -320,3 +320,10 @@ def test_distinct_draws_where_a_difference_overflows():
     z = np.array([1e308, -1e308])
     drawn = logitlab.sample(z, 2, temperature=1e308, replacement=False, rng=0)
     assert sorted(drawn) == [0, 1]
+
+
+def test_a_batch_without_rows():
+    for z in (np.zeros((0, 5)), torch.zeros(0, 5)):
+        for n, shape in ((3, (0, 3)), (None, (0,))):
+            found, log_prob = logitlab.sample_with_log_prob(z, n)
+            assert tuple(found.shape) == tuple(log_prob.shape) == shape

@@ -342,7 +342,9 @@ def sample_with_log_prob(
     if cut.filters():
         kept = q.restore(_like(native_sampling.keep(*call.arguments, cut), q.z))
     log_p = log_softmax(q.restore(q.z), axis, temperature=temperature, where=kept)
-    rows = xp.reshape(xp.moveaxis(log_p[None] if q.no_axis else log_p, axis, -1), (*call.batch, -1))
-    places = _like(found.reshape(*call.batch, -1), q.z)
+    last = xp.moveaxis(log_p[None] if q.no_axis else log_p, axis, -1)
+    rows = xp.reshape(last, (*call.batch, last.shape[-1]))
+    draws = 1 if n is None else found.shape[-1]
+    places = _like(found.reshape(*call.batch, draws), q.z)
     drawn = xp.reshape(xp.take_along_axis(rows, places, axis=-1), found.shape)
     return _scalar(_like(found, q.z)), _scalar(drawn)

@@ -6,7 +6,6 @@ from typing import Any, Self
 
 import numpy as np
 from array_api_compat import array_namespace
-from numpy.typing import NDArray
 
 from logitlab import arguments, arrays
 from logitlab.calibration.base import Calibrator, RowError, labelled, numbered
@@ -23,9 +22,9 @@ def _centred(z: Any, xp: Any) -> Any:
     left = xp.isfinite(z)
     zero = xp.zeros_like(z)
     count = xp.sum(xp.astype(left, z.dtype), axis=-1, keepdims=True)
-    mean = xp.sum(xp.where(left, z, zero), axis=-1, keepdims=True) / xp.where(
-        count == 0, xp.ones_like(count), count
-    )
+    # Divided first: the sum of huge logits may overflow.
+    part = z / xp.where(count == 0, xp.ones_like(count), count)
+    mean = xp.sum(xp.where(left, part, zero), axis=-1, keepdims=True)
     return xp.where(left, z - mean, z)
 
 
@@ -59,8 +58,17 @@ class _Affine(Calibrator):
     def _apply(self, z: Any, xp: Any) -> Any:
         """Calibrated logits of centred ones."""
 
-    def _check(self, z: NDArray[Any]) -> None:
-        """Refuse rows that the map cannot take."""
+    @abstractmethod
+    def _refused(self, z: Any, xp: Any) -> Any:
+        """The entries that the map cannot take."""
+
+    _why: str
+
+    def _check(self, z: Any, xp: Any) -> None:
+        """Refuse rows with such entries."""
+        rows = xp.any(self._refused(z, xp), axis=-1)
+        if arrays.any_of(rows, xp):
+            raise RowError(arrays.first_true(rows, xp), self._why)
 
     def fit(self, z: Any, y: Any, sample_weight: Any = None) -> Self:
         """Find the map on labelled rows.
@@ -91,10 +99,10 @@ class _Affine(Calibrator):
         logits, labels, weights, numbers = labelled(z, y, sample_weight)
         ridges = self._ridges(logits.shape[1])
         with numbered(numbers):
-            self._check(logits)
+            self._check(logits, np)
             t = fit_temperature(logits, labels, weights)
         t = t if 0 < t < math.inf else 1.0
-        x = _centred(logits.astype(np.float64), np) / t
+        x = _centred(logits.astype(np.float64) / t, np)
         w = np.full(len(labels), 1 / len(labels)) if weights is None else weights / weights.sum()
 
         def loss(v: Floats) -> tuple[float, Floats]:
@@ -143,6 +151,7 @@ class _Affine(Calibrator):
             raise ValueError(
                 f"z has shape {tuple(z.shape)}; accepted: rows of {len(self.classes_)} classes"
             )
+        self._check(z, xp)
         wide = arrays.at_least_float32(z, xp)
         with np.errstate(invalid="ignore"):
             return xp.astype(self._apply(_centred(wide, xp), xp), z.dtype, copy=False)
@@ -208,10 +217,10 @@ class VectorScaling(_Affine):
     def _ridges(self, k: int) -> Floats:
         return np.full(2 * k, _ridge(self.ridge, "ridge"))
 
-    def _check(self, z: NDArray[Any]) -> None:
-        infinite = np.isposinf(z).any(axis=-1)
-        if infinite.any():
-            raise RowError(int(infinite.argmax()), "holds +inf; accepted: finite, -inf")
+    _why = "holds +inf; accepted: finite, -inf"
+
+    def _refused(self, z: Any, xp: Any) -> Any:
+        return z == xp.inf
 
     def _move(self, x: Floats, v: Floats) -> Floats:
         a, b = np.split(v, 2)
@@ -284,14 +293,10 @@ class MatrixScaling(_Affine):
         off = _ridge(self.off_diagonal, "off_diagonal") * (1 - np.eye(k))
         return np.concatenate([off.reshape(-1), np.full(k, _ridge(self.bias, "bias"))])
 
-    def _check(self, z: NDArray[Any]) -> None:
-        infinite = ~np.isfinite(z).all(axis=-1)
-        if infinite.any():
-            raise RowError(
-                int(infinite.argmax()),
-                "holds an infinite logit, and every class has a share in every other; accepted: "
-                "finite",
-            )
+    _why = "holds an infinite logit, and every class has a share in every other; accepted: finite"
+
+    def _refused(self, z: Any, xp: Any) -> Any:
+        return xp.isinf(z)
 
     def _move(self, x: Floats, v: Floats) -> Floats:
         k = x.shape[1]
