@@ -8,6 +8,8 @@ from sklearn.datasets import load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning
 
 from logitlab import SoftmaxRegression
+from logitlab.regression.inference import _null
+from logitlab.regression.objective import Objective, Rows
 
 
 def overlapping(k=3, n=400):
@@ -74,6 +76,19 @@ def test_a_weight_is_so_many_rows():
     assert weighted.log_likelihood == pytest.approx(rows.log_likelihood)
     assert weighted.null_log_likelihood == pytest.approx(rows.null_log_likelihood)
     assert weighted.rows == rows.rows == len(repeat)
+
+
+def test_a_class_without_weight_adds_nothing_to_the_null():
+    """0 log 0 is 0."""
+    X, y = overlapping(2)
+    weight = np.ones(len(y))
+    weight[-1] = 0
+    more = np.r_[y[:-1], 2]
+    found, expected = (
+        _null(Objective(Rows(X, labels, weight, k), k, math.inf, True))
+        for labels, k in ((more, 3), (y, 2))
+    )
+    assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_another_base():

@@ -251,6 +251,21 @@ def test_one_pair_of_classes_separated_is_said():
         model.summary(X, y)
 
 
+def test_rows_of_weight_0_separate_nothing_and_join_nothing():
+    """One against the separation changes nothing; a class without weight recedes for ever."""
+    rng = np.random.default_rng(0)
+    X = np.c_[np.r_[np.zeros(40), np.ones(20)], rng.standard_normal(60)]
+    y = np.r_[rng.integers(0, 2, 40), np.ones(20, int)]
+    against = np.r_[X, [[1.0, 0.0]]], np.r_[y, 0], np.r_[np.ones(60), 0]
+    overlap, two = problem(2)
+    without = overlap, np.r_[two[:-1], 2], np.r_[np.ones(len(two) - 1), 0]
+    for rows in (against, without):
+        with pytest.warns(ConvergenceWarning, match="partly separated"):
+            model = SoftmaxRegression(C=math.inf).fit(*rows)
+        with pytest.raises(ValueError, match="separated"):
+            model.summary(*rows)
+
+
 def test_warm_start():
     """A fit that begins at the optimum is over; one on other classes begins anew."""
     for k in (2, 4):

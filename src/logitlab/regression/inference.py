@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.special import xlogy
 
 from logitlab.regression.objective import Floats, Objective
 from logitlab.regression.solver import inverse_root, recedes
@@ -152,5 +153,5 @@ def _null(objective: Objective) -> float:
     # At equal probabilities the gradient by the intercepts is total / K less the class's weight.
     start = np.zeros((k, objective.features))
     _, _, by_intercept = objective.engine.loss_and_gradient(start, np.zeros(k))
-    weight = objective.total / k - by_intercept
-    return float(np.sum(weight * np.log(weight / objective.total)))
+    weight = np.maximum(objective.total / k - by_intercept, 0.0)
+    return float(np.sum(xlogy(weight, weight / objective.total)))

@@ -168,10 +168,12 @@ class Rows:
 
     def margins(self, coef: Floats, intercept: Floats) -> tuple[float, float]:
         least, largest = math.inf, -math.inf
-        for x, y, _ in self.blocks():
+        for x, y, weight in self.blocks():
             z = x @ coef.T + intercept
             lead = np.take_along_axis(z, y[:, None], axis=1) - z
             other = np.arange(self.classes) != y[:, None]
+            if weight is not None:
+                other &= weight[:, None] > 0
             least = min(least, float(lead.min(initial=math.inf, where=other)))
             largest = max(largest, float(lead.max(initial=-math.inf, where=other)))
         return least, largest
