@@ -80,9 +80,12 @@ LOGITLAB_FLATTEN Tally tally(const T* z, const T* given, int64_t k, T m) {
     if constexpr (Smooth) sums[3].add_to(add(a.left_away, b.left_away));
   };
   int64_t i = 0;
-  for (; i + 2 * kLanes <= k; i += 2 * kLanes)
-    add_parts(part(z + i, Given ? given + i : nullptr),
-              part(z + i + kLanes, Given ? given + i + kLanes : nullptr));
+  for (; i + 2 * kLanes <= k; i += 2 * kLanes) {
+    // In this order: each part adds to a sum.
+    const Part a = part(z + i, Given ? given + i : nullptr);
+    const Part b = part(z + i + kLanes, Given ? given + i + kLanes : nullptr);
+    add_parts(a, b);
+  }
   for (; i < k; i += kLanes) {
     const int64_t n = std::min<int64_t>(kLanes, k - i);
     T padded[kLanes], padded_t[kLanes] = {};
