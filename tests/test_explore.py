@@ -121,7 +121,8 @@ def test_the_jacobian_and_its_row_sums(library):
     z = 0.5 * library.get("digits").row(0)
     whole = logitlab.jacobian(z, temperature=2)
     np.testing.assert_allclose(shown["jacobian"]["entries"], whole, rtol=1e-12)
-    np.testing.assert_allclose(shown["jacobian"]["sums"], 0, atol=1e-16)
+    assert shown["jacobian"]["sums"] == [0] * 10
+    assert shown["gradient"]["sum"] == 0
     label = int(library.get("digits").labels[0])
     y = np.eye(10)[label]
     gradient = (logitlab.softmax(z, temperature=2) - y) / 2
@@ -201,6 +202,7 @@ def test_files(files, name):
         shown["bars"]["p"], logitlab.softmax(z[17].astype(float), temperature=2), rtol=1e-5
     )
     assert shown["bars"]["p"] == run(shown["program"])["p"].tolist()
+    assert library.titles["file"] == name
     assert ("np.load" in shown["program"]) == (name != "z.csv")
     assert shown["bars"]["names"] == list("abcdef" if name == "z.csv" else "012345")
     if labels:
@@ -264,6 +266,7 @@ def test_excluded_classes_break_no_order(library, T):
     bars = seen(library, z="-inf 1 2 3 -inf inf", T=T)["bars"]
     bare = seen(library, z="-inf 1 2 3 -inf", T=T, p="0.6")["bars"]
     assert bars["ordered"]
+    assert bars["reversed"] == T.startswith("-")
     assert bare["ordered"]
     assert bare["rank"] == ([4, 1, 2, 3, 4] if T.startswith("-") else [4, 3, 2, 1, 4])
 

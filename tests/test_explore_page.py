@@ -176,10 +176,17 @@ def test_rows_of_a_file(opened, data):
 def test_the_best_temperature(opened, data):
     """The button sets the temperature that TemperatureScaling finds."""
     z, y = np.load(data / "z.npy"), np.load(data / "y.npy")
+    shown = opened("scale=2")
+    best = logitlab.TemperatureScaling().fit(z, y).temperature_
+    said = shown.page.inner_text("#reliability button")
+    assert float(said.split()[-1]) == pytest.approx(2 * best, rel=1e-5)
+    assert "at T/c = " in shown.page.inner_text("#reliability")
+    shown.page.click("#reliability button")
+    shown.settled()
+    assert float(shown.page.input_value("#T-text")) == pytest.approx(2 * best, rel=1e-5)
     shown = opened()
     shown.page.click("#reliability button")
     shown.settled()
-    best = logitlab.TemperatureScaling().fit(z, y).temperature_
     assert float(shown.page.input_value("#T-text")) == pytest.approx(best, rel=1e-5)
     error = logitlab.calibration_error(z.astype(float) / best, y)
     label = shown.page.get_attribute("#reliability svg", "aria-label")
@@ -199,6 +206,131 @@ def test_the_sums_of_the_jacobian_are_in_sight(browser, address, state, width):
     assert page.locator("#jacobian .sum").count() > 5
     assert page.evaluate(hidden) == 0
     page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("state", ["z=0,0&open=jacobian", "z=1,0.45,0&open=jacobian"])
+def test_the_entries_of_the_jacobian_can_be_read(opened, state, scheme):
+    """The darkest cells too: a contrast of 4.5."""
+    shown = opened(state, color_scheme=scheme)
+    least = shown.page.evaluate(
+        """() => {
+          const often = { willReadFrequently: true }; // or the browser complains
+          const seen = document.createElement("canvas").getContext("2d", often);
+          const light = (...colours) => {
+            for (const colour of colours) { seen.fillStyle = colour; seen.fillRect(0, 0, 1, 1); }
+            const linear = [...seen.getImageData(0, 0, 1, 1).data].slice(0, 3)
+              .map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+            return 0.05 + 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+          };
+          const paper = getComputedStyle(document.body).backgroundColor;
+          return Math.min(...[...document.querySelectorAll("#jacobian td[title]")].map(cell => {
+            const { color, backgroundColor } = getComputedStyle(cell);
+            const pair = [light(paper, backgroundColor), light(color)];
+            return Math.max(...pair) / Math.min(...pair);
+          }));
+        }"""
+    )
+    assert 4.5 <= least < 10
+
+
+def test_no_column_of_the_jacobian_is_covered(opened):
+    """On a common screen five columns and their sums stand side by side."""
+    shown = opened("set=five&open=jacobian", viewport={"width": 1280, "height": 900})
+    assert (
+        shown.page.evaluate(
+            """() => {
+          const view = document.querySelector("#jacobian .scroll");
+          return view.scrollWidth - view.clientWidth;
+        }"""
+        )
+        <= 0
+    )
+
+
+def test_a_faint_jacobian_says_so(opened):
+    """Where no cell has a colour, the largest entry is told."""
+    shown = opened("z=0,100,1,2,3,4,5&open=jacobian")
+    assert "too little to show as a colour" in shown.page.inner_text("#jacobian")
+    assert "too little" not in opened("z=0,1,1,2,3,4,5&open=jacobian").page.inner_text("#jacobian")
+
+
+def test_negative_temperatures(opened):
+    """A typed number has its own sign; the box never says what is not so."""
+    shown = opened("set=gentle&T=-2")
+    page = shown.page
+    assert page.is_checked("#negative")
+    assert "The order is reversed" in page.inner_text("#laws")
+    assert "the smallest takes all" in page.inner_text("#T-hint")
+    assert "to −∞" in page.inner_text("#simplex")
+    page.fill("#T-text", "2")
+    page.press("#T-text", "Enter")
+    shown.settled()
+    assert "T=2" in shown.state()
+    assert not page.is_checked("#negative")
+    assert "The order is kept" in page.inner_text("#laws")
+    page.fill("#T-text", "-inf")
+    page.press("#T-text", "Enter")
+    shown.settled()
+    assert "T=-inf" in shown.state()
+    page.fill("#T-text", "0")
+    page.press("#T-text", "Enter")
+    shown.settled()
+    assert "the largest takes all" in page.inner_text("#T-hint")
+    page.check("#negative")
+    shown.settled()
+    np.testing.assert_allclose(shown.shares(), [1, 0, 0], atol=1e-5)
+    page.focus("#T")
+    page.keyboard.press("Home")
+    shown.settled()
+    assert page.is_checked("#negative")
+    np.testing.assert_allclose(shown.shares(), [1, 0, 0], atol=1e-5)
+
+
+def test_rows_end(opened):
+    """Neither an arrow nor a number leads past the last one."""
+    shown = opened("row=48")
+    assert shown.page.is_enabled("#next")
+    shown.page.click("#next")
+    shown.settled()
+    assert shown.page.is_disabled("#next")
+    shown.page.fill("#row", "99")
+    shown.page.press("#row", "Enter")
+    shown.settled()
+    assert shown.page.input_value("#row") == "49"
+    shown = opened("row=49&by=mistake")
+    last = shown.page.inner_text("#picked").split()[1].rstrip(":")
+    assert shown.page.input_value("#row") == str(int(last) - 1)
+    shown.page.click("#previous")
+    shown.settled()
+    assert f"row={int(last) - 2}" in shown.state()
+
+
+@pytest.mark.parametrize("z", ["10,20,30", "1,2,2.5", "1,2,8", "0,0,1e-9"])
+def test_no_labels_of_the_triangle_overlap(opened, z):
+    """Those of both ends are there."""
+    shown = opened(f"z={z}&open=simplex")
+    boxes = shown.page.eval_on_selector_all(
+        "#simplex text.tick",
+        """all => all.map(label => {
+          const { left, right, top, bottom } = label.getBoundingClientRect();
+          return [left, right, top, bottom];
+        })""",
+    )
+    assert {"T = 0", "T = ∞"} <= set(shown.page.locator("#simplex text.tick").all_text_contents())
+    inset = 2  # the box of a text is higher than its letters
+    for i, (left, right, top, bottom) in enumerate(boxes):
+        for a, b, c, d in boxes[:i]:
+            assert right < a or b < left or bottom - inset < c or d - inset < top
+
+
+def test_logits_fit_their_fields(opened):
+    """Small and large ones, of both signs."""
+    shown = opened("z=-0.0012345,-1.2345e-5,-123456,-1.2345e10,-12.345,1e-300")
+    cut = shown.page.eval_on_selector_all(
+        "#bars input", "all => all.filter(a => a.scrollWidth > a.clientWidth).map(a => a.value)"
+    )
+    assert cut == []
 
 
 def test_the_copied_program(browser, opened):

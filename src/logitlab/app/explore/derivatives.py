@@ -10,10 +10,16 @@ from logitlab.derivatives import jacobian_product
 from logitlab.losses import cross_entropy_and_grad
 from logitlab.plot.canvas import precedence
 from logitlab.plot.matrix import jacobian_rows
-from logitlab.scores import Integers
+from logitlab.scores import Floats, Integers
 
 _ROOM = 12  # classes of the heat map
 _LONG = 2000  # classes from which on the fading is computed at fewer points
+
+
+def _sums(x: Floats) -> Floats:
+    """0 where only rounding is left."""
+    total = x.sum(axis=-1)
+    return np.where(np.abs(total) > 1e-12 * np.abs(x).sum(axis=-1), total, 0.0)
 
 
 def jacobian(state: State, row: Row, place: Integers) -> dict[str, Any]:
@@ -35,7 +41,7 @@ def jacobian(state: State, row: Row, place: Integers) -> dict[str, Any]:
     return {
         "place": place,
         "entries": rows[:, place],
-        "sums": rows.sum(axis=-1),
+        "sums": _sums(rows),
         "largest": 0.25 / abs(t),
         "scales": scales,
         # In units of 1/T, where 1/4 is the most there can be.
@@ -54,5 +60,5 @@ def gradient(state: State, row: Row, place: Integers, true: int | None) -> dict[
         "loss": float(loss),
         "place": shown,
         "gradient": slope[shown],
-        "sum": slope.sum(),
+        "sum": _sums(slope),
     }

@@ -107,7 +107,7 @@ class Library:
 
     def __init__(self, file: Rows | None = None) -> None:
         self._made: dict[str, Rows] = {} if file is None else {"file": file}
-        self.titles = {} if file is None else {"file": file.source.source}
+        self.titles = {} if file is None else {"file": Path(file.source.source).name}
         self.titles |= {key: title for key, (title, _) in EXAMPLES.items()}
 
     @property

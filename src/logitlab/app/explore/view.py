@@ -86,6 +86,7 @@ def _bars(state: State, row: Row, p: Floats) -> dict[str, Any]:
         "shift_moves": float(np.max(np.abs(shifted - before))),
         "scale_moves": float(np.max(np.abs(stretched - before))),
         "ordered": _ordered(precedence(row.kept, t), p),
+        "reversed": t < 0,
     }
 
 
@@ -120,7 +121,7 @@ def _simplex(state: State, row: Row, p: Floats) -> dict[str, Any]:
         # T = -0 is the limit from above.
         t = -np.maximum(t, 1e-300) if state.temperature < 0 else t
         found.append(softmax(np.broadcast_to(row.scaled, (len(t), 3)), temperature=t))
-    named = np.where(marks > 0, np.copysign(marks, state.temperature), 0.0)
+    named = np.where((marks > 0) & (state.temperature < 0), -marks, marks)
     return {"way": found[0], "marks": found[1], "temperatures": named, "p": p}
 
 

@@ -109,7 +109,7 @@ export function drawBars(view, draws) {
     row.knob.style.left = share(at);
     row.item.classList.toggle("cut", view.cut[i]);
     row.item.classList.toggle("excluded", z === -Infinity);
-    if (document.activeElement !== row.field || dragging !== null) row.field.value = text(z, 4);
+    if (document.activeElement !== row.field || dragging !== null) row.field.value = text(z, Math.abs(z) < 0.01 || Math.abs(z) >= 1e6 ? 3 : 4);
     row.field.setAttribute("aria-label", `logit of class ${view.names[i]}`);
     row.fill.style.width = share(number(view.p[i]) / high || 0);
     row.ghost.hidden = state.get("shift") === "0" && state.get("scale") === "1";

@@ -6,6 +6,7 @@ import * as state from "./state.js";
 import { count, html, percent, text } from "./svg.js";
 
 const at = (id) => document.getElementById(id);
+const HINT = at("T-hint").textContent; // at T of 0 and above
 let latest = null;
 
 // How the place of a slider and a value belong together. An empty value is the default.
@@ -30,26 +31,24 @@ const parse = (written) => {
   return given === "inf" ? Infinity : given === "-inf" ? -Infinity : given === "" ? NaN : Number(given);
 };
 
-function setSlider(name, value) {
-  if (name === "T") {
-    const sign = at("negative").checked && !value.startsWith("-") ? "-" : "";
-    state.set({ T: sign + value });
-  } else state.set({ [name]: value === "" ? null : value });
-}
+const set = (name, value) => state.set({ [name]: value === "" ? null : value });
+
+// 0 has no sign: next to it the smallest logit takes all.
+const signed = (T) => at("negative").checked ? `-${parse(T) === 0 ? "0.01" : T}` : T;
 
 for (const [name, slider] of Object.entries(SLIDERS)) {
-  at(name).addEventListener("input", () => setSlider(name, slider.value(Number(at(name).value))));
+  at(name).addEventListener("input", () => {
+    const value = slider.value(Number(at(name).value));
+    set(name, name === "T" ? signed(value) : value);
+  });
   at(`${name}-text`).addEventListener("change", (event) => {
     const value = parse(event.target.value);
-    if (name === "T" && value < 0) at("negative").checked = true;
-    if (Number.isNaN(value)) state.set({ [name]: null });
-    else setSlider(name, value === Infinity ? "inf" : String(value));
+    set(name, Number.isNaN(value) ? "" : String(value).replace("Infinity", "inf"));
   });
 }
 
 at("negative").addEventListener("change", () => {
-  const T = state.get("T").replace("-", "");
-  state.set({ T: at("negative").checked ? `-${T}` : T });
+  state.set({ T: signed(state.get("T").replace("-", "")) });
 });
 at("order").addEventListener("change", () => state.set({ order: at("order").value }));
 at("seed").addEventListener("change", () => state.set({ seed: Math.max(0, Math.trunc(Number(at("seed").value))) }));
@@ -59,7 +58,7 @@ for (const button of document.querySelectorAll("[data-draw]")) {
     state.set({ n: button.dataset.draw, ...(again && { seed: Number(state.get("seed")) + 1 }) });
   });
 }
-at("reset").addEventListener("click", () => { at("negative").checked = false; state.reset(["set", "z", "row", "by", "open"]); });
+at("reset").addEventListener("click", () => state.reset(["set", "z", "row", "by", "open"]));
 at("undo").addEventListener("click", () => state.set({ edit: "" }));
 
 // Which row.
@@ -72,10 +71,15 @@ at("set").addEventListener("change", () => {
 });
 at("z").addEventListener("change", () => state.set({ ...fresh, z: at("z").value || "0" }));
 at("by").addEventListener("change", () => state.set({ by: at("by").value, row: null, edit: null, label: null }));
-const go = (row) => state.set({ row: Math.max(0, row), edit: null, label: null });
+const last = () => (latest ? latest.ranked ?? latest.rows : Infinity) - 1;
+const place = () => Math.min(Number(state.get("row")), last());
+const go = (row) => {
+  at("row").value = Math.min(Math.max(0, row), last());
+  state.set({ row: at("row").value, edit: null, label: null });
+};
 at("row").addEventListener("change", () => go(Math.trunc(Number(at("row").value))));
-at("previous").addEventListener("click", () => go(Number(state.get("row")) - 1));
-at("next").addEventListener("click", () => go(Number(state.get("row")) + 1));
+at("previous").addEventListener("click", () => go(place() - 1));
+at("next").addEventListener("click", () => go(place() + 1));
 
 at("copy").addEventListener("click", async () => {
   try {
@@ -100,7 +104,8 @@ for (const name of state.PANELS) {
 
 function showControls() {
   const T = parse(state.get("T"));
-  at("negative").checked = state.get("T").startsWith("-");
+  at("negative").checked = T < 0;
+  at("T-hint").textContent = T < 0 ? "Near 0 the smallest takes all." : HINT;
   for (const [name, slider] of Object.entries(SLIDERS)) {
     const written = state.get(name);
     const value = written === "" ? "" : parse(written);
@@ -121,7 +126,7 @@ function showControls() {
   if (document.activeElement !== at("z")) at("z").value = state.get("z");
   at("undo").hidden = !state.get("edit");
   at("by").value = state.get("by");
-  if (document.activeElement !== at("row")) at("row").value = state.get("row");
+  if (document.activeElement !== at("row")) at("row").value = place();
   const open = state.get("open").split(",");
   for (const name of state.PANELS) at(name).open = open.includes(name);
   document.body.classList.toggle("still", Number.isNaN(T));
@@ -143,9 +148,9 @@ function showNumbers(bars) {
   at("dots").hidden = state.get("n") === "0";
   at("rest").hidden = !bars.rest.classes;
   at("rest").textContent = `The other ${count(bars.rest.classes)} classes together: ${percent(bars.rest.p)}.`;
-  at("laws").textContent = bars.ordered
-    ? "The order is kept: the rank (#) of a logit is that of its probability."
-    : "The order is broken.";
+  at("laws").textContent = !bars.ordered ? "The order is broken."
+    : bars.reversed ? "The order is reversed: the smaller a logit, the larger its probability. Rank #1 is the smallest logit."
+    : "The order is kept: the rank (#) of a logit is that of its probability.";
 }
 
 function show(view) {
@@ -168,7 +173,9 @@ function show(view) {
   at("picker").hidden = state.has("z") || view.rows < 2;
   at("by").querySelector("[value=mistake]").disabled = !view.labelled;
   const of = view.ranked ?? view.rows;
-  at("row").max = of - 1;
+  at("row").max = last();
+  at("previous").disabled = place() <= 0;
+  at("next").disabled = place() >= last();
   at("picked").textContent = `of ${count(of)}${view.ranked === null ? "" : `: row ${view.row}`}` +
     (view.true === null ? "" : `, true class ${view.true_name}`);
 }

@@ -28,11 +28,9 @@ function drawn(view) {
 }
 
 const entry = (x) => text(x, Math.abs(number(x)) < 0.01 ? 1 : 2);
-const LEVELS = 100;
 function shade(cell, x, largest) {
-  const level = Math.round(LEVELS * Math.min(1, Math.abs(x) / largest));
-  cell.style.background = `color-mix(in srgb, var(${x > 0 ? "--first" : "--second"}) ${level}%, transparent)`;
-  if (level > 60) cell.style.color = "var(--paper)";
+  const level = Math.round(100 * Math.min(1, Math.abs(x) / largest));
+  cell.style.background = `color-mix(in srgb, var(${x > 0 ? "--first" : "--second"}) calc(${level}% * var(--depth)), transparent)`;
 }
 
 function jacobian(part) {
@@ -63,8 +61,11 @@ function jacobian(part) {
   });
   c.line([1, 1], [0, 0.26], "mark");
   c.line(part.scales, part.fading.map(number), "first");
+  const most = Math.max(...part.entries.flat().map((x) => Math.abs(number(x))));
   return [
     html("div", { class: "scroll" }, table),
+    ...(written || most > 0.02 * part.largest ? []
+      : [note(most ? `The largest of these entries is ${text(most, 2)} in size: too little to show as a colour.` : "All of these entries are 0.")]),
     note(`Colours reach to 1/(4|T|) = ${text(part.largest, 3)}, the largest entry there can be. A row sums to 0 over all ` +
       "classes: a shift of all logits changes no probability. Where the softmax saturates, the Jacobian fades:"),
     c.root,
@@ -116,20 +117,27 @@ function simplex(part, bars) {
   }
   root.append(svg("polygon", { class: "edge", points: points([[1, 0, 0], [0, 1, 0], [0, 0, 1]]) }),
     svg("polyline", { class: "first", points: points(part.way) }));
-  part.marks.forEach((mark, i) => {
-    const [x, y] = at(mark);
-    root.append(svg("circle", { class: "dot", cx: x, cy: y, r: 3 }),
-      svg("text", { class: "tick", x: x + 8, y: y + 4 }, `T = ${text(part.temperatures[i], 2)}`));
-  });
+  // Both ends have a label, and what has room between.
+  const end = part.marks.length - 1, labels = [];
+  for (const i of part.marks.map((_, j) => j && end + 1 - j)) {
+    const [x, y] = at(part.marks[i]), label = `T = ${text(part.temperatures[i], 2)}`;
+    root.append(svg("circle", { class: "dot", cx: x, cy: y, r: 3 }));
+    const reach = 7 * label.length;
+    if (labels.some((l) => Math.abs(l.y - y) < 13 && l.x < x + reach && x < l.x + l.reach)) continue;
+    labels.push({ x, y, reach });
+    root.append(svg("text", { class: "tick", x: x + 8, y: y + 4 }, label));
+  }
   const [x, y] = at(part.p);
   root.append(svg("circle", { class: "here", cx: x, cy: y, r: 7 }));
   [[left - 6, base + 16, "middle"], [left + side + 6, base + 16, "middle"], [left + side / 2, base - side * 0.866 - 10, "middle"]]
     .forEach(([tx, ty, anchor], i) => root.append(svg("text", { class: "corner", x: tx, y: ty, "text-anchor": anchor },
       `class ${bars.names[i]}`)));
-  return [root, note("The ring is the distribution on the screen. A corner is certainty, the centre indifference; the line is its way from T = 0 to ∞.")];
+  return [root, note("The ring is the distribution on the screen. A corner is certainty, the centre indifference; the line is its way " +
+    `from T = 0 to ${text(part.temperatures.at(-1))}.`)];
 }
 
 function reliability(part) {
+  const over = state.get("scale") === "1" ? "T" : "T/c";
   const c = chart({
     label: `Reliability diagram, calibration error ${text(part.error)}`,
     x: { low: 0, high: 1 }, y: { low: 0, high: 1 }, xTicks: PERCENTS, yTicks: PERCENTS,
@@ -153,7 +161,7 @@ function reliability(part) {
     label: `Log-loss over temperature, now ${text(part.loss)}`,
     x: { low: part.temperatures[0], high: part.temperatures.at(-1), log: true }, y: { low: 0, high: top },
     xTicks: [[0.1, "0.1"], [0.3, "0.3"], [1, "1"], [3, "3"], [10, "10"]],
-    yTicks: [0, 0.5, 1].map((s) => [s * top, text(s * top, 2)]), xTitle: "temperature", yTitle: "log-loss (nats)", height: 200,
+    yTicks: [0, 0.5, 1].map((s) => [s * top, text(s * top, 2)]), xTitle: over === "T" ? "temperature" : "temperature T/c", yTitle: "log-loss (nats)", height: 200,
   });
   const kept = part.temperatures.map((t, i) => [t, losses[i]]).filter((pair) => pair[1] <= top);
   d.line(kept.map((pair) => pair[0]), kept.map((pair) => pair[1]), "first");
@@ -164,14 +172,16 @@ function reliability(part) {
   if (part.t >= 0.1 && part.t <= 10 && number(part.loss) <= top) {
     d.root.append(svg("circle", { class: "here", cx: d.px(part.t), cy: d.py(number(part.loss)), r: 6 }));
   }
-  const button = html("button", {}, `Set T to ${text(part.best, 4)}`);
-  button.addEventListener("click", () => state.set({ T: Number((part.best * Number(state.get("scale"))).toPrecision(6)) }));
+  // The rows are scaled too: what the pictures call the temperature is T/c.
+  const best = Number((part.best * Number(state.get("scale"))).toPrecision(6));
+  const button = html("button", {}, `Set T to ${text(best, 6)}`);
+  button.addEventListener("click", () => state.set({ T: best }));
   return [
-    note(`${count(part.rows)}${part.rows < part.of ? ` of ${count(part.of)} rows, evenly spaced` : " rows"} at T = ${text(part.t)}: ` +
+    note(`${count(part.rows)}${part.rows < part.of ? ` of ${count(part.of)} rows, evenly spaced` : " rows"} at ${over} = ${text(part.t)}: ` +
       `calibration error ${text(part.error)}, log-loss ${text(part.loss)}.`),
     c.root, d.root,
     part.best === undefined ? note(`No temperature is best: ${part.failure}.`)
-      : html("p", { class: "note" }, `The log-loss is least, ${text(part.least)}, at T = ${text(part.best)}. `, button),
+      : html("p", { class: "note" }, `The log-loss is least, ${text(part.least)}, at ${over} = ${text(part.best)}. `, button),
   ];
 }
 
