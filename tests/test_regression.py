@@ -170,6 +170,37 @@ def test_entries_that_a_sparse_matrix_holds_twice(full):
     assert x.nnz == 4
 
 
+def test_products_of_sparse_columns_far_from_0():
+    """As exact as of dense rows, whatever the means: columns that are full, and rare ones."""
+    rng = np.random.default_rng(1)
+    near = rng.standard_normal((9000, 1))
+    X = np.hstack([near, near + 1e-4 * rng.standard_normal((9000, 1))]) + 1e4
+    rare = rng.standard_normal((9000, 4)) * (rng.random((9000, 4)) < [0.02, 0.4, 0.6, 0.9])
+    X = np.hstack([X[:, :1], rare + 5 * (rare != 0), X[:, 1:]])
+    y, weight = np.zeros(9000, np.int64), rng.random(9000)
+    centre = np.average(X, axis=0, weights=weight)
+    expected = Rows(X, y, weight, 2).scatter(centre, True)[1]
+    found = Rows(sp.csr_array(X), y, weight, 2).scatter(centre, True)[1]
+    size = np.sqrt(np.diagonal(expected))
+    assert (abs(found - expected) < 1e-13 * np.outer(size, size)).all()
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+def test_features_that_nearly_or_wholly_depend_far_from_0(form):
+    """The optimum of their difference, and the least norm, whatever holds the rows."""
+    rng = np.random.default_rng(1)
+    t, u = rng.standard_normal((2, 500))
+    y = (u + rng.logistic(size=500) > 0).astype(int)
+    plain = SoftmaxRegression(C=math.inf).fit(np.c_[t, u], y).coef_[0]
+    near = SoftmaxRegression(C=math.inf).fit(form(np.c_[t, t + 1e-4 * u] + 1e4), y).coef_[0]
+    np.testing.assert_allclose(near, [plain[0] - 1e4 * plain[1], 1e4 * plain[1]], rtol=1e-4)
+    rng = np.random.default_rng(4)
+    X = rng.standard_normal((200, 2)) + 10
+    y = (X[:, 0] - 10 + rng.logistic(size=200) > 0).astype(int)
+    wholly = SoftmaxRegression(C=math.inf).fit(form(np.c_[X, X.sum(axis=1)]), y).coef_[0]
+    assert wholly @ [1, 1, -1] == pytest.approx(0, abs=1e-9)
+
+
 @pytest.mark.parametrize("kind", [np.array, np.float32, sp.csr_array, sp.csc_matrix])
 def test_constant_columns_have_no_coefficient(kind):
     """Without penalty too, whatever rounding leaves of their variance; they are the intercept's."""

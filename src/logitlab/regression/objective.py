@@ -103,10 +103,14 @@ class Rows:
         return sums, result
 
     def _scatter_sparse(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
-        """Centring would fill the matrix: zeros are counted, and products corrected at the end."""
-        d, total = len(centre), 0.0
-        sums, squares, seen = np.zeros(d), np.zeros(d), np.zeros(d)
-        products = np.zeros((d, d) if full else 0)
+        """Centring would fill the matrix: zeros are counted, and products corrected at the end.
+
+        The correction cancels what a mean far above the deviation leaves in the products. A column
+        whose zeros weigh half of the block deviates as much as its mean; others are centred.
+        """
+        d = len(centre)
+        sums, squares, products = np.zeros(d), np.zeros(d), np.zeros((d, d) if full else 0)
+        left, right = [], []  # what centring takes from the products, as an outer product
         for x, y, weight in self.blocks():
             if not x.has_canonical_format:
                 x = x.copy()
@@ -119,13 +123,28 @@ class Rows:
             centred = x.data - centre[x.indices]
             sums += np.bincount(x.indices, each * centred, minlength=d) - absent * centre
             squares += np.bincount(x.indices, each * centred**2, minlength=d) + absent * centre**2
-            if full:
-                products += (x.T @ x.multiply(w[:, None]).tocsr()).toarray()
-                seen += w @ x
-                total += float(w.sum())
+            if not full:
+                continue
+            often = absent < w.sum() / 2
+            rest = np.where(often, 0.0, centre)
+            if often.any():
+                dense = x[:, often].toarray() - centre[often]
+                weighted = dense * w[:, None]
+                x = x.copy()
+                x.data[often[x.indices]] = 0
+                x.eliminate_zeros()
+                mixed = x.T @ weighted - np.outer(rest, weighted.sum(axis=0))
+                mixed[often] = dense.T @ weighted / 2  # added twice
+                products[:, often] += mixed
+                products[often] += mixed.T
+            products += (x.T @ x.multiply(w[:, None]).tocsr()).toarray()
+            seen = w @ x
+            left += [seen, rest]
+            right += [rest, seen - w.sum() * rest]
         if not full:
             return sums, squares
-        products -= np.outer(seen, centre) + np.outer(centre, seen - total * centre)
+        if left:
+            products -= np.stack(left).T @ np.stack(right)
         np.fill_diagonal(products, squares)
         return sums, products
 
