@@ -329,6 +329,8 @@ def test_bad_parameters(options, message):
 
 def test_bad_labels():
     X, y = problem(2)
+    with pytest.raises(ValueError, match="Unknown label type: continuous"):
+        SoftmaxRegression().fit(X, y + 0.5)
     with pytest.raises(ValueError, match=r"y holds one class, 0\.0;"):
         SoftmaxRegression().fit(X, np.zeros(len(y)))
     with pytest.raises(ValueError, match="fewer than two classes"):

@@ -147,8 +147,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             current ``distributed.Client``, which may keep it on disk; y and the weights are then
             Dask's too, in the same partitions.
         y : array, shape (N,)
-            Labels of at least two classes, of any kind that :func:`numpy.unique` sorts: numbers,
-            whole or not, booleans, strings. They are names: ``predict`` gives them back.
+            Labels of at least two classes: whole numbers (as floats too), booleans, strings. They
+            are names: ``predict`` gives them back. Other numbers are taken for regression's.
         sample_weight : array, shape (N,), optional
             Weights, 0 and up; against the penalty their sizes count, not their ratios alone.
 
@@ -161,8 +161,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ------
         ValueError
             A parameter out of range; X that holds NaN, infinity or a column whose squares
-            overflow; one class only; a weight below 0, or weights whose sum overflows; shapes
-            that do not fit; a Dask collection and no client.
+            overflow; one class only; numbers as labels that are not whole; a weight below 0, or
+            weights whose sum overflows; shapes that do not fit; a Dask collection and no client.
         logitlab.regression.engines.WorkersLostError
             The workers with the rows are gone, and Dask cannot compute these again. The last
             iterate is kept.
