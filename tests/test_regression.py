@@ -367,6 +367,29 @@ def test_a_column_too_large_to_be_squared(form, intercept, dtype, most):
             model.fit(form(X.astype(dtype)), y)
 
 
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize(("dtype", "least"), [(np.float64, 1e-152), (np.float32, 1e-33)])
+def test_a_column_too_small_to_be_squared(form, intercept, dtype, least):
+    """It is named, even where it adds up to 0; with a penalty its coefficient is next to 0."""
+    X, y = problem(2)
+    X, y = np.vstack([X, -X]), np.r_[y, y[::-1]]
+    model = SoftmaxRegression(C=math.inf, fit_intercept=intercept)
+    plain = model.fit(X, y).coef_
+    X[:, 1] *= least
+    found = model.fit(form(X.astype(dtype)), y).coef_.astype(float)
+    found[:, 1] *= least
+    np.testing.assert_allclose(found, plain, rtol=2e-3)
+    for factor in (1e-2, 1e-10):
+        small = X.copy()
+        small[:, 1] *= factor
+        with pytest.raises(ValueError, match="too small to be squared and summed in column x1"):
+            model.fit(form(small.astype(dtype)), y)
+    assert abs(SoftmaxRegression().fit(form(small.astype(dtype)), y).coef_[0, 1]) < least
+    small[:, 1] = 0
+    assert model.fit(form(small.astype(dtype)), y).coef_[0, 1] == pytest.approx(0, abs=1e-15)
+
+
 def test_progress(capsys):
     """A bar on standard error when asked."""
     X, y = problem(2)

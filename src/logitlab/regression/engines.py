@@ -109,9 +109,9 @@ class OnDask:
                 raise error
             time.sleep(0.1)
 
-    def totals(self) -> tuple[int, float, float, Floats]:
-        rows, total, least, sums = zip(*self._parts("totals"), strict=True)
-        return sum(rows), sum(total), min(least), _added(sums)
+    def totals(self) -> tuple[int, float, float, Floats, Floats]:
+        rows, total, least, sums, sizes = zip(*self._parts("totals"), strict=True)
+        return sum(rows), sum(total), min(least), _added(sums), _added(sizes)
 
     def scatter(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
         sums, products = zip(*self._parts("scatter", centre, full), strict=True)

@@ -161,8 +161,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ------
         ValueError
             A parameter out of range; X that holds NaN, infinity or a column whose squares
-            overflow; one class only; numbers as labels that are not whole; a weight below 0, or
-            weights whose sum overflows; shapes that do not fit; a Dask collection and no client.
+            overflow, or without penalty underflow; one class only; numbers as labels that are not
+            whole; a weight below 0, or weights whose sum overflows; shapes that do not fit; a Dask
+            collection and no client.
         logitlab.regression.engines.WorkersLostError
             The workers with the rows are gone, and Dask cannot compute these again. The last
             iterate is kept.
@@ -247,12 +248,19 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         # Squares are added up in float64, gradients block by block in the type of the features.
         squares = math.sqrt(sys.float_info.max / objective.total)
         most = min(squares, float(np.finfo(dtype).max) / 1e3) / 10
-        if not (size <= most).all():
-            j = int(np.argmax(np.nan_to_num(size, nan=np.inf)))
-            raise ValueError(
-                f"X holds numbers too large to be squared and summed in column {self._names()[j]}; "
-                f"accepted: up to {most:.0e}"
-            )
+        least = 0.0
+        if objective.alpha == 0:  # with a penalty what is so small has a coefficient of next to 0
+            squares = math.sqrt(sys.float_info.min / min(objective.total, 1.0))
+            least = max(squares, float(np.finfo(dtype).tiny) * 1e3) * 10
+        for what, accepted, refused in (
+            ("large", f"up to {most:.0e}", ~(size <= most)),
+            ("small", f"from {least:.0e}, and 0", (size < least) & ~objective.empty),
+        ):
+            if refused.any():
+                raise ValueError(
+                    f"X holds numbers too {what} to be squared and summed in column "
+                    f"{self._names()[int(np.argmax(refused))]}; accepted: {accepted}"
+                )
         return objective
 
     def _names(self) -> list[str]:

@@ -23,8 +23,11 @@ _BLOCK_NUMBERS = 1 << 19  # of the features, or of the logits, of one block: the
 class Engine(Protocol):
     """Who holds the rows, and adds up over them. All sums are weighted."""
 
-    def totals(self) -> tuple[int, float, float, Floats]:
-        """The rows, the sum of the weights, the least of them above 0, the sum of the features."""
+    def totals(self) -> tuple[int, float, float, Floats, Floats]:
+        """The rows, the sum of the weights, the least of them above 0.
+
+        Then the sum of the features, and of their absolute values.
+        """
 
     def scatter(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
         """The sum of the centred features (D,), and of their products (D, D) or squares (D,).
@@ -77,14 +80,16 @@ class Rows:
         view.data, view.indices, view.indptr = x.data[first:last], x.indices[first:last], indptr
         return view
 
-    def totals(self) -> tuple[int, float, float, Floats]:
-        total, least, sums = 0.0, math.inf, np.zeros(self.x.shape[1])
+    def totals(self) -> tuple[int, float, float, Floats, Floats]:
+        total, least = 0.0, math.inf
+        sums, sizes = np.zeros((2, self.x.shape[1]))
         for x, y, weight in self.blocks():
             w = np.ones(len(y)) if weight is None else weight
             total += float(w.sum())
             least = min(least, float(w.min(initial=math.inf, where=w > 0)))
             sums += x.T @ w
-        return len(self.y), total, least, sums
+            sizes += abs(x).T @ w
+        return len(self.y), total, least, sums, sizes
 
     def scatter(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
         if not isinstance(self.x, np.ndarray):
@@ -215,9 +220,10 @@ class Objective:
 
     def __init__(self, engine: Engine, classes: int, C: float, fit_intercept: bool) -> None:
         self.engine, self.classes, self.fit_intercept = engine, classes, fit_intercept
-        self.rows, self.total, least, sums = engine.totals()
+        self.rows, self.total, least, sums, sizes = engine.totals()
         self.separated_below = least * math.log(2) / self.total
         self.features = len(sums)
+        self.empty = sizes == 0
         self.alpha = 1 / (C * self.total)
         self.mean, self.covariance = self._moments(sums / self.total)
 
