@@ -327,3 +327,13 @@ def test_a_batch_without_rows():
         for n, shape in ((3, (0, 3)), (None, (0,))):
             found, log_prob = logitlab.sample_with_log_prob(z, n)
             assert tuple(found.shape) == tuple(log_prob.shape) == shape
+
+
+def test_the_faintest_are_drawn_last():
+    """Without replacement every category that is left comes, also where exp(z/T) is 0."""
+    z = np.array([[1.0, 2.0, 3.0, -np.inf], [-5e4, 0.0, -4e4, 1.0]])
+    for t in (1e-3, 1e-5):
+        found = logitlab.sample(z, 3, replacement=False, temperature=t, rng=0)
+        assert found.tolist() == [[2, 1, 0], [3, 1, 2]]
+    with pytest.raises(ValueError, match="row 0 has 3 categories"):
+        logitlab.sample(z, 4, replacement=False, temperature=1e-3, rng=0)

@@ -421,8 +421,6 @@ LOGITLAB_FLATTEN void Drawer<S, T>::best_of(int64_t row, double t, double m, int
                            std::vector<Drawn>& best) const {
   const double inf = std::numeric_limits<double>::infinity();
   const bool only_top = t == 0 || m == inf;
-  // Below this the weight is 0.
-  constexpr double least = -745.13321910194122;
   const auto ratio = [](double z, double m, double t) {
     return z - m == -std::numeric_limits<double>::infinity() ? (z / 2 - m / 2) / (t / 2) : (z - m) / t;
   };
@@ -448,7 +446,7 @@ LOGITLAB_FLATTEN void Drawer<S, T>::best_of(int64_t row, double t, double m, int
       sub(Vec<double>(65 * kLn2), log1p_lanes(fms(e, Vec<double>(0x1p65), one))).put(score + l);
     }
     for (int64_t l = 0; l < size; ++l) {
-      if (!(q[l] > least)) continue;
+      if (!(q[l] > -inf)) continue;
       const Drawn one{score[l] + q[l], i + l};
       if (int64_t(best.size()) < s_.n) {
         best.push_back(one);

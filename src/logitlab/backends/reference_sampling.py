@@ -132,12 +132,13 @@ def sample(
 
 
 def _log_weights(z: Any, temperature: Any, where: Any, cut: Cut) -> tuple[Any, Any]:
-    """(z - m)/T and its exponential, 0 where nothing is to be drawn."""
+    """(z - m)/T, -inf where nothing is to be drawn, and its exponential."""
     if cut.filters():
         where = keep(z, temperature, where, cut)
     t = np.reshape(temperature, (-1, 1)).astype(np.float64)
     v = _weights(_widen(z, np), (1,), t, where, np)
-    return v.t, np.where(v.undefined, 0.0, v.e)
+    left = v.share & ~v.undefined
+    return np.where(left, v.t, -np.inf), np.where(left, v.e, 0.0)
 
 
 @np.errstate(all="ignore")
@@ -170,11 +171,11 @@ def _sample_distinct(
     key: tuple[int, int],
     keys: Words,
 ) -> None:
-    log_e, e = _log_weights(z, t, where, cut)
+    log_e, _ = _log_weights(z, t, where, cut)
     # Keys (z - m)/T + G, G Gumbel: -log of an exponential -log(1 - v), v a uniform.
     u = uniforms(philox(key, keys[:, None], np.arange(z.shape[1], dtype=np.uint64)))
     gumbel = -np.log(-np.log1p(-np.minimum(u, 1 - 2.0**-53)))
-    score = np.where(e > 0, log_e + gumbel, -np.inf)
+    score = log_e + gumbel
     order = np.argsort(-score, axis=1, kind="stable")[:, : found.shape[1]]
     drawn = np.take_along_axis(score, order, 1) > -np.inf
     found[:, : order.shape[1]] = np.where(drawn, order, -1)
