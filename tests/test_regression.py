@@ -95,6 +95,8 @@ def test_raw_digits():
     X, y = load_digits(return_X_y=True)
     model = SoftmaxRegression().fit(X, y)
     assert loss(model, X, y) == pytest.approx(17.0323521816, rel=1e-9)
+    single = SoftmaxRegression().fit(X.astype(np.float32), y)
+    assert abs(single.coef_ - model.coef_).max() < 1e-5 * abs(model.coef_).max()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -148,7 +148,7 @@ def minimise(
     curve = [value]
     memory = _Memory(metric(objective))
     renewed, evaluations, stuck = 0, 1, 0
-    best = math.inf
+    best = lowest = math.inf
     iteration = 0
     while True:
         direction = memory.direction(gradient)
@@ -158,9 +158,10 @@ def minimise(
         slack = 8 * rounding * (value + objective.cancelled(theta))
         separated = objective.alpha == 0 and value < objective.separated_below
         settled = decrement <= tol * math.sqrt(value)
-        # A gain below the rounding of F, and no gradient that shrinks: nothing more can be had.
-        stuck = 0 if decrement < 0.5 * best else stuck + 1
-        best = min(best, decrement)
+        # A gain below the rounding of F, and neither F nor the gradient falls: nothing more can be
+        # had. (F alone may be exact to far less than `slack`.)
+        stuck = 0 if decrement < 0.5 * best or value < lowest else stuck + 1
+        best, lowest = min(best, decrement), min(lowest, value)
         noise = decrement**2 / 2 <= slack and stuck >= 10
         if settled or separated or noise or iteration >= max_iter:
             done = settled or noise
