@@ -245,6 +245,20 @@ def test_the_end_is_near_the_optimum():
         SoftmaxRegression(max_iter=2).fit(X, y)
 
 
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+def test_an_end_by_rounding_is_said(form):
+    """Far from 0 in float32, where coefficients are off; not near 0, nor in float64."""
+    X, y = problem(3, n=2000)
+    model = SoftmaxRegression(C=math.inf)
+    with pytest.warns(ConvergenceWarning, match=r"rounding hides the rest: centre X, or pass it"):
+        model.fit(form((X + 1e6).astype(np.float32)), y)
+    exact = SoftmaxRegression(C=math.inf).fit((X + 1e6).astype(np.float32).astype(float), y)
+    assert abs(model.coef_ - exact.coef_).max() > 1e-3
+    for tol in (1e-6, 1e-12):
+        for shift, dtype in ((0, np.float32), (30, np.float32), (1e6, np.float64)):
+            SoftmaxRegression(C=math.inf, tol=tol).fit(form((X + shift).astype(dtype)), y)
+
+
 def test_no_penalty_takes_the_least_norm():
     """Of all coefficients with the same logits, as of the pseudo-inverse."""
     X, y = problem(3)

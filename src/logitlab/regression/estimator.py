@@ -327,8 +327,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _say(self, objective: Objective, solution: Solution) -> None:
         """Warn where there is no optimum, or where it was not reached."""
+        ended = solution.converged or solution.rounded
         if solution.separated or (
-            math.isinf(self.C) and solution.converged and recedes(objective, solution.theta)
+            math.isinf(self.C) and ended and recedes(objective, solution.theta)
         ):
             how = "completely" if solution.separated else "partly"
             warnings.warn(
@@ -339,10 +340,13 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 stacklevel=4,
             )
         elif not solution.converged:
+            advice = "increase max_iter or tol"
+            if solution.rounded:
+                advice = "rounding hides the rest: centre X, or pass it as float64"
             warnings.warn(
                 f"Stopped after {solution.iterations} iterations with a gradient of "
                 f"{solution.decrement:.1e} in the metric of the fit, above the tol of {self.tol}; "
-                "increase max_iter or tol.",
+                f"{advice}.",
                 ConvergenceWarning,
                 stacklevel=4,
             )

@@ -29,6 +29,7 @@ class Solution(NamedTuple):
     iterations: int
     decrement: float
     converged: bool
+    rounded: bool  # rounding ended it
     separated: bool
     curve: list[float]
 
@@ -163,9 +164,11 @@ def minimise(
         stuck = 0 if decrement < 0.5 * best or value < lowest else stuck + 1
         best, lowest = min(best, decrement), min(lowest, value)
         noise = decrement**2 / 2 <= slack and stuck >= 10
+        # More is to be had, were the features centred in memory or of a finer type.
+        coarse = decrement**2 / 2 > 8 * rounding * value
         if settled or separated or noise or iteration >= max_iter:
-            done = settled or noise
-            return Solution(theta, value, iteration, decrement, done, separated, curve)
+            done = settled or (noise and not coarse)
+            return Solution(theta, value, iteration, decrement, done, noise, separated, curve)
         if theta.size <= _NEWTON_SIZE and evaluations - renewed >= objective.hessian_cost(
             theta.size
         ):
@@ -188,8 +191,9 @@ def minimise(
                 memory.pairs.clear()
                 memory.scale = 1.0
                 continue
-            done = decrement**2 / 2 <= slack
-            return Solution(theta, value, iteration, decrement, done, False, curve)
+            noise = decrement**2 / 2 <= slack
+            done = noise and not coarse
+            return Solution(theta, value, iteration, decrement, done, noise, False, curve)
         memory.learn(step * direction, new_gradient - gradient)
         theta, value, gradient = trial, new_value, new_gradient
         curve.append(value)
