@@ -298,6 +298,26 @@ def test_one_pair_of_classes_separated_is_said():
         model.summary(X, y)
 
 
+@pytest.mark.parametrize("tol", [1e-6, 1e-9])
+def test_heavy_tails_are_not_separation(tol):
+    """A row that makes up the variance hides neither an optimum nor a column that separates."""
+    rng = np.random.default_rng(0)
+    far = rng.standard_normal(1000)
+    y = (far + rng.logistic(size=1000) > 0).astype(int)
+    far[0], y[0] = 1e4, 1
+    lognormal = np.exp(3 * rng.standard_normal(1000))
+    model = SoftmaxRegression(C=math.inf, tol=tol)
+    for x, labels in (
+        (far, y),
+        (lognormal, (lognormal + rng.logistic(size=1000) > 0).astype(int)),
+    ):
+        error = model.fit(x[:, None], labels).summary(x[:, None], labels).standard_error
+        assert (error < 1).all()
+        X = np.c_[x, (labels == 1) & (rng.random(1000) < 0.05)]
+        with pytest.warns(ConvergenceWarning, match="partly separated"):
+            model.fit(X, labels)
+
+
 def test_rows_of_weight_0_separate_nothing_and_join_nothing():
     """One against the separation changes nothing; a class without weight recedes for ever."""
     rng = np.random.default_rng(0)

@@ -224,7 +224,9 @@ def recedes(objective: Objective, theta: Floats) -> bool:
     """Whether F without penalty falls for ever along a direction, at an iterate that settled.
 
     Such a direction has next to no curvature there, and the iterate went far along it; on no row
-    does it favour another class over the label.
+    does it favour another class over the label. Where a few rows far off make up the variance, a
+    direction is flat for that alone: what its curvature adds to F, as far as the iterate went, must
+    be next to nothing too.
     """
     if theta.size > _NEWTON_SIZE:
         return False
@@ -232,7 +234,8 @@ def recedes(objective: Objective, theta: Floats) -> bool:
     variance = objective.variances()
     scale = np.tile(np.sqrt(np.append(np.where(variance > 0, variance, 1.0), 1.0)[:size] / k), k)
     values, vectors = np.linalg.eigh(objective.hessian(theta) / scale / scale[:, None])
-    flat = vectors[:, values < _FLAT]
-    direction = (flat @ (flat.T @ (theta.ravel() * scale)) / scale).reshape(theta.shape)
+    way = vectors.T @ (theta.ravel() * scale)
+    flat = (values < _FLAT) & (values * way**2 < _FLAT)
+    direction = (vectors[:, flat] @ way[flat] / scale).reshape(theta.shape)
     least, largest = objective.engine.margins(*objective.plain(direction))
     return largest > 1 and least > -1e-3 * largest
