@@ -235,6 +235,48 @@ def test_bits_depend_on_no_instruction_set():
         pytest.skip(f"this processor runs only {', '.join(found)}")
 
 
+def unaligned(x):
+    """A copy that begins at an odd address."""
+    memory = np.empty(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+    memory[...] = x
+    return memory
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_memory_that_is_not_aligned(dtype):
+    """Read and written as any other, of NumPy arrays and tensors."""
+    z, y = arrays.normal((5, 300), np.dtype(dtype)), np.arange(5)
+    odd = unaligned(z)
+    tensor = torch.frombuffer(bytearray(b"_" + z.tobytes()), dtype=getattr(torch, z.dtype.name),
+                              offset=1).reshape(z.shape)  # fmt: skip
+    assert not odd.flags.aligned
+    assert tensor.data_ptr() % tensor.itemsize
+    for name in FUNCTIONS:
+        expected = getattr(logitlab, name)(z)
+        np.testing.assert_array_equal(getattr(logitlab, name)(odd), expected)
+        found = getattr(logitlab, name)(tensor)
+        np.testing.assert_allclose(found, expected, rtol=4 * np.finfo(dtype).eps)
+    for name in ("softmax", "log_softmax"):
+        expected = getattr(logitlab, name)(z)
+        out = unaligned(np.zeros_like(z))
+        assert getattr(logitlab, name)(z, out=out) is out
+        np.testing.assert_array_equal(out, expected)
+        getattr(logitlab, name)(torch.from_numpy(z), out=tensor)
+        np.testing.assert_allclose(tensor, expected, rtol=4 * np.finfo(dtype).eps)
+        tensor.copy_(torch.from_numpy(z))
+    expected = logitlab.cross_entropy(z, y)
+    assert logitlab.cross_entropy(odd, unaligned(y)) == expected
+    found = logitlab.cross_entropy(tensor.requires_grad_(), torch.from_numpy(y))
+    found.backward()
+    assert found.item() == pytest.approx(float(expected), rel=4 * float(np.finfo(dtype).eps))
+    gradient = logitlab.cross_entropy_and_grad(z, y)[1]
+    eps = float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(tensor.grad, gradient, rtol=8 * eps, atol=eps * eps)
+    out = np.zeros(z.shape, z.dtype.newbyteorder())
+    with pytest.raises(ValueError, match="in the other byte order"):
+        logitlab.softmax(z, out=out)
+
+
 @needs_kernels
 def test_flush_to_zero_changes_nothing():
     """The caller's floating-point mode is its own, and stays as it was."""

@@ -383,6 +383,11 @@ def _check_kind(out: Any, z: Any) -> None:
         raise ValueError(f"out is on device {out.device}; accepted: z's device {z.device}")
 
 
+def _spoken(dtype: Any) -> str:
+    swapped = isinstance(dtype, np.dtype) and not dtype.isnative
+    return dtype_name(dtype) + (" in the other byte order" if swapped else "")
+
+
 def check_out(out: Any, call: Request) -> Any:
     """`out` as the backends take it: of z's kind, type and shape, and z itself or disjoint."""
     if out is None:
@@ -399,8 +404,8 @@ def check_out(out: Any, call: Request) -> Any:
             expected = z.dtype.newbyteorder("=")
     if out.dtype != expected or out.shape != shape:
         raise ValueError(
-            f"out has type {dtype_name(out.dtype)} and shape {tuple(out.shape)}; accepted: "
-            f"type {dtype_name(expected)} and shape {tuple(shape)}"
+            f"out has type {_spoken(out.dtype)} and shape {tuple(out.shape)}; accepted: "
+            f"type {_spoken(expected)} and shape {tuple(shape)}"
         )
     if call.no_axis:
         out = out[..., None]

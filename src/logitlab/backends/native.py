@@ -212,8 +212,11 @@ def _result(name: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, out: A
     kind = dtype_name(z.dtype)
     if not _covers(kind):
         return getattr(reference, name)(z, axis, t, where, out)
-    out = _new(z) if out is None else out
-    elementwise(name, kind, _memory(z, kind), axis, t, where, _memory(out, kind))
+    to = _new(z) if out is None or not out.flags.aligned else out
+    elementwise(name, kind, _memory(z, kind), axis, t, where, _memory(to, kind))
+    if out is None or to is out:
+        return to
+    out[...] = to
     return out
 
 

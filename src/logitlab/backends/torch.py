@@ -32,12 +32,13 @@ __all__ = [
 
 
 def _is_memory(x: Any) -> bool:
-    """Whether a tensor is plain memory."""
+    """Whether a tensor is plain memory, aligned."""
     return (
         x.device.type == "cpu"
         and x.layout is torch.strided
         and type(x) in (torch.Tensor, torch.nn.Parameter)
         and not x.is_neg()
+        and x.data_ptr() % x.itemsize == 0
     )
 
 
@@ -95,7 +96,7 @@ def new(z: Any) -> Any:
 def _elementwise(name: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, out: Any) -> Any:
     if out is None and _closed(z, axis, t, where):
         return _autograd().Closed.apply(name, z, axis[0], t, where)
-    if not _native_covers(z, t, where):
+    if not _native_covers(z, t, where) or not (out is None or _is_memory(out)):
         return getattr(reference, name)(z, axis, t, where, out)
     out = new(z) if out is None else out
     kind = dtype_name(z.dtype)

@@ -184,8 +184,7 @@ class TargetLoss(torch.autograd.Function):  # type: ignore[misc]
         targets = Targets(label, distribution, ctx.smoothing)
         t, axis = ctx.t if t is None else t, ctx.axis
         x = z if where is None else torch.where(where, z, -torch.inf)
-        slope = _slope(t)
-        scale = g * (slope if isinstance(slope, float) else slope.squeeze(axis))
+        scale = g * _flat(_slope(t), axis)
         if _plain(g):
             dz = tensors.target_loss(x, (axis,), t, None, targets, scale)[1]
         else:
@@ -315,8 +314,7 @@ class LinearLoss(torch.autograd.Function):  # type: ignore[misc]
         targets = Targets(label, smoothing=ctx.smoothing)
         if not _plain(g):
             return _with_logits(ctx, x, weight, bias, t, targets, g)
-        slope = _slope(t)
-        scale = g * (slope if isinstance(slope, float) else slope[:, 0])
+        scale = g * _flat(_slope(t), 1)
         given = (x, weight, bias, targets, t, scale, ctx.needs_input_grad[3])
         return *tensors.linear_loss(*given)[1], None, None
 
