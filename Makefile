@@ -3,14 +3,18 @@
 ci:
 	bash .ci/run
 
+NATIVE = src/native/*.h src/native/*.cpp tests/native/*.cpp
+
 test:
 	python -m pytest
 
 lint:
 	ruff check && ruff format --check && mypy
+	clang-format --dry-run -Werror $(NATIVE)
 
 format:
 	ruff check --fix && ruff format
+	clang-format -i $(NATIVE)
 
 # The guide, every page of it run, in build/guide/index.html; a warning is an error. One page
 # at a time: kernels that start together may choose the same port.
@@ -36,7 +40,7 @@ sanitize:
 
 # The kernels of 64-bit Arm, cross-built and emulated, give the bits of those of x86-64.
 BITS = -std=c++17 -O2 -ffp-contract=off -pthread -Isrc/native tests/native/bits.cpp \
-	src/native/exact.cpp src/native/threads.cpp
+	src/native/exact_row.cpp src/native/threads.cpp
 neon:
 	mkdir -p build
 	g++ -march=x86-64-v3 $(BITS) src/native/v3.cpp -o build/bits-x86

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "exact.h"
+#include "exact_row.h"
 
 namespace logitlab {
 
@@ -34,34 +34,36 @@ struct Batch {
   const int64_t* label = nullptr;  // below 0: the row counts for nothing
   const void* targets = nullptr;   // in place of labels: float or double, k a row
   double smoothing = 0;
-  const double* scale = nullptr;   // of the gradient
+  const double* scale = nullptr;  // of the gradient
   double* loss = nullptr;
   int row_threads = 1;  // that share one row
   bool stream = false;  // the result is too large for the caches: write past them
 };
 
-// Rows [first, last) of the batch. Which rows are worked on in one call leaves no trace in their bits.
+// Rows [first, last) of the batch. Which rows are worked on in one call leaves no trace in their
+// bits.
 using Run = void (*)(const Batch&, int64_t first, int64_t last);
 
-// Of rows [first, last) of contiguous float or double what moments.h says: four doubles a row.
+// Of rows [first, last) of contiguous float or double what temperature_loss.h says: four doubles a
+// row.
 using MomentsRun = void (*)(Kind kind, const void* z, const int64_t* y, int64_t k, double t,
                             double* out, int64_t first, int64_t last);
 
 namespace v2 {
 extern const Run run;
 extern const MomentsRun moments;
-}
+}  // namespace v2
 namespace v3 {
 extern const Run run;
 extern const MomentsRun moments;
-}
+}  // namespace v3
 namespace v4 {
 extern const Run run;
 extern const MomentsRun moments;
-}
+}  // namespace v4
 namespace neon {
 extern const Run run;
 extern const MomentsRun moments;
-}
+}  // namespace neon
 
 }  // namespace logitlab

@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include "rows.h"
+#include "row_kernel.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
@@ -68,7 +68,8 @@ class Cumulative {
     for (int64_t i = kParts * part; i < k_; ++i) sums[i] = before += double(e[i]);
   }
 
-  // The ends of `count` sixteens, the last of them beyond every target, in whole sixteens: how many.
+  // The ends of `count` sixteens, the last of them beyond every target, in whole sixteens: how
+  // many.
   static int64_t level(const double* below, int64_t count, double* to) {
     for (int64_t i = 0; i < count - 1; ++i) to[i] = below[(i + 1) * kLanes - 1];
     const int64_t sixteens = (count + kLanes - 1) / kLanes;

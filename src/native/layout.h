@@ -7,7 +7,7 @@
 
 #include "batch.h"
 #include "half.h"
-#include "isa.h"
+#include "simd.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
@@ -93,8 +93,7 @@ void load_row(const Batch& b, const Offsets& o, bool negate, T* row, int64_t ste
 template <class S, class T>
 void store_row(const Batch& b, const Offsets& o, const T* row, int64_t step) {
   char* to = b.out + o.out;
-  if (step == 1 && b.out_step == sizeof(S))
-    return narrow_all(row, reinterpret_cast<S*>(to), b.k);
+  if (step == 1 && b.out_step == sizeof(S)) return narrow_all(row, reinterpret_cast<S*>(to), b.k);
   for (int64_t i = 0; i < b.k; ++i)
     narrow_to(row[i * step], *reinterpret_cast<S*>(to + i * b.out_step));
 }

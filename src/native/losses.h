@@ -2,7 +2,7 @@
 #pragma once
 
 #include "layout.h"
-#include "rows.h"
+#include "row_kernel.h"
 #include "targets.h"
 
 namespace logitlab {
@@ -121,8 +121,11 @@ class Losses {
     const double scale = gradient_ ? std::fabs(b_.scale[row]) : 1;
     const Targets<T> targets = targets_of<T>(b_, row, tallies_);
     const T at_label = targets.given ? T(0) : z[targets.label];
-    const Row<T> x{b_.op,   z,       out,    b_.k,  s,
-                   stream || z == out ? e_ : out, chunks_, stream, scale, more_ ? &targets : nullptr};
+    const Row<T> x{b_.op,   z,
+                   out,     b_.k,
+                   s,       stream || z == out ? e_ : out,
+                   chunks_, stream,
+                   scale,   more_ ? &targets : nullptr};
     typename Row<T>::Whole w;
     if (!moderate(scale) || !(b_.row_threads > 1 ? x.run(b_.row_threads, w) : x.run(w)))
       return exact_loss(z, gradient_ ? out : nullptr, b_.k, targets, t, scale);

@@ -12,8 +12,8 @@
 namespace logitlab {
 namespace {
 
-constexpr size_t kPage = size_t(1) << 21;  // a large one
-constexpr size_t kKept = size_t(1) << 29;  // bytes at most, while nobody uses them
+constexpr size_t kPage = size_t(1) << 21;    // a large one
+constexpr size_t kKept = size_t(1) << 29;    // bytes at most, while nobody uses them
 constexpr size_t kWarm = size_t(160) << 20;  // of these the bytes that the system cannot have back
 
 struct Block {

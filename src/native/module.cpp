@@ -12,8 +12,8 @@
 #include "batch.h"
 #include "memory.h"
 #include "products_args.h"
+#include "py_buffer.h"
 #include "threads.h"
-#include "views.h"
 
 namespace logitlab {
 namespace {
@@ -21,8 +21,9 @@ namespace {
 // The best instruction set at hand, or a lower one that LOGITLAB_ISA names.
 Variant choose() {
 #if defined(LOGITLAB_X86_VARIANTS)
-  const bool has_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
-                      __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+  const bool has_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                      __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi") &&
+                      __builtin_cpu_supports("bmi2");
   const bool has_v4 = has_v3 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -64,7 +65,8 @@ void run(Batch& b) {
   constexpr int64_t kEnough = 1 << 13;  // entries that are worth another thread
   const int64_t entries = b.rows * b.k;
   int threads = 1;
-  if (entries >= 2 * kEnough) threads = int(std::min<int64_t>(entries / kEnough, threads_worth(entries)));
+  if (entries >= 2 * kEnough)
+    threads = int(std::min<int64_t>(entries / kEnough, threads_worth(entries)));
   if (b.rows < threads && b.k / threads >= kEnough) {
     b.row_threads = threads;
     threads = 1;
@@ -122,8 +124,7 @@ bool call(Batch& b, int kind, nb::handle z, nb::handle out, int axis, nb::handle
   return true;
 }
 
-bool call(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t,
-          nb::handle where) {
+bool call(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t, nb::handle where) {
   Batch b;
   b.op = op;
   return call(b, kind, z, out, axis, t, where);
@@ -151,8 +152,8 @@ class Memory {
 // Losses of labels below k (the caller has looked), or of distributions of shape (rows, k), in the
 // type that the kernel works in; without a gradient where out is None.
 void call_losses(int kind, nb::handle z, nb::handle out, int axis, nb::handle t, nb::handle where,
-                 nb::handle label, nb::handle targets, double smoothing,
-                 PerRow<const double> scale, PerRow<double> loss) {
+                 nb::handle label, nb::handle targets, double smoothing, PerRow<const double> scale,
+                 PerRow<double> loss) {
   const bool gradient = !out.is_none();
   const int64_t rows = int64_t(loss.size()), item = kind == kFloat64 ? 8 : 4;
   const View zv(z, PyBUF_STRIDES);
@@ -194,12 +195,13 @@ void call_moments(int kind, nb::handle z, nb::handle y, double t, nb::handle out
   const MomentsTasks tasks{Kind(kind), zv.data(), reinterpret_cast<const int64_t*>(yv.data()), k, n,
                            step,       t,         reinterpret_cast<double*>(ov.data())};
   const nb::gil_scoped_release release;
-  parallel((n + step - 1) / step, n * k < (1 << 14) ? 1 : threads_worth(n * k), moments_task, &tasks);
+  parallel((n + step - 1) / step, n * k < (1 << 14) ? 1 : threads_worth(n * k), moments_task,
+           &tasks);
 }
 
-// Memory of shape (n, k, inner); of a Jacobian, which has no inner axis, out has shape (n, k, k) and
-// v is p. The slope is one for all, or doubles of shape (n, inner). Where p is None it is the softmax
-// of z at temperature t, and inner is 1.
+// Memory of shape (n, k, inner); of a Jacobian, which has no inner axis, out has shape (n, k, k)
+// and v is p. The slope is one for all, or doubles of shape (n, inner). Where p is None it is the
+// softmax of z at temperature t, and inner is 1.
 void call_products(int product, int kind, int64_t n, int64_t k, int64_t inner, nb::handle p,
                    nb::handle v, nb::handle z, nb::handle out, nb::handle slope, double t) {
   const bool matrix = product == 2, found = !p.is_none();
@@ -216,8 +218,17 @@ void call_products(int product, int kind, int64_t n, int64_t k, int64_t inner, n
     slopes.assign(size_t(n * inner), PyFloat_AS_DOUBLE(slope.ptr()));
   else
     given.emplace(slope, n * inner * 8);
-  const ProductArgs args{Product(product), Kind(kind), pm.data, vm.data, zm.data, t, om.data,
-                         given ? static_cast<const double*>(given->data) : slopes.data(), n, k, inner,
+  const ProductArgs args{Product(product),
+                         Kind(kind),
+                         pm.data,
+                         vm.data,
+                         zm.data,
+                         t,
+                         om.data,
+                         given ? static_cast<const double*>(given->data) : slopes.data(),
+                         n,
+                         k,
+                         inner,
                          work < (1 << 14) ? 1 : threads_worth(work)};
   const nb::gil_scoped_release release;
   variant.products(args);

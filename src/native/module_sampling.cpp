@@ -5,9 +5,9 @@
 #include <utility>
 #include <vector>
 
-#include "sampling.h"
+#include "py_buffer.h"
+#include "sample_args.h"
 #include "threads.h"
-#include "views.h"
 
 namespace logitlab {
 namespace {
@@ -48,49 +48,53 @@ void set_cut(Sampling& s, const std::vector<int>& stages, int64_t top_k, double 
 // uniforms of shape (rows, n) may be given.
 void define_sampling(nb::module_& m) {
   using nb::handle;
-  m.def("keep", [](int kind, handle z, int axis, handle t, handle where,
-                   const std::vector<int>& stages, int64_t top_k, double top_p, double min_p,
-                   handle kept) {
-    const View zv(z, PyBUF_STRIDES), kv(kept, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
-    check_kernel_fits(kind, zv.buffer, axis);
-    Sampling s;
-    s.batch.kind = Kind(kind);
-    const Described described(s.batch, zv.buffer, nullptr, axis, t, where);
-    set_cut(s, stages, top_k, top_p, min_p);
-    if (kv.buffer.len != s.batch.rows * s.batch.k)
-      throw std::invalid_argument("arrays do not fit the kernel");
-    s.kept = reinterpret_cast<uint8_t*>(kv.data());
-    if (kv.buffer.len) run(s);
-  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
-        nb::arg(), nb::arg());
-  m.def("sample", [](int kind, handle z, int axis, handle t, handle where,
-                     const std::vector<int>& stages, int64_t top_k, double top_p, double min_p,
-                     bool replacement, uint32_t key_a, uint32_t key_b, handle row_keys,
-                     handle found) {
-    const View zv(z, PyBUF_STRIDES), rv(row_keys, PyBUF_C_CONTIGUOUS),
-        fv(found, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
-    check_kernel_fits(kind, zv.buffer, axis);
-    Sampling s;
-    s.batch.kind = Kind(kind);
-    const Described described(s.batch, zv.buffer, nullptr, axis, t, where);
-    set_cut(s, stages, top_k, top_p, min_p);
-    const int64_t rows = s.batch.rows;
-    if (fv.buffer.ndim != 2 || fv.buffer.shape[0] != rows || fv.buffer.itemsize != 8)
-      throw std::invalid_argument("arrays do not fit the kernel");
-    s.n = fv.buffer.shape[1];
-    const bool given = rv.buffer.ndim == 2;
-    if (rv.buffer.len != rows * 8 * (given ? s.n : 1))
-      throw std::invalid_argument("arrays do not fit the kernel");
-    s.replacement = replacement;
-    s.key[0] = key_a, s.key[1] = key_b;
-    if (given)
-      s.uniforms = reinterpret_cast<const double*>(rv.data());
-    else
-      s.row_keys = reinterpret_cast<const uint64_t*>(rv.data());
-    s.found = reinterpret_cast<int64_t*>(fv.data());
-    if (rows && s.n && s.batch.k) run(s);
-  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
-        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+  m.def(
+      "keep",
+      [](int kind, handle z, int axis, handle t, handle where, const std::vector<int>& stages,
+         int64_t top_k, double top_p, double min_p, handle kept) {
+        const View zv(z, PyBUF_STRIDES), kv(kept, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
+        check_kernel_fits(kind, zv.buffer, axis);
+        Sampling s;
+        s.batch.kind = Kind(kind);
+        const Described described(s.batch, zv.buffer, nullptr, axis, t, where);
+        set_cut(s, stages, top_k, top_p, min_p);
+        if (kv.buffer.len != s.batch.rows * s.batch.k)
+          throw std::invalid_argument("arrays do not fit the kernel");
+        s.kept = reinterpret_cast<uint8_t*>(kv.data());
+        if (kv.buffer.len) run(s);
+      },
+      nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
+      nb::arg(), nb::arg());
+  m.def(
+      "sample",
+      [](int kind, handle z, int axis, handle t, handle where, const std::vector<int>& stages,
+         int64_t top_k, double top_p, double min_p, bool replacement, uint32_t key_a,
+         uint32_t key_b, handle row_keys, handle found) {
+        const View zv(z, PyBUF_STRIDES), rv(row_keys, PyBUF_C_CONTIGUOUS),
+            fv(found, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
+        check_kernel_fits(kind, zv.buffer, axis);
+        Sampling s;
+        s.batch.kind = Kind(kind);
+        const Described described(s.batch, zv.buffer, nullptr, axis, t, where);
+        set_cut(s, stages, top_k, top_p, min_p);
+        const int64_t rows = s.batch.rows;
+        if (fv.buffer.ndim != 2 || fv.buffer.shape[0] != rows || fv.buffer.itemsize != 8)
+          throw std::invalid_argument("arrays do not fit the kernel");
+        s.n = fv.buffer.shape[1];
+        const bool given = rv.buffer.ndim == 2;
+        if (rv.buffer.len != rows * 8 * (given ? s.n : 1))
+          throw std::invalid_argument("arrays do not fit the kernel");
+        s.replacement = replacement;
+        s.key[0] = key_a, s.key[1] = key_b;
+        if (given)
+          s.uniforms = reinterpret_cast<const double*>(rv.data());
+        else
+          s.row_keys = reinterpret_cast<const uint64_t*>(rv.data());
+        s.found = reinterpret_cast<int64_t*>(fv.data());
+        if (rows && s.n && s.batch.k) run(s);
+      },
+      nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
+      nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
 }
 
 }  // namespace logitlab

@@ -1,4 +1,4 @@
 #define LOGITLAB_ISA neon
-#include "draw.h"
-#include "moments.h"
 #include "products.h"
+#include "sample_kernel.h"
+#include "temperature_loss.h"

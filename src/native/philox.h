@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "isa.h"
+#include "simd.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {

@@ -1,8 +1,8 @@
 // The products of products.h with sixteen lines at once, one in each lane.
 #pragma once
 
-#include "rows.h"
-#include "turn.h"
+#include "row_kernel.h"
+#include "transpose.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
@@ -28,7 +28,8 @@ void stretch(T* x, int64_t n, int64_t step, double slope) {
 // x where y is finite or NaN, else 0.
 template <class T>
 inline Vec<T> unless_infinite(const Vec<T>& y, const Vec<T>& x) {
-  return unless_equal(larger(y, sub(Vec<T>(T(0)), y)), Vec<T>(std::numeric_limits<T>::infinity()), x);
+  return unless_equal(larger(y, sub(Vec<T>(T(0)), y)), Vec<T>(std::numeric_limits<T>::infinity()),
+                      x);
 }
 
 // Entry j of line r of p, v and out is at j * step + r, that of z at j * z_step + r * z_line. z may
@@ -72,8 +73,7 @@ class ProductLanes {
         !all_less(size, away) || !all_less(size, Vec<T>(kModest<T>)))
       return false;
     const Vec<T> slope = slopes();
-    for (j = 0; j < k_; ++j)
-      mul(mul(at(p_, j), slope), sub(at(v_, j), mean)).put(out_ + j * step_);
+    for (j = 0; j < k_; ++j) mul(mul(at(p_, j), slope), sub(at(v_, j), mean)).put(out_ + j * step_);
     stretch_lines();
     return true;
   }
@@ -215,7 +215,8 @@ void few(const T* p, const T* v, const T* z, T* out, int64_t k, int size, bool l
     turn_in(x, k, lanes[i]);
   }
   if (log)
-    ProductLanes<T>(lanes[0], lanes[1], z ? lanes[2] : nullptr, kLanes, 1, result, kLanes, k, slopes)
+    ProductLanes<T>(lanes[0], lanes[1], z ? lanes[2] : nullptr, kLanes, 1, result, kLanes, k,
+                    slopes)
         .log_softmax();
   else
     ProductLanes<T>(lanes[0], lanes[1], z, 1, k, result, kLanes, k, slopes).softmax();

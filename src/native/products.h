@@ -11,10 +11,10 @@ namespace logitlab {
 namespace LOGITLAB_ISA {
 namespace {
 
-// slope p (v - sum p v), or slope (v - p sum v), the transposed derivative of log_softmax. Where one
-// probability is close to 1, both are taken from its entry, as what is left would cancel; the first
-// also where v is all but constant, and where it is huge or infinite, which counts for nothing beside
-// p = 0.
+// slope p (v - sum p v), or slope (v - p sum v), the transposed derivative of log_softmax. Where
+// one probability is close to 1, both are taken from its entry, as what is left would cancel; the
+// first also where v is all but constant, and where it is huge or infinite, which counts for
+// nothing beside p = 0.
 template <class T>
 struct ProductRow {
   static constexpr T kInf = std::numeric_limits<T>::infinity();
@@ -56,7 +56,8 @@ struct ProductRow {
     Part found{0, 0, 0, false};
     if (log) {
       found.beyond = beyond(first, last);
-      found.sum = sum_over(first, last, found.most, [](const Vec<T>&, const Vec<T>& w) { return w; });
+      found.sum =
+          sum_over(first, last, found.most, [](const Vec<T>&, const Vec<T>& w) { return w; });
       if (apart) {
         found.others =
             sum_over(first, last, found.most, [](const Vec<T>& x, const Vec<T>&) { return x; });
@@ -133,8 +134,8 @@ struct ProductRow {
       p_top = p[top], v_top = v[top];
       return false;
     }
-    // Only a row whose probabilities are equal, 0 or NaN can have logits of +inf. It is beyond every
-    // finite change, unless T < 0 excludes that.
+    // Only a row whose probabilities are equal, 0 or NaN can have logits of +inf. It is beyond
+    // every finite change, unless T < 0 excludes that.
     look = log || (z && (sum != sum || !between(most)));
     if (!log && look) stop = beyond(0, a.k);
     if (stop && slope > 0) slope = 0;
@@ -292,36 +293,35 @@ void product_rows(const ProductArgs& a) {
     const ProductArgs& a;
     int64_t step, chunks;
   } share{a, a.k <= kLanes ? step : std::max<int64_t>(1, (1 << 14) / a.k), chunks};
-  parallel(
-      (a.rows + share.step - 1) / share.step, a.threads,
-      [](const void* context, int64_t task) {
-        const Share& s = *static_cast<const Share*>(context);
-        thread_local Room room;
-        const int64_t first = task * s.step;
-        const int64_t last = std::min(s.a.rows, first + s.step);
-        const ProductArgs b = rows_of<T>(s.a, first, last, room, 1);
-        const int64_t k = b.k;
-        if (k <= kLanes) {
-          const auto *p = static_cast<const T*>(b.p), *v = static_cast<const T*>(b.v);
-          const auto* z = static_cast<const T*>(b.z);
-          for (int64_t r = 0; r < b.rows; r += kLanes)
-            few(p + r * k, v + r * k, z ? z + r * k : nullptr, static_cast<T*>(b.out) + r * k, k,
-                int(std::min<int64_t>(kLanes, b.rows - r)), b.product == Product::log_softmax,
-                b.slope + r);
-          return;
-        }
-        thread_local std::vector<Part> parts;
-        parts.resize(static_cast<size_t>(s.chunks));
-        for (int64_t r = 0; r < b.rows; ++r) {
-          ProductRow<T> row(b, r);
-          do {
-            for (int64_t i = 0; i < s.chunks; ++i) parts[size_t(i)] = row.part(i);
-          } while (!row.gather(parts.data()));
-          for (int64_t i = 0; i < s.chunks; ++i) row.finish(i);
-        }
-        room.trim(size_t(1) << 25);
-      },
-      &share);
+  parallel((a.rows + share.step - 1) / share.step, a.threads,
+           [](const void* context, int64_t task) {
+             const Share& s = *static_cast<const Share*>(context);
+             thread_local Room room;
+             const int64_t first = task * s.step;
+             const int64_t last = std::min(s.a.rows, first + s.step);
+             const ProductArgs b = rows_of<T>(s.a, first, last, room, 1);
+             const int64_t k = b.k;
+             if (k <= kLanes) {
+               const auto *p = static_cast<const T*>(b.p), *v = static_cast<const T*>(b.v);
+               const auto* z = static_cast<const T*>(b.z);
+               for (int64_t r = 0; r < b.rows; r += kLanes)
+                 few(p + r * k, v + r * k, z ? z + r * k : nullptr, static_cast<T*>(b.out) + r * k,
+                     k, int(std::min<int64_t>(kLanes, b.rows - r)),
+                     b.product == Product::log_softmax, b.slope + r);
+               return;
+             }
+             thread_local std::vector<Part> parts;
+             parts.resize(static_cast<size_t>(s.chunks));
+             for (int64_t r = 0; r < b.rows; ++r) {
+               ProductRow<T> row(b, r);
+               do {
+                 for (int64_t i = 0; i < s.chunks; ++i) parts[size_t(i)] = row.part(i);
+               } while (!row.gather(parts.data()));
+               for (int64_t i = 0; i < s.chunks; ++i) row.finish(i);
+             }
+             room.trim(size_t(1) << 25);
+           },
+           &share);
 }
 
 // slope p_i (delta_ij - p_j): symmetric to the bit, as p_i p_j comes first.

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "batch.h"
-#include "weights.h"
+#include "vector_math.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
@@ -110,7 +110,7 @@ LOGITLAB_FLATTEN Tally tally(const T* z, const T* given, int64_t k, T m) {
 template <class T>
 void Targets<T>::see(int64_t i, const T* z, int64_t first, int64_t k, T m) const {
   const T* t = given ? given + first : nullptr;
-  chunks[i] = !given        ? tally<T, false, true>(z + first, t, k, m)
+  chunks[i] = !given          ? tally<T, false, true>(z + first, t, k, m)
               : smoothing > 0 ? tally<T, true, true>(z + first, t, k, m)
                               : tally<T, true, false>(z + first, t, k, m);
 }
@@ -180,9 +180,7 @@ LOGITLAB_FLATTEN void take_step(const Step<T>& step, const T* g, const T* z, con
     std::copy(gs, gs + n, out + i);
     i += n;
   };
-  const auto lanes = [&] {
-    return step(Vec<T>(g + i), Vec<T>(z + i), t ? Vec<T>(t + i) : zero);
-  };
+  const auto lanes = [&] { return step(Vec<T>(g + i), Vec<T>(z + i), t ? Vec<T>(t + i) : zero); };
   if (stream) {
     const int64_t bytes = int64_t(-reinterpret_cast<uintptr_t>(out) % 64);
     few(std::min(k, bytes / int64_t(sizeof(T))));

@@ -125,8 +125,7 @@ class Pool {
   bool resting() {
     const Clock::rep now = Clock::now().time_since_epoch().count();
     const Clock::rep before = asked_.exchange(now, std::memory_order_relaxed);
-    return sleeping_.load(std::memory_order_relaxed) > 0 &&
-           Clock::duration(now - before) > kSpin;
+    return sleeping_.load(std::memory_order_relaxed) > 0 && Clock::duration(now - before) > kSpin;
   }
 
   void run(int64_t tasks, int threads, void (*task)(const void*, int64_t), const void* context) {

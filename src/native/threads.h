@@ -29,10 +29,12 @@ void share_out(int64_t count, int threads, const Use& use) {
   };
   const int64_t step = std::max<int64_t>(1, threads > 1 ? count / (threads * 4) : count);
   const Share share{use, count, step};
-  parallel((count + step - 1) / step, threads, [](const void* context, int64_t task) {
-    const Share& s = *static_cast<const Share*>(context);
-    s.use(task * s.step, std::min(s.count, (task + 1) * s.step));
-  }, &share);
+  parallel((count + step - 1) / step, threads,
+           [](const void* context, int64_t task) {
+             const Share& s = *static_cast<const Share*>(context);
+             s.use(task * s.step, std::min(s.count, (task + 1) * s.step));
+           },
+           &share);
 }
 
 }  // namespace logitlab

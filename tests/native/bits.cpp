@@ -3,7 +3,7 @@
 #include <cstring>
 #include <vector>
 
-#include "sampling.h"
+#include "sample_args.h"
 
 #if defined(__aarch64__)
 namespace kernels = logitlab::neon;
@@ -37,7 +37,7 @@ std::vector<char> logits(Kind kind, size_t n, double spread) {
     std::memcpy(&b, &f, 4);
     const uint16_t brief = uint16_t(b >> 16);
     const uint16_t half = uint16_t((b >> 16 & 0x8000) | (b >> 13 & 0x53ff));  // some number
-    const void* from = kind == kFloat64 ? static_cast<const void*>(&x)
+    const void* from = kind == kFloat64   ? static_cast<const void*>(&x)
                        : kind == kFloat32 ? static_cast<const void*>(&f)
                        : kind == kFloat16 ? static_cast<const void*>(&half)
                                           : static_cast<const void*>(&brief);
@@ -123,7 +123,8 @@ std::vector<Cut> cuts() {
 
 int main() {
   for (const Kind kind : {kFloat32, kFloat64, kFloat16, kBFloat16}) {
-    for (const Op op : {Op::softmax, Op::log_softmax, Op::logsumexp, Op::loss, Op::loss_and_gradient})
+    for (const Op op :
+         {Op::softmax, Op::log_softmax, Op::logsumexp, Op::loss, Op::loss_and_gradient})
       for (const int64_t k : {1, 2, 3, 7, 10, 64, 128, 129, 200, 1000, 5000})
         for (const bool columns : {false, true})
           for (const double t : {1.0, 0.3, 50.0, 0.0})

@@ -1,10 +1,10 @@
-#include "exact.h"
+#include "exact_row.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "scalar.h"
+#include "scalar_math.h"
 
 namespace logitlab {
 namespace {

@@ -6,9 +6,9 @@
 #include <cmath>
 #include <vector>
 
-#include "exact.h"
-#include "rows.h"
-#include "sampling.h"
+#include "exact_row.h"
+#include "row_kernel.h"
+#include "sample_args.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
@@ -143,8 +143,8 @@ class Selector {
       // -log min_p = log(1 + (1/min_p - 1)); halves, as t times it may overflow where m less that
       // does not.
       const bool tiny = cut.min_p < 0x1p-500;
-      const double log = tiny ? log1p_of(0x1p-540 / cut.min_p - 1) + 540 * kLn2
-                              : log1p_of(1 / cut.min_p - 1);
+      const double log =
+          tiny ? log1p_of(0x1p-540 / cut.min_p - 1) + 540 * kLn2 : log1p_of(1 / cut.min_p - 1);
       const double least = 2 * (double(m) / 2 - t / 2 * log);
       T at = T(least);
       if (double(at) < least) at = std::nextafter(at, std::numeric_limits<T>::infinity());

@@ -12,8 +12,8 @@
 #include <cstdint>
 #include <limits>
 
-#include "isa.h"
-#include "scalar.h"
+#include "scalar_math.h"
+#include "simd.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
@@ -120,7 +120,8 @@ inline Frame<T> frame_of(T m, const Scale<T>& s) {
   return f;
 }
 
-// The weights 2^(z c - N + lift), of 0 < NaN: a NaN comes out as NaN; and what they lose in rounding.
+// The weights 2^(z c - N + lift), of 0 < NaN: a NaN comes out as NaN; and what they lose in
+// rounding.
 template <class T>
 inline Vec<T> weights(const Vec<T>& z, const Vec<T>& c, const Vec<T>& c_low, const Vec<T>& magic,
                       const Vec<T>& floor, Vec<T>* low = nullptr) {

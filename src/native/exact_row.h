@@ -6,7 +6,8 @@
 
 namespace logitlab {
 
-// `loss` is the cross-entropy of a label, `loss_and_gradient` that and its derivative by the logits.
+// `loss` is the cross-entropy of a label, `loss_and_gradient` that and its derivative by the
+// logits.
 enum class Op { softmax, log_softmax, logsumexp, loss, loss_and_gradient };
 
 // Contiguous; `out` may be `z`. logsumexp writes one element. The losses are made of the others.

@@ -3,8 +3,8 @@
 // Up to one chunk of classes, the weights are the softmax of the row and their running sums, in
 // double and in order, are searched for u times the total. A longer row is gone through once for
 // the sums of its chunks; u chooses a chunk, whose weights are computed anew and searched for the
-// share of it that u has come to. So no category without a weight is drawn, and memory for one chunk
-// is enough.
+// share of it that u has come to. So no category without a weight is drawn, and memory for one
+// chunk is enough.
 #pragma once
 
 #include <algorithm>
@@ -13,11 +13,11 @@
 #include <mutex>
 #include <vector>
 
+#include "batch_runner.h"
 #include "cumulative.h"
 #include "philox.h"
-#include "run.h"
-#include "select.h"
 #include "threads.h"
+#include "truncate.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
@@ -81,9 +81,9 @@ class Drawer {
     e_.resize(size_t(width * k));
     u_.resize(size_t(width * draws));
     t_.resize(size_t(width));
-    const bool gapless = !b_.t && !b_.where && b_.z_step == sizeof(S) &&
-                         (b_.dims == 0 ||
-                          (b_.dims == 1 && b_.z_stride[0] == k * int64_t(sizeof(S))));
+    const bool gapless =
+        !b_.t && !b_.where && b_.z_step == sizeof(S) &&
+        (b_.dims == 0 || (b_.dims == 1 && b_.z_stride[0] == k * int64_t(sizeof(S))));
     Walk walk(b_, first);
     for (int64_t at = first; at < last; at += width) {
       const int64_t rows = std::min(width, last - at);
@@ -293,7 +293,8 @@ class Drawer {
       softmax(long_.data(), scale);
       for (int64_t i = 0; i < count; ++i) {
         double sum = 0;
-        for (int64_t j = i * kChunk; j < std::min(k_, (i + 1) * kChunk); ++j) sum += double(long_[j]);
+        for (int64_t j = i * kChunk; j < std::min(k_, (i + 1) * kChunk); ++j)
+          sum += double(long_[j]);
         before_[i + 1] = before_[i] + sum;
       }
       return;
@@ -346,8 +347,10 @@ class Drawer {
     order_.resize(size_t(n));
     for (int64_t j = 0; j < n; ++j) {
       const double target = u_[j] * total;
-      int64_t i = std::upper_bound(before_.begin() + 1, before_.end(), target) - before_.begin() - 1;
-      if (i == count) i = std::lower_bound(before_.begin(), before_.end(), total) - before_.begin() - 1;
+      int64_t i =
+          std::upper_bound(before_.begin() + 1, before_.end(), target) - before_.begin() - 1;
+      if (i == count)
+        i = std::lower_bound(before_.begin(), before_.end(), total) - before_.begin() - 1;
       order_[j] = {i, j};
       u_[j] = (target - before_[i]) / (before_[i + 1] - before_[i]);
     }
@@ -405,8 +408,9 @@ void Drawer<S, T>::distinct(int64_t row, double t, int64_t* found) {
     found[j] = index_.empty() ? all[j].second : int64_t(index_[all[j].second]);
 }
 
-// Whether no q plus its noise comes to `least`. An exponential -log(1 - u) is at least u, so that the
-// noise is at most -log u, and that at most -log 2 times the exponent of u. A margin is for roundings.
+// Whether no q plus its noise comes to `least`. An exponential -log(1 - u) is at least u, so that
+// the noise is at most -log u, and that at most -log 2 times the exponent of u. A margin is for
+// roundings.
 inline bool all_worse(const double* q, const double* u, double least) {
   const Vec<double> big(0x1p52), bias(0x1p52 + 1023), step(-kLn2), bar(least - 1e-9);
   for (int l = 0; l < kBlocks; l += kLanes) {
@@ -417,12 +421,13 @@ inline bool all_worse(const double* q, const double* u, double least) {
 }
 
 template <class S, class T>
-LOGITLAB_FLATTEN void Drawer<S, T>::best_of(int64_t row, double t, double m, int64_t first, int64_t last,
-                           std::vector<Drawn>& best) const {
+LOGITLAB_FLATTEN void Drawer<S, T>::best_of(int64_t row, double t, double m, int64_t first,
+                                            int64_t last, std::vector<Drawn>& best) const {
   const double inf = std::numeric_limits<double>::infinity();
   const bool only_top = t == 0 || m == inf;
   const auto ratio = [](double z, double m, double t) {
-    return z - m == -std::numeric_limits<double>::infinity() ? (z / 2 - m / 2) / (t / 2) : (z - m) / t;
+    return z - m == -std::numeric_limits<double>::infinity() ? (z / 2 - m / 2) / (t / 2)
+                                                             : (z - m) / t;
   };
   uint64_t low[kBlocks], number[kBlocks];
   double u[kBlocks], q[kBlocks], score[kBlocks];

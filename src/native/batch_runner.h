@@ -1,9 +1,9 @@
 // The rows of a batch, of any layout and type, through the kernels of one instruction set.
 #pragma once
 
-#include "lanes.h"
 #include "layout.h"
 #include "losses.h"
+#include "small_rows.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
@@ -144,7 +144,7 @@ class Runner {
   }
 
   // Whether the rows of a block are columns side by side.
-  bool side_by_side(int64_t Offsets::*at, int size) const {
+  bool side_by_side(int64_t Offsets::* at, int size) const {
     if (!kSame) return false;
     for (int r = 1; r < size; ++r)
       if (offsets_[r].*at - offsets_[r - 1].*at != int64_t(sizeof(T))) return false;
@@ -158,7 +158,8 @@ class Runner {
         (b_.op != Op::logsumexp && !side_by_side(&Offsets::out, size)))
       return false;
     if constexpr (kSame) {
-      const int64_t step = b_.z_step / int64_t(sizeof(T)), out_step = b_.out_step / int64_t(sizeof(T));
+      const int64_t step = b_.z_step / int64_t(sizeof(T)),
+                    out_step = b_.out_step / int64_t(sizeof(T));
       Columns<T> columns(b_.op, reinterpret_cast<const T*>(b_.z + offsets_[0].z), step, b_.k, one_,
                          rows_);
       if (!columns.weigh()) return false;

@@ -1,10 +1,10 @@
-// Sixteen rows of few classes at once, one in each lane; the arithmetic of rows.h.
+// Sixteen rows of few classes at once, one in each lane; the arithmetic of row_kernel.h.
 #pragma once
 
 #include "losses.h"
-#include "rows.h"
+#include "row_kernel.h"
 #include "targets.h"
-#include "turn.h"
+#include "transpose.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
@@ -57,7 +57,8 @@ class Lanes {
     more_ = true, given_ = given, label_ = label, smoothing_ = smoothing;
   }
   bool moderate(int r) const {
-    return more_ ? LOGITLAB_ISA::moderate(aims_[r], scale_[r], t_[r]) : LOGITLAB_ISA::moderate(scale_[r]);
+    return more_ ? LOGITLAB_ISA::moderate(aims_[r], scale_[r], t_[r])
+                 : LOGITLAB_ISA::moderate(scale_[r]);
   }
 
   void leave_out(int r) {
@@ -67,7 +68,8 @@ class Lanes {
   }
   bool all_in_range() const { return all_in_range_; }
   bool in_range(int r) const {
-    return std::fabs(m_[r] * c_[r]) < reach_[r] && sum_[r] < std::numeric_limits<double>::infinity();
+    return std::fabs(m_[r] * c_[r]) < reach_[r] &&
+           sum_[r] < std::numeric_limits<double>::infinity();
   }
 
   // z[i * 16 + r] is entry i of row r, and result[i * 16 + r] that of its result; afterwards
@@ -146,8 +148,8 @@ class Lanes {
   void sum(const Sums<T>& sums) {
     sums.put(sum_, low_);
     for (int r = 0; r < kLanes; ++r) low_[r] = fast_two_sum(sum_[r], low_[r]);
-    all_in_range_ = all_in_range_ &&
-                    all_less(Vec<double>(sum_), Vec<double>(std::numeric_limits<double>::infinity()));
+    all_in_range_ = all_in_range_ && all_less(Vec<double>(sum_),
+                                              Vec<double>(std::numeric_limits<double>::infinity()));
   }
 
   // Rows whose sum without the maximum is too small for its last digit are out of range.
@@ -179,7 +181,8 @@ class Lanes {
     Vec<T> f, f_low(T(0));
     round_to(high, f);
     if constexpr (kTwoParts<T>)
-      f_low = mul(sub(fma(sub(Vec<double>(0.0), high), sum, one), mul(high, Vec<double>(low_))), high);
+      f_low =
+          mul(sub(fma(sub(Vec<double>(0.0), high), sum, one), mul(high, Vec<double>(low_))), high);
     multiply(result, k_, Products<T>(f, f_low), result, kLanes);
   }
 
@@ -202,8 +205,8 @@ class Lanes {
     // The largest entry weighs 2^(m c - N); the ties of it but one count whole.
     const Vec<double> x = widen(m);
     Vec<double> top_low;
-    const Vec<double> top = exp2_lanes(
-        add(fms(x, widen(c), widen(n)), mul(x, widen(c_low))), kTwoParts<T> ? &top_low : nullptr);
+    const Vec<double> top = exp2_lanes(add(fms(x, widen(c), widen(n)), mul(x, widen(c_low))),
+                                       kTwoParts<T> ? &top_low : nullptr);
     const double unlift = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
     const Vec<double> ties = sub(Vec<double>(double(k_ - 1)), widen(others));
     const Vec<double> sum = mul(Vec<double>(sum_), Vec<double>(unlift)), share = div(sum, top);

@@ -92,10 +92,12 @@ inline Reg<float> mul(Reg<float> a, Reg<float> b) { return {_mm512_mul_ps(a.v, b
 inline Reg<double> mul(Reg<double> a, Reg<double> b) { return {_mm512_mul_pd(a.v, b.v)}; }
 inline Reg<double> div(Reg<double> a, Reg<double> b) { return {_mm512_div_pd(a.v, b.v)}; }
 inline Reg<double> add_bits(Reg<double> a, Reg<double> b) {
-  return {_mm512_castsi512_pd(_mm512_add_epi64(_mm512_castpd_si512(a.v), _mm512_castpd_si512(b.v)))};
+  return {
+      _mm512_castsi512_pd(_mm512_add_epi64(_mm512_castpd_si512(a.v), _mm512_castpd_si512(b.v)))};
 }
 inline Reg<double> and_bits(Reg<double> a, Reg<double> b) {
-  return {_mm512_castsi512_pd(_mm512_and_epi64(_mm512_castpd_si512(a.v), _mm512_castpd_si512(b.v)))};
+  return {
+      _mm512_castsi512_pd(_mm512_and_epi64(_mm512_castpd_si512(a.v), _mm512_castpd_si512(b.v)))};
 }
 inline Reg<double> exponent_bits(Reg<double> a) {
   return {_mm512_castsi512_pd(_mm512_srli_epi64(_mm512_castpd_si512(a.v), 52))};
@@ -151,13 +153,12 @@ inline Reg<double> minus_bits_of_one(Reg<double> a) {
 }
 inline void widen(Reg<float> a, Reg<double>* r) {
   r[0] = {_mm512_cvtps_pd(_mm512_castps512_ps256(a.v))};
-  r[1] = {_mm512_cvtps_pd(
-      _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a.v), 1)))};
+  r[1] = {_mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a.v), 1)))};
 }
 inline Reg<float> narrow(const Reg<double>* a) {
-  return {_mm512_castpd_ps(_mm512_insertf64x4(
-      _mm512_castps_pd(_mm512_castps256_ps512(_mm512_cvtpd_ps(a[0].v))),
-      _mm256_castps_pd(_mm512_cvtpd_ps(a[1].v)), 1))};
+  return {_mm512_castpd_ps(
+      _mm512_insertf64x4(_mm512_castps_pd(_mm512_castps256_ps512(_mm512_cvtpd_ps(a[0].v))),
+                         _mm256_castps_pd(_mm512_cvtpd_ps(a[1].v)), 1))};
 }
 
 #elif defined(__AVX2__)
@@ -188,7 +189,8 @@ inline Reg<float> mul(Reg<float> a, Reg<float> b) { return {_mm256_mul_ps(a.v, b
 inline Reg<double> mul(Reg<double> a, Reg<double> b) { return {_mm256_mul_pd(a.v, b.v)}; }
 inline Reg<double> div(Reg<double> a, Reg<double> b) { return {_mm256_div_pd(a.v, b.v)}; }
 inline Reg<double> add_bits(Reg<double> a, Reg<double> b) {
-  return {_mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(a.v), _mm256_castpd_si256(b.v)))};
+  return {
+      _mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(a.v), _mm256_castpd_si256(b.v)))};
 }
 inline Reg<double> and_bits(Reg<double> a, Reg<double> b) { return {_mm256_and_pd(a.v, b.v)}; }
 inline Reg<double> exponent_bits(Reg<double> a) {
@@ -304,9 +306,7 @@ inline Reg<float> larger(Reg<float> a, Reg<float> b) {
 inline Reg<double> larger(Reg<double> a, Reg<double> b) {
   return {vbslq_f64(vcgtq_f64(a.v, b.v), a.v, b.v)};
 }
-inline bool all_less(Reg<float> a, Reg<float> b) {
-  return vminvq_u32(vcltq_f32(a.v, b.v)) != 0;
-}
+inline bool all_less(Reg<float> a, Reg<float> b) { return vminvq_u32(vcltq_f32(a.v, b.v)) != 0; }
 inline bool all_less(Reg<double> a, Reg<double> b) {
   return vminvq_u32(vreinterpretq_u32_u64(vcltq_f64(a.v, b.v))) != 0;
 }
@@ -320,12 +320,10 @@ inline Reg<double> if_less(Reg<double> a, Reg<double> b, Reg<double> x, Reg<doub
   return {vbslq_f64(vcltq_f64(a.v, b.v), x.v, y.v)};
 }
 inline Reg<float> unless_equal(Reg<float> a, Reg<float> b, Reg<float> x) {
-  return {vreinterpretq_f32_u32(
-      vbicq_u32(vreinterpretq_u32_f32(x.v), vceqq_f32(a.v, b.v)))};
+  return {vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(x.v), vceqq_f32(a.v, b.v)))};
 }
 inline Reg<double> unless_equal(Reg<double> a, Reg<double> b, Reg<double> x) {
-  return {vreinterpretq_f64_u64(
-      vbicq_u64(vreinterpretq_u64_f64(x.v), vceqq_f64(a.v, b.v)))};
+  return {vreinterpretq_f64_u64(vbicq_u64(vreinterpretq_u64_f64(x.v), vceqq_f64(a.v, b.v)))};
 }
 inline Reg<float> pow2_of_bits(Reg<float> a) {
   return {vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(a.v), 23))};
@@ -357,17 +355,29 @@ struct Reg {
   T v;
 };
 template <class T>
-inline Reg<T> load(const T* p) { return {*p}; }
+inline Reg<T> load(const T* p) {
+  return {*p};
+}
 template <class T>
-inline void store(T* p, Reg<T> a) { *p = a.v; }
+inline void store(T* p, Reg<T> a) {
+  *p = a.v;
+}
 template <class T>
-inline Reg<T> splat(T x) { return {x}; }
+inline Reg<T> splat(T x) {
+  return {x};
+}
 template <class T>
-inline Reg<T> add(Reg<T> a, Reg<T> b) { return {a.v + b.v}; }
+inline Reg<T> add(Reg<T> a, Reg<T> b) {
+  return {a.v + b.v};
+}
 template <class T>
-inline Reg<T> sub(Reg<T> a, Reg<T> b) { return {a.v - b.v}; }
+inline Reg<T> sub(Reg<T> a, Reg<T> b) {
+  return {a.v - b.v};
+}
 template <class T>
-inline Reg<T> mul(Reg<T> a, Reg<T> b) { return {a.v * b.v}; }
+inline Reg<T> mul(Reg<T> a, Reg<T> b) {
+  return {a.v * b.v};
+}
 inline Reg<double> div(Reg<double> a, Reg<double> b) { return {a.v / b.v}; }
 inline Reg<double> add_bits(Reg<double> a, Reg<double> b) {
   return {bit_cast<double>(bit_cast<uint64_t>(a.v) + bit_cast<uint64_t>(b.v))};
@@ -379,18 +389,30 @@ inline Reg<double> exponent_bits(Reg<double> a) {
   return {bit_cast<double>(bit_cast<uint64_t>(a.v) >> 52)};
 }
 template <class T>
-inline Reg<T> fma(Reg<T> a, Reg<T> b, Reg<T> c) { return {std::fma(a.v, b.v, c.v)}; }
+inline Reg<T> fma(Reg<T> a, Reg<T> b, Reg<T> c) {
+  return {std::fma(a.v, b.v, c.v)};
+}
 template <class T>
-inline Reg<T> fms(Reg<T> a, Reg<T> b, Reg<T> c) { return {std::fma(a.v, b.v, -c.v)}; }
+inline Reg<T> fms(Reg<T> a, Reg<T> b, Reg<T> c) {
+  return {std::fma(a.v, b.v, -c.v)};
+}
 template <class T>
-inline Reg<T> larger(Reg<T> a, Reg<T> b) { return {a.v > b.v ? a.v : b.v}; }
+inline Reg<T> larger(Reg<T> a, Reg<T> b) {
+  return {a.v > b.v ? a.v : b.v};
+}
 template <class T>
-inline bool all_less(Reg<T> a, Reg<T> b) { return a.v < b.v; }
+inline bool all_less(Reg<T> a, Reg<T> b) {
+  return a.v < b.v;
+}
 inline int count_less(Reg<double> a, Reg<double> b) { return a.v < b.v; }
 template <class T>
-inline Reg<T> if_less(Reg<T> a, Reg<T> b, Reg<T> x, Reg<T> y) { return {a.v < b.v ? x.v : y.v}; }
+inline Reg<T> if_less(Reg<T> a, Reg<T> b, Reg<T> x, Reg<T> y) {
+  return {a.v < b.v ? x.v : y.v};
+}
 template <class T>
-inline Reg<T> unless_equal(Reg<T> a, Reg<T> b, Reg<T> x) { return {a.v == b.v ? T(0) : x.v}; }
+inline Reg<T> unless_equal(Reg<T> a, Reg<T> b, Reg<T> x) {
+  return {a.v == b.v ? T(0) : x.v};
+}
 template <class T>
 inline Reg<T> pow2_of_bits(Reg<T> a) {
   using U = std::make_unsigned_t<typename Bits<T>::Int>;
@@ -407,7 +429,9 @@ inline Reg<float> narrow(const Reg<double>* a) { return {float(a[0].v)}; }
 #endif
 // These have no streaming stores, or none worth the trouble.
 template <class T>
-inline void stream(T* p, Reg<T> a) { store(p, a); }
+inline void stream(T* p, Reg<T> a) {
+  store(p, a);
+}
 #endif
 
 // Sixteen halves or bfloats, to and from float. What is NaN is the quiet one.
@@ -416,8 +440,8 @@ inline void widen_lanes(const Half* from, float* to) {
   _mm512_storeu_ps(to, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
 #elif defined(__AVX2__)
   for (int i = 0; i < kLanes; i += 8)
-    _mm256_storeu_ps(
-        to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
+    _mm256_storeu_ps(to + i,
+                     _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
 #else
   for (int i = 0; i < kLanes; ++i) to[i] = widened(from[i]);
 #endif
@@ -473,8 +497,8 @@ inline void widen_all(const double* from, double* to, int64_t n) { copy_all(from
 inline void narrow_all(const float* from, float* to, int64_t n) { copy_all(from, to, n); }
 inline void narrow_all(const double* from, double* to, int64_t n) { copy_all(from, to, n); }
 
-// to[j * to_step + i] = from[i * from_step + j] for i, j in 0..3; written in the order of j, so that
-// where rows of `to` overlap, the later one stands.
+// to[j * to_step + i] = from[i * from_step + j] for i, j in 0..3; written in the order of j, so
+// that where rows of `to` overlap, the later one stands.
 template <class T>
 inline void transpose4(const T* from, int64_t from_step, T* to, int64_t to_step) {
   T x[4][4];
@@ -497,7 +521,8 @@ inline void transpose4(const float* from, int64_t from_step, float* to, int64_t 
 #if defined(__AVX2__)
 inline void transpose4(const double* from, int64_t from_step, double* to, int64_t to_step) {
   const __m256d a = _mm256_loadu_pd(from), b = _mm256_loadu_pd(from + from_step);
-  const __m256d c = _mm256_loadu_pd(from + 2 * from_step), d = _mm256_loadu_pd(from + 3 * from_step);
+  const __m256d c = _mm256_loadu_pd(from + 2 * from_step),
+                d = _mm256_loadu_pd(from + 3 * from_step);
   const __m256d ab = _mm256_unpacklo_pd(a, b), cd = _mm256_unpacklo_pd(c, d);
   const __m256d ab2 = _mm256_unpackhi_pd(a, b), cd2 = _mm256_unpackhi_pd(c, d);
   _mm256_storeu_pd(to, _mm256_permute2f128_pd(ab, cd, 0x20));
@@ -528,23 +553,23 @@ struct Vec {
   }
 };
 
-#define LOGITLAB_UNARY(name)                                       \
-  template <class T>                                               \
-  inline Vec<T> name(Vec<T> a) {                                   \
-    for (int i = 0; i < Vec<T>::regs; ++i) a.r[i] = name(a.r[i]);  \
-    return a;                                                      \
+#define LOGITLAB_UNARY(name)                                      \
+  template <class T>                                              \
+  inline Vec<T> name(Vec<T> a) {                                  \
+    for (int i = 0; i < Vec<T>::regs; ++i) a.r[i] = name(a.r[i]); \
+    return a;                                                     \
   }
-#define LOGITLAB_BINARY(name)                                              \
-  template <class T>                                                       \
-  inline Vec<T> name(Vec<T> a, const Vec<T>& b) {                          \
-    for (int i = 0; i < Vec<T>::regs; ++i) a.r[i] = name(a.r[i], b.r[i]);  \
-    return a;                                                              \
+#define LOGITLAB_BINARY(name)                                             \
+  template <class T>                                                      \
+  inline Vec<T> name(Vec<T> a, const Vec<T>& b) {                         \
+    for (int i = 0; i < Vec<T>::regs; ++i) a.r[i] = name(a.r[i], b.r[i]); \
+    return a;                                                             \
   }
-#define LOGITLAB_TERNARY(name)                                                     \
-  template <class T>                                                               \
-  inline Vec<T> name(Vec<T> a, const Vec<T>& b, const Vec<T>& c) {                 \
-    for (int i = 0; i < Vec<T>::regs; ++i) a.r[i] = name(a.r[i], b.r[i], c.r[i]);  \
-    return a;                                                                      \
+#define LOGITLAB_TERNARY(name)                                                    \
+  template <class T>                                                              \
+  inline Vec<T> name(Vec<T> a, const Vec<T>& b, const Vec<T>& c) {                \
+    for (int i = 0; i < Vec<T>::regs; ++i) a.r[i] = name(a.r[i], b.r[i], c.r[i]); \
+    return a;                                                                     \
   }
 LOGITLAB_UNARY(pow2_of_bits)
 LOGITLAB_UNARY(exponent_bits)
@@ -609,14 +634,14 @@ inline int pack_above(const float* z, const uint32_t* number, uint32_t first, fl
   _mm512_storeu_si512(to_number, _mm512_maskz_compress_epi32(above, numbers));
   return __builtin_popcount(above);
 }
-inline int pack_above(const double* z, const uint32_t* number, uint32_t first, double bar, double* to,
-                      uint32_t* to_number) {
+inline int pack_above(const double* z, const uint32_t* number, uint32_t first, double bar,
+                      double* to, uint32_t* to_number) {
   int n = 0;
   for (int i = 0; i < kLanes; i += 8) {
     const __m512d x = _mm512_loadu_pd(z + i);
-    const __m256i numbers =
-        number ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(number + i))
-               : _mm512_castsi512_si256(numbers_from(first + uint32_t(i)));
+    const __m256i numbers = number
+                                ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(number + i))
+                                : _mm512_castsi512_si256(numbers_from(first + uint32_t(i)));
     const __mmask8 above = _mm512_cmp_pd_mask(x, _mm512_set1_pd(bar), _CMP_GT_OQ);
     _mm512_storeu_pd(to + n, _mm512_maskz_compress_pd(above, x));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to_number + n),

@@ -9,7 +9,7 @@
 #include "batch.h"
 #include "targets.h"
 #include "threads.h"
-#include "weights.h"
+#include "vector_math.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
@@ -42,13 +42,14 @@ LOGITLAB_FLATTEN T largest(const T* z, int64_t k) {
 
 template <class T>
 struct Chunk {
-  T m;         // the largest entry
-  T n;         // its exponent N
+  T m;              // the largest entry
+  T n;              // its exponent N
   double sum, low;  // of the weights over 2^lift; without those of the largest entries, if Rest
   int64_t ties;
 };
 
-// Whether a logarithm of a sum is so close to its last digit that the weights are taken in two parts.
+// Whether a logarithm of a sum is so close to its last digit that the weights are taken in two
+// parts.
 template <class T>
 constexpr bool kTwoParts = sizeof(T) == 8;
 
@@ -169,7 +170,8 @@ template <class T>
 struct Products {
   Vec<T> f, low, up, least;  // f, the rest of it, f over the least normal number, and that over f
 
-  explicit Products(const Vec<T>& factor, const Vec<T>& rest = Vec<T>(T(0))) : f(factor), low(rest) {
+  explicit Products(const Vec<T>& factor, const Vec<T>& rest = Vec<T>(T(0)))
+      : f(factor), low(rest) {
     constexpr T tiny = std::numeric_limits<T>::min();
     up = mul(f, Vec<T>(1 / tiny));
     T lane[kLanes];
@@ -178,12 +180,8 @@ struct Products {
     least = Vec<T>(lane);
   }
   bool all_normal(const Vec<T>& e) const { return all_less(least, e); }
-  Vec<T> normal(const Vec<T>& e) const {
-    return kTwoParts<T> ? fma(e, f, mul(e, low)) : mul(e, f);
-  }
-  static T single(T e, T f, T low) {
-    return kTwoParts<T> ? std::fma(e, f, e * low) : e * f;
-  }
+  Vec<T> normal(const Vec<T>& e) const { return kTwoParts<T> ? fma(e, f, mul(e, low)) : mul(e, f); }
+  static T single(T e, T f, T low) { return kTwoParts<T> ? std::fma(e, f, e * low) : e * f; }
   Vec<T> any(const Vec<T>& e) const {
     const Vec<T> small = minus_bits_of_one(fma(e, up, Vec<T>(T(1))));
     return if_less(e, least, small, normal(larger(e, least)));
@@ -193,7 +191,8 @@ struct Products {
 
 // p = e r 2^(N_i - N - lift).
 template <class T>
-LOGITLAB_FLATTEN void normalise(const T* e, T* out, int64_t k, double r, double low, double shift, bool stream) {
+LOGITLAB_FLATTEN void normalise(const T* e, T* out, int64_t k, double r, double low, double shift,
+                                bool stream) {
   const bool near = shift > -50;
   const double unit = pow2((near ? shift : 0) - Range<T>::lift), factor = r * unit;
   int64_t i = 0;
@@ -260,7 +259,7 @@ struct Row {
   T* e;
   Chunk<T>* chunks;
   bool stream;
-  double scale = 1;  // of a gradient
+  double scale = 1;                     // of a gradient
   const Targets<T>* targets = nullptr;  // of the losses, where a label alone is not all
 
   int64_t count() const { return (k + kChunk - 1) / kChunk; }
@@ -282,15 +281,17 @@ struct Row {
     const T inf = std::numeric_limits<T>::infinity();
     if (top == -inf && std::count(from, from + size(i), top) == size(i)) {
       chunks[i] = {top, -4 * Range<T>::reach, 0, 0, 0};
-      if (e && (op == Op::softmax || op == Op::loss_and_gradient)) std::fill(to, to + size(i), T(0));
+      if (e && (op == Op::softmax || op == Op::loss_and_gradient))
+        std::fill(to, to + size(i), T(0));
       return true;
     }
     // -inf beside NaN goes the same way as everything out of range.
     if (!(std::fabs(top * s.c) < Range<T>::reach)) return false;
-    chunks[i] = op == Op::softmax && !e       ? chunk<T, false, false>(from, nullptr, size(i), top, s)
-                : op == Op::softmax           ? chunk<T, true, false>(from, to, size(i), top, s)
-                : op == Op::loss_and_gradient ? chunk<T, true, true>(from, to, size(i), top, s)
-                                              : chunk<T, false, true>(from, nullptr, size(i), top, s);
+    chunks[i] = op == Op::softmax && !e ? chunk<T, false, false>(from, nullptr, size(i), top, s)
+                : op == Op::softmax     ? chunk<T, true, false>(from, to, size(i), top, s)
+                : op == Op::loss_and_gradient
+                    ? chunk<T, true, true>(from, to, size(i), top, s)
+                    : chunk<T, false, true>(from, nullptr, size(i), top, s);
     return chunks[i].sum < std::numeric_limits<double>::infinity();
   }
 
@@ -342,8 +343,9 @@ struct Row {
       all.left += t.left;
       all.left_away += t.left_away + (t.left > 0 ? t.left * down : 0);
     }
-    w.aim = targets->given ? aim_of(all, targets->smoothing)
-                           : aim_of(all, targets->smoothing, double(z[targets->label]), double(w.m));
+    w.aim = targets->given
+                ? aim_of(all, targets->smoothing)
+                : aim_of(all, targets->smoothing, double(z[targets->label]), double(w.m));
     return moderate(w.aim, scale, s.t);
   }
 

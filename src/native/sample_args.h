@@ -24,8 +24,8 @@ struct Sampling {
   uint32_t key[2];
   const uint64_t* row_keys = nullptr;
   const double* uniforms = nullptr;  // rows by n, instead of row_keys: the inverse CDF there
-  int64_t* found = nullptr;  // rows by n: indices, -1 where there is nothing (more) to draw
-  uint8_t* kept = nullptr;   // rows by k: instead of draws, the entries that the truncation leaves
+  int64_t* found = nullptr;          // rows by n: indices, -1 where there is nothing (more) to draw
+  uint8_t* kept = nullptr;  // rows by k: instead of draws, the entries that the truncation leaves
 };
 
 using Sample = void (*)(const Sampling&, int64_t first, int64_t last);

@@ -8,7 +8,7 @@
 
 #include "batch.h"
 #include "products_args.h"
-#include "sampling.h"
+#include "sample_args.h"
 
 namespace logitlab {
 

@@ -1,11 +1,11 @@
 // What a temperature is fitted on: of each row the log-loss at beta = 1/T and its first and second
 // derivative in beta, in one pass over memory.
 //
-// With m the largest entry and p = softmax(beta z): loss = log sum exp(beta (z - m)) - beta (z_y - m),
-// slope = beta (E_p[z - m] - (z_y - m)), curvature = beta^2 Var_p[z]: numbers without a unit.
+// With m the largest entry and p = softmax(beta z): loss = log sum exp(beta (z - m)) - beta (z_y -
+// m), slope = beta (E_p[z - m] - (z_y - m)), curvature = beta^2 Var_p[z]: numbers without a unit.
 #pragma once
 
-#include "rows.h"
+#include "row_kernel.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
