@@ -7,7 +7,7 @@ import numpy as np
 
 import logitlab
 from bench.tables import write_between
-from logitlab.bins import bins_of, equal_width
+from logitlab._bins import bins_of, equal_width
 
 TIMES = (1.0, 1.1, 1.25, 1.5, 2.0)  # over-confidence
 SIZES = {1000: 300, 10_000: 120}  # rows of a sample, samples

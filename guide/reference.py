@@ -20,11 +20,11 @@ SECTIONS = {
     "linear_losses": "Losses",
     "scores": "Scores",
     "reliability": "Calibration error",
-    "intervals": "Intervals",
+    "resampling": "Confidence intervals",
     "calibration": "Calibrators",
     "regression": "Softmax regression",
     "laws": "Laws",
-    "backends": "The compiled core",
+    "_backends": "Compiled kernels",
 }
 
 
@@ -42,7 +42,7 @@ def commands() -> dict[str, str]:
     from typer.main import get_command
     from typer.testing import CliRunner
 
-    from logitlab.app.cli import app
+    from logitlab._app.cli import app
 
     def text(*arguments: str) -> str:
         result = CliRunner().invoke(app, [*arguments, "--help"], prog_name="logitlab", env=WIDE)

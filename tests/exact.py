@@ -5,7 +5,7 @@ import math
 import ml_dtypes
 import mpmath
 
-from logitlab.laws.multiprecision import log_softmax, logsumexp, mp, softmax
+from logitlab._exact.multiprecision import log_softmax, logsumexp, mp, softmax
 
 __all__ = ["INF", "NAN", "distance", "log_softmax", "logsumexp", "mp", "softmax", "ulp"]
 INF, NAN = mp.inf, mp.nan

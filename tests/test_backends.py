@@ -13,9 +13,9 @@ import torch
 import arrays
 import logitlab
 from arrays import FLOATS, inf, nan
-from logitlab.arrays import request
-from logitlab.backends import native, reference
-from logitlab.backends import torch as torch_backend
+from logitlab._arrays import request
+from logitlab._backends import native, reference
+from logitlab._backends import torch as torch_backend
 from processes import run_code
 
 FUNCTIONS = ["softmax", "log_softmax", "logsumexp"]
@@ -206,8 +206,8 @@ BITS = """
 import hashlib, sys
 import numpy as np
 import ml_dtypes, logitlab
-from logitlab.backends import native
-from logitlab.backends.targets import Targets
+from logitlab._backends import native
+from logitlab._backends.targets import Targets
 rng = np.random.default_rng(0)
 digest = hashlib.sha256()
 for dtype in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64):

@@ -11,8 +11,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 import logitlab
-from logitlab.backends import native
-from logitlab.backends.moments import moments
+from logitlab._backends import native
+from logitlab._backends.temperature_loss import moments
 from logitlab.calibration import TemperatureSearch
 
 

@@ -10,7 +10,7 @@ import exact
 import logitlab
 from arrays import FLOATS, inf, nan
 from exact import mp
-from logitlab.backends import native, reference
+from logitlab._backends import native, reference
 
 TEMPERATURES = [1.0, 0.4, 3.0, -0.7, 1e-3, 1e200]
 by_temperature = pytest.mark.parametrize("temperature", TEMPERATURES)

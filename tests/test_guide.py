@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import logitlab
-from logitlab.app import cli
+from logitlab._app import cli
 
 pytest.importorskip("typer")
 
@@ -54,9 +54,9 @@ def test_the_reference_test_can_fail(monkeypatch):
 
 def test_the_reference_follows_the_library(monkeypatch):
     """A name that becomes public has its page."""
-    monkeypatch.setattr(logitlab, "__all__", [*logitlab.__all__, "arrays"])
-    monkeypatch.setattr(logitlab.arrays, "__module__", "logitlab.arrays", raising=False)
-    assert "logitlab.arrays.md" in reference.pages()
+    monkeypatch.setattr(logitlab, "__all__", [*logitlab.__all__, "_arrays"])
+    monkeypatch.setattr(logitlab._arrays, "__module__", "logitlab._arrays", raising=False)
+    assert "logitlab._arrays.md" in reference.pages()
 
 
 def test_the_list_of_names():

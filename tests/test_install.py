@@ -51,7 +51,7 @@ def test_the_main_job_needs_the_app_extra_alone(tmp_path):
     code = (
         "import sys\n"
         f"for name in {others.split()}: sys.modules[name] = None\n"
-        "from logitlab.app import main\n"
+        "from logitlab._app import main\n"
         f"sys.argv = ['logitlab', 'report', '-o', {str(tmp_path / 'out')!r}]\n"
         "main()\n"
     )

@@ -6,7 +6,7 @@ import pytest
 import arrays
 import logitlab
 from arrays import FLOATS
-from logitlab.backends import native
+from logitlab._backends import native
 
 pytestmark = pytest.mark.skipif(
     not logitlab.native_available(), reason="installed without a C++ compiler"

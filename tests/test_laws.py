@@ -6,8 +6,8 @@ import scipy.special
 import torch
 
 import logitlab
-from logitlab.laws import doubledouble, multiprecision
-from logitlab.laws.formats import FORMATS, Exact, errors, rounded, spacing
+from logitlab._exact import doubledouble, multiprecision
+from logitlab._exact.formats import FORMATS, Exact, errors, rounded, spacing
 
 mp = multiprecision.mp
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import logitlab
-from logitlab.backends import native
+from logitlab._backends import native
 from processes import run_code
 
 pytestmark = pytest.mark.skipif(not logitlab.native_available(), reason="no compiled kernels")
@@ -141,7 +141,7 @@ _BITS = """
 import hashlib
 import numpy as np
 import logitlab
-from logitlab.backends import native
+from logitlab._backends import native
 from test_products import NAMES, SHAPES, hostile
 found = hashlib.sha256()
 for threads in (1, 3):

@@ -13,7 +13,7 @@ from scipy import special, stats
 import arrays
 import logitlab
 from arrays import inf, nan
-from logitlab.backends.reference_sampling import philox_words, uniforms
+from logitlab._backends.reference_sampling import philox_words, uniforms
 from strategies import finite_rows, temperatures
 
 # One test here is wrong about a right sampler once in a million seeds; the seeds are fixed.

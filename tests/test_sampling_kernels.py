@@ -10,8 +10,8 @@ import pytest
 import arrays
 import logitlab
 from arrays import inf
-from logitlab.backends import native, native_sampling, reference_sampling
-from logitlab.backends.reference_sampling import Cut, philox, uniforms
+from logitlab._backends import native, native_sampling, reference_sampling
+from logitlab._backends.reference_sampling import Cut, philox, uniforms
 
 pytestmark = pytest.mark.skipif(
     not logitlab.native_available(), reason="installed without a C++ compiler"
@@ -84,7 +84,7 @@ BITS = """
 import hashlib, sys
 import numpy as np
 import ml_dtypes, logitlab
-from logitlab.backends import native
+from logitlab._backends import native
 rng = np.random.default_rng(0)
 digest = hashlib.sha256()
 logitlab.set_num_threads(int(sys.argv[1]))

@@ -71,7 +71,7 @@ def test_temperature_sweep_errors():
 
 def run(*arguments):
     return subprocess.run(
-        [sys.executable, "-c", "from logitlab.app import main; main()", "sample", *arguments],
+        [sys.executable, "-c", "from logitlab._app import main; main()", "sample", *arguments],
         capture_output=True,
         text=True,
     )

@@ -7,8 +7,8 @@ import arrays
 import exact
 import logitlab
 from arrays import FLOATS
-from logitlab.backends import native, reference
-from logitlab.backends.targets import Targets
+from logitlab._backends import native, reference
+from logitlab._backends.targets import Targets
 
 pytestmark = pytest.mark.skipif(
     not logitlab.native_available(), reason="installed without a C++ compiler"

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import logitlab
-import logitlab.graph as _graph  # noqa: F401 - registers the operators
+import logitlab._torch_compile as _graph  # noqa: F401 - registers the operators
 from logitlab.torch import LinearCrossEntropyLoss, LogSoftmax, Softmax
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import logitlab
-from logitlab.backends import native
+from logitlab._backends import native
 
 RNG = np.random.default_rng(0)
 Z = RNG.standard_normal((60, 5)) * 2

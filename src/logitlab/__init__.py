@@ -1,15 +1,17 @@
 """The softmax layer of a model: everything between logits and a decision."""
 
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from logitlab.backends.native import get_num_threads, native_available, set_num_threads
+from logitlab import _registry
+from logitlab._backends.native import get_num_threads, native_available, set_num_threads
 from logitlab.calibration import MatrixScaling, TemperatureScaling, VectorScaling, cross_fit
 from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
-from logitlab.intervals import bootstrap
 from logitlab.linear_losses import linear_cross_entropy, linear_cross_entropy_and_grad
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
 from logitlab.reliability import calibration_error, calibration_test, reliability_curve
+from logitlab.resampling import bootstrap
 from logitlab.sampling import sample, sample_with_log_prob, truncate
 from logitlab.scores import accuracy, brier_score, entropy, kl_divergence
 
@@ -52,6 +54,22 @@ __all__ = [
     "temperature_sweep",
     "truncate",
 ]
+
+
+def _load_plot() -> ModuleType:
+    from logitlab import plot
+
+    return plot
+
+
+def _load_torch_compile() -> ModuleType:
+    from logitlab import _torch_compile
+
+    return _torch_compile
+
+
+_registry.register("plot", _load_plot)
+_registry.register("torch_compile", _load_torch_compile)
 
 
 def __getattr__(name: str) -> Any:

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
-from logitlab import arrays, dispatch
-from logitlab.backends import reference
+from logitlab import _arrays, _dispatch
+from logitlab._backends import reference
 
 
 class _Point(NamedTuple):
@@ -16,34 +16,36 @@ class _Point(NamedTuple):
     slope: Any  # (..., 1), 1/T; 0 where no finite change of the row changes its result
     axis: int
     xp: Any
-    request: arrays.Request
+    request: _arrays.Request
 
     def delivered(self, x: Any) -> Any:
-        return self.xp.astype(x, arrays.native_type(self.request.z.dtype), copy=False)
+        return self.xp.astype(x, _arrays.native_type(self.request.z.dtype), copy=False)
 
     def scaled(self, x: Any) -> Any:
         """x/T, where 1/T may be infinite."""
         slope = self.slope[(..., *[None] * (x.ndim - self.slope.ndim))]
-        return arrays.scaled(x, slope, self.xp)
+        return _arrays.scaled(x, slope, self.xp)
 
 
 @np.errstate(all="ignore")
 def _point(z: Any, axis: int, temperature: Any, where: Any) -> _Point:
-    z = arrays.as_floating(z, "z")
-    arrays.one_axis(axis, z.ndim)
+    z = _arrays.as_floating(z, "z")
+    _arrays.one_axis(axis, z.ndim)
     xp = array_namespace(z)
-    call = arrays.request(z, axis, temperature, where)
-    arrays.check_differentiable(call.temperature, xp)
+    call = _arrays.request(z, axis, temperature, where)
+    _arrays.check_differentiable(call.temperature, xp)
     at = call.axes[0]
-    z = arrays.at_least_float32(call.z, xp)
-    p = arrays.moved(dispatch.backend(z).softmax(z, *call[1:4], None), at, -1, xp)
+    z = _arrays.at_least_float32(call.z, xp)
+    p = _arrays.moved(_dispatch.backend(z).softmax(z, *call[1:4], None), at, -1, xp)
     t = call.temperature
     slope = xp.ones((*p.shape[:-1], 1), dtype=p.dtype, device=getattr(p, "device", None))
-    slope = slope / (t if isinstance(t, float) else xp.astype(arrays.moved(t, at, -1, xp), p.dtype))
+    slope = slope / (
+        t if isinstance(t, float) else xp.astype(_arrays.moved(t, at, -1, xp), p.dtype)
+    )
     if p.shape[-1]:
         # A +inf entry is beyond every finite change of the others, and of itself.
         left = z if call.where is None else xp.where(call.where, z, -xp.inf)
-        most = arrays.moved(xp.max(left, axis=at, keepdims=True), at, -1, xp)
+        most = _arrays.moved(xp.max(left, axis=at, keepdims=True), at, -1, xp)
         slope = xp.where((most == xp.inf) & (slope > 0), 0.0, slope)
     return _Point(p, slope, at, xp, call)
 
@@ -51,17 +53,17 @@ def _point(z: Any, axis: int, temperature: Any, where: Any) -> _Point:
 def _vector(v: Any, name: str, z: Any, at: _Point) -> Any:
     """A factor of a product: of z's shape, with the classes last."""
     xp = at.xp
-    v = arrays.like(arrays.as_floating(v, name), at.p, xp, name)
+    v = _arrays.like(_arrays.as_floating(v, name), at.p, xp, name)
     v = xp.astype(v, at.p.dtype, copy=False)
     if tuple(v.shape) != tuple(np.shape(z)):
         raise ValueError(
             f"{name} has shape {tuple(v.shape)}; accepted: the shape {tuple(np.shape(z))} of z"
         )
-    return arrays.moved(v[..., None] if at.request.no_axis else v, at.axis, -1, xp)
+    return _arrays.moved(v[..., None] if at.request.no_axis else v, at.axis, -1, xp)
 
 
 def _back(x: Any, at: _Point) -> Any:
-    return at.request.restore(arrays.moved(at.delivered(x), -1, at.axis, at.xp))
+    return at.request.restore(_arrays.moved(at.delivered(x), -1, at.axis, at.xp))
 
 
 @np.errstate(all="ignore")
@@ -106,7 +108,7 @@ def jacobian(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = Non
            [-0.25,  0.25]])
     """
     at = _point(z, axis, temperature, where)
-    return at.delivered(dispatch.backend(at.p).jacobian(at.p, at.slope))
+    return at.delivered(_dispatch.backend(at.p).jacobian(at.p, at.slope))
 
 
 @np.errstate(all="ignore")
@@ -149,7 +151,7 @@ def jacobian_product(
     """
     at = _point(z, axis, temperature, where)
     v = _vector(v, "v", z, at)
-    return _back(dispatch.backend(at.p).jacobian_product(at.p, v, at.slope), at)
+    return _back(_dispatch.backend(at.p).jacobian_product(at.p, v, at.slope), at)
 
 
 @np.errstate(all="ignore")

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
-from logitlab import arrays, dispatch
-from logitlab.backends.targets import Targets
+from logitlab import _arrays, _dispatch
+from logitlab._backends.targets import Targets
 from logitlab.losses import Reduction, checked_options, checked_weights, reduced, share
 
 
@@ -25,11 +25,11 @@ class _Problem(NamedTuple):
 
 def _native(x: Any) -> Any:
     """In the machine's byte order."""
-    return x.astype(arrays.native_type(x.dtype), copy=False) if isinstance(x, np.ndarray) else x
+    return x.astype(_arrays.native_type(x.dtype), copy=False) if isinstance(x, np.ndarray) else x
 
 
 def _matrix(x: Any, name: str) -> Any:
-    x = _native(arrays.as_floating(x, name))
+    x = _native(_arrays.as_floating(x, name))
     if x.ndim != 2:
         raise ValueError(f"{name} has {x.ndim} dimensions; accepted: 2")
     return x
@@ -50,14 +50,14 @@ def checked(
     smoothing = checked_options(label_smoothing, reduction)
     x = _matrix(x, "x")
     xp = array_namespace(x)
-    weight = arrays.like(_matrix(weight, "weight"), x, xp, "weight")
+    weight = _arrays.like(_matrix(weight, "weight"), x, xp, "weight")
     (n, d), (k, columns) = x.shape, weight.shape
     if columns != d:
         raise ValueError(
             f"weight has shape {(k, columns)}; accepted: (K, {d}), as x has {d} columns"
         )
     if bias is not None:
-        bias = arrays.like(_native(arrays.as_floating(bias, "bias")), x, xp, "bias")
+        bias = _arrays.like(_native(_arrays.as_floating(bias, "bias")), x, xp, "bias")
         if tuple(bias.shape) != (k,):
             raise ValueError(
                 f"bias has shape {tuple(bias.shape)}; accepted: ({k},), one for each class"
@@ -65,18 +65,18 @@ def checked(
     for name, other in (("weight", weight), ("bias", bias)):
         if other is not None and other.dtype != x.dtype:
             raise TypeError(
-                f"{name} has type {arrays.dtype_name(other.dtype)}; accepted: that of x, "
-                f"{arrays.dtype_name(x.dtype)}"
+                f"{name} has type {_arrays.dtype_name(other.dtype)}; accepted: that of x, "
+                f"{_arrays.dtype_name(x.dtype)}"
             )
-    t = arrays.request(x, 1, temperature, None).temperature
+    t = _arrays.request(x, 1, temperature, None).temperature
     if not isinstance(t, float):
         t = xp.broadcast_to(t, (n, 1))
-    y = arrays.like(arrays.as_array(y, "y"), x, xp, "y")
-    label = arrays.labels(y, (n,), k, ignore_index, xp)
+    y = _arrays.like(_arrays.as_array(y, "y"), x, xp, "y")
+    label = _arrays.labels(y, (n,), k, ignore_index, xp)
     row_weight = checked_weights(sample_weight, (n,), x, label, ignore_index, xp)
     dtype = x.dtype
-    x, weight = arrays.at_least_float32(x, xp), arrays.at_least_float32(weight, xp)
-    bias = None if bias is None else arrays.at_least_float32(bias, xp)
+    x, weight = _arrays.at_least_float32(x, xp), _arrays.at_least_float32(weight, xp)
+    bias = None if bias is None else _arrays.at_least_float32(bias, xp)
     return _Problem(x, weight, bias, Targets(label, smoothing=smoothing), t, row_weight, dtype, xp)
 
 
@@ -92,7 +92,7 @@ def _solved(
         scale = shares / (t if isinstance(t, float) else t[:, 0]) * upstream
         if not isinstance(scale, float):
             scale = xp.broadcast_to(scale, q.x.shape[:1])
-    loss, gradients = dispatch.backend(q.x).linear_loss(
+    loss, gradients = _dispatch.backend(q.x).linear_loss(
         q.x, q.weight, q.bias, q.targets, t, scale, by_temperature
     )
     value = reduced(loss, q.row_weight, reduction, q.dtype, xp)
@@ -103,7 +103,7 @@ def _solved(
 
 @np.errstate(all="ignore")
 def value_of(q: _Problem, reduction: str) -> Any:
-    total = dispatch.total(q.x, "total_linear_loss")
+    total = _dispatch.total(q.x, "total_linear_loss")
     if total is not None and reduction != "none":
         shares = share(q.row_weight, q.x.shape[:1], reduction, q.xp)
         value = total(q.x, q.weight, q.bias, q.targets, q.temperature, shares)
@@ -172,7 +172,7 @@ def linear_cross_entropy(
     >>> float(logitlab.linear_cross_entropy(x, weight, [0, 1]).round(4))
     0.1269
     """
-    if (graph := dispatch.graph(x)) is not None:
+    if (graph := _dispatch.graph(x)) is not None:
         return graph.linear_cross_entropy(
             x,
             weight,
@@ -253,6 +253,6 @@ def linear_cross_entropy_and_grad(
         ignore_index,
         reduction,
     )
-    arrays.check_differentiable(q.temperature, q.xp)
+    _arrays.check_differentiable(q.temperature, q.xp)
     loss, gradients = _solved(q, reduction, 1.0)
     return loss, gradients[:3]

@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
-from logitlab import arrays, dispatch
-from logitlab.backends.targets import Targets
+from logitlab import _arrays, _dispatch
+from logitlab._backends.targets import Targets
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -16,7 +16,7 @@ Reduction = Literal["mean", "sum", "none"]
 class _Problem(NamedTuple):
     """A checked call."""
 
-    request: arrays.Request
+    request: _arrays.Request
     targets: Targets
     rows: tuple[int, ...]
     weight: Any  # of the rows, 0 where a row is ignored; None where all count alike
@@ -43,17 +43,17 @@ def checked_weights(
     given: Any, batch: tuple[int, ...], z: Any, label: Any, ignore_index: int | None, xp: Any
 ) -> Any:
     """A weight for each row, 0 where it is ignored; None where all count alike."""
-    wide = arrays.widest_float(xp, z)
+    wide = _arrays.widest_float(xp, z)
     kept = None if label is None or ignore_index is None else label >= 0
     if given is None:
         return None if kept is None else xp.astype(kept, wide)
-    given = arrays.like(arrays.as_floating(given, "sample_weight"), z, xp, "sample_weight")
+    given = _arrays.like(_arrays.as_floating(given, "sample_weight"), z, xp, "sample_weight")
     if tuple(given.shape) != batch:
         raise ValueError(
             f"sample_weight has shape {tuple(given.shape)}; accepted: one weight for each row, "
             f"shape {batch}"
         )
-    arrays.check_not_negative(given, "sample_weight")
+    _arrays.check_not_negative(given, "sample_weight")
     weight = xp.astype(given, wide)
     return weight if kept is None else xp.where(xp.reshape(kept, batch), weight, 0.0)
 
@@ -71,24 +71,24 @@ def checked(
     reduction: str,
 ) -> _Problem:
     smoothing = checked_options(label_smoothing, reduction)
-    z = arrays.as_floating(z, "z")
-    arrays.one_axis(axis, z.ndim)
+    z = _arrays.as_floating(z, "z")
+    _arrays.one_axis(axis, z.ndim)
     xp = array_namespace(z)
-    request = arrays.request(z, axis, temperature, where)
+    request = _arrays.request(z, axis, temperature, where)
     shape, at = request.z.shape, request.axes[0]
     rows, k = (*shape[:at], *shape[at + 1 :]), shape[at]
     batch = rows if z.ndim else ()
-    y = arrays.like(arrays.as_array(y, "y"), z, xp, "y")
-    kind = arrays.dtype_name(y.dtype)
+    y = _arrays.like(_arrays.as_array(y, "y"), z, xp, "y")
+    kind = _arrays.dtype_name(y.dtype)
     if tuple(y.shape) == tuple(z.shape) and kind.startswith(("float", "bfloat")):
-        arrays.check_not_negative(y, "y")
+        _arrays.check_not_negative(y, "y")
         if ignore_index is not None:
             raise ValueError("ignore_index goes with integer labels, not with target probabilities")
-        distribution = arrays.moved(xp.reshape(y, shape), at, -1, xp)
+        distribution = _arrays.moved(xp.reshape(y, shape), at, -1, xp)
         targets = Targets(distribution=distribution, smoothing=smoothing)
     else:
         or_else = ", or target probabilities of z's shape"
-        label = arrays.labels(y, batch, k, ignore_index, xp, or_else)
+        label = _arrays.labels(y, batch, k, ignore_index, xp, or_else)
         targets = Targets(xp.reshape(label, rows), smoothing=smoothing)
     weight = checked_weights(sample_weight, batch, z, targets.label, ignore_index, xp)
     weight = weight if weight is None else xp.reshape(weight, rows)
@@ -98,12 +98,12 @@ def checked(
 def _rows(q: _Problem, scale: Any) -> tuple[Any, Any]:
     """The loss of every row, and unless `scale` is None its gradient times that."""
     z, axes, t, where, _ = q.request
-    return dispatch.backend(z).target_loss(z, axes, t, where, q.targets, scale)  # type: ignore[no-any-return]
+    return _dispatch.backend(z).target_loss(z, axes, t, where, q.targets, scale)  # type: ignore[no-any-return]
 
 
 def reduced(loss: Any, weight: Any, reduction: str, dtype: Any, xp: Any) -> Any:
     """The losses of the rows, weighted, as the caller wants them."""
-    dtype = arrays.native_type(dtype)
+    dtype = _arrays.native_type(dtype)
     # A row of weight 0 counts for nothing, whatever it costs.
     rows = loss if weight is None else xp.where(weight == 0, 0.0, weight * loss)
     if reduction == "none":
@@ -129,7 +129,7 @@ def share(weight: Any, rows: tuple[int, ...], reduction: str, xp: Any) -> Any:
 @np.errstate(all="ignore")
 def value_of(q: _Problem, reduction: str) -> Any:
     z, axes, t, where, _ = q.request
-    total = dispatch.total(z, "total_target_loss")
+    total = _dispatch.total(z, "total_target_loss")
     if total is not None and reduction != "none":
         shares = share(q.weight, q.rows, reduction, q.xp)
         value = total(z, axes, t, where, q.targets, shares)
@@ -219,7 +219,7 @@ def cross_entropy(
     >>> f"{logitlab.cross_entropy([[30.0, 0.0]], [0]):.10g}"
     '9.357622969e-14'
     """
-    if (graph := dispatch.graph(z)) is not None:
+    if (graph := _dispatch.graph(z)) is not None:
         return graph.cross_entropy(
             z, y, axis, temperature, where, label_smoothing, sample_weight, ignore_index, reduction
         )
@@ -272,7 +272,7 @@ def cross_entropy_and_grad(
     q = checked(
         z, y, axis, temperature, where, label_smoothing, sample_weight, ignore_index, reduction
     )
-    arrays.check_differentiable(q.request.temperature, q.xp)
+    _arrays.check_differentiable(q.request.temperature, q.xp)
     with np.errstate(all="ignore"):
         loss, gradient = _rows(q, _scale(q, reduction))
         return _reduced(q, loss, reduction), q.request.restore(gradient)

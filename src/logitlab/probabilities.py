@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from logitlab import arrays, dispatch
+from logitlab import _arrays, _dispatch
 
 
 def softmax(
@@ -61,11 +61,11 @@ def softmax(
     >>> logitlab.softmax([1.0, 3.0, 3.0], temperature=0)
     array([0. , 0.5, 0.5])
     """
-    if out is None and (graph := dispatch.graph(z)) is not None:
+    if out is None and (graph := _dispatch.graph(z)) is not None:
         return graph.softmax(z, axis, temperature, where)
-    call = arrays.request(z, axis, temperature, where)
-    out_view = arrays.check_out(out, call)
-    result = dispatch.backend(call.z).softmax(*call[:4], out_view)
+    call = _arrays.request(z, axis, temperature, where)
+    out_view = _arrays.check_out(out, call)
+    result = _dispatch.backend(call.z).softmax(*call[:4], out_view)
     return call.restore(result) if out is None else out
 
 
@@ -113,11 +113,11 @@ def log_softmax(
     >>> logitlab.log_softmax(np.array([0, -20], dtype=np.float32))
     array([-2.0611537e-09, -2.0000000e+01], dtype=float32)
     """
-    if out is None and (graph := dispatch.graph(z)) is not None:
+    if out is None and (graph := _dispatch.graph(z)) is not None:
         return graph.log_softmax(z, axis, temperature, where)
-    call = arrays.request(z, axis, temperature, where)
-    out_view = arrays.check_out(out, call)
-    result = dispatch.backend(call.z).log_softmax(*call[:4], out_view)
+    call = _arrays.request(z, axis, temperature, where)
+    out_view = _arrays.check_out(out, call)
+    result = _dispatch.backend(call.z).log_softmax(*call[:4], out_view)
     return call.restore(result) if out is None else out
 
 
@@ -163,10 +163,10 @@ def logsumexp(
     >>> float(logitlab.logsumexp([1.0, 2.0], temperature=0))
     2.0
     """
-    if (graph := dispatch.graph(z)) is not None:
+    if (graph := _dispatch.graph(z)) is not None:
         return graph.logsumexp(z, axis, temperature, where, keepdims)
-    call = arrays.request(z, axis, temperature, where)
-    result = dispatch.backend(call.z).logsumexp(*call[:4], keepdims and not call.no_axis)
+    call = _arrays.request(z, axis, temperature, where)
+    result = _dispatch.backend(call.z).logsumexp(*call[:4], keepdims and not call.no_axis)
     # As NumPy's reductions, a 0-d result is a scalar.
     return result[()] if type(result).__module__ == "numpy" and result.ndim == 0 else result
 
@@ -207,9 +207,9 @@ def logits(p: Any, axis: int = -1) -> Any:
     >>> logitlab.logits([0.25, 0.25, 0.5]).round(4)
     array([-0.231 , -0.231 ,  0.4621])
     """
-    p = arrays.as_floating(p, "p")
-    axes = arrays.one_axis(axis, p.ndim)
-    arrays.check_not_negative(p, "p")
+    p = _arrays.as_floating(p, "p")
+    axes = _arrays.one_axis(axis, p.ndim)
+    _arrays.check_not_negative(p, "p")
     if not axes:
-        return dispatch.backend(p).logits(p[..., None], (0,))[..., 0]
-    return dispatch.backend(p).logits(p, axes)
+        return _dispatch.backend(p).logits(p[..., None], (0,))[..., 0]
+    return _dispatch.backend(p).logits(p, axes)

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from logitlab import arguments
-from logitlab.bins import (
+from logitlab import _checks, _registry
+from logitlab._bins import (
     Binning,
     Norm,
     bin_sums,
@@ -17,7 +17,8 @@ from logitlab.bins import (
     equal_width,
     gap_norm,
 )
-from logitlab.scores import Floats, Integers, as_rows, blocks, confidences, probabilities
+from logitlab._rows import Floats, Integers, as_rows, blocks, probabilities
+from logitlab.scores import confidences
 
 _RESAMPLES = 1000
 _DRAWN = 1 << 20  # random numbers held at a time
@@ -48,9 +49,7 @@ class ReliabilityCurve:
 
     def plot(self, ax: Any = None) -> Any:
         """The reliability diagram: :func:`logitlab.plot.reliability_diagram`."""
-        from logitlab.plot import reliability_diagram
-
-        return reliability_diagram(self, ax=ax)
+        return _registry.module("plot").reliability_diagram(self, ax=ax)
 
 
 def curve_of(edges: Floats, sums: Floats) -> ReliabilityCurve:
@@ -294,7 +293,7 @@ def calibration_test(
     True
     """
     check_norm(norm)
-    resamples, rng = arguments.whole(resamples, "resamples", 1), arguments.generator(rng)
+    resamples, rng = _checks.whole(resamples, "resamples", 1), _checks.generator(rng)
     z, y = as_rows(z, y)
     confidence, predicted = confidences(z)
     edges = edges_of(confidence, n_bins, binning)

@@ -6,9 +6,9 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
-from logitlab import arguments, arrays
-from logitlab.backends import native_sampling
-from logitlab.backends.reference_sampling import STAGES, Cut, Words
+from logitlab import _arrays, _checks
+from logitlab._backends import native_sampling
+from logitlab._backends.reference_sampling import STAGES, Cut, Words
 from logitlab.probabilities import log_softmax
 
 ORDERS = {
@@ -32,11 +32,11 @@ def _cut(top_k: Any, top_p: Any, min_p: Any, order: Any) -> Cut:
     """The checked truncation; what cuts nothing is left out."""
     k, p, least = top_k, top_p, min_p
     if k is not None:
-        k = arguments.whole(k, "top_k", 1)
+        k = _checks.whole(k, "top_k", 1)
     if p is not None:
-        p = arguments.real(p, "top_p", "(0, 1]", lambda x: 0 < x <= 1)
+        p = _checks.real(p, "top_p", "(0, 1]", lambda x: 0 < x <= 1)
     if least is not None:
-        least = arguments.real(least, "min_p", "0 to 1", lambda x: 0 <= x <= 1)
+        least = _checks.real(least, "min_p", "0 to 1", lambda x: 0 <= x <= 1)
     return Cut(_order(order), k, None if p == 1 else p, None if least == 0 else least)
 
 
@@ -65,7 +65,7 @@ def _key(rng: Any) -> tuple[int, int]:
 def _row_keys(row_keys: Any, batch: tuple[int, ...]) -> Words:
     if row_keys is None:
         return np.arange(int(np.prod(batch)), dtype=np.uint64)
-    keys = arrays.on_host(arrays.as_array(row_keys, "row_keys"))
+    keys = _arrays.on_host(_arrays.as_array(row_keys, "row_keys"))
     if keys.dtype.kind not in "iu":
         raise TypeError(f"row_keys has type {keys.dtype}; accepted: integers")
     if tuple(keys.shape) != batch:
@@ -76,22 +76,22 @@ def _row_keys(row_keys: Any, batch: tuple[int, ...]) -> Words:
 
 
 class _Call(NamedTuple):
-    request: arrays.Request
+    request: _arrays.Request
     batch: tuple[int, ...]
     arguments: tuple[Any, int, Any, Any]  # z, axis, temperature and where, as NumPy sees them
 
 
 def _call(z: Any, axis: Any, temperature: Any, where: Any) -> _Call:
-    z = arrays.as_floating(z, "z")
-    arrays.one_axis(axis, z.ndim)
-    q = arrays.request(z, axis, temperature, where)
+    z = _arrays.as_floating(z, "z")
+    _arrays.one_axis(axis, z.ndim)
+    q = _arrays.request(z, axis, temperature, where)
     batch = tuple(n for a, n in enumerate(q.z.shape) if a not in q.axes)
     t = q.temperature
     if not isinstance(t, float):
         # Some libraries have no float64 enabled, which is what the kernels read.
-        t = arrays.on_host(t).astype(np.float64, copy=False)
-    mask = None if q.where is None else arrays.on_host(q.where)
-    host = (arrays.on_host(q.z), q.axes[0], t, mask)
+        t = _arrays.on_host(t).astype(np.float64, copy=False)
+    mask = None if q.where is None else _arrays.on_host(q.where)
+    host = (_arrays.on_host(q.z), q.axes[0], t, mask)
     return _Call(q, batch, host)
 
 
@@ -115,7 +115,7 @@ def _indices(
     call: _Call, n: Any, cut: Cut, replacement: bool, rng: Any, row_keys: Any
 ) -> NDArray[np.int64]:
     """Of shape batch + (n,); batch where n is None."""
-    count = 1 if n is None else arguments.whole(n, "n", 1)
+    count = 1 if n is None else _checks.whole(n, "n", 1)
     keys = _row_keys(row_keys, call.batch)
     a, b = _key(rng)
     key = (a if replacement else a ^ _DISTINCT, b)

@@ -1,50 +1,14 @@
 """How sharp, how right and how honest probabilities are: scores of logits against labels."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from logitlab import arrays
+from logitlab import _arrays
+from logitlab._rows import Floats, Integers, as_rows, blocks, probabilities
 from logitlab.probabilities import log_softmax, softmax
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-
-_BLOCK = 1 << 18  # elements worked on at a time: 2 MiB as float64
-
-
-def blocks(rows: int, classes: int, size: int = _BLOCK) -> Iterator[slice]:
-    """Slices of rows that cover all, each of up to `size` entries: that many stay in a cache."""
-    step = max(1, size // max(1, classes))
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
-
-
-def check_labels(y: Any, shape: tuple[int, ...], classes: int, of: str = "z") -> Integers:
-    """Labels as a flat int64 array, one for each row `of`, each in [0, classes)."""
-    labels = arrays.on_host(arrays.as_array(y, "y"))
-    found: Integers = arrays.labels(labels, shape, classes, None, array_namespace(labels), of=of)
-    return found.reshape(-1)
-
-
-def as_rows(z: Any, y: Any, name: str = "z") -> tuple[NDArray[Any], Integers]:
-    """Logits as a NumPy array of rows by classes (a view where it can be), and checked labels."""
-    z = arrays.on_host(arrays.as_floating(z, name))
-    if z.ndim == 0 or z.size == 0:
-        raise ValueError(f"{name} has shape {z.shape}; accepted: at least one row of one class")
-    labels = check_labels(y, z.shape[:-1], z.shape[-1], name)
-    return z.reshape(-1, z.shape[-1]), labels
-
-
-def probabilities(z: NDArray[Any], rows: slice, name: str = "z") -> Floats:
-    p: Floats = softmax(z[rows].astype(np.float64))
-    none = np.isnan(p[:, 0])
-    if none.any():
-        row = rows.start + int(none.argmax())
-        raise ValueError(f"row {row} of {name} has no distribution: it holds NaN, or -inf alone")
-    return p
 
 
 def entropy(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None) -> Any:
@@ -85,10 +49,10 @@ def entropy(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None
     >>> logitlab.entropy([[0.0, 0.0], [50.0, 0.0]]).round(4)
     array([0.6931, 0.    ])
     """
-    z = arrays.as_floating(z, "z")
-    arrays.one_axis(axis, z.ndim)
+    z = _arrays.as_floating(z, "z")
+    _arrays.one_axis(axis, z.ndim)
     xp = array_namespace(z)
-    wide = arrays.at_least_float32(z, xp)
+    wide = _arrays.at_least_float32(z, xp)
     p = softmax(wide, axis, temperature=temperature, where=where)
     log_p = log_softmax(wide, axis, temperature=temperature, where=where)
     nats = xp.abs(xp.sum(p * xp.where(p == 0, xp.zeros_like(p), log_p), axis=axis))
@@ -137,20 +101,20 @@ def kl_divergence(
     >>> logitlab.kl_divergence([0.0, 0.0], [1.0, 0.0]).round(4)
     np.float64(0.1201)
     """
-    z = arrays.as_floating(z, "z")
+    z = _arrays.as_floating(z, "z")
     xp = array_namespace(z)
-    other = arrays.as_floating(
-        arrays.like(arrays.as_array(other, "other"), z, xp, "other"), "other"
+    other = _arrays.as_floating(
+        _arrays.like(_arrays.as_array(other, "other"), z, xp, "other"), "other"
     )
     if tuple(other.shape) != tuple(z.shape):
         raise ValueError(f"other has shape {tuple(other.shape)}; accepted: z's {tuple(z.shape)}")
-    arrays.one_axis(axis, z.ndim)
-    wide, beside = arrays.at_least_float32(z, xp), arrays.at_least_float32(other, xp)
+    _arrays.one_axis(axis, z.ndim)
+    wide, beside = _arrays.at_least_float32(z, xp), _arrays.at_least_float32(other, xp)
     p = softmax(wide, axis, temperature=temperature, where=where)
     q = softmax(beside, axis, temperature=temperature, where=where)
     log_p = log_softmax(wide, axis, temperature=temperature, where=where)
     log_q = log_softmax(beside, axis, temperature=temperature, where=where)
-    t = arrays.request(wide, axis, temperature, where).temperature
+    t = _arrays.request(wide, axis, temperature, where).temperature
     with np.errstate(all="ignore"):
         d = xp.where(p == 0, 0.0, log_q - log_p)
         # Close logits, whose difference is exact, tell d better than its rounded logarithms do.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from logitlab import arrays
+from logitlab import _arrays, _registry
 from logitlab.probabilities import softmax
 from logitlab.sampling import sample
 from logitlab.scores import entropy
@@ -30,9 +30,7 @@ class TemperatureSweep:
     def plot(self, *, names: Sequence[str] | None = None, ax: Any = None) -> Any:
         """Bars of the probabilities and dots of the frequencies, in per cent: see
         :func:`logitlab.plot.sweep_bars`."""
-        from logitlab import plot
-
-        return plot.sweep_bars(self, names=names, ax=ax)
+        return _registry.module("plot").sweep_bars(self, names=names, ax=ax)
 
 
 def temperature_sweep(
@@ -74,8 +72,8 @@ def temperature_sweep(
     >>> sweep.entropy.round(3)
     array([0. , 1. , 1.6])
     """
-    row = arrays.on_host(arrays.as_floating(z, "z"))
-    t = arrays.list_of_reals(temperatures, "temperatures")
+    row = _arrays.on_host(_arrays.as_floating(z, "z"))
+    t = _arrays.list_of_reals(temperatures, "temperatures")
     if row.ndim != 1 or not row.size:
         raise ValueError(f"z has shape {row.shape}; accepted: one row of at least one logit, (K,)")
     rows = np.broadcast_to(row.astype(np.float64), (len(t), len(row)))

@@ -1,7 +1,7 @@
 """Calibration: probabilities that come true as often as they say."""
 
 from logitlab.calibration.affine import MatrixScaling, VectorScaling
-from logitlab.calibration.cross import cross_fit, split
+from logitlab.calibration.cross_fit import cross_fit, split
 from logitlab.calibration.temperature import TemperatureScaling, TemperatureSearch
 
 __all__ = [

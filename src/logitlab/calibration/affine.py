@@ -7,11 +7,11 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from logitlab import arguments, arrays
+from logitlab import _arrays, _checks
+from logitlab._rows import Floats, Integers, blocks
 from logitlab.calibration.base import Calibrator, RowError, labelled, numbered
 from logitlab.calibration.temperature import fit_temperature
 from logitlab.probabilities import softmax
-from logitlab.scores import Floats, Integers, blocks
 
 _GRADIENT = 1e-6  # largest entry of the gradient of the mean loss, at which to stop
 _ITERATIONS = 1000
@@ -29,7 +29,7 @@ def _centred(z: Any, xp: Any) -> Any:
 
 
 def _ridge(x: Any, name: str) -> float:
-    return arguments.real(x, name, "0 and up, finite", lambda x: 0 <= x < math.inf)
+    return _checks.real(x, name, "0 and up, finite", lambda x: 0 <= x < math.inf)
 
 
 class _Affine(Calibrator):
@@ -67,8 +67,8 @@ class _Affine(Calibrator):
     def _check(self, z: Any, xp: Any) -> None:
         """Refuse rows with such entries."""
         rows = xp.any(self._refused(z, xp), axis=-1)
-        if arrays.any_of(rows, xp):
-            raise RowError(arrays.first_true(rows, xp), self._why)
+        if _arrays.any_of(rows, xp):
+            raise RowError(_arrays.first_true(rows, xp), self._why)
 
     def fit(self, z: Any, y: Any, sample_weight: Any = None) -> Self:
         """Find the map on labelled rows.
@@ -145,14 +145,14 @@ class _Affine(Calibrator):
             Another number of classes than in ``fit``; entries that the map cannot take.
         """
         self._check_fitted("classes_")
-        z = arrays.as_floating(z, "z")
+        z = _arrays.as_floating(z, "z")
         xp = array_namespace(z)
         if z.ndim == 0 or z.shape[-1] != len(self.classes_):
             raise ValueError(
                 f"z has shape {tuple(z.shape)}; accepted: rows of {len(self.classes_)} classes"
             )
         self._check(z, xp)
-        wide = arrays.at_least_float32(z, xp)
+        wide = _arrays.at_least_float32(z, xp)
         with np.errstate(invalid="ignore"):
             return xp.astype(self._apply(_centred(wide, xp), xp), z.dtype, copy=False)
 
@@ -235,8 +235,8 @@ class VectorScaling(_Affine):
         self.scale_ = (1 + a) / temperature
 
     def _apply(self, z: Any, xp: Any) -> Any:
-        scale = xp.astype(arrays.like(self.scale_, z, xp, "scale"), z.dtype)
-        bias = xp.astype(arrays.like(self.bias_, z, xp, "bias"), z.dtype)
+        scale = xp.astype(_arrays.like(self.scale_, z, xp, "scale"), z.dtype)
+        bias = xp.astype(_arrays.like(self.bias_, z, xp, "bias"), z.dtype)
         return xp.where(z == -xp.inf, z, z * scale + bias)
 
 
@@ -312,7 +312,7 @@ class MatrixScaling(_Affine):
 
     def _apply(self, z: Any, xp: Any) -> Any:
         weight, bias = (
-            xp.astype(arrays.like(x, z, xp, "weight"), z.dtype)
+            xp.astype(_arrays.like(x, z, xp, "weight"), z.dtype)
             for x in (self.weight_.T, self.bias_)
         )
         return z @ weight + bias

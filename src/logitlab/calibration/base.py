@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab.scores import Floats, Integers, as_rows
+from logitlab._rows import Floats, Integers, as_rows
 
 
 class RowError(ValueError):

@@ -8,11 +8,11 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from logitlab import arrays
-from logitlab.backends.moments import moments
+from logitlab import _arrays
+from logitlab._backends.temperature_loss import moments
+from logitlab._rows import Floats, Integers, blocks
 from logitlab.calibration.base import Calibrator, RowError, labelled, numbered
 from logitlab.probabilities import softmax
-from logitlab.scores import Floats, Integers, blocks
 
 _STEP = 1e-5  # of log T, at which to stop: what is left is of the size of its square
 _PASSES = 300
@@ -260,7 +260,7 @@ class TemperatureScaling(Calibrator):
             Of z's kind.
         """
         self._check_fitted("temperature_")
-        z = arrays.as_floating(z, "z")
+        z = _arrays.as_floating(z, "z")
         if 0 < self.temperature_ < math.inf:
             with np.errstate(over="ignore", under="ignore"):
                 return z / self.temperature_

@@ -4,8 +4,8 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from logitlab import arguments
-from logitlab.laws.kinds import program
+from logitlab import _checks
+from logitlab.laws.array_types import program
 from logitlab.laws.law import Counterexample, Law, Verdict
 from logitlab.laws.report import LawReport
 
@@ -90,14 +90,16 @@ def check(
     >>> "nan" in report["overflow"].counterexample.came
     True
     """
-    examination = _prepare(function, axis, dtypes, differentiate, sampler, seed, effort, kind, name)
-    subject = examination.subject
+    from logitlab.laws.evaluation import evaluate
+
+    context = _prepare(function, axis, dtypes, differentiate, sampler, seed, effort, kind, name)
+    subject = context.subject
     return LawReport(
         function=subject.name,
         kind=subject.kind.name,
         computes="log_softmax" if subject.log else "softmax",
         dtypes=subject.dtypes,
-        verdicts=tuple(examination.judge(law) for law in _named(laws)),
+        verdicts=tuple(evaluate(context, law) for law in _named(laws)),
         strict=strict,
     )
 
@@ -144,12 +146,14 @@ def as_tests(
         "name": None,
         **options,
     }
-    examination = functools.cache(lambda: _prepare(function, **given))
+    from logitlab.laws.evaluation import evaluate
+
+    context = functools.cache(lambda: _prepare(function, **given))
     chosen = {law.name: law for law in _named(laws)}
 
     @pytest.mark.parametrize("law", chosen)
     def test(law: str) -> None:
-        verdict = examination().judge(chosen[law])
+        verdict = evaluate(context(), chosen[law])
         if verdict.level == "not applicable":
             pytest.skip(verdict.note)
         if verdict.level == "broken" or (strict and verdict.level == "differs"):
@@ -189,13 +193,13 @@ def _prepare(
     kind: str | None,
     name: str | None,
 ) -> Any:
-    from logitlab.laws.examination import Examination
-    from logitlab.laws.formats import FORMATS
+    from logitlab._exact.formats import FORMATS
+    from logitlab.laws.context import Context
     from logitlab.laws.subject import Subject
 
     if effort not in ("quick", "full"):
         raise ValueError(f"effort is {effort!r}; accepted: 'quick' and 'full'")
-    seed, axis = arguments.whole(seed, "seed", 0), arguments.whole(axis, "axis")
+    seed, axis = _checks.whole(seed, "seed", 0), _checks.whole(axis, "axis")
     unknown = [dtype for dtype in _names(dtypes, "dtypes", "float32") if dtype not in FORMATS]
     if unknown:
         raise ValueError(f"dtypes holds {unknown[0]!r}; accepted: {', '.join(FORMATS)}")
@@ -206,6 +210,4 @@ def _prepare(
             taken = ", ".join(subject.dtypes)
             raise TypeError(f"dtypes holds {missing[0]!r}; the function takes {taken}")
         subject.dtypes = tuple(dtypes)
-    return Examination(
-        subject, seed=seed, effort=effort, differentiate=differentiate, sampler=sampler
-    )
+    return Context(subject, seed=seed, effort=effort, differentiate=differentiate, sampler=sampler)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from logitlab.laws.formats import FORMATS, Values, rounded
+from logitlab._exact.formats import FORMATS, Values, rounded
 
 
 @dataclass(frozen=True, eq=False)

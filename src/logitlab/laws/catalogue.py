@@ -1,8 +1,8 @@
 """The laws: what each one says, whose it is, and why it matters."""
 
-from logitlab.laws import calculus, draws, invariance, pointwise, rows, special
+from logitlab.laws import derivatives, invariance, pointwise, rows, sampling, special_values
 from logitlab.laws.cases import similar
-from logitlab.laws.examination import Examination
+from logitlab.laws.context import Context
 from logitlab.laws.law import Law
 
 _BRIDLE = "J. S. Bridle, Neurocomputing, Springer 1990, pp. 227-236"
@@ -19,16 +19,16 @@ _IEEE = "IEEE 754-2019"
 _LIMIT = "the limit of the formula"
 
 
-def _logs_only(examination: Examination) -> str:
-    return "" if examination.subject.log else "the function gives probabilities"
+def _logs_only(context: Context) -> str:
+    return "" if context.subject.log else "the function gives probabilities"
 
 
-def _probabilities_only(examination: Examination) -> str:
-    return "the function gives logarithms" if examination.subject.log else ""
+def _probabilities_only(context: Context) -> str:
+    return "the function gives logarithms" if context.subject.log else ""
 
 
-def _no_temperature(examination: Examination) -> str:
-    return "" if examination.subject.temperature else "the function takes no temperature"
+def _no_temperature(context: Context) -> str:
+    return "" if context.subject.temperature else "the function takes no temperature"
 
 
 AXIOMS = (
@@ -204,18 +204,18 @@ SPECIAL = (
         "an entry of -inf gets 0 (logarithm: -inf), the others are as without it",
         _LIMIT,
         "-inf is how a class is excluded.",
-        special.rows(special.MINUS_INFINITY),
-        special.minus_infinity,
-        near=special.shorter([-special.inf]),
+        special_values.rows(special_values.MINUS_INFINITY),
+        special_values.minus_infinity,
+        near=special_values.shorter([-special_values.inf]),
     ),
     Law(
         "NaN",
         "a row with NaN is NaN in every entry",
         _IEEE + ", propagation",
         "A fault must not look like an answer.",
-        special.rows(special.NAN),
-        special.not_a_number,
-        near=special.shorter([special.nan]),
+        special_values.rows(special_values.NAN),
+        special_values.not_a_number,
+        near=special_values.shorter([special_values.nan]),
     ),
     Law(
         "one class",
@@ -232,9 +232,9 @@ SPECIAL = (
         "m entries of +inf get 1/m each, the others 0",
         _LIMIT,
         "NaN loses the one entry that is certain.",
-        special.rows(special.PLUS_INFINITY),
-        special.plus_infinity,
-        near=special.shorter([special.inf]),
+        special_values.rows(special_values.PLUS_INFINITY),
+        special_values.plus_infinity,
+        near=special_values.shorter([special_values.inf]),
         convention=True,
     ),
     Law(
@@ -242,9 +242,9 @@ SPECIAL = (
         "a row of -inf alone is NaN",
         "0 / 0: there is no distribution",
         "Zeros or shares would pass for an answer.",
-        special.rows(special.NOTHING),
-        special.nothing_left,
-        near=special.shorter([-special.inf]),
+        special_values.rows(special_values.NOTHING),
+        special_values.nothing_left,
+        near=special_values.shorter([-special_values.inf]),
         convention=True,
     ),
     Law(
@@ -252,8 +252,8 @@ SPECIAL = (
         "K = 0 gives an empty array of the same shape",
         "array API standard, elementwise shapes",
         "A batch that happens to be empty is no error.",
-        special.empty_rows,
-        special.no_classes,
+        special_values.empty_rows,
+        special_values.no_classes,
         convention=True,
     ),
     Law(
@@ -261,19 +261,19 @@ SPECIAL = (
         "integers give the exact answer for their values, or are refused",
         "conversion before arithmetic",
         "z - max wraps around in int8.",
-        special.integer_rows,
-        special.integers,
-        near=special.fewer_integers,
+        special_values.integer_rows,
+        special_values.integers,
+        near=special_values.fewer_integers,
         convention=True,
-        dtypes=tuple(special.RANGES),
+        dtypes=tuple(special_values.RANGES),
     ),
     Law(
         "type",
         "the result has the type of the logits",
         "array API standard, type promotion",
         "A silent float64 doubles the memory, a silent float32 halves the digits.",
-        special.a_row,
-        special.result_type,
+        special_values.a_row,
+        special_values.result_type,
         convention=True,
     ),
 )
@@ -370,7 +370,7 @@ LAWS: dict[str, Law] = {
         *ACCURACY,
         *SPECIAL,
         *INVARIANCE,
-        *calculus.LAWS,
-        *draws.LAWS,
+        *derivatives.LAWS,
+        *sampling.LAWS,
     )
 }

@@ -1,29 +1,27 @@
 """Laws about what a result must not depend on."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
+from logitlab._exact.formats import rounded, spacing
 from logitlab.laws.cases import Case, normal
-from logitlab.laws.formats import rounded, spacing
+from logitlab.laws.context import Context
 from logitlab.laws.law import Measured, failed
 from logitlab.laws.subject import Result, public_name
-
-if TYPE_CHECKING:
-    from logitlab.laws.examination import Examination
 
 _SHAPES = ((2, 2), (3, 5), (17, 8), (5, 16), (16, 17), (40, 33), (9, 100), (4, 257), (3, 4099))
 
 
-def compared(examination: "Examination", case: Case, came: Result, wanted: Result) -> Measured:
+def compared(context: Context, case: Case, came: Result, wanted: Result) -> Measured:
     """Two results entry by entry, in ULP (logarithms: of 1 at least)."""
     if came.error or wanted.error:
         return failed(came.error or wanted.error)
     a, b = came.values, wanted.values
     size = np.abs(np.where(np.isfinite(b), b, 0.0))
-    size = np.maximum(size, 1.0) if examination.subject.log else size
+    size = np.maximum(size, 1.0) if context.subject.log else size
     unit = spacing(size, wanted.coarser(case.dtype))
     with np.errstate(all="ignore"):
         same = (a == b) | (np.isnan(a) & np.isnan(b))
@@ -39,10 +37,10 @@ def first(measured: Measured) -> Measured:
     return measured._replace(place="the first: ")
 
 
-def batches(examination: "Examination", dtype: str) -> Iterator[Case]:
+def batches(context: Context, dtype: str) -> Iterator[Case]:
     """Normal rows in batches of several shapes."""
     for n, k in _SHAPES:
-        yield normal(n, k, 3.0, examination.seed + k, dtype)
+        yield normal(n, k, 3.0, context.seed + k, dtype)
 
 
 def smaller(case: Case) -> Any:
@@ -68,36 +66,36 @@ def _turned(result: Result) -> Result:
     return result._replace(values=result.values[:, ::-1]) if not result.error else result
 
 
-def permutation(examination: "Examination", case: Case) -> Measured:
+def permutation(context: Context, case: Case) -> Measured:
     """The reversed row against the row's result reversed."""
-    there = examination.subject(_reversed(case))
-    return first(compared(examination, case, there, _turned(examination.result(case))))
+    there = context.subject(_reversed(case))
+    return first(compared(context, case, there, _turned(context.result(case))))
 
 
-def permutation_line(examination: "Examination", case: Case, row: int) -> str:
+def permutation_line(context: Context, case: Case, row: int) -> str:
     """Both calls."""
-    return examination.subject.line((_reversed(case), "(%s)"), (case, "(%s)"))
+    return context.subject.line((_reversed(case), "(%s)"), (case, "(%s)"))
 
 
-def batch(examination: "Examination", case: Case) -> Measured:
+def batch(context: Context, case: Case) -> Measured:
     """Each row in its batch against the row alone."""
-    together = examination.result(case)
+    together = context.result(case)
     if together.error:
         return failed(together.error)
     rows = range(len(case.z)) if len(case.z) < 10 else (0, 1, len(case.z) // 2, len(case.z) - 1)
     alone = together.values.copy()
     for i in rows:
-        single = examination.subject(part(case, np.s_[i : i + 1], ""))
+        single = context.subject(part(case, np.s_[i : i + 1], ""))
         if single.error:
             return failed(single.error)
         alone[i] = single.values[0]
-    return first(compared(examination, case, together, together._replace(values=alone)))
+    return first(compared(context, case, together, together._replace(values=alone)))
 
 
-def batch_line(examination: "Examination", case: Case, row: int) -> str:
+def batch_line(context: Context, case: Case, row: int) -> str:
     """The batch, and the row alone."""
     alone = part(case, np.s_[row : row + 1], f"[{row}:{row + 1}]")
-    return examination.subject.line((case, "(%s)"), (alone, "(%s)"))
+    return context.subject.line((case, "(%s)"), (alone, "(%s)"))
 
 
 def repeated(n: int, k: int, seed: int, dtype: str) -> Case:
@@ -107,10 +105,10 @@ def repeated(n: int, k: int, seed: int, dtype: str) -> Case:
     return Case(np.tile(rounded(row, dtype), (n, 1)), dtype, text)
 
 
-def repeats(examination: "Examination", dtype: str) -> Iterator[Case]:
+def repeats(context: Context, dtype: str) -> Iterator[Case]:
     """Of several shapes."""
     for n, k in _SHAPES:
-        yield repeated(n, k, examination.seed + k, dtype)
+        yield repeated(n, k, context.seed + k, dtype)
 
 
 def fewer_repeats(case: Case) -> Any:
@@ -123,13 +121,13 @@ def fewer_repeats(case: Case) -> Any:
     )
 
 
-def position(examination: "Examination", case: Case) -> Measured:
+def position(context: Context, case: Case) -> Measured:
     """Every row against the first."""
-    result = examination.result(case)
+    result = context.result(case)
     if result.error:
         return failed(result.error)
     first = np.broadcast_to(result.values[:1], result.values.shape)
-    return compared(examination, case, result, result._replace(values=first))
+    return compared(context, case, result, result._replace(values=first))
 
 
 LAYOUTS: dict[str, Callable[[Any], Any]] = {
@@ -141,28 +139,28 @@ LAYOUTS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def layouts(examination: "Examination", dtype: str) -> Iterator[Case]:
+def layouts(context: Context, dtype: str) -> Iterator[Case]:
     """Every batch in every layout."""
-    kind = examination.subject.kind.name
+    kind = context.subject.kind.name
     for n, k in _SHAPES[1:-1]:
         for name in LAYOUTS:
             if kind == "numpy" or "-1]" not in name:  # torch has no negative strides
                 yield normal(n, k, 3.0, k, dtype, parameter=name)
 
 
-def layout(examination: "Examination", case: Case) -> Measured:
+def layout(context: Context, case: Case) -> Measured:
     """The same numbers laid out otherwise."""
-    subject = examination.subject
+    subject = context.subject
     z = subject.arrange(case.z)
     plain = subject.kind.numpy(z, case.dtype)
     array = subject.kind.make(LAYOUTS[case.parameter](plain), case.dtype)
     laid_out = subject.run(array, z.shape)
-    return first(compared(examination, case, laid_out, examination.result(case)))
+    return first(compared(context, case, laid_out, context.result(case)))
 
 
-def layout_line(examination: "Examination", case: Case, row: int) -> str:
+def layout_line(context: Context, case: Case, row: int) -> str:
     """The layout, and the plain array."""
-    return examination.subject.line((case, case.parameter), (case, "(%s)"))
+    return context.subject.line((case, case.parameter), (case, "(%s)"))
 
 
 def near_layouts(case: Case) -> Any:
@@ -170,89 +168,89 @@ def near_layouts(case: Case) -> Any:
     return smaller(case).map(lambda c: Case(c.z, c.dtype, c.source, parameter=case.parameter))
 
 
-def no_layouts(examination: "Examination") -> str:
+def no_layouts(context: Context) -> str:
     """Only NumPy and torch let their user lay out an array."""
-    name = examination.subject.kind.name
+    name = context.subject.kind.name
     return "" if name in ("numpy", "torch") else f"{name} lays out its arrays itself"
 
 
-def threads(examination: "Examination", case: Case) -> Measured:
+def threads(context: Context, case: Case) -> Measured:
     """On one thread against several."""
-    setter = thread_setter(examination)
+    setter = thread_setter(context)
     before = setter[1]()
     try:
         setter[0](1)
-        one = examination.subject(case)
+        one = context.subject(case)
         setter[0](4)
-        several = examination.subject(case)
+        several = context.subject(case)
     finally:
         setter[0](before)
-    return compared(examination, case, several, one)
+    return compared(context, case, several, one)
 
 
-def threads_line(examination: "Examination", case: Case, row: int) -> str:
+def threads_line(context: Context, case: Case, row: int) -> str:
     """The call on several threads."""
-    name, module = public_name(thread_setter(examination)[0])
+    name, module = public_name(thread_setter(context)[0])
     form = f"({name}(4), {{}})[1]"
-    return examination.subject.line((case, "(%s)"), form=form, module=module)
+    return context.subject.line((case, "(%s)"), form=form, module=module)
 
 
-def thread_setter(examination: "Examination") -> Any:
+def thread_setter(context: Context) -> Any:
     """How the number of threads is set and got."""
-    if examination.subject.name.startswith("logitlab."):
-        import logitlab
+    if context.subject.name.startswith("logitlab."):
+        from logitlab._backends.native import get_num_threads, set_num_threads
 
-        return logitlab.set_num_threads, logitlab.get_num_threads
-    if examination.subject.kind.name == "torch":
+        return set_num_threads, get_num_threads
+    if context.subject.kind.name == "torch":
         import torch
 
         return torch.set_num_threads, torch.get_num_threads
     return None
 
 
-def no_threads(examination: "Examination") -> str:
+def no_threads(context: Context) -> str:
     """Nothing is known of other libraries' threads."""
-    if thread_setter(examination) is None:
+    if thread_setter(context) is None:
         return "its number of threads cannot be set from here"
     return ""
 
 
-def large_batches(examination: "Examination", dtype: str) -> Iterator[Case]:
+def large_batches(context: Context, dtype: str) -> Iterator[Case]:
     """Enough work for several threads."""
     yield normal(400, 100, 3.0, 1, dtype)
     yield normal(2, 70_000, 3.0, 2, dtype)
 
 
-def determinism(examination: "Examination", case: Case) -> Measured:
+def determinism(context: Context, case: Case) -> Measured:
     """Three runs of the same call."""
-    one, *others = (examination.subject(case) for _ in range(4))
-    found = [compared(examination, case, one, other) for other in others]
+    one, *others = (context.subject(case) for _ in range(4))
+    found = [compared(context, case, one, other) for other in others]
     return first(max(found, key=lambda measured: float(measured.ulps.max())))
 
 
-def determinism_line(examination: "Examination", case: Case, row: int) -> str:
+def determinism_line(context: Context, case: Case, row: int) -> str:
     """Two of the runs."""
-    return examination.subject.line((case, "(%s)"), (case, "(%s)"))
+    return context.subject.line((case, "(%s)"), (case, "(%s)"))
 
 
-def untouched(examination: "Examination", case: Case) -> Measured:
+def untouched(context: Context, case: Case) -> Measured:
     """The array that was given, after the call."""
-    subject = examination.subject
+    subject = context.subject
     z = subject.arrange(case.z)
     array = subject.make(np.array(z, order="C"), case.dtype)
     result = subject.run(array, z.shape)
     if result.error:
         return failed(result.error)
     after = subject.back(array, z.shape)
-    return compared(examination, case, after, after._replace(values=case.z))
+    return compared(context, case, after, after._replace(values=case.z))
 
 
-def untouched_line(examination: "Examination", case: Case, row: int) -> str:
+def untouched_line(context: Context, case: Case, row: int) -> str:
     """The array after the call."""
-    return examination.subject.line((case, "(z := %s)"), form="({}, z)[1]")
+    return context.subject.line((case, "(z := %s)"), form="({}, z)[1]")
 
 
-def immutable(examination: "Examination") -> str:
+def immutable(context: Context) -> str:
     """Arrays that nobody can write to."""
-    name = examination.subject.kind.name
+    name = context.subject.kind.name
     return f"{name} arrays are immutable" if name in ("jax", "tensorflow") else ""

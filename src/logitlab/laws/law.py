@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from logitlab.laws.formats import Values
-
-if TYPE_CHECKING:
-    from logitlab.laws.cases import Case
-    from logitlab.laws.examination import Examination
+from logitlab._exact.formats import Values
+from logitlab.laws.cases import Case
+from logitlab.laws.context import Context
 
 LEVELS = ("exact", "within", "weak", "differs", "broken")
 WITHIN = 16.0  # ULP
@@ -63,15 +61,15 @@ class Law:
     statement: str
     source: str
     reason: str
-    cases: Callable[["Examination", str], Iterable["Case"]]
-    measure: Callable[["Examination", "Case"], Measured]
-    near: Callable[["Case"], Any] | None = None
+    cases: Callable[[Context, str], Iterable[Case]]
+    measure: Callable[[Context, Case], Measured]
+    near: Callable[[Case], Any] | None = None
     convention: bool = False
     never: bool = False  # any violation at all breaks it
     absolute: bool = False  # beyond rounding, more than 1e-3 breaks it whatever the ULP
     # What is to be pasted for a row of a case, where that is not the one call.
-    line: Callable[["Examination", "Case", int], str] | None = None
-    absent: Callable[["Examination"], str] = lambda examination: ""
+    line: Callable[[Context, Case, int], str] | None = None
+    absent: Callable[[Context], str] = lambda context: ""
     dtypes: tuple[str, ...] = ()  # by default the floating types that the function takes
 
     def level(self, ulps: float, relative: float) -> str:

@@ -1,16 +1,14 @@
 """Laws of single rows: the axioms, order, translation, scaling, temperature, accuracy, range."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from logitlab.laws import doubledouble
+from logitlab._exact import doubledouble
+from logitlab._exact.formats import FORMATS, errors, spacing
 from logitlab.laws.cases import Case
-from logitlab.laws.formats import FORMATS, errors, spacing
+from logitlab.laws.context import Context
 from logitlab.laws.law import WITHIN, Measured, failed, silent
-
-if TYPE_CHECKING:
-    from logitlab.laws.examination import Examination
 
 _BODY = 1e-6  # the probability below which the tail begins
 
@@ -30,12 +28,12 @@ def worst(ulps: Any, relative: Any, keep: Any, came: Any, wanted: Any) -> Measur
     return Measured(found, of, came, wanted, means=means, entries=at[:, 0])
 
 
-def against_exact(examination: "Examination", case: Case, part: str = "all") -> Measured:
+def against_exact(context: Context, case: Case, part: str = "all") -> Measured:
     """The distance from the exact answer, of every entry or of a part of them."""
-    result = examination.result(case)
+    result = context.result(case)
     if result.error:
         return failed(result.error)
-    exact = examination.exact(case)
+    exact = context.exact(case)
     dtype = result.coarser(case.dtype)
     ulps, relative = errors(result.values, exact, dtype)
     wide = exact.wide()
@@ -43,7 +41,7 @@ def against_exact(examination: "Examination", case: Case, part: str = "all") -> 
         keep = np.ones(wide.shape, bool)
     elif part == "top":
         keep = case.z == case.z.max(axis=-1, keepdims=True)
-    elif examination.subject.log:
+    elif context.subject.log:
         # A largest entry that stands alone has a law of its own.
         top = case.z == case.z.max(axis=-1, keepdims=True)
         keep = ~top | (top.sum(axis=-1, keepdims=True) > 1)
@@ -56,44 +54,44 @@ def against_exact(examination: "Examination", case: Case, part: str = "all") -> 
     return worst(ulps, relative, keep, result.values, wide)
 
 
-def values(examination: "Examination", case: Case) -> Measured:
+def values(context: Context, case: Case) -> Measured:
     """Of every entry but a logarithm at the maximum."""
-    return against_exact(examination, case, "rest")
+    return against_exact(context, case, "rest")
 
 
-def accuracy(examination: "Examination", case: Case) -> Measured:
+def accuracy(context: Context, case: Case) -> Measured:
     """In the body."""
-    return against_exact(examination, case, "body")
+    return against_exact(context, case, "body")
 
 
-def tail(examination: "Examination", case: Case) -> Measured:
+def tail(context: Context, case: Case) -> Measured:
     """Below 1e-6."""
-    return against_exact(examination, case, "tail")
+    return against_exact(context, case, "tail")
 
 
-def maximum(examination: "Examination", case: Case) -> Measured:
+def maximum(context: Context, case: Case) -> Measured:
     """At the largest logit."""
-    return against_exact(examination, case, "top")
+    return against_exact(context, case, "top")
 
 
-def bounds(examination: "Examination", case: Case) -> Measured:
+def bounds(context: Context, case: Case) -> Measured:
     """0 <= p <= 1; log p <= 0."""
-    result = examination.result(case)
+    result = context.result(case)
     if result.error:
         return failed(result.error)
     p = result.values
-    top = 0.0 if examination.subject.log else 1.0
-    low = -np.inf if examination.subject.log else 0.0
+    top = 0.0 if context.subject.log else 1.0
+    low = -np.inf if context.subject.log else 0.0
     with np.errstate(invalid="ignore"):
         off = np.maximum(np.where(p < low, low - p, 0.0), p - top)
         off = np.where(np.isnan(p), np.inf, np.maximum(off, 0.0))
     ulps = off / spacing(1.0, result.coarser(case.dtype))
-    return worst(ulps, off, np.ones(p.shape, bool), p, examination.exact(case).wide())
+    return worst(ulps, off, np.ones(p.shape, bool), p, context.exact(case).wide())
 
 
-def _mass(examination: "Examination", case: Case, events: dict[str, Any]) -> Measured:
+def _mass(context: Context, case: Case, events: dict[str, Any]) -> Measured:
     """The probability of each event (rows of booleans, by name) against the exact one."""
-    result = examination.result(case)
+    result = context.result(case)
     if result.error:
         return failed(result.error)
     if case.classes == 0:
@@ -101,16 +99,16 @@ def _mass(examination: "Examination", case: Case, events: dict[str, Any]) -> Mea
     dtype = result.coarser(case.dtype)
     with np.errstate(all="ignore"):
         p, unit = result.values, spacing(result.values, dtype)
-        if examination.subject.log:
+        if context.subject.log:
             inside = np.maximum(np.nan_to_num(p, nan=1.0), -30000.0)
             hi, lo, k = doubledouble.exp((np.minimum(inside, 700.0), np.zeros_like(p)))
             hi, lo = np.ldexp(hi, k), np.ldexp(lo, k)
             hi, unit = np.where(np.isnan(p), np.nan, hi), unit * hi
         else:
             hi, lo = p, np.zeros_like(p)
-        exact = examination.exact(case)
+        exact = context.exact(case)
         low = [np.ldexp(part, exact.exponent) for part in exact[:2]]
-        if examination.subject.log:
+        if context.subject.log:
             low = [np.exp(low[0]), np.zeros_like(p)]
         columns = []
         for event in events.values():
@@ -130,17 +128,17 @@ def _mass(examination: "Examination", case: Case, events: dict[str, Any]) -> Mea
     return found._replace(of=result.values, made=tuple(events))
 
 
-def total(examination: "Examination", case: Case) -> Measured:
+def total(context: Context, case: Case) -> Measured:
     """The sum of a row."""
-    name = "the sum of exp" if examination.subject.log else "the sum"
-    found = _mass(examination, case, {name: np.ones(case.z.shape, bool)})
-    if examination.subject.log and found.texts is None:
+    name = "the sum of exp" if context.subject.log else "the sum"
+    found = _mass(context, case, {name: np.ones(case.z.shape, bool)})
+    if context.subject.log and found.texts is None:
         # One ULP of a logarithm moves p by many of its own: only those of the logarithm count.
         return found._replace(relative=np.where(found.ulps <= WITHIN, 0.0, found.relative))
     return found
 
 
-def additivity(examination: "Examination", case: Case) -> Measured:
+def additivity(context: Context, case: Case) -> Measured:
     """The first half of the classes, every other one, and all but the largest."""
     place = np.broadcast_to(np.arange(case.classes), case.z.shape)
     top = case.z.max(axis=-1, keepdims=True) if case.classes else 0.0
@@ -149,7 +147,7 @@ def additivity(examination: "Examination", case: Case) -> Measured:
         "the sum over every other class": place % 2 == 0,
         "the sum over all but the largest": case.z < top,
     }
-    return _mass(examination, case, events)
+    return _mass(context, case, events)
 
 
 def _ascending(z: Any, p: Any) -> tuple[Any, Any]:
@@ -158,8 +156,8 @@ def _ascending(z: Any, p: Any) -> tuple[Any, Any]:
     return tuple(np.take_along_axis(x, rank, -1) for x in (z, p))  # type: ignore[return-value]
 
 
-def _steps(examination: "Examination", case: Case, equal: bool) -> Measured:
-    result = examination.result(case)
+def _steps(context: Context, case: Case, equal: bool) -> Measured:
+    result = context.result(case)
     if result.error:
         return failed(result.error)
     z, p = _ascending(case.z, result.values)
@@ -174,26 +172,26 @@ def _steps(examination: "Examination", case: Case, equal: bool) -> Measured:
         unit = spacing(p[:, 1:], result.coarser(case.dtype))
         ulps = np.where(off == 0, 0.0, off / np.where(np.isfinite(unit), unit, 1.0))
     found = worst(ulps, off, same, off, off)
-    wide = examination.exact(case).wide()
+    wide = context.exact(case).wide()
     return found._replace(came=result.values, wanted=wide, entries=None, means=None)
 
 
-def order(examination: "Examination", case: Case) -> Measured:
+def order(context: Context, case: Case) -> Measured:
     """Inversions, as the drop of probability in ULP."""
-    return _steps(examination, case, equal=False)
+    return _steps(context, case, equal=False)
 
 
-def ties(examination: "Examination", case: Case) -> Measured:
+def ties(context: Context, case: Case) -> Measured:
     """The difference between equal logits, in ULP."""
-    return _steps(examination, case, equal=True)
+    return _steps(context, case, equal=True)
 
 
-def resolution(examination: "Examination", case: Case) -> Measured:
+def resolution(context: Context, case: Case) -> Measured:
     """Of two different logits with equal results: half of what their exact ones differ by."""
-    result = examination.result(case)
+    result = context.result(case)
     if result.error:
         return failed(result.error)
-    exact = examination.exact(case)
+    exact = context.exact(case)
     p, wide = result.values, exact.wide()
     with np.errstate(all="ignore"):
         power = exact.exponent - exact.exponent[:, :1]
@@ -207,15 +205,15 @@ def resolution(examination: "Examination", case: Case) -> Measured:
     return Measured(ulps, np.where(hidden, off / np.abs(wide[:, 0]), 0.0), p, wide)
 
 
-def lipschitz(examination: "Examination", case: Case) -> Measured:
+def lipschitz(context: Context, case: Case) -> Measured:
     """Rows 2i and 2i + 1 are a pair; the excess stands on the first of them."""
     if len(case.z) % 2:
         return silent(len(case.z))
-    result = examination.result(case)
+    result = context.result(case)
     if result.error:
         return failed(result.error)
     p = result.values
-    log = examination.subject.log
+    log = context.subject.log
     norm: Any = np.inf if log else 2
     with np.errstate(all="ignore"):
         came = np.linalg.norm(p[1::2] - p[::2], ord=norm, axis=-1)

@@ -1,4 +1,4 @@
-"""The report of an examination: a table, a dictionary, a page."""
+"""Conformance results as a table, a dictionary and an HTML page."""
 
 import html
 import io

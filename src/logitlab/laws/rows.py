@@ -1,16 +1,14 @@
 """The rows that laws of single rows look at, and smaller ones near a counterexample."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
+from logitlab._exact.formats import FORMATS, rounded, spacing
 from logitlab.laws.cases import Case, explicit, normal, short_rows
-from logitlab.laws.formats import FORMATS, rounded, spacing
-
-if TYPE_CHECKING:
-    from logitlab.laws.examination import Examination
+from logitlab.laws.context import Context
 
 SEEDS = st.integers(0, 9)
 SHIFTS = (1e-3, 1.0, -1.0, 30.0, 100.0, -100.0, 1000.0, -1e4, 3e4, 1e6, -1e10, 1e30, -1e30)
@@ -18,12 +16,12 @@ SCALES = (2.0**-10, 0.1, 0.5, 2.0, 10.0, 2.0**10, 1e30)
 TEMPERATURES = (0.5, 2.5, 0.1, 1e-3, 1e3, 1e-5, 1e5, 1e-30, 1e30)
 
 
-def ordinary(examination: "Examination", dtype: str) -> tuple[Case, ...]:
+def ordinary(context: Context, dtype: str) -> tuple[Case, ...]:
     """The rows that most laws look at."""
-    return examination.body(dtype)
+    return context.body(dtype)
 
 
-def maxima(examination: "Examination", dtype: str) -> Iterator[Case]:
+def maxima(context: Context, dtype: str) -> Iterator[Case]:
     """One entry far ahead: the logarithm at the maximum is tiny."""
     yield explicit([[0.0, -d] for d in (0.5, 1, 3, 5, 8, 10, 12, 15, 20, 30, 50, 80)], dtype)
     yield explicit([[3.0, 1.0, d] for d in (-1, -5.0, -10.0, -15.0)], dtype)
@@ -36,7 +34,7 @@ def tied(n: int, k: int, seed: int, dtype: str) -> Case:
     return Case(rounded(z, dtype), dtype, text)
 
 
-def tied_rows(examination: "Examination", dtype: str) -> Iterator[Case]:
+def tied_rows(context: Context, dtype: str) -> Iterator[Case]:
     """Equal logits in every part of short and long rows."""
     for k in (2, 3, 8, 9, 15, 16, 17, 23, 31, 33, 65, 100, 129, 1001, 5003):
         yield tied(3, k, k, dtype)
@@ -51,7 +49,7 @@ def near_ties(case: Case) -> Any:
     return short_rows(case.dtype, case.z).map(lambda row: explicit([row], case.dtype)) | many
 
 
-def close_pairs(examination: "Examination", dtype: str) -> Iterator[Case]:
+def close_pairs(context: Context, dtype: str) -> Iterator[Case]:
     """Two logits of several sizes that differ by little."""
     for size in (0.0, 1.0, -3.0, 100.0, 1000.0):
         step = np.ldexp(float(spacing(size or 2.0**-10, dtype)), np.arange(0, 40, 1))
@@ -84,12 +82,12 @@ def _variants(dtype: str, law: str, values: tuple[float, ...]) -> Iterator[Case]
             yield Case(z, dtype, f"({cast} {law} {by!r})", parameter=by)
 
 
-def translated(examination: "Examination", dtype: str) -> Iterator[Case]:
+def translated(context: Context, dtype: str) -> Iterator[Case]:
     """z + c, rounded."""
     return _variants(dtype, "+", SHIFTS)
 
 
-def scaled(examination: "Examination", dtype: str) -> Iterator[Case]:
+def scaled(context: Context, dtype: str) -> Iterator[Case]:
     """s z, rounded."""
     return _variants(dtype, "*", SCALES)
 
@@ -113,7 +111,7 @@ def near_moved(law: str) -> Any:
 def at_temperatures(values: tuple[float, ...]) -> Any:
     """Ordinary rows at several temperatures."""
 
-    def rows(examination: "Examination", dtype: str) -> Iterator[Case]:
+    def rows(context: Context, dtype: str) -> Iterator[Case]:
         for t in values:
             yield normal(3, 5, 3.0, 5, dtype, options={"temperature": t})
             yield explicit([[0.0, 1.0, 3.0, 3.0]], dtype, options={"temperature": t})
@@ -121,7 +119,7 @@ def at_temperatures(values: tuple[float, ...]) -> Any:
     return rows
 
 
-def overflowing(examination: "Examination", dtype: str) -> Iterator[Case]:
+def overflowing(context: Context, dtype: str) -> Iterator[Case]:
     """Finite logits to the largest there are."""
     top = FORMATS[dtype].largest
     near = [89.0, 712.0, 12.0, 1000.0, 5000.0, 60000.0, top / 4, top / 2, top]
@@ -132,7 +130,7 @@ def overflowing(examination: "Examination", dtype: str) -> Iterator[Case]:
     yield explicit([[x, x, -x] for x in near], dtype)
 
 
-def underflowing(examination: "Examination", dtype: str) -> Iterator[Case]:
+def underflowing(context: Context, dtype: str) -> Iterator[Case]:
     """One entry whose probability is the least normal number or below it."""
     digits, smallest, _ = FORMATS[dtype]
     first, last = (-np.log(2.0) * e for e in (smallest + 2, smallest - digits - 2))
@@ -141,14 +139,14 @@ def underflowing(examination: "Examination", dtype: str) -> Iterator[Case]:
     yield normal(8, 33, round(last / 3), 7, dtype)
 
 
-def one_class(examination: "Examination", dtype: str) -> Iterator[Case]:
+def one_class(context: Context, dtype: str) -> Iterator[Case]:
     """Rows of a single finite logit."""
     yield explicit([[0.0], [5.0], [-5.0], [1000.0], [-1000.0]], dtype)
 
 
-def neighbours(examination: "Examination", dtype: str) -> Iterator[Case]:
+def neighbours(context: Context, dtype: str) -> Iterator[Case]:
     """Pairs of rows at distances from one ULP to 10."""
-    rng = np.random.default_rng(examination.seed)
+    rng = np.random.default_rng(context.seed)
     for k in (2, 3, 10):
         a = rounded(rng.normal(0, 2, (40, k)), dtype)
         step = rng.normal(0, 1, (40, k)) * 10.0 ** rng.uniform(-8, 1, (40, 1))

@@ -1,4 +1,4 @@
-"""The function under examination, as a function of NumPy arrays."""
+"""The function under context, as a function of NumPy arrays."""
 
 import importlib
 import inspect
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from logitlab.laws import kinds
+from logitlab._exact.formats import FORMATS, Values
+from logitlab.laws import array_types
 from logitlab.laws.cases import Case, explicit
-from logitlab.laws.formats import FORMATS, Values
 
 _TEMPERATURES = ("temperature", "T")
 INTEGERS = ("int8", "uint8", "int32", "int64")
@@ -74,14 +74,14 @@ class Subject:
         only = None
         self.name, self._import = "softmax", ""
         if hasattr(function, "get_inputs"):
-            function, only = kinds.session(function)
+            function, only = array_types.session(function)
             kind, self._text = kind or "numpy", "session.run(None, {session.get_inputs()[0].name: "
             self._text += "%s})[0]"
         elif isinstance(function, Sequence) and not isinstance(function, str):
             self.name = " ".join(function)
             self._text = f"logitlab.laws.program({list(function)!r})(%s)"
             self._import = "logitlab.laws"
-            function, kind = kinds.program(function), "numpy"
+            function, kind = array_types.program(function), "numpy"
         elif callable(function):
             self._spoken, self._import = public_name(function)
             self.name = self._spoken
@@ -113,8 +113,8 @@ class Subject:
         """Find the array kind the function takes, and how it is told the axis."""
         tried = []
         probe = explicit([[0.0, 1.0, 2.0], [3.0, 1.0, 0.0]], only or "float32")
-        for name in [kind] if kind else kinds.loaded():
-            self.kind = kinds.kind(name)
+        for name in [kind] if kind else array_types.loaded():
+            self.kind = array_types.kind(name)
             for style in styles:
                 self._axis_argument = {style: self.axis} if style else {}
                 result = self(probe)
@@ -123,8 +123,8 @@ class Subject:
                     return
             tried.append(f"{name}: {result.error}")
         raise TypeError(
-            f"function gives no probabilities for a {' or '.join(kinds.loaded())} array of shape "
-            f"{self.arrange(probe.z).shape}: {'; '.join(tried)}"
+            f"function gives no probabilities for a {' or '.join(array_types.loaded())} array "
+            f"of shape {self.arrange(probe.z).shape}: {'; '.join(tried)}"
         )
 
     def _follow_result(self, given: str | None, probe: Case) -> None:
@@ -132,11 +132,11 @@ class Subject:
         if given is None and self.kind.name == "numpy":
             result = self.apply(self.make(self.arrange(probe.z), probe.dtype))
             home = type(result).__module__.partition(".")[0].removesuffix("lib")
-            if home != "numpy" and home in kinds.loaded():
-                self.kind = kinds.kind(home)
+            if home != "numpy" and home in array_types.loaded():
+                self.kind = array_types.kind(home)
 
     def _supported(self, wanted: list[str]) -> tuple[str, ...]:
-        if not kinds.has_bfloat16() and self.kind.name != "torch":
+        if not array_types.has_bfloat16() and self.kind.name != "torch":
             wanted = [dtype for dtype in wanted if dtype != "bfloat16"]
         return tuple(d for d in wanted if not self(explicit([[0.0, 1.0], [2.0, 0.0]], d)).error)
 
@@ -165,7 +165,7 @@ class Subject:
 
     def back(self, result: Any, shape: tuple[int, ...]) -> Result:
         """The function's result as (N, K) values."""
-        values, dtype = kinds.to_values(result)
+        values, dtype = array_types.to_values(result)
         if values.shape != shape:
             raise ValueError(f"the result has shape {values.shape} where z has {shape}")
         rows = np.moveaxis(values, self.axis, -1)
@@ -243,7 +243,7 @@ class Subject:
             return False
         try:
             array = self.make(np.array(case.z[0]), case.dtype)
-            values, _ = kinds.to_values(self.apply(array, **case.options))
+            values, _ = array_types.to_values(self.apply(array, **case.options))
         except Exception:
             return False
         return np.array_equal(values[None], self(case).values, equal_nan=True)

@@ -6,17 +6,18 @@ here shows itself as SVG in a notebook.
 """
 
 from logitlab.plot.classes import probabilities, scaling
-from logitlab.plot.draws import outcome_bars, sampling, sweep_bars
-from logitlab.plot.judged import class_gaps, over_time
 from logitlab.plot.matrix import jacobian
-from logitlab.plot.paths import simplex, temperature_sweep
+from logitlab.plot.samples import outcome_bars, sampling, sweep_bars
 from logitlab.plot.stability import stability
 from logitlab.plot.summaries import (
+    class_gaps,
     distribution,
+    over_time,
     reliability,
     reliability_diagram,
     temperature_curves,
 )
+from logitlab.plot.temperature import simplex, temperature_sweep
 
 __all__ = [
     "class_gaps",

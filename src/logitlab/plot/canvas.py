@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab import arrays
+from logitlab import _arrays
 from logitlab.probabilities import softmax
 
 ROOM = 20  # classes drawn one by one; of more, the most probable ones
@@ -57,7 +57,7 @@ def blends(n: int) -> list[tuple[float, ...]]:
 
 def positive(x: Any, name: str) -> NDArray[np.float64]:
     """At least one number, each above 0 and finite."""
-    found = arrays.list_of_reals(x, name)
+    found = _arrays.list_of_reals(x, name)
     if not found.size or not np.all((found > 0) & np.isfinite(found)):
         raise ValueError(
             f"{name} is {x!r}; accepted: positive, finite numbers, at least one of them"
@@ -67,7 +67,7 @@ def positive(x: Any, name: str) -> NDArray[np.float64]:
 
 def one_row(z: Any) -> NDArray[np.float64]:
     """One row of logits, as float64."""
-    row = arrays.on_host(arrays.as_floating(z, "z")).astype(np.float64)
+    row = _arrays.on_host(_arrays.as_floating(z, "z")).astype(np.float64)
     if row.ndim != 1 or not row.size:
         raise ValueError(f"z has shape {row.shape}; accepted: one row of at least one logit, (K,)")
     return row

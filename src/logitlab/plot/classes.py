@@ -7,16 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from logitlab import arguments
-from logitlab.plot.canvas import (
-    axes,
-    chances,
-    choose,
-    label_classes,
-    one_row,
-    percent,
-    precedence,
-)
+from logitlab import _checks
+from logitlab.plot.canvas import axes, chances, choose, label_classes, one_row, percent, precedence
 
 _WRITTEN = 8  # classes whose probability stands above the bar
 
@@ -119,7 +111,7 @@ def scaling(z: ArrayLike, c: float, *, names: Sequence[str] | None = None, ax: A
     [0.0, 0.0, 1.0, 0.3006, 0.3322, 0.3672]
     """
     row = one_row(z)
-    c = arguments.real(c, "c", "a finite number", math.isfinite)
+    c = _checks.real(c, "c", "a finite number", math.isfinite)
     # As a temperature c z cannot overflow, and -inf stays excluded at c = 0 and below.
     before, after = chances(row), chances(row, math.inf if c == 0 else 1 / c)
     shown = choose(before, names)

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from logitlab.laws import doubledouble
-from logitlab.laws.formats import FORMATS, errors, rounded
+from logitlab._exact import doubledouble
+from logitlab._exact.formats import FORMATS, errors, rounded
 from logitlab.plot.canvas import axes, chances, one_row, positive
 from logitlab.probabilities import softmax
 

@@ -1,12 +1,13 @@
 """Pictures of what was summed up over many rows."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from logitlab import arguments, arrays
-from logitlab.bins import Binning
+from logitlab import _arrays, _checks
+from logitlab._bins import Binning
 from logitlab.plot.canvas import axes, percent, positive
 from logitlab.reliability import ReliabilityCurve, calibration_error, reliability_curve
 
@@ -42,10 +43,10 @@ def distribution(edges: ArrayLike, counts: ArrayLike, *, mean: float, ax: Any = 
     >>> [float(patch.get_height()) for patch in ax.patches]
     [0.75, 0.25]
     """
-    edges = arrays.list_of_reals(edges, "edges")
+    edges = _arrays.list_of_reals(edges, "edges")
     if len(edges) < 2:
         raise ValueError(f"edges has {len(edges)} numbers; accepted: two and more")
-    counts = arrays.list_of_reals(counts, "counts", len(edges) - 1)
+    counts = _arrays.list_of_reals(counts, "counts", len(edges) - 1)
     ax = axes(ax)
     ax.bar(edges[:-1], counts / max(counts.sum(), 1), np.diff(edges), align="edge", color="C0")
     ax.axvline(mean, color="C1", linewidth=1.5)
@@ -165,10 +166,10 @@ def reliability(
     >>> ax.get_title()
     'calibration error 0.2737'
     """
-    temperature = arguments.real(
+    temperature = _checks.real(
         temperature, "temperature", "positive, finite", lambda t: 0 < t < np.inf
     )
-    z = np.divide(arrays.on_host(arrays.as_floating(z, "z")), temperature)
+    z = np.divide(_arrays.on_host(_arrays.as_floating(z, "z")), temperature)
     curve = reliability_curve(z, y, n_bins=n_bins, binning=binning)
     ax = reliability_diagram(curve, ax=ax)
     error = calibration_error(z, y, n_bins=n_bins, binning=binning)
@@ -210,8 +211,8 @@ def temperature_curves(
     'log'
     """
     temperatures = positive(temperatures, "temperatures")
-    entropy_share = arrays.list_of_reals(entropy_share, "entropy_share", len(temperatures))
-    top = arrays.list_of_reals(top, "top", len(temperatures))
+    entropy_share = _arrays.list_of_reals(entropy_share, "entropy_share", len(temperatures))
+    top = _arrays.list_of_reals(top, "top", len(temperatures))
     ax = axes(ax)
     ax.axvline(1, color="0.5", linewidth=1, linestyle=(0, (4, 3)))
     ax.plot(temperatures, top, color="C0", linewidth=2, label="top probability")
@@ -221,4 +222,100 @@ def temperature_curves(
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     percent(ax.yaxis)
+    return ax
+
+
+def class_gaps(
+    names: Sequence[str], gap: ArrayLike, half_width: ArrayLike, *, ax: Any = None
+) -> Any:
+    """Confidence less accuracy of each class, with its interval: who is too sure?
+
+    Over-confident classes are triangles to the right, under-confident ones triangles to the left;
+    a class whose interval holds 0 is a hollow circle.
+
+    Parameters
+    ----------
+    names : sequence of str, length n
+        The classes, from the top.
+    gap : array, shape (n,)
+        Mean confidence less accuracy.
+    half_width : array, shape (n,)
+        Half of the interval's width.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        `gap` or `half_width` does not hold a number for each name.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from logitlab import plot
+    >>> ax = plot.class_gaps(["cat", "dog"], [0.1, -0.01], [0.02, 0.02], ax=Figure().add_subplot())
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['cat', 'dog']
+    """
+    gap = _arrays.list_of_reals(gap, "gap", len(names))
+    half_width = _arrays.list_of_reals(half_width, "half_width", len(names))
+    ax = axes(ax)
+    place = np.arange(len(names))
+    ax.axvline(0, color="0.5", linewidth=1, linestyle=(0, (4, 3)))
+    ax.hlines(place, gap - half_width, gap + half_width, color="0.5", linewidth=1.2)
+    clear = np.abs(gap) > half_width
+    for some, colour, marker, filled in (
+        (clear & (gap > 0), "C1", ">", True),
+        (clear & (gap < 0), "C0", "<", True),
+        (~clear, "0.5", "o", False),
+    ):
+        face = colour if filled else "none"
+        ax.scatter(gap[some], place[some], s=34, marker=marker, color=face, edgecolors=colour)
+    ax.set_yticks(place, list(names))
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set_xlabel("confidence − accuracy")
+    percent(ax.xaxis)
+    return ax
+
+
+def over_time(steps: ArrayLike, values: ArrayLike, *, ax: Any = None) -> Any:
+    """A mean in windows of consecutive steps, such as the entropy of a language model.
+
+    Parameters
+    ----------
+    steps : array, shape (n,)
+        The middle of each window.
+    values : array, shape (n,)
+        The mean in it.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        `values` does not hold a number for each step.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from logitlab import plot
+    >>> ax = plot.over_time([0, 1, 2], [3.0, 2.0, 2.5], ax=Figure().add_subplot())
+    >>> ax.get_xlabel()
+    'step'
+    """
+    steps = _arrays.list_of_reals(steps, "steps")
+    values = _arrays.list_of_reals(values, "values", len(steps))
+    ax = axes(ax)
+    ax.plot(steps, values, color="C0", linewidth=1.3, marker="o" if len(steps) < 2 else None)
+    ax.set_ylim(bottom=0)
+    ax.set(xlabel="step")
+    ax.margins(x=0.01)
     return ax

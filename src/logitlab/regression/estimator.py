@@ -15,7 +15,7 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from logitlab import arguments
+from logitlab import _checks
 from logitlab.probabilities import log_softmax, softmax
 from logitlab.regression.engines import WorkersLostError, is_dask, on_dask
 from logitlab.regression.inference import Summary, infer
@@ -404,7 +404,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"the fit had a penalty (C={self.C}), which makes standard errors meaningless; "
                 "fit with C=math.inf"
             )
-        level = arguments.real(level, "level", "between 0 and 1", lambda x: 0 < x < 1)
+        level = _checks.real(level, "level", "between 0 and 1", lambda x: 0 < x < 1)
         base = self.classes_[0] if base is None else base
         if base not in self.classes_:
             raise ValueError(f"base is {base!r}; accepted: one of {self.classes_.tolist()}")

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab.backends.targets import Targets
-from logitlab.dispatch import backend
+from logitlab._backends.targets import Targets
+from logitlab._dispatch import backend
 from logitlab.probabilities import softmax
 
 Floats = NDArray[Any]

@@ -1,0 +1,167 @@
+"""The server of the page: on this machine alone, and for no one without the token.
+
+Other users of the machine can reach the port, and so can pages in the same browser. So every
+address begins with a token of 256 bits, the Host must be this machine by a name that no DNS
+answer can give, and a request that a page makes must come from this very page.
+"""
+
+import contextlib
+import functools
+import os
+import secrets
+import socket
+import tempfile
+import webbrowser
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import uvicorn
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from logitlab._app.explore.datasets import Library
+from logitlab._app.explore.state import read
+from logitlab._app.explore.view import view
+from logitlab._app.io.outputs import printing
+from logitlab._app.io.source import UserError
+from logitlab.sampling import ORDERS
+
+_KINDS = {".js": "text/javascript", ".css": "text/css"}
+_MOST_STATE = 1 << 20  # bytes
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Guard:
+    """Lets through what comes from this page; everything else gets 403, and learns nothing."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app, self._token = app, token
+
+    def _refuses(self, scope: Scope) -> bool:
+        headers = [(name.decode("latin-1"), v.decode("latin-1")) for name, v in scope["headers"]]
+        port = scope["server"][1]
+        hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
+        asked = [value for name, value in headers if name == "host"]
+        origins = [value for name, value in headers if name == "origin"]
+        token = scope["path"].split("/")[1].encode("utf-8", "replace")
+        return (
+            len(asked) != 1
+            or asked[0] not in hosts
+            or any(origin != f"http://{asked[0]}" for origin in origins)
+            or not secrets.compare_digest(token, self._token.encode())
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._refuses(scope):
+            response = PlainTextResponse("refused\n", 403)
+            await response(scope, receive, send)
+        elif scope["type"] in ("http", "lifespan"):
+            await self._app(scope, receive, send)
+
+
+def application(library: Library, token: str) -> ASGIApp:
+    """The page, its files, and what it asks for."""
+    folder = files("logitlab._app.explore") / "page"
+    environment = Environment(
+        loader=PackageLoader("logitlab._app.explore", "page"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("page.html").render(titles=library.titles, orders=ORDERS)
+
+    def index(request: Request) -> Response:
+        return HTMLResponse(page, headers=_HEADERS)
+
+    def static(request: Request) -> Response:
+        name = request.path_params["name"]
+        kind = _KINDS.get(os.path.splitext(name)[1])
+        if kind is None or not (folder / name).is_file():
+            return PlainTextResponse("not found\n", 404, headers=_HEADERS)
+        return Response((folder / name).read_bytes(), media_type=kind, headers=_HEADERS)
+
+    def answer(text: str) -> Response:
+        try:
+            return JSONResponse(view(read(text, library)), headers=_HEADERS)
+        except (ValueError, UserError) as error:
+            return JSONResponse({"error": str(error)}, 400, headers=_HEADERS)
+
+    async def state(request: Request) -> Response:
+        from starlette.concurrency import run_in_threadpool
+
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MOST_STATE:
+                return JSONResponse({"error": "the state is too long"}, 413, headers=_HEADERS)
+        return await run_in_threadpool(functools.partial(answer, body.decode("utf-8", "replace")))
+
+    routes = [
+        Route(f"/{token}/", index),
+        Route(f"/{token}/view", state, methods=["POST"]),
+        Route(f"/{token}/{{name}}", static),
+    ]
+    return Guard(Starlette(routes=routes), token)
+
+
+def listen(port: int) -> socket.socket:
+    """A socket on the loopback interface; port 0 is any free one."""
+    # With the protocol named, asyncio sends without delay: 40 ms less for each answer.
+    opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    if os.name == "posix":
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind(("127.0.0.1", port))
+        opened.listen(128)
+    except OSError as error:
+        opened.close()
+        raise UserError(f"--port {port}: {error.strerror}") from None
+    return opened
+
+
+@contextlib.contextmanager
+def _opened(address: str) -> Iterator[None]:
+    """The page in a browser, by a file that only this user may read: another user could see the
+    address, and the token with it, among the arguments of the browser's process."""
+    with tempfile.TemporaryDirectory(prefix="logitlab-") as folder:
+        path = os.path.join(folder, "explore.html")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f'<meta http-equiv="refresh" content="0; url={address}">')
+        webbrowser.open(f"file://{path}")
+        yield
+
+
+def serve(library: Library, port: int, browser: bool) -> None:
+    """Serve the page until Ctrl-C; the address goes to standard output, on a line of its own."""
+    token = secrets.token_urlsafe(32)
+    with listen(port) as opened:
+        address = f"http://127.0.0.1:{opened.getsockname()[1]}/{token}/"
+        settings: dict[str, Any] = {
+            "log_level": "warning",
+            "access_log": False,
+            "server_header": False,
+            "timeout_graceful_shutdown": 1,
+            "lifespan": "off",
+        }
+        server = uvicorn.Server(uvicorn.Config(application(library, token), **settings))
+        with printing():
+            print(address)
+        page = _opened(address) if browser else contextlib.nullcontext()
+        # uvicorn raises the signal again once it has closed every connection.
+        with page, contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[opened])

@@ -1,0 +1,1 @@
+"""`logitlab fit` and `logitlab predict`: a table to a calibrated model, and its predictions."""

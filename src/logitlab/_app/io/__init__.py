@@ -1,0 +1,1 @@
+"""Reading and writing files: arrays, tables, labels and outputs."""

@@ -1,0 +1,1 @@
+"""`logitlab report`: evaluation of logits, as an HTML page and a JSON file."""

@@ -1,0 +1,1 @@
+"""Exact arithmetic: values of floating-point types, double-double and multiprecision."""

@@ -1,0 +1,323 @@
+"""What a compiled graph sees of logitlab: operators that call the eager functions.
+
+An operator has a fake implementation (shapes and types alone) and a backward operator with the
+closed form, so that a graph never breaks and the compiler never looks inside. The functions below
+the operators are those of the public names, for tensors that are being traced.
+"""
+
+# mypy: disable-error-code="untyped-decorator"
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from logitlab import _arrays, linear_losses, losses, probabilities
+from logitlab._backends import torch_autograd
+
+
+def _floating(z: Any, name: str = "z") -> Any:
+    if z.dtype.is_complex:
+        raise TypeError(f"{name} is complex; accepted: real types, integers and booleans")
+    return z if z.dtype.is_floating_point else z.double()
+
+
+def _refuse_gradient(wanted: bool, name: str) -> None:
+    if wanted:
+        raise NotImplementedError(
+            f"{name} has no gradient in a compiled graph; accepted: a tensor without gradient"
+        )
+
+
+@torch.library.custom_op("logitlab::probabilities", mutates_args=())
+def _probabilities(
+    name: str, z: Tensor, axis: int, t: float, rows: Tensor | None, where: Tensor | None
+) -> Tensor:
+    function: Any = getattr(probabilities, name)
+    options = {"keepdims": True} if name == "logsumexp" else {}
+    temperature = t if rows is None else rows
+    value = function(z, axis, temperature=temperature, where=where, **options)
+    return value.contiguous().clone() if value.is_set_to(z) else value.contiguous()
+
+
+@_probabilities.register_fake
+def _(name: Any, z: Any, axis: Any, t: Any, rows: Any, where: Any) -> Any:
+    shape = list(z.shape)
+    if name == "logsumexp":
+        shape[axis] = 1
+    return z.new_empty(shape)
+
+
+@torch.library.custom_op("logitlab::probabilities_backward", mutates_args=())
+def _probabilities_backward(
+    name: str,
+    z: Tensor,
+    g: Tensor,
+    axis: int,
+    t: float,
+    rows: Tensor | None,
+    where: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    temperature = t if rows is None else rows.double().unsqueeze(axis)
+    dz, dt = torch_autograd.products(name, z, g, axis, temperature, where, rows is not None)
+    return dz.contiguous(), torch.empty(0) if rows is None else dt.squeeze(axis).to(rows.dtype)
+
+
+@_probabilities_backward.register_fake
+def _(name: Any, z: Any, g: Any, axis: Any, t: Any, rows: Any, where: Any) -> Any:
+    return z.new_empty(z.shape), torch.empty(0) if rows is None else rows.new_empty(rows.shape)
+
+
+def _save_probabilities(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.name, z, ctx.axis, ctx.t, rows, where = inputs
+    ctx.save_for_backward(z, rows, where)
+
+
+def _backward_probabilities(ctx: Any, g: Any) -> Any:
+    z, rows, where = ctx.saved_tensors
+    dz, dt = _probabilities_backward(ctx.name, z, g, ctx.axis, ctx.t, rows, where)
+    return None, dz, None, None, None if rows is None else dt, None
+
+
+_probabilities.register_autograd(_backward_probabilities, setup_context=_save_probabilities)
+
+
+def _function(name: str, z: Any, axis: Any, temperature: Any, where: Any) -> Any:
+    """The operator on any axes; logsumexp keeps them with length 1."""
+    z = _floating(z)
+    ndim = max(z.ndim, 1)
+    x = z if z.ndim else z[None]
+    axes = list(_arrays.class_axes(axis, ndim))
+    batch = [a for a in range(ndim) if a not in axes]
+    order = batch + axes
+    rows, t = None, 1.0
+    if isinstance(temperature, torch.Tensor):
+        rows = temperature.expand([x.shape[a] for a in batch]).contiguous()
+    else:
+        t = float(temperature)
+    if where is not None:
+        where = where.expand(x.shape).permute(order).flatten(len(batch)).contiguous()
+    turned = x.permute(order)
+    flat = turned.flatten(len(batch)).contiguous()
+    value = _probabilities(name, flat, len(batch), t, rows, where)
+    if name == "logsumexp":
+        value = value.reshape([*value.shape[:-1], *[1] * len(axes)])
+    else:
+        value = value.reshape(turned.shape)
+    value = value.permute([order.index(a) for a in range(ndim)])
+    return value if z.ndim else value[0]
+
+
+def softmax(z: Any, axis: Any, temperature: Any, where: Any) -> Any:
+    return _function("softmax", z, axis, temperature, where)
+
+
+def log_softmax(z: Any, axis: Any, temperature: Any, where: Any) -> Any:
+    return _function("log_softmax", z, axis, temperature, where)
+
+
+def logsumexp(z: Any, axis: Any, temperature: Any, where: Any, keepdims: bool) -> Any:
+    value = _function("logsumexp", z, axis, temperature, where)
+    if keepdims or not z.ndim:
+        return value
+    return value.squeeze(_arrays.class_axes(axis, z.ndim))
+
+
+@torch.library.custom_op("logitlab::cross_entropy", mutates_args=())
+def _cross_entropy(
+    z: Tensor,
+    y: Tensor,
+    axis: int,
+    t: float,
+    rows: Tensor | None,
+    where: Tensor | None,
+    smoothing: float,
+    sample_weight: Tensor | None,
+    ignore_index: int | None,
+    reduction: str,
+) -> Tensor:
+    q = losses.checked(
+        z, y, axis, t if rows is None else rows, where, smoothing, sample_weight, ignore_index,
+        reduction,
+    )  # fmt: skip
+    return losses.value_of(q, reduction)
+
+
+@_cross_entropy.register_fake
+def _(
+    z: Any, y: Any, axis: Any, t: Any, rows: Any, where: Any, s: Any, w: Any, i: Any, r: Any
+) -> Any:
+    shape = list(z.shape)
+    del shape[axis]
+    return z.new_empty(shape if r == "none" else ())
+
+
+@torch.library.custom_op("logitlab::cross_entropy_backward", mutates_args=())
+def _cross_entropy_backward(
+    g: Tensor,
+    z: Tensor,
+    y: Tensor,
+    axis: int,
+    t: float,
+    rows: Tensor | None,
+    where: Tensor | None,
+    smoothing: float,
+    sample_weight: Tensor | None,
+    ignore_index: int | None,
+    reduction: str,
+) -> tuple[Tensor, Tensor]:
+    q = losses.checked(
+        z, y, axis, t if rows is None else rows, where, smoothing, sample_weight, ignore_index,
+        reduction,
+    )  # fmt: skip
+    dz = losses.gradient_of(q, reduction, g)
+    if rows is None:
+        return dz.contiguous(), torch.empty(0)
+    x = z if where is None else torch.where(where, z, -torch.inf)
+    dt = torch_autograd.by_temperature(dz, x, axis, rows.double().unsqueeze(axis))
+    return dz.contiguous(), dt.squeeze(axis).to(rows.dtype)
+
+
+@_cross_entropy_backward.register_fake
+def _(g: Any, z: Any, y: Any, axis: Any, t: Any, rows: Any, *rest: Any) -> Any:
+    return z.new_empty(z.shape), torch.empty(0) if rows is None else rows.new_empty(rows.shape)
+
+
+def _save_cross_entropy(ctx: Any, inputs: Any, output: Any) -> None:
+    z, y, axis, t, rows, where, smoothing, sample_weight, ignore_index, reduction = inputs
+    ctx.save_for_backward(z, y, rows, where, sample_weight)
+    ctx.rest = axis, t, smoothing, ignore_index, reduction
+
+
+def _backward_cross_entropy(ctx: Any, g: Any) -> Any:
+    _refuse_gradient(ctx.needs_input_grad[1], "y")
+    _refuse_gradient(ctx.needs_input_grad[7], "sample_weight")
+    z, y, rows, where, sample_weight = ctx.saved_tensors
+    axis, t, smoothing, ignore_index, reduction = ctx.rest
+    dz, dt = _cross_entropy_backward(
+        g, z, y, axis, t, rows, where, smoothing, sample_weight, ignore_index, reduction
+    )
+    return dz, None, None, None, None if rows is None else dt, *[None] * 5
+
+
+_cross_entropy.register_autograd(_backward_cross_entropy, setup_context=_save_cross_entropy)
+
+
+@torch.library.custom_op("logitlab::linear_cross_entropy", mutates_args=())
+def _linear_cross_entropy(
+    x: Tensor,
+    weight: Tensor,
+    y: Tensor,
+    bias: Tensor | None,
+    t: float,
+    rows: Tensor | None,
+    smoothing: float,
+    sample_weight: Tensor | None,
+    ignore_index: int | None,
+    reduction: str,
+) -> Tensor:
+    q = linear_losses.checked(
+        x, weight, y, bias, t if rows is None else rows, smoothing, sample_weight, ignore_index,
+        reduction,
+    )  # fmt: skip
+    return linear_losses.value_of(q, reduction)
+
+
+@_linear_cross_entropy.register_fake
+def _(x: Any, w: Any, y: Any, b: Any, t: Any, rows: Any, s: Any, sw: Any, i: Any, r: Any) -> Any:
+    return x.new_empty(y.shape if r == "none" else ())
+
+
+@torch.library.custom_op("logitlab::linear_cross_entropy_backward", mutates_args=())
+def _linear_cross_entropy_backward(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    y: Tensor,
+    bias: Tensor | None,
+    t: float,
+    rows: Tensor | None,
+    smoothing: float,
+    sample_weight: Tensor | None,
+    ignore_index: int | None,
+    reduction: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    q = linear_losses.checked(
+        x, weight, y, bias, t if rows is None else rows, smoothing, sample_weight, ignore_index,
+        reduction,
+    )  # fmt: skip
+    dx, dweight, dbias, dt = linear_losses.gradients_of(q, reduction, g, rows is not None)
+    dbias = torch.empty(0) if dbias is None else dbias
+    return dx, dweight, dbias, torch.empty(0) if rows is None else dt[:, 0].to(rows.dtype)
+
+
+@_linear_cross_entropy_backward.register_fake
+def _(g: Any, x: Any, weight: Any, y: Any, bias: Any, t: Any, rows: Any, *rest: Any) -> Any:
+    dbias = torch.empty(0) if bias is None else bias.new_empty(bias.shape)
+    dt = torch.empty(0) if rows is None else rows.new_empty(rows.shape)
+    return x.new_empty(x.shape), weight.new_empty(weight.shape), dbias, dt
+
+
+def _save_linear(ctx: Any, inputs: Any, output: Any) -> None:
+    x, weight, y, bias, t, rows, smoothing, sample_weight, ignore_index, reduction = inputs
+    ctx.save_for_backward(x, weight, y, bias, rows, sample_weight)
+    ctx.rest = t, smoothing, ignore_index, reduction
+
+
+def _backward_linear(ctx: Any, g: Any) -> Any:
+    _refuse_gradient(ctx.needs_input_grad[7], "sample_weight")
+    x, weight, y, bias, rows, sample_weight = ctx.saved_tensors
+    t, smoothing, ignore_index, reduction = ctx.rest
+    dx, dweight, dbias, dt = _linear_cross_entropy_backward(
+        g, x, weight, y, bias, t, rows, smoothing, sample_weight, ignore_index, reduction
+    )
+    dbias, dt = None if bias is None else dbias, None if rows is None else dt
+    return dx, dweight, None, dbias, None, dt, *[None] * 4
+
+
+_linear_cross_entropy.register_autograd(_backward_linear, setup_context=_save_linear)
+
+
+def _number_or_rows(temperature: Any, batch: Any) -> tuple[float, Any]:
+    if isinstance(temperature, Tensor):
+        return 1.0, temperature.expand(batch).contiguous()
+    return float(temperature), None
+
+
+def cross_entropy(
+    z: Any,
+    y: Any,
+    axis: int,
+    temperature: Any,
+    where: Any,
+    smoothing: float,
+    sample_weight: Any,
+    ignore_index: int | None,
+    reduction: str,
+) -> Any:
+    z = _floating(z)
+    _arrays.one_axis(axis, z.ndim)
+    if not z.ndim:  # one class
+        z, y = z[None], y[None] if y.is_floating_point() else y
+    axis %= z.ndim
+    t, rows = _number_or_rows(temperature, [n for i, n in enumerate(z.shape) if i != axis])
+    return _cross_entropy(
+        z, y, axis, t, rows, where, float(smoothing), sample_weight, ignore_index, reduction
+    )
+
+
+def linear_cross_entropy(
+    x: Any,
+    weight: Any,
+    y: Any,
+    bias: Any,
+    temperature: Any,
+    smoothing: float,
+    sample_weight: Any,
+    ignore_index: int | None,
+    reduction: str,
+) -> Any:
+    t, rows = _number_or_rows(temperature, x.shape[:1])
+    return _linear_cross_entropy(
+        x, weight, y, bias, t, rows, float(smoothing), sample_weight, ignore_index, reduction
+    )

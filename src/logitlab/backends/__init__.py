@@ -1,1 +1,0 @@
-"""One module per kind of array, each with the functions of :mod:`logitlab.backends.reference`."""

@@ -1,0 +1,240 @@
+"""`logitlab check`, the adaptors and the pytest helper."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import logitlab
+import softmaxes
+from logitlab._app.cli import app
+from logitlab.laws import as_tests, program
+
+FAST = ["order", "-inf", "+inf"]
+test_sound = as_tests(softmaxes.sound, laws=FAST, dtypes=["float32"])
+
+
+def run(*arguments):
+    done = CliRunner().invoke(app, ["check", *arguments])
+    return done.exit_code, done.output
+
+
+def test_command_line(tmp_path):
+    """A table, JSON and a page; the exit status says whether a law is broken."""
+    status, text = run("logitlab:softmax", "--law", "order", "--dtype", "float32")
+    assert (status, "exact" in text) == (0, True)
+    page = tmp_path / "r.html"
+    arguments = ("softmaxes:no_shift", "--dtype", "float32", "--law", "overflow")
+    status, text = run(*arguments, "--json", "--html", str(page))
+    assert status == 1
+    found = json.loads(text)
+    assert found["failures"] == ["overflow"]
+    assert "softmaxes.no_shift(" in found["laws"]["overflow"]["counterexample"]["line"]
+    assert "softmaxes.no_shift" in page.read_text("utf-8")
+    status, text = run("softmaxes:infinity_minus_infinity", "--law", "+inf")
+    assert (status, "differs" in text) == (0, True)
+    assert run("softmaxes:infinity_minus_infinity", "--law", "+inf", "--strict")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "name one function"),
+        (["softmaxes"], "MODULE:FUNCTION"),
+        (["softmaxes:nothing_of_the_kind"], "nothing_of_the_kind"),
+        (["no_such_module:f"], "no_such_module"),
+        (["logitlab:softmax", "--law", "gravity"], "accepted: bounds"),
+        (["logitlab:softmax", "--dtype", "float8"], "accepted: float16"),
+        (["logitlab:softmax", "--kind", "abacus"], "accepted: numpy"),
+        (["json:dumps"], "gives no probabilities"),
+        (["missing.onnx"], "no such file"),
+        (["./m:f"], "module './m' cannot be imported: TypeError: the 'package' argument"),
+        (["syntax_fails:f"], "module 'syntax_fails' cannot be imported: SyntaxError"),
+        (["exits:f"], "module 'exits' cannot be imported: SystemExit: 4\n"),
+        (["value_fails:f"], "module 'value_fails' cannot be imported: ValueError: x\n"),
+        (["--program", "no-such-program -x"], "--program 'no-such-program -x': no such program"),
+        (["--program", "'"], '--program "\'": No closing quotation'),
+        (["logitlab:softmax", "--seed", "-1"], "--seed is -1; accepted: 0 and up"),
+    ],
+)
+def test_mistakes_get_one_line(tmp_path, monkeypatch, arguments, said):
+    """On standard error, with exit status 2."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in (
+        ("syntax_fails", "def f(:"),
+        ("exits", "import sys; sys.exit(4)"),
+        ("value_fails", "raise ValueError('x')"),
+    ):
+        (tmp_path / f"{name}.py").write_text(text)
+    status, text = run(*arguments)
+    assert status == 2
+    assert said in text
+    assert text.count("\n") == 1
+
+
+def test_a_program(tmp_path):
+    """It reads .npy and writes .npy; what it breaks is found, and a crash is one of its results."""
+    source = tmp_path / "softmax.py"
+    source.write_text(
+        "import io, sys, numpy as np\n"
+        "z = np.load(io.BytesIO(sys.stdin.buffer.read()))\n"
+        "if np.isnan(z).any(): sys.exit('no NaN please')\n"
+        "e = np.exp(z - z.max(-1, keepdims=True))\n"
+        "np.save(sys.stdout.buffer, e / e.sum(-1, keepdims=True))\n"
+    )
+    command = [sys.executable, str(source)]
+    report = logitlab.check(command, laws=["one class", "NaN"], dtypes=["float32"])
+    assert report["one class"].level == "exact"
+    assert "no NaN please" in report["NaN"].counterexample.came
+    assert program(command)(np.zeros((1, 4))).tolist() == [[0.25] * 4]
+
+
+def onnx_model(path: Path):
+    kind = onnx.TensorProto.FLOAT
+    x, y = (onnx.helper.make_tensor_value_info(n, kind, ["N", "K"]) for n in "xy")
+    node = onnx.helper.make_node("Softmax", ["x"], ["y"], axis=-1)
+    graph = onnx.helper.make_graph([node], "g", [x], [y])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    path.write_bytes(model.SerializeToString())
+
+
+def test_an_onnxruntime_session(tmp_path):
+    """In the one type that it takes, from Python and by file name."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = tmp_path / "softmax.onnx"
+    onnx_model(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    report = logitlab.check(session, laws=FAST)
+    assert report.dtypes == ("float32",)
+    assert report["order"].level == "exact"
+    assert report["+inf"].level == "differs"
+    line = report["+inf"].counterexample.line
+    setup, _, call = line.partition("; ")
+    scope = {"session": session}
+    exec(setup, scope)
+    assert np.isnan(eval(call, scope)).all()
+    assert run(str(path), "--law", "order")[0] == 0
+
+
+def test_kinds_and_axes_are_found_out():
+    """torch without a NumPy face, a module, another axis, a list that comes back."""
+    for function in (torch.softmax, torch.nn.Softmax(-1), lambda z: torch.exp(z) / 2):
+        report = logitlab.check(function, laws=["NaN"])
+        assert report.kind == "torch"
+    for axis in (0, 1, -2, 2):
+        report = logitlab.check(logitlab.softmax, axis=axis, laws=FAST, dtypes=["float32"])
+        assert report, report
+    assert logitlab.check(softmaxes.sound, axis=0, laws=["sum"], dtypes=["float32"]).failures
+    report = logitlab.check(
+        lambda z: logitlab.softmax(z).tolist(), laws=["accuracy", "type"], dtypes=["float32"]
+    )
+    assert report
+    assert report["type"].level == "differs"
+
+
+@pytest.mark.parametrize("kind", ["torch", "jax"])
+def test_derivatives_are_found_by_the_library(kind):
+    """By automatic differentiation, where none is given."""
+    laws = [*softmaxes.BAD_JACOBIANS.values()] if kind == "torch" else ["gradient"]
+    function = logitlab.softmax if kind == "torch" else pytest.importorskip("jax").nn.softmax
+    report = logitlab.check(function, kind=kind, laws=laws, dtypes=["float32"])
+    assert report, report
+    assert {v.level for v in report} <= {"exact", "within"}
+
+
+def test_logitlab_derivatives_and_draws():
+    """Those of NumPy arrays."""
+    report = logitlab.check(
+        logitlab.softmax,
+        laws=["jacobian", "jacobian rows", "gradient", *softmaxes.BAD_SAMPLERS.values()],
+        dtypes=["float32", "float64"],
+        differentiate=logitlab.jacobian,
+        sampler=logitlab.sample,
+    )
+    assert {v.level for v in report} <= {"exact", "within"}, report
+
+
+def test_what_does_not_apply_is_not_passed():
+    """A law that the function does not claim is said to be so, with the reason."""
+    report = logitlab.check(softmaxes.no_shift, laws=["temperature", "maximum", "jacobian"])
+    assert {v.level for v in report} == {"not applicable"}
+    assert "temperature" in report["temperature"].note
+    assert report
+
+
+def test_report_forms():
+    """A dictionary that JSON takes, a page, a table; strictness."""
+    report = logitlab.check(
+        softmaxes.infinity_minus_infinity, laws=["+inf", "accuracy"], dtypes=["float16"]
+    )
+    assert "accuracy" in report.failures
+    found = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert {"classes", "mean", "worst"} <= set(found["laws"]["accuracy"]["measures"][0])
+    assert "<table>" in report.to_html()
+    assert "differs" in str(report)
+    assert not logitlab.check(softmaxes.infinity_minus_infinity, laws=["+inf"], strict=True)
+
+
+def test_a_notebook_shows_a_part_of_its_page(monkeypatch):
+    """It styles nothing beside itself; as text it stays text."""
+    report = logitlab.check(softmaxes.no_shift, laws=["overflow"], dtypes=["float32"])
+    text = str(report)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert str(report) == text != ""
+    shown = report._repr_html_()
+    assert shown in report.to_html()
+    assert not re.search("<(!doctype|html|head|body|title|meta)", shown)
+    rules = shown.partition("<style>")[2].partition("</style>")[0]
+    selectors = [rule.partition("{")[0].strip() for rule in rules.split("}")[:-1]]
+    assert len(selectors) > 5
+    assert all(selector.startswith(".logitlab-laws") for selector in selectors)
+
+
+class Called:
+    """A softmax that is an instance."""
+
+    def __call__(self, z, axis=-1):
+        e = np.exp(z)
+        return e / e.sum(axis, keepdims=True)
+
+    def method(self, z, axis=-1):
+        return self(z, axis)
+
+
+def test_what_has_no_name_is_called_function():
+    """The line of a counterexample runs with the instance under that name; the title is its own."""
+    for function, title in ((Called(), "Called"), (Called().method, "Called.method")):
+        report = logitlab.check(function, laws=["overflow"], dtypes=["float32"])
+        assert report.function == title
+        setup, _, call = report["overflow"].counterexample.line.partition("; ")
+        scope = {"function": function}
+        exec(setup, scope)
+        with np.errstate(all="ignore"):
+            assert np.isnan(eval(call, scope)).any()
+    named = logitlab.check(Called(), laws=["overflow"], dtypes=["float32"], name="mine")
+    assert "; mine(" in named["overflow"].counterexample.line
+
+
+def test_the_pytest_helper(tmp_path):
+    """One case for each law: kept, broken, not applicable."""
+    (tmp_path / "test_it.py").write_text(
+        "import numpy as np\n"
+        "from logitlab.laws import as_tests\n"
+        "def softmax(z):\n    e = np.exp(z)\n    return e / e.sum(-1, keepdims=True)\n"
+        "test_it = as_tests(softmax, laws=['-inf', 'overflow', 'maximum'], dtypes=['float32'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
+    assert "1 failed, 1 passed, 1 skipped" in done.stdout
+    assert "gives nan" in done.stdout.replace("gives  ", "gives ")

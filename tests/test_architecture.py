@@ -1,0 +1,136 @@
+"""The architecture: what may import what, and what an import costs."""
+
+import ast
+import re
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import logitlab
+
+SOURCE = Path(logitlab.__file__).parent
+CONTRIBUTING = Path(__file__).parent.parent / "CONTRIBUTING.md"
+
+# From the top to the bottom: a module imports only from the layers below its own, and from its
+# own package. `logitlab` is the package itself, `__init__.py`.
+LAYERS = [
+    ["_app"],
+    ["torch"],
+    ["logitlab"],
+    ["plot", "laws", "_torch_compile"],
+    ["calibration", "regression", "resampling", "reliability", "sweep"],
+    ["_bins", "linear_losses"],
+    ["scores", "sampling", "derivatives", "losses"],
+    ["_rows"],
+    ["probabilities"],
+    ["_dispatch"],
+    ["_registry", "_backends"],
+    ["_exact", "_arrays"],
+    ["_checks"],
+]
+
+
+def names():
+    """The source file of every module."""
+    found = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = ("logitlab", *path.relative_to(SOURCE).with_suffix("").parts)
+        found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+def imported(path, modules):
+    """The modules of the package that a file imports anywhere: at the top, in a function, or for
+    types alone."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            targets = (f"{node.module}.{alias.name}" for alias in node.names)
+            found.update(t if t in modules else node.module for t in targets)
+    return found & set(modules)
+
+
+def layer(module):
+    part = [*module.split("."), module][1]
+    return next(i for i, packages in enumerate(LAYERS) if part in packages)
+
+
+def upward(path, name, modules):
+    """The imports of a module from its own layer or a higher one, other than its own package's."""
+    package = name.split(".")[:2]
+    return [
+        target
+        for target in sorted(imported(path, modules))
+        if target.split(".")[:2] != package and layer(target) <= layer(name)
+    ]
+
+
+MODULES = names()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_run_downward(name):
+    """A module imports only from the layers below its own."""
+    assert upward(MODULES[name], name, MODULES) == []
+
+
+def test_there_are_no_import_cycles():
+    """Imports inside functions and those for types alone included."""
+    graph = {name: imported(path, MODULES) - {name} for name, path in MODULES.items()}
+    TopologicalSorter(graph).prepare()
+
+
+def test_the_layers_of_contributing():
+    """CONTRIBUTING shows every module in its layer."""
+    text = CONTRIBUTING.read_text("utf-8")
+    shown = re.split(r"^ │$", text.partition("```\n")[2].partition("```")[0], flags=re.MULTILINE)
+    assert len(shown) == len(LAYERS)
+    for packages, words in zip(LAYERS, shown, strict=True):
+        assert set(packages) <= set(re.findall(r"\w+", words))
+
+
+def test_a_violation_is_found(tmp_path):
+    """An upward import and a cycle are found, inside a function too."""
+    path = tmp_path / "_arrays.py"
+    path.write_text("def f():\n    from logitlab.probabilities import softmax\n")
+    assert upward(path, "logitlab._arrays", MODULES) == ["logitlab.probabilities"]
+    graph = {"logitlab._arrays": imported(path, MODULES)}
+    graph["logitlab.probabilities"] = imported(MODULES["logitlab.probabilities"], MODULES)
+    with pytest.raises(CycleError):
+        TopologicalSorter(graph).prepare()
+
+
+HEAVY = (
+    "torch",
+    "scipy",
+    "matplotlib",
+    "jax",
+    "sklearn",
+    "pandas",
+    "ml_dtypes",
+    "typer",
+    "rich",
+    "mpmath",
+)
+
+
+def loaded_after(statement):
+    code = f"{statement}\nimport sys\nprint(*(m for m in {HEAVY!r} if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_import_loads_nothing_heavy():
+    """`import logitlab`, and a softmax of an array, load numpy and little else."""
+    assert loaded_after("import logitlab; logitlab.softmax([1.0, 2.0])") == []
+
+
+def test_a_heavy_import_is_found():
+    """A library that is loaded is reported."""
+    assert "matplotlib" in loaded_after("import logitlab, matplotlib")
