@@ -38,7 +38,7 @@ def _samples(t: float, rows: int, count: int, rng: np.random.Generator) -> Itera
     for _ in range(count):
         z = _logits(rows, rng)
         y = (z + rng.gumbel(size=z.shape)).argmax(axis=1)
-        found = logitlab.bootstrap(t * z, y, n_bins=_BINS, resamples=_RESAMPLES, rng=rng)
+        found = logitlab.bootstrap(t * z, y, n_bins=_BINS, n_resamples=_RESAMPLES, rng=rng)
         debiased = logitlab.calibration_error(t * z, y, n_bins=_BINS, debiased=True)
         error = found["calibration_error"]
         yield error.value, float(debiased), error.low, error.high

@@ -50,7 +50,7 @@ def measure() -> Iterator[tuple[str, LawReport]]:
         module, _, name = path.rpartition(".")
         try:
             function = getattr(importlib.import_module(module), name)
-            report = logitlab.check(function, kind=kind, dtypes=dtypes, name=path)
+            report = logitlab.check_softmax(function, kind=kind, dtypes=dtypes, name=path)
         except ImportError as error:
             print(f"{title}: left out, {error}", flush=True)
             continue

@@ -8,6 +8,7 @@ import pytest
 import scipy.optimize
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import RepeatedKFold, ShuffleSplit, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 
 import logitlab
@@ -222,8 +223,23 @@ def test_cross_fit_never_judges_what_it_saw():
     for k in (0, 1):
         fitted = logitlab.TemperatureScaling().fit(z[fold != k], y[fold != k])
         np.testing.assert_array_equal(honest[fold == k], fitted.transform(z[fold == k]))
-    with pytest.raises(ValueError, match="folds is 1"):
-        logitlab.cross_fit(logitlab.TemperatureScaling(), z, y, folds=1)
+    with pytest.raises(
+        ValueError, match=f"cv must be from 2 to {len(y)}, the number of rows, got 1"
+    ):
+        logitlab.cross_fit(logitlab.TemperatureScaling(), z, y, cv=1)
+
+
+def test_cross_fit_takes_a_splitter():
+    """A splitter of scikit-learn gives the folds; one that does not cover the rows is refused."""
+    z, y = labelled()
+    splitter = StratifiedKFold(3, shuffle=True, random_state=0)
+    fitted = logitlab.cross_fit(logitlab.TemperatureScaling(), z, y, cv=splitter)
+    for train, test in splitter.split(z, y):
+        scaling = logitlab.TemperatureScaling().fit(z[train], y[train])
+        np.testing.assert_array_equal(fitted[test], scaling.transform(z[test]))
+    for bad in (ShuffleSplit(2, random_state=0), RepeatedKFold(n_splits=2, n_repeats=2)):
+        with pytest.raises(ValueError, match="cv must have every row in exactly one test fold"):
+            logitlab.cross_fit(logitlab.TemperatureScaling(), z, y, cv=bad)
 
 
 @pytest.mark.parametrize(
@@ -231,8 +247,12 @@ def test_cross_fit_never_judges_what_it_saw():
     [
         ("a", {}, "calibrator is a str; accepted: an object with fit"),
         (logitlab.TemperatureScaling, {}, "calibrator is the class TemperatureScaling"),
-        (logitlab.TemperatureScaling(), {"rng": "a"}, "rng is 'a'"),
-        (logitlab.TemperatureScaling(), {"folds": 2.0}, "folds must be an int, not 2.0"),
+        (
+            logitlab.TemperatureScaling(),
+            {"rng": "a"},
+            "rng must be None, an int >= 0 or a numpy.random.Generator, got 'a'",
+        ),
+        (logitlab.TemperatureScaling(), {"cv": 2.0}, "cv must be an int, got 2.0"),
     ],
 )
 def test_cross_fit_of_something_else(calibrator, options, message):

@@ -127,7 +127,7 @@ def test_what_has_no_standard_errors():
         model.summary(X[:200], y[:200])
     with pytest.raises(ValueError, match=r"base is 7; accepted: one of \[0, 1"):
         model.summary(X, y, base=7)
-    with pytest.raises(ValueError, match="level is 95"):
+    with pytest.raises(ValueError, match="level must be between 0 and 1, got 95"):
         model.summary(X, y, level=95)
     with pytest.raises(ValueError, match="y has the classes"):
         model.summary(X[y < 2], y[y < 2])

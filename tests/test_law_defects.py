@@ -55,7 +55,7 @@ def assert_repeats(found, law):
 
 
 def assert_caught(law, function=softmaxes.sound, **options):
-    report = logitlab.check(function, laws=[law], dtypes=["float32"], **options)
+    report = logitlab.check_softmax(function, laws=[law], dtypes=["float32"], **options)
     verdict = report[law]
     assert verdict.level in BAD, report
     found = verdict.counterexample
@@ -100,7 +100,7 @@ def test_every_law_has_its_defect():
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_sound_functions_are_not_accused(seed):
     """Of no law, of no convention, in no type."""
-    report = logitlab.check(
+    report = logitlab.check_softmax(
         softmaxes.sound,
         seed=seed,
         strict=True,
@@ -111,14 +111,14 @@ def test_sound_functions_are_not_accused(seed):
     assert report, report
     assert all(v.level != "weak" for v in report), report
     assert report["accuracy"].ulps <= 0.501
-    report = logitlab.check(softmaxes.sound_log, seed=seed, strict=True, dtypes=["float32"])
+    report = logitlab.check_softmax(softmaxes.sound_log, seed=seed, strict=True, dtypes=["float32"])
     assert report, report
     assert all(v.level != "weak" for v in report), report
 
 
 def test_the_shrunk_counterexample_is_small_and_repeats():
     """The pasted line gives what it says."""
-    report = logitlab.check(
+    report = logitlab.check_softmax(
         softmaxes.no_shift, laws=["overflow"], dtypes=["float32"], name="softmaxes.no_shift"
     )
     found = report["overflow"].counterexample

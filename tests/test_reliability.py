@@ -66,9 +66,9 @@ def test_confidence_of_one_is_in_the_last_bin():
 def test_equal_mass_bins(labelled):
     """The same number of rows in each; equal confidences stay together."""
     z, y = labelled
-    curve = logitlab.reliability_curve(z, y, n_bins=10, binning="mass")
+    curve = logitlab.reliability_curve(z, y, n_bins=10, strategy="quantile")
     np.testing.assert_array_equal(curve.counts, 50)
-    same = logitlab.reliability_curve(np.zeros((9, 2)), [0] * 9, binning="mass")
+    same = logitlab.reliability_curve(np.zeros((9, 2)), [0] * 9, strategy="quantile")
     np.testing.assert_array_equal(same.counts, [9])
 
 
@@ -92,16 +92,16 @@ def calibrated(n, seed, k=4):
 def test_debiased_by_definition(labelled):
     """Norm 2: Kumar, Liang and Ma's estimator, bin by bin."""
     z, y = labelled
-    curve = logitlab.reliability_curve(z, y, n_bins=5, binning="mass")
+    curve = logitlab.reliability_curve(z, y, n_bins=5, strategy="quantile")
     variance = curve.accuracy * (1 - curve.accuracy) / (curve.counts - 1)
     gaps = (curve.accuracy - curve.confidence) ** 2 - variance
     expected = np.sqrt(np.sum(curve.counts * gaps) / 500)
-    found = logitlab.calibration_error(z, y, n_bins=5, binning="mass", norm=2, debiased=True)
+    found = logitlab.calibration_error(z, y, n_bins=5, strategy="quantile", norm=2, debiased=True)
     assert found == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("norm", [1, 2])
-@pytest.mark.parametrize("options", [{}, {"binning": "mass"}, {"classwise": True}])
+@pytest.mark.parametrize("options", [{}, {"strategy": "quantile"}, {"classwise": True}])
 def test_debiased_is_nearer_to_nothing(norm, options):
     """Of honest rows the plain error is far from 0 and the debiased one is not."""
     plain, debiased = np.mean(
@@ -137,16 +137,16 @@ def test_classwise_mass(labelled):
         bins = np.clip(np.searchsorted(edges, p[:, k], side="right") - 1, 0, 4)
         gaps = [abs(p[bins == b, k].sum() - (y[bins == b] == k).sum()) for b in range(5)]
         each.append(sum(gaps) / 500)
-    found = logitlab.calibration_error(z, y, n_bins=5, binning="mass", classwise=True)
+    found = logitlab.calibration_error(z, y, n_bins=5, strategy="quantile", classwise=True)
     assert found == pytest.approx(np.mean(each), rel=1e-12)
 
 
-@pytest.mark.parametrize("binning", ["width", "mass"])
-def test_consistency_of_honest_rows(binning):
+@pytest.mark.parametrize("strategy", ["uniform", "quantile"])
+def test_consistency_of_honest_rows(strategy):
     """The p-value is uniform: at 5 % one of twenty is refused."""
     p = [
         logitlab.calibration_test(
-            *calibrated(300, s), resamples=199, binning=binning, rng=s
+            *calibrated(300, s), n_resamples=199, strategy=strategy, rng=s
         ).p_value
         for s in range(200)
     ]
@@ -162,8 +162,8 @@ def test_consistency_finds_dishonest_rows():
     assert found.expected < found.error / 2
     assert found.error == logitlab.calibration_error(2 * z, y)
     assert found == logitlab.calibration_test(2 * z, y)
-    with pytest.raises(ValueError, match="resamples is 0"):
-        logitlab.calibration_test(z, y, resamples=0)
+    with pytest.raises(ValueError, match="n_resamples must be >= 1, got 0"):
+        logitlab.calibration_test(z, y, n_resamples=0)
 
 
 def test_certain_rows_are_consistent_with_themselves():

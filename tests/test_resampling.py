@@ -41,7 +41,7 @@ def test_intervals_are_scipys(labelled):
     theirs = scipy.stats.bootstrap(
         (hit,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
-    ours = logitlab.bootstrap(z, y, resamples=20_000)["accuracy"]
+    ours = logitlab.bootstrap(z, y, n_resamples=20_000)["accuracy"]
     np.testing.assert_allclose(ours[1:], theirs, atol=0.003)
 
 
@@ -57,7 +57,7 @@ def test_coverage():
     }
     held = dict.fromkeys(truth, 0)
     for _ in range(500):
-        found = logitlab.bootstrap(*drawn(400, rng), resamples=300, rng=rng)
+        found = logitlab.bootstrap(*drawn(400, rng), n_resamples=300, rng=rng)
         for name, true in truth.items():
             held[name] += found[name].low <= true <= found[name].high
     for name, count in held.items():
@@ -67,9 +67,9 @@ def test_coverage():
 def test_many_rows_in_groups(monkeypatch, labelled):
     """Groups of rows spread as rows do."""
     z, y = drawn(20_000, np.random.default_rng(0))
-    by_row = logitlab.bootstrap(z, y, resamples=4000)
+    by_row = logitlab.bootstrap(z, y, n_resamples=4000)
     monkeypatch.setattr("logitlab.resampling._CELLS", 500)
-    by_group = logitlab.bootstrap(z, y, resamples=4000)
+    by_group = logitlab.bootstrap(z, y, n_resamples=4000)
     for name in ("accuracy", "log_loss", "brier_score"):
         assert by_group[name].value == pytest.approx(by_row[name].value, rel=1e-12)
         widths = [i[name].high - i[name].low for i in (by_row, by_group)]
@@ -79,9 +79,9 @@ def test_many_rows_in_groups(monkeypatch, labelled):
 def test_paired_differences(labelled):
     """A model against itself differs in nothing; the same rows are drawn for both."""
     z, y = labelled
-    assert set(logitlab.bootstrap(z, y, against=z).values()) == {(0, 0, 0)}
+    assert set(logitlab.bootstrap(z, y, other=z).values()) == {(0, 0, 0)}
     better = z + 0.2 * np.eye(6)[y]
-    found = logitlab.bootstrap(better, y, against=z)
+    found = logitlab.bootstrap(better, y, other=z)
     assert found["log_loss"].high < 0
     alone = [logitlab.bootstrap(m, y)["log_loss"] for m in (better, z)]
     assert alone[0].high > alone[1].low  # unpaired, they overlap
@@ -98,19 +98,19 @@ def test_infinite_log_loss():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"level": 95}, "level is 95"),
-        ({"level": "a"}, "level must be a real number, not 'a'"),
-        ({"resamples": 0}, "resamples is 0"),
-        ({"resamples": True}, "resamples must be an int, not True"),
-        ({"rng": "a"}, "rng is 'a'; accepted: None, an int from 0 up"),
-        ({"rng": -1}, "rng is -1; accepted: None, an int from 0 up"),
+        ({"confidence_level": 95}, "confidence_level must be between 0 and 1, got 95"),
+        ({"confidence_level": "a"}, "confidence_level must be a real number, got 'a'"),
+        ({"n_resamples": 0}, "n_resamples must be >= 1, got 0"),
+        ({"n_resamples": True}, "n_resamples must be an int, got True"),
+        ({"rng": "a"}, "rng must be None, an int >= 0 or a numpy.random.Generator, got 'a'"),
+        ({"rng": -1}, "rng must be None, an int >= 0 or a numpy.random.Generator, got -1"),
         (
-            {"against": np.zeros((3, 3))},
-            r"against has shape \(3, 3\); accepted: logits for the rows",
+            {"other": np.zeros((3, 3))},
+            r"other has shape \(3, 3\); accepted: logits for the rows",
         ),
-        ({"against": np.zeros((4, 2))}, "y is 2 in row 2; accepted: 0 to 1, as against has 2"),
-        ({"against": np.full((4, 3), np.nan)}, "row 0 of against has no distribution"),
-        ({"against": "a"}, r"against has shape \(\)"),
+        ({"other": np.zeros((4, 2))}, "y is 2 in row 2; accepted: 0 to 1, as other has 2"),
+        ({"other": np.full((4, 3), np.nan)}, "row 0 of other has no distribution"),
+        ({"other": "a"}, r"other has shape \(\)"),
     ],
 )
 def test_bad_options(options, message):

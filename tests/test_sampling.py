@@ -269,8 +269,8 @@ def test_errors():
     """One line that names the argument."""
     z = [1.0, 2.0]
     for options, text in (
-        ({"n": 0}, "n is 0; accepted: 1 and up"),
-        ({"top_k": 0}, "top_k is 0; accepted: 1 and up"),
+        ({"n": 0}, "n must be >= 1, got 0"),
+        ({"top_k": 0}, "top_k must be >= 1, got 0"),
         ({"top_p": 0}, r"top_p is 0.0; accepted: \(0, 1\]"),
         ({"top_p": nan}, r"top_p is nan; accepted"),
         ({"min_p": -0.1}, "min_p is -0.1; accepted: 0 to 1"),
@@ -283,8 +283,8 @@ def test_errors():
     for options, text in (
         ({"n": 1.5}, "n must be an int"),
         ({"top_k": 2.0}, "top_k must be an int"),
-        ({"top_k": True}, "top_k must be an int, not True"),
-        ({"top_p": True}, "top_p must be a real number, not True"),
+        ({"top_k": True}, "top_k must be an int, got True"),
+        ({"top_p": True}, "top_p must be a real number, got True"),
         ({"axis": None}, "axis must be an int"),
         ({"row_keys": 0.5}, "row_keys has type float64"),
     ):

@@ -88,12 +88,12 @@ def test_bad_labels():
 def test_bad_options():
     """One line each."""
     z, y = np.zeros((4, 3)), [0, 1, 2, 0]
-    with pytest.raises(ValueError, match="n_bins is 0"):
+    with pytest.raises(ValueError, match="n_bins must be >= 1, got 0"):
         logitlab.calibration_error(z, y, n_bins=0)
     with pytest.raises(ValueError, match="norm is 3"):
         logitlab.calibration_error(z, y, norm=3)
-    with pytest.raises(ValueError, match="binning is 'other'"):
-        logitlab.calibration_error(z, y, binning="other")
+    with pytest.raises(ValueError, match="strategy is 'other'"):
+        logitlab.calibration_error(z, y, strategy="other")
 
 
 def exact_kl(z, other):

@@ -205,5 +205,5 @@ def test_a_row_that_a_temperature_empties():
 
 @pytest.mark.parametrize("name", ["top_p", "min_p"])
 def test_a_share_is_a_number(name):
-    with pytest.raises(TypeError, match=f"{name} must be a real number, not '0.5'"):
+    with pytest.raises(TypeError, match=f"{name} must be a real number, got '0.5'"):
         logitlab.truncate([1.0, 2.0], **{name: "0.5"})

@@ -29,7 +29,7 @@ __all__ = [
     "brier_score",
     "calibration_error",
     "calibration_test",
-    "check",
+    "check_softmax",
     "cross_entropy",
     "cross_entropy_and_grad",
     "cross_fit",
@@ -78,10 +78,10 @@ def __getattr__(name: str) -> Any:
         from logitlab.regression.estimator import SoftmaxRegression
 
         return SoftmaxRegression
-    if name == "check":
-        from logitlab.laws import check
+    if name == "check_softmax":
+        from logitlab.laws import check_softmax
 
-        return check
+        return check_softmax
     # The version is looked up on demand: importlib.metadata costs more than the rest of the import.
     if name == "__version__":
         from importlib.metadata import version

@@ -218,7 +218,7 @@ def labels(
         return y
     bad = (y < 0) | (y >= k)
     if ignore_index is not None:
-        ignored = y == _checks.whole(ignore_index, "ignore_index")
+        ignored = y == _checks.integer(ignore_index, "ignore_index")
         bad &= ~ignored
     if any_of(bad, xp):
         row = first_true(bad, xp)

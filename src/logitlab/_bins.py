@@ -9,21 +9,21 @@ from numpy.typing import NDArray
 from logitlab import _checks
 from logitlab._rows import Floats, Integers
 
-Binning = Literal["width", "mass"]
+Strategy = Literal["uniform", "quantile"]
 Norm = Literal[1, 2, "max"]
 
 
 def equal_width(n_bins: int) -> Floats:
     """Edges of equally wide bins on [0, 1]."""
-    return np.linspace(0, 1, _checks.whole(n_bins, "n_bins", 1) + 1)
+    return np.linspace(0, 1, _checks.integer(n_bins, "n_bins", 1) + 1)
 
 
-def edges_of(p: Floats, n_bins: int, binning: Binning) -> Floats:
+def edges_of(p: Floats, n_bins: int, strategy: Strategy) -> Floats:
     edges = equal_width(n_bins)
-    if binning == "width":
+    if strategy == "uniform":
         return edges
-    if binning != "mass":
-        raise ValueError(f"binning is {binning!r}; accepted: 'width', 'mass'")
+    if strategy != "quantile":
+        raise ValueError(f"strategy is {strategy!r}; accepted: 'uniform', 'quantile'")
     edges = np.unique(np.quantile(p, edges))
     return edges if len(edges) > 1 else np.repeat(edges, 2)
 

@@ -1,4 +1,4 @@
-"""Arguments that are no arrays: each has one error that names it."""
+"""Checks of arguments that are not arrays; the errors name the argument."""
 
 import operator
 from collections.abc import Callable
@@ -8,34 +8,49 @@ from typing import Any
 import numpy as np
 
 
-def whole(n: Any, name: str, least: int | None = None) -> int:
-    """An int, of at least so much."""
+def integer(n: Any, name: str, minimum: int | None = None) -> int:
+    """Return n as an int, checked to be at least `minimum`."""
     try:
-        if isinstance(n, bool):
+        if isinstance(n, bool | np.bool_):
             raise TypeError
-        found = operator.index(n)
+        value = operator.index(n)
     except TypeError:
-        raise TypeError(f"{name} must be an int, not {n!r}") from None
-    if least is not None and found < least:
-        raise ValueError(f"{name} is {found}; accepted: {least} and up")
-    return found
-
-
-def real(x: Any, name: str, accepted: str, inside: Callable[[float], bool]) -> float:
-    """A real number that lies where it is accepted."""
-    if not isinstance(x, Real) or isinstance(x, bool):
-        raise TypeError(f"{name} must be a real number, not {x!r}")
-    value = float(x)
-    if not inside(value):
-        raise ValueError(f"{name} is {value}; accepted: {accepted}")
+        raise TypeError(f"{name} must be an int, got {n!r}") from None
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{name} must be >= {minimum}, got {value}")
     return value
 
 
+def real(x: Any, name: str, rule: str, valid: Callable[[float], bool]) -> float:
+    """Return x as a float, checked to be `valid`; `rule` says in words what is."""
+    if not isinstance(x, Real) or isinstance(x, bool | np.bool_):
+        raise TypeError(f"{name} must be a real number, got {x!r}")
+    value = float(x)
+    if not valid(value):
+        raise ValueError(f"{name} must be {rule}, got {value}")
+    return value
+
+
+def boolean(x: Any, name: str) -> bool:
+    """Return x, checked to be True or False."""
+    if not isinstance(x, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {x!r}")
+    return bool(x)
+
+
+def choice(x: Any, name: str, choices: tuple[Any, ...]) -> Any:
+    """Return x, checked to be one of `choices`."""
+    if not any(x is c or (type(x) is type(c) and x == c) for c in choices):
+        listed = ", ".join(map(repr, choices))
+        raise ValueError(f"{name} must be one of {listed}, got {x!r}")
+    return x
+
+
 def generator(rng: Any) -> np.random.Generator:
-    """NumPy's generator of a seed."""
+    """The NumPy generator of a seed."""
     try:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:
         raise type(error)(
-            f"rng is {rng!r}; accepted: None, an int from 0 up, or a numpy.random.Generator"
+            f"rng must be None, an int >= 0 or a numpy.random.Generator, got {rng!r}"
         ) from None

@@ -7,8 +7,8 @@ import numpy as np
 
 from logitlab import _checks, _registry
 from logitlab._bins import (
-    Binning,
     Norm,
+    Strategy,
     bin_sums,
     bins_of,
     check_norm,
@@ -71,7 +71,7 @@ def curve_of(edges: Floats, sums: Floats) -> ReliabilityCurve:
 
 
 def reliability_curve(
-    z: Any, y: Any, *, n_bins: int = 15, binning: Binning = "width"
+    z: Any, y: Any, *, n_bins: int = 15, strategy: Strategy = "uniform"
 ) -> ReliabilityCurve:
     """Accuracy against confidence: of the rows that say 80 %, are 80 % right?
 
@@ -82,8 +82,9 @@ def reliability_curve(
     y : array of int, shape (...)
         Labels, 0 to K - 1.
     n_bins : int
-        Number of bins; with ``binning="mass"`` at most so many, as equal confidences stay together.
-    binning : {"width", "mass"}
+        Number of bins; with ``strategy="quantile"`` there can be fewer, since equal confidences
+        share a bin.
+    strategy : {"uniform", "quantile"}
         Bins of equal width on [0, 1], or of equal numbers of rows.
 
     Returns
@@ -94,7 +95,7 @@ def reliability_curve(
     Raises
     ------
     TypeError, ValueError
-        As :func:`accuracy`; another `binning`; `n_bins` below 1.
+        As :func:`accuracy`; another `strategy`; `n_bins` below 1.
 
     References
     ----------
@@ -111,7 +112,7 @@ def reliability_curve(
     """
     z, y = as_rows(z, y)
     confidence, predicted = confidences(z)
-    edges = edges_of(confidence, n_bins, binning)
+    edges = edges_of(confidence, n_bins, strategy)
     return curve_of(edges, bin_sums(edges, confidence, predicted == y))
 
 
@@ -120,7 +121,7 @@ def calibration_error(
     y: Any,
     *,
     n_bins: int = 15,
-    binning: Binning = "width",
+    strategy: Strategy = "uniform",
     norm: Norm = 1,
     classwise: bool = False,
     debiased: bool = False,
@@ -140,7 +141,7 @@ def calibration_error(
         Labels, 0 to K - 1.
     n_bins : int
         Number of bins.
-    binning : {"width", "mass"}
+    strategy : {"uniform", "quantile"}
         Bins of equal width on [0, 1] (a confidence of exactly 1 is in the last one), or of equal
         numbers of rows.
     norm : {1, 2, "max"}
@@ -159,7 +160,7 @@ def calibration_error(
     Raises
     ------
     TypeError, ValueError
-        As :func:`accuracy`; another `binning` or `norm`; `n_bins` below 1; `debiased` with norm
+        As :func:`accuracy`; another `strategy` or `norm`; `n_bins` below 1; `debiased` with norm
         "max".
 
     References
@@ -179,9 +180,9 @@ def calibration_error(
     z, y = as_rows(z, y)
     if not classwise:
         confidence, predicted = confidences(z)
-        edges = edges_of(confidence, n_bins, binning)
+        edges = edges_of(confidence, n_bins, strategy)
         return float(gap_norm(bin_sums(edges, confidence, predicted == y), norm, debiased))
-    if binning == "width":
+    if strategy == "uniform":
         edges = equal_width(n_bins)
         sums = np.zeros((3, z.shape[1], n_bins))
         for rows in blocks(*z.shape):
@@ -189,7 +190,7 @@ def calibration_error(
         return float(np.mean(gap_norm(sums, norm, debiased)))
     p = np.concatenate([probabilities(z, rows) for rows in blocks(*z.shape)])
     errors = (
-        gap_norm(bin_sums(edges_of(q, n_bins, binning), q, y == k), norm, debiased)
+        gap_norm(bin_sums(edges_of(q, n_bins, strategy), q, y == k), norm, debiased)
         for k, q in enumerate(p.T)
     )
     return float(np.mean(list(errors)))
@@ -204,7 +205,7 @@ class CalibrationTest(NamedTuple):
 
 
 def consistency(
-    cells: Floats, edges: Floats, norm: Norm = 1, resamples: int = _RESAMPLES, rng: Any = 0
+    cells: Floats, edges: Floats, norm: Norm = 1, n_resamples: int = _RESAMPLES, rng: Any = 0
 ) -> CalibrationTest:
     """The consistency test of rows in cells, each of rows of one confidence (nearly).
 
@@ -221,8 +222,8 @@ def consistency(
     counts, stated = counts[order], np.minimum(stated[order], 1)
     generator = np.random.default_rng(rng)
     step, simulated = max(1, _DRAWN // len(counts)), []
-    for start in range(0, resamples, step):
-        number = min(step, resamples - start)
+    for start in range(0, n_resamples, step):
+        number = min(step, n_resamples - start)
         hits = np.zeros((number, len(counts) + 1), np.int64)
         np.cumsum(
             generator.binomial(counts, stated, (number, len(counts))), axis=1, out=hits[:, 1:]
@@ -233,7 +234,7 @@ def consistency(
     null, error = np.concatenate(simulated), float(gap_norm(observed, norm))
     # An error equal to one simulated counts as equal however both were rounded.
     larger = int(np.sum(null >= error * (1 - 1e-9)))
-    return CalibrationTest(error, float(null.mean()), (1 + larger) / (1 + resamples))
+    return CalibrationTest(error, float(null.mean()), (1 + larger) / (1 + n_resamples))
 
 
 def calibration_test(
@@ -241,15 +242,15 @@ def calibration_test(
     y: Any,
     *,
     n_bins: int = 15,
-    binning: Binning = "width",
+    strategy: Strategy = "uniform",
     norm: Norm = 1,
-    resamples: int = 1000,
+    n_resamples: int = 1000,
     rng: Any = 0,
 ) -> CalibrationTest:
     """Whether the calibration error is larger than chance makes it: a consistency test.
 
     If the stated confidences were honest, each row would be right with the probability that it
-    states. Outcomes are drawn so, `resamples` times, and the error of each draw is held against
+    states. Outcomes are drawn so, `n_resamples` times, and the error of each draw is held against
     the one observed.
 
     Parameters
@@ -258,10 +259,10 @@ def calibration_test(
         Logits.
     y : array of int, shape (...)
         Labels, 0 to K - 1.
-    n_bins, binning, norm
+    n_bins, strategy, norm
         As :func:`calibration_error`.
-    resamples : int
-        Number of draws; the smallest possible p-value is 1 / (1 + resamples).
+    n_resamples : int
+        Number of draws; the smallest possible p-value is 1 / (1 + n_resamples).
     rng : None, int or numpy.random.Generator
         Seed of the draws.
 
@@ -273,7 +274,7 @@ def calibration_test(
     Raises
     ------
     TypeError, ValueError
-        As :func:`calibration_error`; `resamples` below 1.
+        As :func:`calibration_error`; `n_resamples` below 1.
 
     References
     ----------
@@ -293,9 +294,9 @@ def calibration_test(
     True
     """
     check_norm(norm)
-    resamples, rng = _checks.whole(resamples, "resamples", 1), _checks.generator(rng)
+    n_resamples, rng = _checks.integer(n_resamples, "n_resamples", 1), _checks.generator(rng)
     z, y = as_rows(z, y)
     confidence, predicted = confidences(z)
-    edges = edges_of(confidence, n_bins, binning)
+    edges = edges_of(confidence, n_bins, strategy)
     cells = np.stack([np.ones(len(y)), confidence, predicted == y])
-    return consistency(cells, edges, norm, resamples, rng)
+    return consistency(cells, edges, norm, n_resamples, rng)

@@ -72,13 +72,13 @@ def scores_of(sums: Floats) -> Floats:
     return np.stack([sums[..., 1] / rows, loss, sums[..., 4] / rows, sums[..., 5] / rows, error])
 
 
-def redrawn(cells: Floats, resamples: int, rng: Any) -> Floats:
-    """Sums over cells that hold rows, drawn anew with replacement: shape (resamples, columns)."""
+def redrawn(cells: Floats, n_resamples: int, rng: Any) -> Floats:
+    """Sums over cells that hold rows, drawn anew with replacement: shape (n_resamples, columns)."""
     cells = cells[cells[:, 0] > 0]
     generator, n = np.random.default_rng(rng), len(cells)
     step, found = max(1, _DRAWN // n), []
-    for start in range(0, resamples, step):
-        size = min(step, resamples - start)
+    for start in range(0, n_resamples, step):
+        size = min(step, n_resamples - start)
         drawn = generator.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
         counts = np.bincount(drawn.reshape(-1), minlength=size * n).reshape(size, n)
         found.append(counts.astype(np.float64) @ cells)
@@ -86,7 +86,7 @@ def redrawn(cells: Floats, resamples: int, rng: Any) -> Floats:
 
 
 def percentile(value: Floats, again: Floats, level: float = 0.95) -> dict[str, Interval]:
-    """Percentile intervals of :data:`SCORES`: of shape (5,), and (5, resamples) drawn anew."""
+    """Percentile intervals of :data:`SCORES`: of shape (5,), and (5, n_resamples) drawn anew."""
     tail = (1 - level) / 2
     found = {}
     for name, x, drawn in zip(SCORES, value, again, strict=True):
@@ -109,17 +109,17 @@ def bootstrap(
     z: Any,
     y: Any,
     *,
-    against: Any = None,
+    other: Any = None,
     n_bins: int = 15,
-    level: float = 0.95,
-    resamples: int = 1000,
+    confidence_level: float = 0.95,
+    n_resamples: int = 1000,
     rng: Any = 0,
 ) -> dict[str, Interval]:
     """Scores with confidence intervals, or the differences of two models on the same rows.
 
-    The rows are drawn anew with replacement, `resamples` times; an interval holds the central
-    `level` of what the score then was (the percentile method). Of two models the same rows are
-    drawn for both (a paired bootstrap): an interval without 0 speaks for a difference.
+    The rows are resampled with replacement `n_resamples` times; an interval holds the central
+    `confidence_level` of the resampled scores (percentile method). For two models the same rows
+    are resampled for both (paired bootstrap): an interval that excludes 0 shows a difference.
 
     Intervals of accuracy, log-loss and Brier score cover as they promise. That of the calibration
     error does not near zero: the error of rows drawn anew is biased upwards.
@@ -131,14 +131,14 @@ def bootstrap(
         Logits.
     y : array of int, shape (...)
         Labels, 0 to K - 1.
-    against : array, shape (..., K'), optional
+    other : array, shape (..., K'), optional
         Logits of another model for the same rows. Every score becomes that of `z` less that of
-        `against`.
+        `other`.
     n_bins : int
         Bins of the calibration error, of equal width.
-    level : float
+    confidence_level : float
         Of confidence, between 0 and 1.
-    resamples : int
+    n_resamples : int
         How often the rows are drawn anew.
     rng : None, int or numpy.random.Generator
         Seed of the draws.
@@ -153,7 +153,8 @@ def bootstrap(
     Raises
     ------
     TypeError, ValueError
-        As :func:`accuracy`; `against` of other rows; `level` outside (0, 1); `resamples` below 1.
+        As :func:`accuracy`; the batch shapes of `z` and `other` differ; `confidence_level` is
+        outside (0, 1); `n_resamples` is below 1.
 
     Notes
     -----
@@ -174,24 +175,26 @@ def bootstrap(
     >>> found["accuracy"]
     Interval(value=0.8, low=0.72, high=0.88)
     """
-    level = _checks.real(level, "level", "between 0 and 1", lambda x: 0 < x < 1)
-    resamples = _checks.whole(resamples, "resamples", 1)
+    level = _checks.real(
+        confidence_level, "confidence_level", "between 0 and 1", lambda x: 0 < x < 1
+    )
+    n_resamples = _checks.integer(n_resamples, "n_resamples", 1)
     generator = _checks.generator(rng)
     cells = [_tally(z, y, n_bins, "z")]
-    if against is not None:
-        against = _arrays.as_array(against, "against")
+    if other is not None:
+        other = _arrays.as_array(other, "other")
         rows = tuple(np.shape(y))
-        if tuple(against.shape[:-1]) != rows:
+        if tuple(other.shape[:-1]) != rows:
             raise ValueError(
-                f"against has shape {tuple(against.shape)}; accepted: logits for the rows of z, "
+                f"other has shape {tuple(other.shape)}; accepted: logits for the rows of z, "
                 f"shape {rows} and an axis of classes"
             )
-        cells.append(_tally(against, y, n_bins, "against"))
+        cells.append(_tally(other, y, n_bins, "other"))
     width = 6 + n_bins
-    again = redrawn(np.hstack(cells), resamples, generator)
+    again = redrawn(np.hstack(cells), n_resamples, generator)
     value = scores_of(cells[0].sum(axis=0))
     drawn = scores_of(again[:, :width])
-    if against is not None:
+    if other is not None:
         with np.errstate(invalid="ignore"):
             value = value - scores_of(cells[1].sum(axis=0))
             drawn = drawn - scores_of(again[:, width:])

@@ -32,11 +32,11 @@ def _cut(top_k: Any, top_p: Any, min_p: Any, order: Any) -> Cut:
     """The checked truncation; what cuts nothing is left out."""
     k, p, least = top_k, top_p, min_p
     if k is not None:
-        k = _checks.whole(k, "top_k", 1)
+        k = _checks.integer(k, "top_k", 1)
     if p is not None:
-        p = _checks.real(p, "top_p", "(0, 1]", lambda x: 0 < x <= 1)
+        p = _checks.real(p, "top_p", "in (0, 1]", lambda x: 0 < x <= 1)
     if least is not None:
-        least = _checks.real(least, "min_p", "0 to 1", lambda x: 0 <= x <= 1)
+        least = _checks.real(least, "min_p", "in [0, 1]", lambda x: 0 <= x <= 1)
     return Cut(_order(order), k, None if p == 1 else p, None if least == 0 else least)
 
 
@@ -115,7 +115,7 @@ def _indices(
     call: _Call, n: Any, cut: Cut, replacement: bool, rng: Any, row_keys: Any
 ) -> NDArray[np.int64]:
     """Of shape batch + (n,); batch where n is None."""
-    count = 1 if n is None else _checks.whole(n, "n", 1)
+    count = 1 if n is None else _checks.integer(n, "n", 1)
     keys = _row_keys(row_keys, call.batch)
     a, b = _key(rng)
     key = (a if replacement else a ^ _DISTINCT, b)

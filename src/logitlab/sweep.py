@@ -29,8 +29,8 @@ class TemperatureSweep:
 
     def plot(self, *, names: Sequence[str] | None = None, ax: Any = None) -> Any:
         """Bars of the probabilities and dots of the frequencies, in per cent: see
-        :func:`logitlab.plot.sweep_bars`."""
-        return _registry.module("plot").sweep_bars(self, names=names, ax=ax)
+        :func:`logitlab.plot.temperature_sweep`."""
+        return _registry.module("plot").temperature_sweep(self, names=names, ax=ax)
 
 
 def temperature_sweep(

@@ -90,7 +90,7 @@ def test_a_program(tmp_path):
         "np.save(sys.stdout.buffer, e / e.sum(-1, keepdims=True))\n"
     )
     command = [sys.executable, str(source)]
-    report = logitlab.check(command, laws=["one class", "NaN"], dtypes=["float32"])
+    report = logitlab.check_softmax(command, laws=["one class", "NaN"], dtypes=["float32"])
     assert report["one class"].level == "exact"
     assert "no NaN please" in report["NaN"].counterexample.came
     assert program(command)(np.zeros((1, 4))).tolist() == [[0.25] * 4]
@@ -112,7 +112,7 @@ def test_an_onnxruntime_session(tmp_path):
     path = tmp_path / "softmax.onnx"
     onnx_model(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    report = logitlab.check(session, laws=FAST)
+    report = logitlab.check_softmax(session, laws=FAST)
     assert report.dtypes == ("float32",)
     assert report["order"].level == "exact"
     assert report["+inf"].level == "differs"
@@ -127,13 +127,15 @@ def test_an_onnxruntime_session(tmp_path):
 def test_kinds_and_axes_are_found_out():
     """torch without a NumPy face, a module, another axis, a list that comes back."""
     for function in (torch.softmax, torch.nn.Softmax(-1), lambda z: torch.exp(z) / 2):
-        report = logitlab.check(function, laws=["NaN"])
+        report = logitlab.check_softmax(function, laws=["NaN"])
         assert report.kind == "torch"
     for axis in (0, 1, -2, 2):
-        report = logitlab.check(logitlab.softmax, axis=axis, laws=FAST, dtypes=["float32"])
+        report = logitlab.check_softmax(logitlab.softmax, axis=axis, laws=FAST, dtypes=["float32"])
         assert report, report
-    assert logitlab.check(softmaxes.sound, axis=0, laws=["sum"], dtypes=["float32"]).failures
-    report = logitlab.check(
+    assert logitlab.check_softmax(
+        softmaxes.sound, axis=0, laws=["sum"], dtypes=["float32"]
+    ).failures
+    report = logitlab.check_softmax(
         lambda z: logitlab.softmax(z).tolist(), laws=["accuracy", "type"], dtypes=["float32"]
     )
     assert report
@@ -145,14 +147,14 @@ def test_derivatives_are_found_by_the_library(kind):
     """By automatic differentiation, where none is given."""
     laws = [*softmaxes.BAD_JACOBIANS.values()] if kind == "torch" else ["gradient"]
     function = logitlab.softmax if kind == "torch" else pytest.importorskip("jax").nn.softmax
-    report = logitlab.check(function, kind=kind, laws=laws, dtypes=["float32"])
+    report = logitlab.check_softmax(function, kind=kind, laws=laws, dtypes=["float32"])
     assert report, report
     assert {v.level for v in report} <= {"exact", "within"}
 
 
 def test_logitlab_derivatives_and_draws():
     """Those of NumPy arrays."""
-    report = logitlab.check(
+    report = logitlab.check_softmax(
         logitlab.softmax,
         laws=["jacobian", "jacobian rows", "gradient", *softmaxes.BAD_SAMPLERS.values()],
         dtypes=["float32", "float64"],
@@ -164,7 +166,7 @@ def test_logitlab_derivatives_and_draws():
 
 def test_what_does_not_apply_is_not_passed():
     """A law that the function does not claim is said to be so, with the reason."""
-    report = logitlab.check(softmaxes.no_shift, laws=["temperature", "maximum", "jacobian"])
+    report = logitlab.check_softmax(softmaxes.no_shift, laws=["temperature", "maximum", "jacobian"])
     assert {v.level for v in report} == {"not applicable"}
     assert "temperature" in report["temperature"].note
     assert report
@@ -172,7 +174,7 @@ def test_what_does_not_apply_is_not_passed():
 
 def test_report_forms():
     """A dictionary that JSON takes, a page, a table; strictness."""
-    report = logitlab.check(
+    report = logitlab.check_softmax(
         softmaxes.infinity_minus_infinity, laws=["+inf", "accuracy"], dtypes=["float16"]
     )
     assert "accuracy" in report.failures
@@ -180,12 +182,12 @@ def test_report_forms():
     assert {"classes", "mean", "worst"} <= set(found["laws"]["accuracy"]["measures"][0])
     assert "<table>" in report.to_html()
     assert "differs" in str(report)
-    assert not logitlab.check(softmaxes.infinity_minus_infinity, laws=["+inf"], strict=True)
+    assert not logitlab.check_softmax(softmaxes.infinity_minus_infinity, laws=["+inf"], strict=True)
 
 
 def test_a_notebook_shows_a_part_of_its_page(monkeypatch):
     """It styles nothing beside itself; as text it stays text."""
-    report = logitlab.check(softmaxes.no_shift, laws=["overflow"], dtypes=["float32"])
+    report = logitlab.check_softmax(softmaxes.no_shift, laws=["overflow"], dtypes=["float32"])
     text = str(report)
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     assert str(report) == text != ""
@@ -212,14 +214,14 @@ class Called:
 def test_what_has_no_name_is_called_function():
     """The line of a counterexample runs with the instance under that name; the title is its own."""
     for function, title in ((Called(), "Called"), (Called().method, "Called.method")):
-        report = logitlab.check(function, laws=["overflow"], dtypes=["float32"])
+        report = logitlab.check_softmax(function, laws=["overflow"], dtypes=["float32"])
         assert report.function == title
         setup, _, call = report["overflow"].counterexample.line.partition("; ")
         scope = {"function": function}
         exec(setup, scope)
         with np.errstate(all="ignore"):
             assert np.isnan(eval(call, scope)).any()
-    named = logitlab.check(Called(), laws=["overflow"], dtypes=["float32"], name="mine")
+    named = logitlab.check_softmax(Called(), laws=["overflow"], dtypes=["float32"], name="mine")
     assert "; mine(" in named["overflow"].counterexample.line
 
 

@@ -105,7 +105,7 @@ def test_models_are_compared_on_the_rows_of_all(tmp_path):
         assert model["judged_rows"] == 248
         assert model["log_loss"] == pytest.approx(logitlab.cross_entropy(logits[rows], y[rows]))
     assert found["models"][0]["unshared_rows"] == 151
-    expected = logitlab.bootstrap(gaps[rows], y[rows], against=z[rows])["log_loss"]
+    expected = logitlab.bootstrap(gaps[rows], y[rows], other=z[rows])["log_loss"]
     assert found["differences_from_first"][1]["log_loss"][0] == pytest.approx(expected.value)
     page = (tmp_path / "o" / "report.html").read_text("utf-8")
     assert "152 of 400 rows are left out of all figures" in page

@@ -239,7 +239,7 @@ def test_a_large_file_opens_at_once(tmp_path):
         ({"T": "nan"}, "T is nan"),
         ({"scale": "0"}, "scale is 0"),
         ({"shift": "inf"}, "shift is inf"),
-        ({"p": "2"}, "top_p is 2.0"),
+        ({"p": "2"}, r"top_p must be in \(0, 1\], got 2.0"),
         ({"k": "0"}, "k is 0"),
         ({"row": "1"}, "row is 1; accepted: 0 to 0"),
         ({"edit": "9:1"}, "edit is 9; accepted: 0 to 4"),

@@ -357,7 +357,7 @@ def test_the_address_is_the_view(opened):
     first.page.fill("#p-text", "7")
     first.page.press("#p-text", "Enter")
     first.page.wait_for_selector("#message:visible")
-    assert "top_p is 7.0" in first.page.inner_text("#message")
+    assert "top_p must be in (0, 1], got 7.0" in first.page.inner_text("#message")
     first.said.clear()  # the browser notes the refusal
     first.page.click("#reset")
     first.settled()

@@ -553,7 +553,7 @@ def test_several_models(drawn, tmp_path):
         logitlab.accuracy(z, y),
         logitlab.accuracy(better, y),
     ]
-    expected = logitlab.bootstrap(better, y, against=z)
+    expected = logitlab.bootstrap(better, y, other=z)
     assert found["differences_from_first"][0] is None
     for name, interval in expected.items():
         assert found["differences_from_first"][1][name] == pytest.approx(interval, abs=1e-9)
@@ -767,11 +767,11 @@ def test_many_draws_come_in_parts(few):
     [
         (["-n", 10**12], "-n 1000000000000: not enough memory for so many draws of a row"),
         (["-n", 10**22], "-n is 10000000000000000000000; accepted: 1 to 1099511627776"),
-        (["-n", 0], "-n is 0; accepted: 1 and up"),
+        (["-n", 0], "-n must be >= 1, got 0"),
         (["-n", 4, "--without-replacement"], "-n is 4; row 0 has 3 categories"),
-        (["--top-k", 0], "--top-k is 0; accepted"),
-        (["--top-p", 2], "--top-p is 2.0; accepted"),
-        (["--min-p", -1], "--min-p is -1.0; accepted"),
+        (["--top-k", 0], "--top-k must be >= 1, got 0"),
+        (["--top-p", 2], "--top-p must be in (0, 1], got 2.0"),
+        (["--min-p", -1], "--min-p must be in [0, 1], got -1.0"),
         (["--temperature", "nan"], "--temperature is NaN; accepted"),
         (["--seed", -1], "--seed is -1; accepted: 0 and up"),
         (["--order", "luck"], "--order is 'luck'; accepted: transformers, vllm, llama.cpp\n"),

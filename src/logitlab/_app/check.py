@@ -13,7 +13,7 @@ import typer
 from logitlab._app.io.outputs import check_file, plain_mistakes, printing, whole
 from logitlab._app.io.source import UserError
 from logitlab.laws import LawReport
-from logitlab.laws import check as judge
+from logitlab.laws import check_softmax as judge
 
 
 def find(target: str | None, program: str | None) -> tuple[Any, str | None]:

@@ -1,7 +1,7 @@
 """Calibration: probabilities that come true as often as they say."""
 
 from logitlab.calibration.affine import MatrixScaling, VectorScaling
-from logitlab.calibration.cross_fit import cross_fit, split
+from logitlab.calibration.cross_fit import cross_fit, random_folds
 from logitlab.calibration.temperature import TemperatureScaling, TemperatureSearch
 
 __all__ = [
@@ -10,5 +10,5 @@ __all__ = [
     "TemperatureSearch",
     "VectorScaling",
     "cross_fit",
-    "split",
+    "random_folds",
 ]

@@ -29,7 +29,7 @@ def _centred(z: Any, xp: Any) -> Any:
 
 
 def _ridge(x: Any, name: str) -> float:
-    return _checks.real(x, name, "0 and up, finite", lambda x: 0 <= x < math.inf)
+    return _checks.real(x, name, "finite and >= 0", lambda x: 0 <= x < math.inf)
 
 
 class _Affine(Calibrator):

@@ -1,6 +1,7 @@
 """Cross-fitting: every row calibrated by what never saw it."""
 
 import copy
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,11 +11,36 @@ from logitlab import _checks
 from logitlab._rows import Integers, as_rows
 
 
-def split(rows: int, folds: int, rng: Any) -> Integers:
-    """The fold of each row, drawn at random; fold sizes differ by at most one."""
-    if not 2 <= _checks.whole(folds, "folds") <= rows:
-        raise ValueError(f"folds is {folds!r}; accepted: 2 to {rows}, the number of rows")
-    return _checks.generator(rng).permutation(np.arange(rows, dtype=np.int64) % folds)
+class Splitter(Protocol):
+    """A splitter of scikit-learn."""
+
+    def split(self, X: Any, y: Any = None) -> Iterable[tuple[Any, Any]]: ...
+
+
+def random_folds(n: int, cv: Any, rng: Any) -> Integers:
+    """The fold of each of n rows, at random; fold sizes differ by at most one."""
+    if not 2 <= _checks.integer(cv, "cv") <= n:
+        raise ValueError(f"cv must be from 2 to {n}, the number of rows, got {cv!r}")
+    return _checks.generator(rng).permutation(np.arange(n, dtype=np.int64) % cv)
+
+
+def _splits(
+    cv: int | Splitter, z: NDArray[Any], y: Integers, rng: Any
+) -> Iterator[tuple[Any, Any]]:
+    """Training and test rows of every fold; each row is in one test fold."""
+    if not hasattr(cv, "split"):
+        folds = random_folds(len(y), cv, rng)
+        yield from ((folds != k, folds == k) for k in range(int(folds.max()) + 1))
+        return
+    tested = np.zeros(len(y), np.int64)
+    for train, test in cv.split(z, y):
+        np.add.at(tested, test, 1)
+        yield train, test
+    if (tested != 1).any():
+        row = int((tested != 1).argmax())
+        raise ValueError(
+            f"cv must have every row in exactly one test fold, got row {row} in {tested[row]}"
+        )
 
 
 class Fittable(Protocol):
@@ -26,7 +52,7 @@ class Fittable(Protocol):
 
 
 def cross_fit(
-    calibrator: Fittable, z: Any, y: Any, *, folds: int = 2, rng: Any = 0
+    calibrator: Fittable, z: Any, y: Any, *, cv: int | Splitter = 2, rng: Any = 0
 ) -> NDArray[Any]:
     """Calibrated logits for every row, from a calibrator that never saw the row.
 
@@ -42,10 +68,12 @@ def cross_fit(
         Logits.
     y : array of int, shape (...)
         Labels, 0 to K - 1.
-    folds : int
-        Number of folds, from 2 to the number of rows.
+    cv : int or splitter of scikit-learn
+        Number of folds, from 2 to the number of rows, which are assigned at random; or an object
+        whose ``split(z, y)`` gives training and test rows, with every row in one test fold, such
+        as :class:`sklearn.model_selection.StratifiedKFold`.
     rng : None, int or numpy.random.Generator
-        Seed of the split.
+        Seed of the random folds.
 
     Returns
     -------
@@ -56,7 +84,7 @@ def cross_fit(
     ------
     TypeError, ValueError
         As the calibrator's ``fit``; `calibrator` is a class, or has no ``fit`` and ``transform``;
-        `folds` out of range.
+        `cv` out of range, or a splitter that leaves a row out or tests it twice.
 
     Examples
     --------
@@ -79,11 +107,9 @@ def cross_fit(
             "transform(z)"
         )
     logits, labels = as_rows(z, y)
-    fold = split(len(labels), folds, rng)
     calibrated = np.empty_like(logits)
-    for k in range(folds):
-        held = fold == k
+    for train, test in _splits(cv, logits, labels, rng):
         fitted = copy.deepcopy(calibrator)
-        fitted.fit(logits[~held], labels[~held])
-        calibrated[held] = fitted.transform(logits[held])
+        fitted.fit(logits[train], labels[train])
+        calibrated[test] = fitted.transform(logits[test])
     return calibrated.reshape(np.shape(z))

@@ -9,10 +9,10 @@ from logitlab.laws.array_types import program
 from logitlab.laws.law import Counterexample, Law, Verdict
 from logitlab.laws.report import LawReport
 
-__all__ = ["Counterexample", "Law", "LawReport", "Verdict", "as_tests", "check", "program"]
+__all__ = ["Counterexample", "Law", "LawReport", "Verdict", "as_tests", "check_softmax", "program"]
 
 
-def check(
+def check_softmax(
     function: Any,
     *,
     axis: int = -1,
@@ -67,7 +67,8 @@ def check(
     Returns
     -------
     LawReport
-        True where no law of mathematics is broken, so that ``assert check(function)`` is a test.
+        True where no law of mathematics is broken, so ``assert check_softmax(function)`` is a
+        test.
 
     Raises
     ------
@@ -84,7 +85,7 @@ def check(
     >>> def softmax(z):
     ...     e = np.exp(z)
     ...     return e / e.sum(axis=-1, keepdims=True)
-    >>> report = logitlab.check(softmax, dtypes=["float32"], laws=["-inf", "overflow"])
+    >>> report = logitlab.check_softmax(softmax, dtypes=["float32"], laws=["-inf", "overflow"])
     >>> report.failures
     ['overflow']
     >>> "nan" in report["overflow"].counterexample.came
@@ -112,13 +113,13 @@ def as_tests(
     Parameters
     ----------
     function : callable, onnxruntime session, or list of str
-        As in :func:`check`.
+        As in :func:`check_softmax`.
     laws : sequence of str, optional
         The laws to test; by default all.
     strict : bool
         Whether a convention that differs fails its test.
     **options
-        The other arguments of :func:`check`.
+        The other arguments of :func:`check_softmax`.
 
     Returns
     -------
@@ -199,7 +200,7 @@ def _prepare(
 
     if effort not in ("quick", "full"):
         raise ValueError(f"effort is {effort!r}; accepted: 'quick' and 'full'")
-    seed, axis = _checks.whole(seed, "seed", 0), _checks.whole(axis, "axis")
+    seed, axis = _checks.integer(seed, "seed", 0), _checks.integer(axis, "axis")
     unknown = [dtype for dtype in _names(dtypes, "dtypes", "float32") if dtype not in FORMATS]
     if unknown:
         raise ValueError(f"dtypes holds {unknown[0]!r}; accepted: {', '.join(FORMATS)}")

@@ -7,7 +7,7 @@ here shows itself as SVG in a notebook.
 
 from logitlab.plot.classes import probabilities, scaling
 from logitlab.plot.matrix import jacobian
-from logitlab.plot.samples import outcome_bars, sampling, sweep_bars
+from logitlab.plot.samples import outcome_bars, sampling, temperature_sweep
 from logitlab.plot.stability import stability
 from logitlab.plot.summaries import (
     class_gaps,
@@ -15,9 +15,9 @@ from logitlab.plot.summaries import (
     over_time,
     reliability,
     reliability_diagram,
-    temperature_curves,
+    temperature_summary,
 )
-from logitlab.plot.temperature import simplex, temperature_sweep
+from logitlab.plot.temperature import simplex, temperature_curves
 
 __all__ = [
     "class_gaps",
@@ -32,7 +32,7 @@ __all__ = [
     "scaling",
     "simplex",
     "stability",
-    "sweep_bars",
     "temperature_curves",
+    "temperature_summary",
     "temperature_sweep",
 ]

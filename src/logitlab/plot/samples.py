@@ -119,7 +119,7 @@ def sampling(
     return ax
 
 
-def sweep_bars(sweep: Any, *, names: Sequence[str] | None = None, ax: Any = None) -> Any:
+def temperature_sweep(sweep: Any, *, names: Sequence[str] | None = None, ax: Any = None) -> Any:
     """The classes' probabilities at several temperatures as bars, in per cent, and draws as dots.
 
     Parameters

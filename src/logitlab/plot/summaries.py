@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from logitlab import _arrays, _checks
-from logitlab._bins import Binning
+from logitlab._bins import Strategy
 from logitlab.plot.canvas import axes, percent, positive
 from logitlab.reliability import ReliabilityCurve, calibration_error, reliability_curve
 
@@ -131,7 +131,7 @@ def reliability(
     *,
     temperature: float = 1.0,
     n_bins: int = 15,
-    binning: Binning = "width",
+    strategy: Strategy = "uniform",
     ax: Any = None,
 ) -> Any:
     """The reliability diagram of logits and labels, with the calibration error as its title.
@@ -144,7 +144,7 @@ def reliability(
         Labels, 0 to K - 1.
     temperature : float
         T > 0: the diagram of z/T.
-    n_bins, binning
+    n_bins, strategy
         As in :func:`logitlab.reliability_curve`.
     ax : matplotlib.axes.Axes, optional
         Where to draw.
@@ -170,14 +170,14 @@ def reliability(
         temperature, "temperature", "positive, finite", lambda t: 0 < t < np.inf
     )
     z = np.divide(_arrays.on_host(_arrays.as_floating(z, "z")), temperature)
-    curve = reliability_curve(z, y, n_bins=n_bins, binning=binning)
+    curve = reliability_curve(z, y, n_bins=n_bins, strategy=strategy)
     ax = reliability_diagram(curve, ax=ax)
-    error = calibration_error(z, y, n_bins=n_bins, binning=binning)
+    error = calibration_error(z, y, n_bins=n_bins, strategy=strategy)
     ax.set_title(f"calibration error {error:.4f}")
     return ax
 
 
-def temperature_curves(
+def temperature_summary(
     temperatures: ArrayLike, entropy_share: ArrayLike, top: ArrayLike, *, ax: Any = None
 ) -> Any:
     """Mean entropy and mean top probability against temperature.
@@ -206,7 +206,7 @@ def temperature_curves(
     --------
     >>> from matplotlib.figure import Figure
     >>> from logitlab import plot
-    >>> ax = plot.temperature_curves([0.1, 10], [0.1, 0.9], [1, 0.2], ax=Figure().add_subplot())
+    >>> ax = plot.temperature_summary([0.1, 10], [0.1, 0.9], [1, 0.2], ax=Figure().add_subplot())
     >>> ax.get_xscale()
     'log'
     """

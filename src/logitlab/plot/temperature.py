@@ -14,7 +14,7 @@ _STYLES = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
 _HEIGHT = np.sqrt(3) / 2
 
 
-def temperature_sweep(
+def temperature_curves(
     z: ArrayLike,
     temperatures: ArrayLike | None = None,
     *,
@@ -51,7 +51,7 @@ def temperature_sweep(
     --------
     >>> from matplotlib.figure import Figure
     >>> from logitlab import plot
-    >>> ax = plot.temperature_sweep([2, 1, 3, 5, 4], [0.1, 1, 10], ax=Figure().add_subplot())
+    >>> ax = plot.temperature_curves([2, 1, 3, 5, 4], [0.1, 1, 10], ax=Figure().add_subplot())
     >>> ax.lines[1].get_ydata().round(4)  # the largest logit
     array([1.    , 0.6364, 0.2419])
     """

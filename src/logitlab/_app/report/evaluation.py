@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from logitlab._app.io.passes import Passes
 from logitlab._bins import bins_of, class_sums, equal_width, gap_norm
 from logitlab._rows import Floats, Integers
-from logitlab.calibration import MatrixScaling, TemperatureSearch, VectorScaling, split
+from logitlab.calibration import MatrixScaling, TemperatureSearch, VectorScaling, random_folds
 from logitlab.calibration.base import RowError, numbered
 from logitlab.reliability import CalibrationTest, ReliabilityCurve, consistency, curve_of
 from logitlab.resampling import Interval, Tally, percentile, redrawn, scores_of
@@ -287,4 +287,4 @@ def judge(passes: Passes, labels: Integers, before: Judge, held: Held, half: Int
 
 def halves(rows: int) -> Integers:
     """Which half each row is in; a single row is in the first."""
-    return split(rows, 2, SEED) if rows > 1 else np.zeros(rows, np.int64)
+    return random_folds(rows, 2, SEED) if rows > 1 else np.zeros(rows, np.int64)

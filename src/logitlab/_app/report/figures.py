@@ -110,7 +110,7 @@ def sweep(a: Analysis) -> str:
     share = a.sweep_entropy / max(math.log(a.source.classes), 1e-300)
 
     def draw(figure: Any) -> None:
-        plot.temperature_curves(SWEEP, share, a.sweep_top, ax=figure.add_subplot())
+        plot.temperature_summary(SWEEP, share, a.sweep_top, ax=figure.add_subplot())
 
     label = "Mean top probability and mean entropy against temperature from 0.1 to 10"
     return svg(draw, name="sweep", label=label, width=5.4)
