@@ -98,12 +98,12 @@ def test_a_command_that_fails_fails_its_page():
                 assert not line.startswith("!") or after == "assert _exit_code == 0", path
 
 
-def test_every_page_of_the_road_is_whole():
+def test_every_concept_page_is_complete():
     """A claim, code, a picture, what floating point does, exercises, references."""
-    names = re.findall(r"^[a-z-]+$", (GUIDE / "road" / "index.md").read_text("utf-8"), re.MULTILINE)
-    assert {path.stem for path in (GUIDE / "road").glob("*.md")} == {*names, "index"}
+    names = re.findall(r"^[a-z-]+$", (GUIDE / "concepts" / "index.md").read_text("utf-8"), re.MULTILINE)
+    assert {path.stem for path in (GUIDE / "concepts").glob("*.md")} == {*names, "index"}
     for name in names[:-1]:
-        page = (GUIDE / "road" / f"{name}.md").read_text("utf-8")
+        page = (GUIDE / "concepts" / f"{name}.md").read_text("utf-8")
         parts = ("**The claim.**", "## In floating point", "## Exercises", "**1.**", "**2.**")
         for part in (*parts, "olution", "## References"):
             assert part in page, (name, part)
@@ -111,12 +111,12 @@ def test_every_page_of_the_road_is_whole():
 
 
 def test_the_table_of_cells():
-    """Each code cell of the document that the road follows has its row, each section its name."""
+    """Each code cell of the document that the guide follows has its row, each section its name."""
     document = GUIDE.parent.parent / "shared" / "founding-document.md"
     if not document.exists():
         pytest.skip("the document is not here")
     text = document.read_text("utf-8")
-    table = (GUIDE / "road" / "correspondence.md").read_text("utf-8")
+    table = (GUIDE / "concepts" / "correspondence.md").read_text("utf-8")
     rows = [
         line for line in table.partition("Sections without code")[0].splitlines() if "|" in line
     ]
