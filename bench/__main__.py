@@ -9,6 +9,7 @@ from bench import (
     coverage,
     derivatives,
     laws,
+    picture,
     probabilities,
     regression,
     sampling,
@@ -19,7 +20,7 @@ from bench import (
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     known = ["softmax", "log_softmax", "logsumexp", "derivatives", "losses", "sampling"]
-    known += ["calibration", "coverage", "regression", "laws"]
+    known += ["calibration", "coverage", "regression", "laws", "picture"]
     parser.add_argument("what", choices=known)
     parser.add_argument("--quick", action="store_true", help="fewer cases")
     parser.add_argument("--write", action="store_true", help="write the table to docs/bench-*.md")
@@ -36,6 +37,9 @@ def main() -> None:
         return
     if given.what == "regression":
         regression.report(given.quick, given.json, given.write)
+        return
+    if given.what == "picture":
+        picture.write()
         return
     if given.what == "laws":
         laws.run(given.write)

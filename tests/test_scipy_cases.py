@@ -82,7 +82,7 @@ def test_float32_stays():
 
 
 def test_where_the_contract_differs():
-    """The list in the README."""
+    """The list of docs/differences.md."""
     np.testing.assert_array_equal(logitlab.softmax([inf, 1.0, inf]), [0.5, 0, 0.5])
     assert np.isnan(logitlab.softmax([-inf, -inf])).all()
     np.testing.assert_array_equal(logitlab.softmax(np.int8([-128, 127])), [np.exp(-255.0), 1])
