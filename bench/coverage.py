@@ -7,7 +7,7 @@ import numpy as np
 
 import logitlab
 from bench.tables import write_between
-from logitlab._bins import bins_of, equal_width
+from logitlab._bins import bin_indices, uniform_edges
 
 TIMES = (1.0, 1.1, 1.25, 1.5, 2.0)  # over-confidence
 SIZES = {1000: 300, 10_000: 120}  # rows of a sample, samples
@@ -24,12 +24,12 @@ def _true_error(t: float, rng: np.random.Generator) -> float:
 
     No labels are drawn, hence no bias.
     """
-    edges, gaps = equal_width(_BINS), np.zeros(_BINS)
+    edges, gaps = uniform_edges(_BINS), np.zeros(_BINS)
     for _ in range(_LARGE >> 16):
         z = _logits(1 << 16, rng)
         stated = logitlab.softmax(t * z).max(axis=1)
         gap = stated - logitlab.softmax(z).max(axis=1)
-        gaps += np.bincount(bins_of(edges, stated), gap, _BINS)
+        gaps += np.bincount(bin_indices(edges, stated), gap, _BINS)
     return float(np.abs(gaps).sum() / _LARGE)
 
 

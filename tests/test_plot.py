@@ -12,7 +12,7 @@ from matplotlib.testing.compare import compare_images
 
 import logitlab
 from logitlab import plot
-from logitlab.plot.stability import worst_errors
+from logitlab.plot.stability import max_ulp_errors
 
 DOCS = Path(__file__).parent.parent / "docs"
 TOLERANCE = 4  # root mean square of 255: what another build of the fonts may change
@@ -163,7 +163,7 @@ def test_stability_tells_where_the_formula_fails():
     """NaN from the scale on at which exp overflows, and never for logitlab."""
     z = np.array([1.0, 2, 3, 4, 5])
     scales = np.array([1.0, 17, 18, 1000, 20_000])
-    found = worst_errors(z, scales)
+    found = max_ulp_errors(z, scales)
     single = found["float32", "exp(z) / Σ"]
     assert np.isfinite(single).tolist() == [True, True, False, False, False]  # exp(88.7) is the end
     assert np.isinf(found["float64", "exp(z) / Σ"]).tolist() == [False, False, False, True, True]
@@ -171,7 +171,7 @@ def test_stability_tells_where_the_formula_fails():
     for (_, formula), worst in found.items():
         assert formula != "logitlab" or not (worst > 4).any()
     # Wrong before it overflows: the sum of 3000 small terms in a half type.
-    assert worst_errors(np.zeros(3000), np.ones(1))["bfloat16", "exp(z) / Σ"][0] > 100
+    assert max_ulp_errors(np.zeros(3000), np.ones(1))["bfloat16", "exp(z) / Σ"][0] > 100
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_mistakes_are_one_line(file, tmp_path):
     z[300] = np.nan
     np.save(path, z)
     for arguments, text in (
-        ([str(path), "-o", str(tmp_path / "d.csv")], "row 300 has no distribution to draw from"),
+        ([str(path), "-o", str(tmp_path / "d.csv")], "row 300 has no distribution"),
         ([str(path), "--top-k", "0"], "--top-k must be >= 1, got 0"),
         ([str(path), "-o", "x.txt"], "x.txt: unknown kind of file; accepted: .csv, .parquet"),
         ([str(path), "--order", "hf"], "order is 'hf'"),

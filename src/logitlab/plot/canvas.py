@@ -81,7 +81,7 @@ def chances(row: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np.fl
     return p
 
 
-def precedence(row: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+def ranking_logits(row: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     """What ranks classes as their probabilities do: at T < 0 small logits win, -inf never."""
     return row if temperature >= 0 else np.where(np.isneginf(row), -np.inf, -row)
 

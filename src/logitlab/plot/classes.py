@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from logitlab import _checks
-from logitlab.plot.canvas import axes, chances, choose, label_classes, one_row, percent, precedence
+from logitlab.plot.canvas import (
+    axes,
+    chances,
+    choose,
+    label_classes,
+    one_row,
+    percent,
+    ranking_logits,
+)
 
 _WRITTEN = 8  # classes whose probability stands above the bar
 
@@ -61,7 +69,7 @@ def probabilities(
     ax.bar(np.arange(len(height)), height, 0.75, color="C0")
     label_classes(ax, shown)
     if len(height) <= _WRITTEN:
-        order = precedence(row, temperature)
+        order = ranking_logits(row, temperature)
         for place, k in enumerate(shown.place):
             rank = 1 + int(np.sum(order > order[k]))
             label = f"{100 * p[k]:.2g} %\n#{rank}"

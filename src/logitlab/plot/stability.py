@@ -11,7 +11,7 @@ from logitlab.plot.canvas import axes, chances, one_row, positive
 from logitlab.probabilities import softmax
 
 SCALES = 4.0 ** np.arange(-2, 7)
-RIGHT = 4.0  # ULP: more is called wrong
+MAX_ULP = 4.0  # ULP: more is called wrong
 
 
 def naive(z: NDArray[Any]) -> NDArray[Any]:
@@ -22,7 +22,7 @@ def naive(z: NDArray[Any]) -> NDArray[Any]:
     return p
 
 
-def worst_errors(
+def max_ulp_errors(
     row: NDArray[np.float64], scales: NDArray[Any], shift: float = 0.0
 ) -> dict[tuple[str, str], NDArray[np.float64]]:
     """The largest error over the classes at each scale, in ULP, for each type and formula.
@@ -47,7 +47,7 @@ def worst_errors(
     return found
 
 
-def written(error: float) -> str:
+def format_ulp(error: float) -> str:
     """An error in as few signs as a cell has room for."""
     if np.isnan(error):
         return "–"
@@ -62,10 +62,10 @@ def _look(error: float) -> tuple[Any, str | None, bool]:
         return ("0.5", 0.12), None, False
     if np.isinf(error):
         return ("C1", 0.9), "xxx", True
-    if error <= RIGHT:
+    if error <= MAX_ULP:
         return ("C0", 0.3), None, False
     # The colour of a wrong result deepens with the digits lost.
-    return ("C1", min(0.9, 0.35 + 0.05 * float(np.log2(error / RIGHT)))), None, False
+    return ("C1", min(0.9, 0.35 + 0.05 * float(np.log2(error / MAX_ULP)))), None, False
 
 
 def stability(z: ArrayLike, scales: ArrayLike | None = None, *, ax: Any = None) -> Any:
@@ -106,7 +106,7 @@ def stability(z: ArrayLike, scales: ArrayLike | None = None, *, ax: Any = None) 
     if np.isposinf(row).any():
         raise ValueError("z holds inf; accepted: finite logits, and -inf")
     c = SCALES if scales is None else positive(scales, "scales")
-    found = worst_errors(row, c)
+    found = max_ulp_errors(row, c)
     ax = axes(ax)
     for line, worst in enumerate(found.values()):
         for place, error in enumerate(worst):
@@ -121,7 +121,7 @@ def stability(z: ArrayLike, scales: ArrayLike | None = None, *, ax: Any = None) 
             )
             ink = {"facecolor": ax.get_facecolor(), "edgecolor": "none", "pad": 1} if box else None
             at = {"ha": "center", "va": "center", "fontsize": "small"}
-            ax.text(place, line, written(error), bbox=ink, **at)
+            ax.text(place, line, format_ulp(error), bbox=ink, **at)
     ax.set_yticks(np.arange(len(found)), [f"{name}  {formula}" for name, formula in found])
     ax.set_xticks(np.arange(len(c)), [f"{scale:.4g}" for scale in c])
     ax.set(xlim=(-0.5, len(c) - 0.5), ylim=(len(found) - 0.5, -0.5))

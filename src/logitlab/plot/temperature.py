@@ -89,7 +89,7 @@ def on_triangle(p: Any) -> Any:
     return p @ corners
 
 
-def way(row: Any, points: int) -> tuple[Any, Any]:
+def temperature_path(row: Any, points: int) -> tuple[Any, Any]:
     """Temperatures from 0 to infinity for a row's way through the simplex, and some to mark."""
     finite = row[np.isfinite(row)] / 4
     size = float(finite.max() - finite.min()) if finite.size else 0.0
@@ -137,7 +137,7 @@ def simplex(z: ArrayLike, *, names: Sequence[str] | None = None, ax: Any = None)
         raise ValueError(f"z has {len(row)} classes; accepted: 3, the corners of a triangle")
     shown = choose(chances(row), names)
     ax = axes(ax)
-    t, marks = way(row, 402)
+    t, marks = temperature_path(row, 402)
     line = on_triangle(softmax(np.broadcast_to(row, (len(t), 3)), temperature=t))
     edge = on_triangle(np.eye(3)[[0, 1, 2, 0]])
     ax.plot(*edge.T, color="0.5", linewidth=1)
