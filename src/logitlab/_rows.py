@@ -28,9 +28,9 @@ def blocks(rows: int, classes: int, size: int = _BLOCK) -> Iterator[slice]:
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def as_row(z: Any) -> NDArray[Any]:
-    """One row of logits as a NumPy array of shape (K,), K >= 1, in its own type."""
-    row = _arrays.on_host(_arrays.as_floating(z, "z"))
+def as_row(z: Any) -> Floats:
+    """One row of logits as a float64 NumPy array of shape (K,), K >= 1."""
+    row = _arrays.on_host(_arrays.as_floating(z, "z")).astype(np.float64)
     if row.ndim != 1 or not row.size:
         raise ValueError(f"z must have shape (K,) with K >= 1, got shape {row.shape}")
     return row
