@@ -166,7 +166,7 @@ def temperature_sweep(
     >>> sweep = logitlab.temperature_sweep([2, 1, 3], [0.5, 2], n=100, rng=0)
     >>> ax = sweep.plot(ax=Figure().add_subplot())
     >>> [text.get_text() for text in ax.texts][:3]
-    ['T = 0.5', '12 %', '1.6 %']
+    ['T = 0.5', 'T = 2', '12 %']
     """
     if not isinstance(sweep, TemperatureSweep):
         raise TypeError(f"sweep must be a result of logitlab.temperature_sweep, got {sweep!r}")
