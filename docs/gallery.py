@@ -1,4 +1,4 @@
-"""Draws the pictures of gallery.md anew: each is what the code block above it draws on `ax`."""
+"""Draw the images of gallery.md: each is drawn on `ax` by the code block above it."""
 
 import re
 from collections.abc import Iterator
@@ -12,22 +12,22 @@ PAGE = Path(__file__).with_name("gallery.md")
 _BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n!\[.*?\]\((.*?)\))?", re.DOTALL)
 
 
-def pictures() -> Iterator[tuple[str, Figure]]:
-    """The place of each picture beside the page, and the picture."""
+def figures() -> Iterator[tuple[str, Figure]]:
+    """The path of each image, relative to the page, and its figure."""
     names: dict[str, Any] = {}
-    for code, place in _BLOCK.findall(PAGE.read_text("utf-8")):
+    for code, path in _BLOCK.findall(PAGE.read_text("utf-8")):
         with mpl.rc_context(mpl.rcParamsDefault):
             figure = Figure(figsize=(6, 4), dpi=100, layout="constrained")
-            if place:
+            if path:
                 names["ax"] = figure.add_subplot()
             exec(code, names)
-            if place:
-                yield place, figure
+            if path:
+                yield path, figure
 
 
 if __name__ == "__main__":
-    for place, figure in pictures():
-        path = PAGE.parent / place
-        path.parent.mkdir(exist_ok=True)
-        figure.savefig(path, metadata={"Software": None})
-        print(path)
+    for path, figure in figures():
+        image = PAGE.parent / path
+        image.parent.mkdir(exist_ok=True)
+        figure.savefig(image, metadata={"Software": None})
+        print(image)

@@ -1,4 +1,4 @@
-"""Every picture of the gallery, against the one that is kept, and what a picture must not do."""
+"""Plots: the gallery against its stored images, the axes and styles, the values shown, errors."""
 
 import importlib.util
 from pathlib import Path
@@ -12,11 +12,12 @@ from matplotlib.testing.compare import compare_images
 
 import logitlab
 from logitlab import plot
-from logitlab.plot.stability import worst_errors
+from logitlab.plot.stability import max_ulp_errors
 
 DOCS = Path(__file__).parent.parent / "docs"
-TOLERANCE = 4  # root mean square of 255: what another build of the fonts may change
+TOLERANCE = 4  # root mean square difference of 255 levels, for other builds of the fonts
 Z = [2.0, 1.0, 3.0, 5.0, 4.0]
+ROW = [1.0, 2.0]
 
 
 @pytest.fixture(scope="module")
@@ -31,22 +32,22 @@ def axes():
     return Figure(layout="constrained").add_subplot()
 
 
-def test_the_gallery(gallery, tmp_path):
-    """The pictures are those that the page shows, none is left over, and no setting has changed."""
+def test_gallery(gallery, tmp_path):
+    """The stored images are up to date, none is unused, and no matplotlib setting has changed."""
     before = dict(mpl.rcParams)
     shown = set()
-    for place, figure in gallery.pictures():
-        drawn = tmp_path / Path(place).name
-        figure.savefig(drawn)
-        differs = compare_images(str(DOCS / place), str(drawn), TOLERANCE)
-        assert differs is None, differs
-        shown.add(DOCS / place)
+    for path, figure in gallery.figures():
+        image = tmp_path / Path(path).name
+        figure.savefig(image)
+        difference = compare_images(str(DOCS / path), str(image), TOLERANCE)
+        assert difference is None, difference
+        shown.add(DOCS / path)
     assert shown == set((DOCS / "gallery").glob("*.png"))
     assert dict(mpl.rcParams) == before
 
 
-def test_the_gallery_test_can_fail(tmp_path):
-    """A logit that is half a unit off is seen."""
+def test_image_comparison_detects_a_difference(tmp_path):
+    """Of half a unit in one logit."""
     for name, z in (("a", Z), ("b", [2.0, 1.0, 3.5, 5.0, 4.0])):
         figure = Figure(figsize=(6, 4), dpi=100, layout="constrained")
         plot.probabilities(z, ax=figure.add_subplot())
@@ -54,7 +55,7 @@ def test_the_gallery_test_can_fail(tmp_path):
     assert compare_images(str(tmp_path / "a.png"), str(tmp_path / "b.png"), TOLERANCE)
 
 
-SETTINGS = {
+PLOTS = {
     "probabilities": lambda ax: plot.probabilities(Z, ax=ax),
     "scaling": lambda ax: plot.scaling(Z, 0.1, ax=ax),
     "sampling": lambda ax: plot.sampling(Z, 100, ax=ax),
@@ -66,24 +67,24 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_a_picture_takes_the_axes_and_the_style_it_is_given(name):
-    """It returns the very axes, labels them, and uses no colour but the style's and greys."""
+@pytest.mark.parametrize("name", PLOTS)
+def test_axes_and_style(name):
+    """A plot returns the given axes, labels them, and uses only greys and colors of the style."""
     style = {"text.color": "#112233", "axes.labelcolor": "#112233"}
     with mpl.rc_context({**style, "axes.prop_cycle": mpl.cycler(color=["#0a0b0c", "#0d0e0f"])}):
         ax = axes()
-        assert SETTINGS[name](ax) is ax
+        assert PLOTS[name](ax) is ax
         if name != "simplex":
             assert ax.get_xlabel()
             assert ax.get_ylabel()
-        colours = {to_hex(line.get_color()) for line in ax.lines}
-        colours |= {to_hex(bar.get_facecolor()) for bar in ax.patches}
+        colors = {to_hex(line.get_color()) for line in ax.lines}
+        colors |= {to_hex(bar.get_facecolor()) for bar in ax.patches}
     grey = {to_hex("0.5"), to_hex("none")}
-    assert all(max(mpl.colors.to_rgb(c)) < 0.1 for c in colours - grey), colours
+    assert all(max(mpl.colors.to_rgb(c)) < 0.1 for c in colors - grey), colors
 
 
-def test_a_new_figure_is_a_vector_picture():
-    """Without axes, a figure of pyplot's that a notebook shows as SVG."""
+def test_new_figure_is_shown_as_svg():
+    """Without `ax`, a plot creates a pyplot figure that a notebook displays as SVG."""
     from matplotlib import pyplot
 
     with mpl.rc_context({"backend": "agg"}):
@@ -93,18 +94,18 @@ def test_a_new_figure_is_a_vector_picture():
         pyplot.close(figure)
 
 
-def test_many_classes_are_cut_and_said():
-    """The most probable ones are drawn, with their names, and the number of the others."""
+def test_many_classes():
+    """The most probable ones are shown with their names; the label gives the number of others."""
     z = np.arange(100.0)
     ax = plot.probabilities(z, names=[f"n{k}" for k in range(100)], ax=axes())
     p = logitlab.softmax(z)
     assert [bar.get_height() for bar in ax.patches] == list(p[:-21:-1])
     assert ax.get_xticklabels()[0].get_text() == "n99"
-    assert "80" in ax.get_xlabel()
+    assert ax.get_xlabel() == "class (80 less probable classes not shown)"
 
 
-def test_ranks_follow_the_logits_ties_and_a_negative_temperature():
-    """Equal logits share a rank; below T = 0 the smallest logit comes first."""
+def test_ranks():
+    """Equal logits have equal ranks; at T < 0 the smallest logit has rank 1."""
 
     def ranks(**options):
         ax = plot.probabilities([1.0, 3.0, 3.0, 2.0], ax=axes(), **options)
@@ -118,15 +119,15 @@ def test_ranks_follow_the_logits_ties_and_a_negative_temperature():
 
 @pytest.mark.parametrize("c", [10, 1e-310, 0, -0.0, -2, 0.3])
 @pytest.mark.parametrize("z", [[1e308, -1e308, 0.0], [-np.inf, 1.0, 2.0], [1e300, 0.0, 1e300]])
-def test_a_scale_is_a_temperature(z, c):
-    """No product c z overflows, and what is excluded stays so at any c."""
+def test_scaling_is_a_temperature(z, c):
+    """No product c z overflows, and excluded classes stay excluded at any c."""
     ax = plot.scaling(z, c, ax=axes())
     after = [bar.get_height() for bar in ax.patches][3:]
     np.testing.assert_array_equal(after, logitlab.softmax(z, temperature=1 / c if c else np.inf))
 
 
-def test_a_jacobian_of_many_classes():
-    """Entries of the classes drawn, those of the whole matrix."""
+def test_jacobian_of_many_classes():
+    """The entries are those of the shown classes in the whole matrix."""
     z = np.random.default_rng(0).normal(size=200)
     block = plot.jacobian(z, temperature=2.0, ax=axes()).images[0].get_array()
     top = np.argsort(-z)[:20]
@@ -134,8 +135,8 @@ def test_a_jacobian_of_many_classes():
     np.testing.assert_allclose(block, whole[np.ix_(top, top)], rtol=1e-12)
 
 
-def test_error_bars_cover_what_was_to_be_expected():
-    """Of 300 frequencies about 95 % have the probability within their bar."""
+def test_coverage_of_error_bars():
+    """About 95 % of the error bars of 300 frequencies contain the probability."""
     covered = []
     for seed in range(60):
         ax = plot.sampling(Z, 10_000, rng=seed, ax=axes())
@@ -145,70 +146,91 @@ def test_error_bars_cover_what_was_to_be_expected():
     assert 0.91 < np.mean(covered) < 0.985
 
 
-def test_the_way_through_the_simplex():
-    """It begins in the corner of the largest logit and ends in the centre."""
-    way = max((line.get_xydata() for line in plot.simplex([0, 9, 3], ax=axes()).lines), key=len)
-    np.testing.assert_allclose(way[0], [1, 0])
-    np.testing.assert_allclose(way[-1], [0.5, 3**0.5 / 6])
-
-
-def test_the_way_of_the_largest_logits():
-    """From the corner of the largest to the centre, where their spread overflows."""
-    lines = plot.simplex([-1e308, 1e308, 0.0], ax=axes()).lines
+@pytest.mark.parametrize("z", [[0, 9, 3], [-1e308, 1e308, 0.0]])
+def test_path_through_the_simplex(z):
+    """From the corner of the largest logit to the center, even if their difference overflows."""
+    lines = plot.simplex(z, ax=axes()).lines
     path = max((line.get_xydata() for line in lines), key=len)
     np.testing.assert_allclose(path[[0, -1]], [[1, 0], [0.5, 3**0.5 / 6]])
 
 
-def test_stability_tells_where_the_formula_fails():
-    """NaN from the scale on at which exp overflows, and never for logitlab."""
+def test_ulp_errors():
+    """The naive softmax is NaN if exp overflows; logitlab's error is at most 4 ULP."""
     z = np.array([1.0, 2, 3, 4, 5])
     scales = np.array([1.0, 17, 18, 1000, 20_000])
-    found = worst_errors(z, scales)
-    single = found["float32", "exp(z) / Σ"]
-    assert np.isfinite(single).tolist() == [True, True, False, False, False]  # exp(88.7) is the end
-    assert np.isinf(found["float64", "exp(z) / Σ"]).tolist() == [False, False, False, True, True]
-    assert np.isnan(found["float16", "logitlab"]).tolist() == [False] * 4 + [True]
-    for (_, formula), worst in found.items():
-        assert formula != "logitlab" or not (worst > 4).any()
-    # Wrong before it overflows: the sum of 3000 small terms in a half type.
-    assert worst_errors(np.zeros(3000), np.ones(1))["bfloat16", "exp(z) / Σ"][0] > 100
+    result = max_ulp_errors(z, scales)
+    finite = np.isfinite(result["float32", "naive"])
+    assert finite.tolist() == [True, True, False, False, False]  # exp(z) overflows at z = 88.7
+    assert np.isinf(result["float64", "naive"]).tolist() == [False, False, False, True, True]
+    assert np.isnan(result["float16", "logitlab"]).tolist() == [False] * 4 + [True]
+    for (_, implementation), max_errors in result.items():
+        assert implementation != "logitlab" or not (max_errors > 4).any()
+    # Inaccurate without overflow: the sum of 3000 terms in a half type.
+    assert max_ulp_errors(np.zeros(3000), np.ones(1))["bfloat16", "naive"][0] > 100
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: plot.probabilities([[1.0, 2.0]]), r"z has shape \(1, 2\)"),
-        (lambda: plot.probabilities([1.0, 2.0], names=["a"]), "names has 1 entries"),
-        (lambda: plot.probabilities([1.0, np.nan]), "z has no distribution"),
-        (lambda: plot.stability([1.0, np.inf]), "z holds inf"),
-        (lambda: plot.stability([1.0, 2.0], [0]), "scales is"),
-        (lambda: plot.scaling([1.0, 2.0], np.nan), "c must be a finite number, got nan"),
-        (lambda: plot.simplex([1.0, 2.0]), "z has 2 classes; accepted: 3"),
-        (lambda: plot.temperature_curves([1.0, 2.0], [0, 1]), "temperatures is"),
-        (lambda: plot.jacobian([1.0, 2.0], temperature=0), "temperature"),
         (
-            lambda: plot.reliability([[1.0, 2.0]], [0], temperature=0),
-            "temperature must be positive, finite, got 0",
+            lambda: plot.probabilities([ROW]),
+            r"z must have shape \(K,\) .*\(1, 2\)",
         ),
-        (lambda: plot.reliability([[1.0, 2.0]], [0], ax="a"), "ax is a str; accepted: matplotlib"),
-        (lambda: plot.reliability_diagram(3), "curve is a int; accepted: what"),
-        (lambda: plot.temperature_sweep(3), "sweep is a int; accepted: what"),
-        (lambda: plot.scaling([1.0, 2.0], "a"), "c must be a real number, got 'a'"),
-        (lambda: plot.stability([1.0, 2.0], "a"), "scales has type str"),
-        (lambda: plot.temperature_curves([1.0, 2.0], []), r"temperatures is \[\]"),
-        (lambda: plot.class_gaps(["a", "b"], [1.0], [1.0, 2.0]), r"gap has shape \(1,\)"),
-        (lambda: plot.class_gaps(["a"], [1.0], [1.0, 2.0]), r"half_width has shape \(2,\)"),
-        (lambda: plot.outcome_bars(["a"], [1.0, 0.0], [1.0]), r"p has shape .*accepted: 1 numbers"),
-        (lambda: plot.outcome_bars(["a"], [1.0], ["b"]), "frequencies has type str"),
-        (lambda: plot.over_time([0, 1], [1.0]), r"values has shape \(1,\); accepted: 2 numbers"),
-        (lambda: plot.temperature_summary([1, 2], [1.0], [1, 1]), "entropy_share has shape"),
-        (lambda: plot.temperature_summary([1, 2], [1, 1], [1.0]), "top has shape"),
-        (lambda: plot.distribution([0, 1, 2], [1], mean=0.5), "counts has shape"),
-        (lambda: plot.distribution([0], [], mean=0.5), "edges has 1 numbers"),
+        (
+            lambda: plot.probabilities(ROW, names=["a"]),
+            "names must be a list of 2 names, got 1",
+        ),
+        (lambda: plot.probabilities(ROW, names="ab"), "names must be a list of 2 names"),
+        (lambda: plot.probabilities(ROW, names=3), "names must be a list of 2 names, got 3"),
+        (lambda: plot.class_gaps("ab", [1, 2], [1, 2]), "names must be a list of names, got 'ab'"),
+        (lambda: plot.sampling(ROW, None), "n must be an int, got None"),
+        (lambda: plot.sampling(ROW, True), "n must be an int, got True"),
+        (lambda: plot.probabilities([1.0, np.nan]), "z has no distribution"),
+        (lambda: plot.stability([1.0, np.inf]), "z must be finite or -inf, got"),
+        (
+            lambda: plot.stability(ROW, [0]),
+            r"scales must be .* positive, finite numbers, got \[0\]",
+        ),
+        (lambda: plot.scaling(ROW, np.nan), "c must be a finite number, got nan"),
+        (lambda: plot.simplex(ROW), "z must have 3 classes, got 2"),
+        (
+            lambda: plot.temperature_curves(ROW, [0, 1]),
+            "temperatures must be a non-empty list",
+        ),
+        (lambda: plot.jacobian(ROW, temperature=0), "temperature"),
+        (
+            lambda: plot.reliability([ROW], [0], temperature=0),
+            "temperature must be positive and finite, got 0",
+        ),
+        (
+            lambda: plot.reliability([ROW], [0], ax="a"),
+            "ax must be a matplotlib Axes or None",
+        ),
+        (lambda: plot.reliability_diagram(3), "curve must be a result of logitlab.rel.*, got 3"),
+        (lambda: plot.temperature_sweep(3), "sweep must be a result of logitlab.temp.*, got 3"),
+        (lambda: plot.scaling(ROW, "a"), "c must be a real number, got 'a'"),
+        (lambda: plot.stability(ROW, "a"), r"^scales .*\bstr\b"),
+        (
+            lambda: plot.temperature_curves(ROW, []),
+            r"temperatures must be a .*, got \[\]",
+        ),
+        (lambda: plot.class_gaps(["a", "b"], [1.0], ROW), r"^gap .*shape \(1,\)"),
+        (lambda: plot.class_gaps(["a"], [1.0], ROW), r"^half_width .*shape \(2,\)"),
+        (lambda: plot.outcome_bars(["a"], [1.0, 0.0], [1.0]), r"^p .*shape \(2,\)"),
+        (lambda: plot.outcome_bars(["a"], [1.0], ["b"]), r"^frequencies .*\bstr\b"),
+        (lambda: plot.over_time([0, 1], [1.0]), r"^values .*shape \(1,\)"),
+        (
+            lambda: plot.temperature_summary([1, 2], [1.0], [1, 1]),
+            "^normalized_entropy .*shape",
+        ),
+        (lambda: plot.temperature_summary([1, 2], [1, 1], [1.0]), r"^confidence .*shape \(1,\)"),
+        (lambda: plot.distribution([0, 1, 2], [1], mean=0.5), r"^counts .*shape \(1,\)"),
+        (lambda: plot.distribution([0], [], mean=0.5), "edges must have at least 2 numbers, got 1"),
+        (lambda: plot.distribution([0, 1], [1], mean="a"), "mean must be a real number, got 'a'"),
     ],
 )
-def test_refusals(call, message):
-    """One clear error, before a figure is made."""
+def test_errors(call, message):
+    """The message has the argument, the rule and the value; no figure is created."""
     from matplotlib import pyplot
 
     with pytest.raises((TypeError, ValueError), match=message):

@@ -1,6 +1,7 @@
-"""Draws: the generator's published answers, statistics that can fail, what may never be drawn."""
+"""Sampling: known-answer vectors of the generator, goodness-of-fit tests, special rows, errors."""
 
 import math
+import re
 
 import jax
 import numpy as np
@@ -16,42 +17,42 @@ from arrays import inf, nan
 from logitlab._backends.reference_sampling import philox_words, uniforms
 from strategies import finite_rows, temperatures
 
-# One test here is wrong about a right sampler once in a million seeds; the seeds are fixed.
-FALSE_ALARM = 1e-6
+# Significance level: a test rejects a correct sampler for one of a million seeds (seeds are fixed).
+ALPHA = 1e-6
 
-# Random123's kat_vectors: philox4x32 10, counter, key, answer.
-KNOWN = """
+# kat_vectors of Random123, philox4x32 10: counter, key, output.
+KNOWN_ANSWERS = """
 00000000 00000000 00000000 00000000 00000000 00000000 6627e8d5 e169c58d bc57ac4c 9b00dbd8
 ffffffff ffffffff ffffffff ffffffff ffffffff ffffffff 408f276d 41c83b0e a20bc7c6 6d5451fd
 243f6a88 85a308d3 13198a2e 03707344 a4093822 299f31d0 d16cfe09 94fdcceb 5001e420 24126ea1
 """
 
 
-def test_philox_gives_the_published_answers():
+def test_philox_known_answers():
     """The generator is Philox4x32-10."""
-    for line in KNOWN.split("\n")[1:-1]:
+    for line in KNOWN_ANSWERS.split("\n")[1:-1]:
         w = [int(word, 16) for word in line.split()]
-        found = philox_words((w[4], w[5]), w[0] | w[1] << 32, w[2] | w[3] << 32)
-        assert [int(x) for x in found] == w[6:]
+        output = philox_words((w[4], w[5]), w[0] | w[1] << 32, w[2] | w[3] << 32)
+        assert [int(x) for x in output] == w[6:]
 
 
-def test_uniforms_are_rounded_once_and_above_zero():
-    """From 2^-65 to 1."""
+def test_uniforms_are_correctly_rounded():
+    """They are (2 w + 1) / 2^65, from 2^-65 to 1."""
     words = np.array([0, 1, 2**63, 2**64 - 1, 2**64 - 2**11, 0x123456789ABCDEF0], np.uint64)
     exact = [(2 * int(w) + 1) / 2**65 for w in words]
     assert uniforms(words).tolist() == exact
 
 
-def p_value(counts, p):
-    """Of the G-test and of chi-square; classes expected less than five times are one."""
+def p_values(counts, p):
+    """P-values of the G-test and the chi-square test; classes of expected count < 5 are merged."""
     counts, expected = np.asarray(counts, float), np.sum(counts) * np.asarray(p, float)
     assert counts[expected == 0].sum() == 0
     few = expected < 5
     observed = np.append(counts[~few], counts[few].sum())
-    wanted = np.append(expected[~few], expected[few].sum())
-    observed, wanted = observed[wanted > 0], wanted[wanted > 0]
-    g = 2 * special.rel_entr(observed, wanted).sum()
-    return stats.chi2.sf(g, len(wanted) - 1), stats.chisquare(observed, wanted).pvalue
+    expected = np.append(expected[~few], expected[few].sum())
+    observed, expected = observed[expected > 0], expected[expected > 0]
+    g = 2 * special.rel_entr(observed, expected).sum()
+    return stats.chi2.sf(g, len(expected) - 1), stats.chisquare(observed, expected).pvalue
 
 
 DISTRIBUTIONS = [
@@ -67,39 +68,39 @@ DISTRIBUTIONS = [
 @pytest.mark.parametrize("temperature", [1.0, 0.3, -2.0, inf])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_frequencies(z, temperature, dtype):
-    """G-test and chi-square of a million draws."""
+    """A million samples pass the G-test and the chi-square test."""
     z = z.astype(dtype)
-    drawn = logitlab.sample(z, 1_000_000, temperature=temperature, rng=1)
-    counts = np.bincount(drawn, minlength=len(z))
+    samples = logitlab.sample(z, 1_000_000, temperature=temperature, rng=1)
+    counts = np.bincount(samples, minlength=len(z))
     exact = logitlab.softmax(z.astype(float), temperature=temperature)
-    assert min(p_value(counts, exact)) > FALSE_ALARM
+    assert min(p_values(counts, exact)) > ALPHA
 
 
-def test_the_statistics_can_fail():
-    """A bias of 1 % in one class is caught."""
+def test_the_tests_reject_a_biased_sampler():
+    """A bias of 1 % in one class is detected."""
     z = DISTRIBUTIONS[0]
     p = logitlab.softmax(z)
     biased = p.copy()
     biased[3] *= 1.01
     counts = np.bincount(logitlab.sample(np.log(biased), 1_000_000, rng=1), minlength=5)
-    assert max(p_value(counts, p)) < FALSE_ALARM
+    assert max(p_values(counts, p)) < ALPHA
 
 
 @pytest.mark.parametrize("k", [5, 130])
 def test_rows_are_independent(k):
-    """Frequencies over the rows of one batch, a draw each; of pairs of draws too."""
+    """Frequencies over the rows of a batch, and of pairs of samples within and between rows."""
     z = np.random.default_rng(3).standard_normal(k)
-    drawn = logitlab.sample(np.broadcast_to(z, (100_000, k)), 2, rng=0)
+    samples = logitlab.sample(np.broadcast_to(z, (100_000, k)), 2, rng=0)
     p = logitlab.softmax(z)
-    assert min(p_value(np.bincount(drawn[:, 0], minlength=k), p)) > FALSE_ALARM
-    pairs = np.bincount(drawn[:, 0] * k + drawn[:, 1], minlength=k * k)
-    assert min(p_value(pairs, np.outer(p, p).ravel())) > FALSE_ALARM
-    neighbours = np.bincount(drawn[:-1:2, 0] * k + drawn[1::2, 0], minlength=k * k)
-    assert min(p_value(neighbours, np.outer(p, p).ravel())) > FALSE_ALARM
+    assert min(p_values(np.bincount(samples[:, 0], minlength=k), p)) > ALPHA
+    pairs = np.bincount(samples[:, 0] * k + samples[:, 1], minlength=k * k)
+    assert min(p_values(pairs, np.outer(p, p).ravel())) > ALPHA
+    neighbours = np.bincount(samples[:-1:2, 0] * k + samples[1::2, 0], minlength=k * k)
+    assert min(p_values(neighbours, np.outer(p, p).ravel())) > ALPHA
 
 
-def test_zero_probability_is_never_drawn():
-    """torch.multinomial of the same weights draws 0 and 3."""
+def test_zero_probability_is_never_sampled():
+    """torch.multinomial returns 0 and 3 for the same weights."""
     z = logitlab.logits([0.0, 10.0, 3.0, 0.0])
     assert set(logitlab.sample(z, 100_000, rng=0)) == {1, 2}
     for width in (4, 200, 5000):
@@ -111,17 +112,17 @@ def test_zero_probability_is_never_drawn():
 
 
 def test_two_to_the_25_categories():
-    """Where float32 sums never reach the upper half: weights 2:1 give it a third."""
+    """A float32 cumulative sum would stop growing before the upper half; its probability is 1/3."""
     k = 1 << 25
     z = np.zeros(k, np.float32)
     z[: k // 2] = np.log(2)
     upper = (logitlab.sample(z, 30_000, rng=0) >= k // 2).sum()
-    assert stats.binomtest(int(upper), 30_000, 1 / 3).pvalue > FALSE_ALARM
+    assert stats.binomtest(int(upper), 30_000, 1 / 3).pvalue > ALPHA
 
 
 @pytest.mark.parametrize("k", [3, 100, 1000, 6000])
 def test_special_rows(k):
-    """Ties at T = 0, +inf, one finite logit, masks, T < 0."""
+    """Ties at T = 0, +inf, one finite logit, masks and T < 0."""
     z = np.full((5, k), -1.0)
     z[0, [0, k - 1]] = 4.0  # tied maxima
     z[1, [1, k - 1]] = inf
@@ -134,7 +135,7 @@ def test_special_rows(k):
         counts = np.bincount(row, minlength=k)
         p = np.isin(np.arange(k), allowed) / len(allowed)
         if len(allowed) > 1:
-            assert min(p_value(counts, p)) > FALSE_ALARM
+            assert min(p_values(counts, p)) > ALPHA
         assert set(row) <= set(allowed)
     assert set(logitlab.sample(z[1], 1000, rng=0)) == {1, k - 1}
     assert set(logitlab.sample(z[4], 1000, temperature=-1e-3, rng=0)) == {2}
@@ -145,8 +146,8 @@ def test_special_rows(k):
 
 
 @pytest.mark.parametrize("k", [4, 600, 7000])
-def test_nothing_to_draw_from(k):
-    """NaN, or nothing left: the first such row is named."""
+def test_rows_without_a_distribution(k):
+    """NaN, or no category left: the error names the first such row."""
     z = np.zeros((6, k))
     z[4, k - 1] = nan
     with pytest.raises(ValueError, match="row 4 has no distribution"):
@@ -168,8 +169,8 @@ def test_nothing_to_draw_from(k):
 
 @pytest.mark.parametrize("k", [7, 900, 5000])
 @pytest.mark.parametrize("replacement", [True, False])
-def test_a_draw_depends_on_row_seed_and_number(k, replacement):
-    """Not on the batch around it, the layout, or how many draws there are."""
+def test_samples_depend_on_row_key_and_seed_alone(k, replacement):
+    """Not on the batch, its memory layout, the array library or the number of samples."""
     z = np.random.default_rng(0).standard_normal((24, k)).astype(np.float32)
     z[3] = z[4]
     options = {"rng": 5, "replacement": replacement, "top_p": 0.95, "temperature": 0.8}
@@ -183,9 +184,9 @@ def test_a_draw_depends_on_row_seed_and_number(k, replacement):
     assert (logitlab.sample(np.asfortranarray(z), 5, **options) == whole).all()
     assert (logitlab.sample(z.T, 5, 0, **options) == whole).all()
     assert (logitlab.sample(z.reshape(4, 6, k), 5, **options) == whole.reshape(4, 6, 5)).all()
-    theirs = logitlab.sample(torch.from_numpy(z), 5, **options)
-    assert (theirs.numpy() == whole).all()
-    assert theirs.dtype == torch.int64
+    tensor = logitlab.sample(torch.from_numpy(z), 5, **options)
+    assert (tensor.numpy() == whole).all()
+    assert tensor.dtype == torch.int64
     assert (np.asarray(logitlab.sample(jax.numpy.asarray(z), 5, **options)) == whole).all()
     same = logitlab.sample(z[3:5], 5, row_keys=[9, 9], **options)
     assert (same[0] == same[1]).all()
@@ -193,7 +194,7 @@ def test_a_draw_depends_on_row_seed_and_number(k, replacement):
 
 
 def test_rng():
-    """An int repeats, generators advance, None draws anew."""
+    """An int repeats the samples, a generator advances, None uses a random seed."""
     z = np.zeros(1 << 20)
     assert logitlab.sample(z, rng=3) == logitlab.sample(z, rng=3)
     assert logitlab.sample(z, rng=3) != logitlab.sample(z, rng=4)
@@ -203,45 +204,45 @@ def test_rng():
         first = [int(logitlab.sample(z, rng=one)) for _ in range(3)]
         assert len(set(first)) == 3
         assert first == [int(logitlab.sample(z, rng=other)) for _ in range(3)]
-    with pytest.raises(TypeError, match="rng is a str"):
-        logitlab.sample(z, rng="0")
-    with pytest.raises(ValueError, match="rng is -1"):
-        logitlab.sample(z, rng=-1)
+    rule = "rng must be None, an int >= 0, a numpy.random.Generator or a torch.Generator, got "
+    for rng, error in (("0", TypeError), (-1, ValueError), (True, TypeError), ([1], TypeError)):
+        with pytest.raises(error, match=re.escape(rule + repr(rng))):
+            logitlab.sample(z, rng=rng)
 
 
 def test_without_replacement():
-    """No category twice; the first is a plain draw, pairs follow the successive law."""
+    """Categories are distinct; firsts and pairs have the probabilities of successive draws."""
     z = np.array([2.0, 1.0, 3.0, 0.0])
     p = logitlab.softmax(z)
-    drawn = logitlab.sample(np.broadcast_to(z, (200_000, 4)), 4, replacement=False, rng=0)
-    assert (np.sort(drawn, axis=1) == np.arange(4)).all()
-    assert min(p_value(np.bincount(drawn[:, 0]), p)) > FALSE_ALARM
+    samples = logitlab.sample(np.broadcast_to(z, (200_000, 4)), 4, replacement=False, rng=0)
+    assert (np.sort(samples, axis=1) == np.arange(4)).all()
+    assert min(p_values(np.bincount(samples[:, 0]), p)) > ALPHA
     pair = np.outer(p, p) / (1 - p)[:, None]
     np.fill_diagonal(pair, 0)
-    counts = np.bincount(drawn[:, 0] * 4 + drawn[:, 1], minlength=16)
-    assert min(p_value(counts, pair.ravel())) > FALSE_ALARM
-    with pytest.raises(ValueError, match="n is 3; row 1 has 2 categories to draw from"):
+    counts = np.bincount(samples[:, 0] * 4 + samples[:, 1], minlength=16)
+    assert min(p_values(counts, pair.ravel())) > ALPHA
+    with pytest.raises(ValueError, match="n must be <= 2 without replacement, got 3: row 1 has 2"):
         logitlab.sample([[1, 2, 3], [1, -inf, 3]], 3, replacement=False)
-    with pytest.raises(ValueError, match="n is 3; z has 2 categories"):
+    with pytest.raises(ValueError, match="n must be <= 2 without replacement, got 3: z has 2"):
         logitlab.sample(z, 3, replacement=False, top_k=2)
     assert sorted(logitlab.sample([0, 5, 5], 2, replacement=False, temperature=0)) == [1, 2]
 
 
 @given(finite_rows(), temperatures, st.integers(0, 2**32))
 @settings(deadline=None, max_examples=100)
-def test_log_prob_is_that_of_the_distribution(row, temperature, seed):
-    """log_softmax of what is left, at the indices of sample."""
-    given = {"temperature": temperature, "top_p": 0.9, "min_p": 0.01}
-    index, log_prob = logitlab.sample_with_log_prob(row, 4, rng=seed, **given)
-    assert (index == logitlab.sample(row, 4, rng=seed, **given)).all()
-    kept = logitlab.truncate(row, **given)
+def test_log_prob_is_log_softmax_of_the_truncated_logits(row, temperature, seed):
+    """At the indices that `sample` returns."""
+    options = {"temperature": temperature, "top_p": 0.9, "min_p": 0.01}
+    index, log_prob = logitlab.sample_with_log_prob(row, 4, rng=seed, **options)
+    assert (index == logitlab.sample(row, 4, rng=seed, **options)).all()
+    kept = logitlab.truncate(row, **options)
     expected = logitlab.log_softmax(kept, temperature=temperature)[index]
     np.testing.assert_array_equal(log_prob, expected)
     assert log_prob.dtype == row.dtype
 
 
 def test_log_prob_shapes_and_gradients():
-    """Of the caller's kind; torch differentiates it."""
+    """Shapes follow n and axis; a torch log-probability is differentiable."""
     z = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 9.0]], requires_grad=True)
     index, log_prob = logitlab.sample_with_log_prob(z, rng=0)
     (gradient,) = torch.autograd.grad(log_prob.sum(), z)
@@ -253,8 +254,8 @@ def test_log_prob_shapes_and_gradients():
     assert log_prob == pytest.approx(-math.log(5))
 
 
-def test_kinds():
-    """Every type, 0-d included; indices are int64."""
+def test_dtypes():
+    """Every floating dtype, lists and 0-d arrays; indices are int64."""
     for dtype in arrays.FLOATS:
         z = arrays.normal((3, 5), dtype)
         assert logitlab.sample(z, rng=0).dtype == np.int64
@@ -266,48 +267,51 @@ def test_kinds():
 
 
 def test_errors():
-    """One line that names the argument."""
+    """Each message has the argument, the rule and the value."""
     z = [1.0, 2.0]
     for options, text in (
         ({"n": 0}, "n must be >= 1, got 0"),
         ({"top_k": 0}, "top_k must be >= 1, got 0"),
-        ({"top_p": 0}, r"top_p is 0.0; accepted: \(0, 1\]"),
-        ({"top_p": nan}, r"top_p is nan; accepted"),
-        ({"min_p": -0.1}, "min_p is -0.1; accepted: 0 to 1"),
-        ({"order": "hf"}, "order is 'hf'; accepted: 'transformers'"),
-        ({"order": ("top_k", "top_p")}, "order is"),
-        ({"row_keys": [1]}, "row_keys has shape"),
+        ({"top_p": 0}, r"top_p must be in \(0, 1\], got 0.0"),
+        ({"top_p": nan}, r"top_p must be in \(0, 1\], got nan"),
+        ({"min_p": -0.1}, r"min_p must be in \[0, 1\], got -0.1"),
+        ({"order": "hf"}, "order must be 'transformers', 'vllm', 'llama.cpp' or .*, got 'hf'"),
+        ({"order": ("top_k", "top_p")}, r"order must be .*, got \('top_k', 'top_p'\)"),
+        ({"row_keys": [1]}, r"row_keys must have the batch shape \(\) of z, got shape \(1,\)"),
     ):
         with pytest.raises(ValueError, match=text):
             logitlab.sample(z, **options)
     for options, text in (
         ({"n": 1.5}, "n must be an int"),
+        ({"n": True}, "n must be an int, got True"),
+        ({"n": [3]}, r"n must be an int, got \[3\]"),
         ({"top_k": 2.0}, "top_k must be an int"),
         ({"top_k": True}, "top_k must be an int, got True"),
         ({"top_p": True}, "top_p must be a real number, got True"),
         ({"axis": None}, "axis must be an int"),
-        ({"row_keys": 0.5}, "row_keys has type float64"),
+        ({"row_keys": 0.5}, "row_keys must be an integer array, got float64"),
+        ({"replacement": "no"}, "replacement must be True or False, got 'no'"),
     ):
         with pytest.raises(TypeError, match=text):
             logitlab.sample(z, **options)
 
 
-def test_a_temperature_for_each_row_of_another_library():
-    """JAX without float64 gives float32 temperatures."""
+def test_float32_temperatures_of_jax():
+    """One temperature for each row, from a library in which float64 is not enabled."""
     z = np.zeros((4, 4), np.float32)
     z[:, 1] = 3
     t = np.float32([1e-3, 1e3, 1e-3, 1e-3])
     jax = pytest.importorskip("jax")
-    theirs = jax.numpy.asarray(z), jax.numpy.asarray(t)
+    jax_arguments = jax.numpy.asarray(z), jax.numpy.asarray(t)
     for f in (
         lambda z, t: logitlab.sample(z, 8, temperature=t, rng=0),
         lambda z, t: logitlab.truncate(z, temperature=t, top_p=0.9),
     ):
-        np.testing.assert_array_equal(f(z, t), f(*theirs))
+        np.testing.assert_array_equal(f(z, t), f(*jax_arguments))
 
 
 def test_one_row_of_a_tensor():
-    """A tensor gives tensors, 0-d as NumPy gives scalars."""
+    """The result of a tensor is a 0-d tensor; of a NumPy array it is a scalar."""
     z = torch.tensor([1.0, 2.0])
     assert isinstance(logitlab.sample(z, rng=0), torch.Tensor)
     index, log_prob = logitlab.sample_with_log_prob(z, rng=0)
@@ -316,24 +320,24 @@ def test_one_row_of_a_tensor():
     assert isinstance(logitlab.sample(z.numpy(), rng=0), np.int64)
 
 
-def test_distinct_draws_where_a_difference_overflows():
+def test_without_replacement_if_a_difference_of_logits_overflows():
     z = np.array([1e308, -1e308])
-    drawn = logitlab.sample(z, 2, temperature=1e308, replacement=False, rng=0)
-    assert sorted(drawn) == [0, 1]
+    samples = logitlab.sample(z, 2, temperature=1e308, replacement=False, rng=0)
+    assert sorted(samples) == [0, 1]
 
 
-def test_a_batch_without_rows():
+def test_empty_batch():
     for z in (np.zeros((0, 5)), torch.zeros(0, 5)):
         for n, shape in ((3, (0, 3)), (None, (0,))):
-            found, log_prob = logitlab.sample_with_log_prob(z, n)
-            assert tuple(found.shape) == tuple(log_prob.shape) == shape
+            indices, log_prob = logitlab.sample_with_log_prob(z, n)
+            assert tuple(indices.shape) == tuple(log_prob.shape) == shape
 
 
-def test_the_faintest_are_drawn_last():
-    """Without replacement every category that is left comes, also where exp(z/T) is 0."""
+def test_without_replacement_if_weights_underflow():
+    """Categories whose exp(z/T) is 0 in float64 are sampled last."""
     z = np.array([[1.0, 2.0, 3.0, -np.inf], [-5e4, 0.0, -4e4, 1.0]])
     for t in (1e-3, 1e-5):
-        found = logitlab.sample(z, 3, replacement=False, temperature=t, rng=0)
-        assert found.tolist() == [[2, 1, 0], [3, 1, 2]]
-    with pytest.raises(ValueError, match="row 0 has 3 categories"):
+        samples = logitlab.sample(z, 3, replacement=False, temperature=t, rng=0)
+        assert samples.tolist() == [[2, 1, 0], [3, 1, 2]]
+    with pytest.raises(ValueError, match="n must be <= 3 without replacement, got 4: row 0 has 3"):
         logitlab.sample(z, 4, replacement=False, temperature=1e-3, rng=0)

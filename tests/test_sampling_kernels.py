@@ -1,4 +1,4 @@
-"""The kernels of sampling: the reference's draws, the same on every instruction set and thread."""
+"""Sampling kernels: agreement with the reference, and on all instruction sets and threads."""
 
 import os
 import subprocess
@@ -32,8 +32,8 @@ CUTS = [
 @pytest.mark.parametrize("cut", CUTS, ids=str)
 @pytest.mark.parametrize("dtype", arrays.FLOATS, ids=str)
 @pytest.mark.parametrize("k", [1, 3, 10, 129, 1000, 9000])
-def test_the_reference_agrees(cut, dtype, k):
-    """Except where a uniform lies within rounding of a boundary."""
+def test_against_the_reference(cut, dtype, k):
+    """Equal, except where a uniform number is within rounding of a category's boundary."""
     z = arrays.normal((12, k), dtype, 3.0, seed=k)
     z[3, k // 2] = inf
     z[4, : k // 2] = -inf
@@ -55,32 +55,32 @@ def test_the_reference_agrees(cut, dtype, k):
             z[3, k // 2] = 0
         mask = None if mask is None or (z[4, mask[4]] == -inf).all() else mask
         kept = native_sampling.keep(z, 1, t, mask, cut)
-        rule = reference_sampling.keep(z, t, mask, cut)
-        differ = (kept != rule) & (z != -inf)
+        expected_kept = reference_sampling.keep(z, t, mask, cut)
+        differ = (kept != expected_kept) & (z != -inf)
         assert differ.sum() <= 1
         rows = np.flatnonzero(~differ.any(1))
         expected = reference_sampling.sample(z, t, mask, cut, 50, True, KEY, keys)
-        found = native_sampling.sample(z, 1, t, mask, cut, 50, True, KEY, keys)
-        assert (found != expected)[rows].mean() < 0.01
-        for row, place in np.argwhere((found != expected) & ~differ.any(1, keepdims=True)):
-            p = logitlab.softmax(z[row].astype(float), temperature=t, where=rule[row])
-            u = uniforms(philox(KEY, keys[row], np.uint64(place)))
+        samples = native_sampling.sample(z, 1, t, mask, cut, 50, True, KEY, keys)
+        assert (samples != expected)[rows].mean() < 0.01
+        for row, j in np.argwhere((samples != expected) & ~differ.any(1, keepdims=True)):
+            p = logitlab.softmax(z[row].astype(float), temperature=t, where=expected_kept[row])
+            u = uniforms(philox(KEY, keys[row], np.uint64(j)))
             assert np.abs(np.cumsum(p) - u).min() < 1e-6
         expected = reference_sampling.sample(z, t, mask, cut, 20, False, KEY, keys)
-        found = native_sampling.sample(z, 1, t, mask, cut, 20, False, KEY, keys)
-        assert (found == expected)[rows].all()
+        samples = native_sampling.sample(z, 1, t, mask, cut, 20, False, KEY, keys)
+        assert (samples == expected)[rows].all()
 
 
-def test_fewer_than_asked():
-    """Without replacement, what is missing is -1."""
+def test_fewer_categories_than_samples():
+    """Without replacement, missing samples are -1."""
     z = np.array([[0.0, -inf, 1.0], [2.0, 2.0, 2.0], [-inf, -inf, -inf]])
     arguments = CUTS[0], 3, False, KEY, np.arange(3, dtype=np.uint64)
-    found = native_sampling.sample(z, 1, 1.0, None, *arguments)
-    assert (found == reference_sampling.sample(z, 1.0, None, *arguments)).all()
-    assert ((found >= 0).sum(1) == [2, 3, 0]).all()
+    samples = native_sampling.sample(z, 1, 1.0, None, *arguments)
+    assert (samples == reference_sampling.sample(z, 1.0, None, *arguments)).all()
+    assert ((samples >= 0).sum(1) == [2, 3, 0]).all()
 
 
-BITS = """
+DIGEST = """
 import hashlib, sys
 import numpy as np
 import ml_dtypes, logitlab
@@ -89,13 +89,13 @@ rng = np.random.default_rng(0)
 digest = hashlib.sha256()
 logitlab.set_num_threads(int(sys.argv[1]))
 for dtype in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64):
-    for n, k in ((40, 1), (40, 3), (37, 10), (19, 129), (9, 1000), (3, 5000), (1, 30_000)):
-        z = (rng.standard_normal((n, k)) * 3).astype(dtype)
+    for rows, k in ((40, 1), (40, 3), (37, 10), (19, 129), (9, 1000), (3, 5000), (1, 30_000)):
+        z = (rng.standard_normal((rows, k)) * 3).astype(dtype)
         for t in (1.0, 0.7, 0.0, -2.0):
             for cut in ({}, {"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.01, "top_p": 0.99}):
-                for draws in (1, 30):
-                    found = logitlab.sample(z, draws, temperature=t, order="vllm", rng=7, **cut)
-                    digest.update(found.tobytes())
+                for n in (1, 30):
+                    samples = logitlab.sample(z, n, temperature=t, order="vllm", rng=7, **cut)
+                    digest.update(samples.tobytes())
         digest.update(logitlab.sample(z, min(k, 9), replacement=False, rng=7).tobytes())
 print(native._native.isa, digest.hexdigest())
 """
@@ -103,7 +103,7 @@ print(native._native.isa, digest.hexdigest())
 
 def digest(isa, threads):
     done = subprocess.run(
-        [sys.executable, "-c", BITS, str(threads)],
+        [sys.executable, "-c", DIGEST, str(threads)],
         capture_output=True,
         text=True,
         check=True,
@@ -112,49 +112,49 @@ def digest(isa, threads):
     return done.stdout.split()
 
 
-def test_draws_depend_on_no_instruction_set_and_no_thread():
-    """Every variant that this processor has, on one thread and on three."""
-    found = [digest("v2", 1), digest("v3", 3), digest("v4", 1), digest("v4", 3)]
-    assert len({bits for _, bits in found}) == 1
-    if len({isa for isa, _ in found}) < 3:
-        pytest.skip("this processor has not all of them")
+def test_samples_are_equal_on_all_instruction_sets_and_threads():
+    """On every instruction set of this processor, with one thread and with three."""
+    digests = [digest("v2", 1), digest("v3", 3), digest("v4", 1), digest("v4", 3)]
+    assert len({bits for _, bits in digests}) == 1
+    if len({isa for isa, _ in digests}) < 3:
+        pytest.skip("this processor does not support all instruction sets")
 
 
 def inverse_cdf(z, u):
-    """The categories at given uniforms."""
-    found = np.empty((1, len(u)), np.int64)
+    """The categories that the kernel samples for given uniform numbers u."""
+    indices = np.empty((1, len(u)), np.int64)
     arguments = native.KINDS[z.dtype.name], z[None], 1, 1.0, None, [], 1, 1.0, 0.0, True, 0, 0
-    native._native.sample(*arguments, u[None], found)
-    return found[0]
+    native._native.sample(*arguments, u[None], indices)
+    return indices[0]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("k", [2, 100, 1000, 4096, 4097, 20_000])
-def test_the_tail_is_right(k, dtype):
-    """A category of probability 1e-9 has its share of the uniforms, wherever it stands.
+def test_probability_of_a_rare_category(k, dtype):
+    """A category of probability 1e-9 at any index has an interval of uniform numbers of that width.
 
-    Stratified: uniforms 1e-13 apart around it, so their number is exact, not a matter of luck.
+    The uniform numbers are on a grid of step 1e-13 around the interval, so the test is not random.
     """
     rare = 1e-9
-    for place in {0, k // 2, k - 2, k - 1}:
+    for i in {0, k // 2, k - 2, k - 1}:
         z = np.linspace(-1, 1, k).astype(dtype)
-        z[place] = np.log(rare * np.exp(z.astype(float)).sum())
+        z[i] = np.log(rare * np.exp(z.astype(float)).sum())
         p = logitlab.softmax(z.astype(float))
-        low = np.cumsum(p)[place] - p[place]
-        # Weights of float32 move it by up to 2e-7, as far as all that stands before it errs.
+        low = np.cumsum(p)[i] - p[i]
+        # Rounding the weights before it to float32 moves the interval by up to 2e-7.
         slack = 2e-7 if dtype == "float32" else 1e-11
-        # Not by a step of arange, which rounding would stretch.
-        first, last = -min(slack, low), min(p[place] + slack, 1 - low)
+        # Integers times 1e-13: np.arange with a step of 1e-13 would accumulate rounding errors.
+        first, last = -min(slack, low), min(p[i] + slack, 1 - low)
         u = low + (np.arange(round(first * 1e13), round(last * 1e13)) + 0.5) * 1e-13
-        width = (inverse_cdf(z, u) == place).sum() * 1e-13
-        assert width == pytest.approx(p[place], rel=3e-4)
+        width = (inverse_cdf(z, u) == i).sum() * 1e-13
+        assert width == pytest.approx(p[i], rel=3e-4)
 
 
 @pytest.mark.parametrize("k", [3, 16, 17, 256, 257, 4096, 4097, 20_000])
-def test_every_place_is_found(k):
-    """Uniforms in the middle of each category's share find it; 1 finds the last with a weight."""
+def test_every_category_is_sampled(k):
+    """By the center of its interval; u = 1 samples the last category of positive weight."""
     z = np.zeros(k, np.float64)
-    middles = (np.arange(k) + 0.5) / k
-    assert (inverse_cdf(z, np.append(middles, 1.0)) == [*range(k), k - 1]).all()
+    centers = (np.arange(k) + 0.5) / k
+    assert (inverse_cdf(z, np.append(centers, 1.0)) == [*range(k), k - 1]).all()
     z[k // 3 + 1 :] = -inf
     assert inverse_cdf(z, np.array([1.0, 1 - 2**-53]))[0] == k // 3

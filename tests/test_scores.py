@@ -1,4 +1,6 @@
-"""Scores, held to their definitions, to scikit-learn and to published figures."""
+"""Scores against their definitions, SciPy, scikit-learn and published values."""
+
+import re
 
 import mpmath
 import numpy as np
@@ -14,8 +16,8 @@ import logitlab
 inf, nan = np.inf, np.nan
 
 
-def test_published_figures(predictions):
-    """Accuracy, ECE and Brier score of two wide residual networks, from their probabilities."""
+def test_published_scores(predictions):
+    """Accuracy, ECE and Brier score of the probabilities of two wide residual networks."""
     path, p, y = predictions
     z = logitlab.logits(p)
     expected = {"10": (0.9109, 0.0537, 0.1439), "100": (None, 0.0581, None)}
@@ -26,7 +28,7 @@ def test_published_figures(predictions):
 
 
 def test_entropy():
-    """SciPy's, and the limits."""
+    """Against SciPy; limits of T; half types; nearly certain rows; tensors."""
     z = arrays.normal((20, 7), np.float64)
     np.testing.assert_allclose(
         logitlab.entropy(z), scipy.stats.entropy(logitlab.softmax(z), axis=-1), rtol=1e-14
@@ -35,7 +37,7 @@ def test_entropy():
     np.testing.assert_array_equal(logitlab.entropy(z, temperature=0), 0)
     np.testing.assert_allclose(logitlab.entropy([0.0, 0.0, -inf]), np.log(2), rtol=1e-15)
     assert np.isnan(logitlab.entropy([nan, 1.0]))
-    # The entropy of a nearly certain row is not lost: -q log q + q of a tiny q.
+    # A nearly certain row, whose other class has the probability q: -q log q + q to first order.
     q = np.exp(-40.0)
     assert logitlab.entropy([40.0, 0.0]) == pytest.approx(q * 40 + q, rel=1e-12)
     half = logitlab.entropy(np.zeros((2, 1000), np.float16))
@@ -50,54 +52,65 @@ def test_accuracy_ties():
     assert logitlab.accuracy([[1.0, 1.0], [1.0, 1.0]], [0, 1]) == 0.5
 
 
-def test_brier_is_scikit_learns(labelled):
+def test_brier_score_against_scikit_learn(labelled):
     """The sum over classes, the mean over rows."""
     z, y = labelled
-    theirs = brier_score_loss(y, logitlab.softmax(z), labels=range(6), scale_by_half=False)
-    assert logitlab.brier_score(z, y) == pytest.approx(theirs, rel=1e-13)
+    expected = brier_score_loss(y, logitlab.softmax(z), labels=range(6), scale_by_half=False)
+    assert logitlab.brier_score(z, y) == pytest.approx(expected, rel=1e-13)
 
 
 def test_tensors(labelled):
-    """Tensors of any type, as NumPy arrays."""
+    """A tensor has the score of the NumPy array of its values."""
     z, y = labelled
     for dtype in (torch.float64, torch.bfloat16):
         tensor = torch.from_numpy(z).to(dtype)
-        ours = logitlab.brier_score(tensor, torch.from_numpy(y))
-        assert ours == pytest.approx(logitlab.brier_score(tensor.double().numpy(), y), rel=1e-12)
+        score = logitlab.brier_score(tensor, torch.from_numpy(y))
+        assert score == pytest.approx(logitlab.brier_score(tensor.double().numpy(), y), rel=1e-12)
 
 
-def test_bad_labels():
-    """The first bad row is named."""
+def test_bad_logits_and_labels():
+    """The error names the first bad row."""
     z = np.zeros((4, 3))
-    with pytest.raises(ValueError, match="y is 3 in row 2; accepted: 0 to 2"):
+    with pytest.raises(ValueError, match=r"^y .*\b3\b.* row 2"):
         logitlab.accuracy(z, [0, 1, 3, -1])
-    with pytest.raises(TypeError, match="y has type float64"):
+    with pytest.raises(TypeError, match=r"^y .*float64"):
         logitlab.accuracy(z, [0.0, 1, 2, 0])
-    with pytest.raises(TypeError, match="y has type str; accepted: integer"):
+    with pytest.raises(TypeError, match=r"^y .*\bstr\b"):
         logitlab.accuracy(z, ["a", "b", "c", "d"])
-    with pytest.raises(TypeError, match="z has type bytes; accepted: float16"):
+    with pytest.raises(TypeError, match=r"^z .*\bbytes\b"):
         logitlab.accuracy(b"abc", 0)
-    with pytest.raises(ValueError, match=r"y has shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"^y .*shape \(3,\)"):
         logitlab.accuracy(z, [0, 1, 2])
     with pytest.raises(ValueError, match="row 1 of z has no distribution"):
         logitlab.accuracy([[0.0, 1.0], [nan, 1.0]], [0, 0])
-    with pytest.raises(ValueError, match="at least one row"):
+    with pytest.raises(
+        ValueError, match=r"z must hold at least one row of one class, got shape \(0, 3\)"
+    ):
         logitlab.accuracy(np.empty((0, 3)), np.empty(0, int))
 
 
 def test_bad_options():
-    """One line each."""
+    """Each message has the argument, the rule and the value."""
     z, y = np.zeros((4, 3)), [0, 1, 2, 0]
     with pytest.raises(ValueError, match="n_bins must be >= 1, got 0"):
         logitlab.calibration_error(z, y, n_bins=0)
-    with pytest.raises(ValueError, match="norm is 3"):
-        logitlab.calibration_error(z, y, norm=3)
-    with pytest.raises(ValueError, match="strategy is 'other'"):
+    for n_bins in (True, [5], 2.0):
+        with pytest.raises(TypeError, match=re.escape(f"n_bins must be an int, got {n_bins!r}")):
+            logitlab.calibration_error(z, y, n_bins=n_bins)
+    for norm in (3, True):
+        with pytest.raises(ValueError, match=f"norm must be one of 1, 2, 'max', got {norm}"):
+            logitlab.calibration_error(z, y, norm=norm)
+    with pytest.raises(
+        ValueError, match="strategy must be one of 'uniform', 'quantile', got 'other'"
+    ):
         logitlab.calibration_error(z, y, strategy="other")
+    for name in ("classwise", "debiased"):
+        with pytest.raises(TypeError, match=f"{name} must be True or False, got 'yes'"):
+            logitlab.calibration_error(z, y, **{name: "yes"})
 
 
 def exact_kl(z, other):
-    """In 60 digits."""
+    """KL(p || q) with 60 digits."""
     with mpmath.workdps(60):
         a, b = [mpmath.mpf(float(x)) for x in z], [mpmath.mpf(float(x)) for x in other]
         log_a, log_b = (mpmath.log(sum(map(mpmath.exp, row))) for row in (a, b))
@@ -108,22 +121,22 @@ def exact_kl(z, other):
 
 @pytest.mark.parametrize("distance", [10, 1, 0.1, 1e-3, 1e-6])
 def test_kl_divergence(distance):
-    """Exact arithmetic, down to distributions that nearly agree."""
+    """Against exact arithmetic, down to nearly equal distributions; other axes and tensors."""
     rng = np.random.default_rng(4)
     z = rng.standard_normal((20, 7)) * 3
     other = z + distance * rng.standard_normal(z.shape)
     expected = [exact_kl(*rows) for rows in zip(z, other, strict=True)]
-    found = logitlab.kl_divergence(z, other)
-    np.testing.assert_allclose(found, expected, rtol=1e-14 + 1e-14 / distance)
-    np.testing.assert_allclose(logitlab.kl_divergence(z.T, other.T, axis=0), found, rtol=1e-12)
+    result = logitlab.kl_divergence(z, other)
+    np.testing.assert_allclose(result, expected, rtol=1e-14 + 1e-14 / distance)
+    np.testing.assert_allclose(logitlab.kl_divergence(z.T, other.T, axis=0), result, rtol=1e-12)
     tensor = logitlab.kl_divergence(torch.from_numpy(z), torch.from_numpy(other))
-    np.testing.assert_allclose(tensor, found, rtol=1e-12)
+    np.testing.assert_allclose(tensor, result, rtol=1e-12)
     warm = logitlab.kl_divergence(z, other, temperature=2.0)
     np.testing.assert_allclose(warm, logitlab.kl_divergence(z / 2, other / 2), rtol=1e-9)
 
 
 def test_kl_divergence_limits():
-    """0 of itself; infinite where q excludes what p does not; masks; types."""
+    """0 for equal rows; infinite if q is 0 where p is not; masks; dtypes; errors."""
     assert logitlab.kl_divergence([1e300, 0.0, -inf], [1e300, 0.0, -inf]) == 0
     assert logitlab.kl_divergence([0.0, 0.0], [0.0, -inf]) == inf
     assert logitlab.kl_divergence([0.0, -inf], [0.0, 0.0]) == pytest.approx(np.log(2))
@@ -131,29 +144,33 @@ def test_kl_divergence_limits():
     masked = logitlab.kl_divergence([0.0, 1.0, 9.0], [0.0, 1.0, 5.0], where=[True, True, False])
     assert masked == 0
     assert logitlab.kl_divergence(np.ones(3, np.float16), np.ones(3)).dtype == np.float16
-    with pytest.raises(ValueError, match=r"other has shape \(3,\); accepted: z's \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"other must have the shape \(2,\) of z, got shape \(3,\)"
+    ):
         logitlab.kl_divergence([0.0, 1.0], [0.0, 1.0, 2.0])
     with pytest.raises(TypeError, match="axis must be an int"):
         logitlab.kl_divergence([0.0, 1.0], [0.0, 1.0], axis=None)
 
 
 @pytest.mark.parametrize("ignore_index", ["a", 1.7, True])
-def test_the_label_of_ignored_rows_is_an_int(ignore_index):
+def test_ignore_index_must_be_an_int(ignore_index):
     with pytest.raises(TypeError, match="ignore_index must be an int"):
         logitlab.cross_entropy([[0.0, 1.0]], [1], ignore_index=ignore_index)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("apart", [0, 1e-12, 1e-6, 1e-3, 0.2, 3, 40, 95, 700])
-def test_divergence_in_exact_arithmetic(dtype, apart):
-    """From logits that are all but equal to ones that are worlds apart."""
+@pytest.mark.parametrize("distance", [0, 1e-12, 1e-6, 1e-3, 0.2, 3, 40, 95, 700])
+def test_kl_divergence_relative_error(dtype, distance):
+    """Small at any temperature, from nearly equal logits to very different ones."""
     rng = np.random.default_rng(0)
     for k, t in ((2, 1.0), (7, 0.5), (50, 3.0)):
         z = rng.standard_normal(k).astype(dtype)
-        other = (z + apart * rng.standard_normal(k)).astype(dtype)
+        other = (z + distance * rng.standard_normal(k)).astype(dtype)
         scaled = [[exact.mp.mpf(float(v)) / t for v in row] for row in (z, other)]
         log_p, log_q = (exact.log_softmax(row) for row in scaled)
         with mpmath.workdps(50):
-            true = sum(mpmath.exp(a) * (a - b) for a, b in zip(log_p, log_q, strict=True))
-        found = logitlab.kl_divergence(z, other, temperature=t)
-        assert found == pytest.approx(float(true), rel=60 * float(np.finfo(dtype).eps), abs=1e-36)
+            expected = sum(mpmath.exp(a) * (a - b) for a, b in zip(log_p, log_q, strict=True))
+        result = logitlab.kl_divergence(z, other, temperature=t)
+        assert result == pytest.approx(
+            float(expected), rel=60 * float(np.finfo(dtype).eps), abs=1e-36
+        )

@@ -1,4 +1,4 @@
-"""Truncation: the published rules, and transformers' own processors."""
+"""Truncation against its definition in exact arithmetic and against transformers."""
 
 import math
 
@@ -16,37 +16,37 @@ from logitlab.sampling import ORDERS
 from strategies import finite_rows, temperatures
 
 
-def by_rule(row, temperature, order, top_k=None, top_p=None, min_p=None):
-    """The indices that are left and their masses along the way, in exact arithmetic.
+def truncate_exactly(row, temperature, order, top_k=None, top_p=None, min_p=None):
+    """The indices that the stages keep, in exact arithmetic.
 
-    Also how near a top_p came to its boundary.
+    Also the smallest distance of a cumulative probability or a ratio from its threshold.
     """
-    left, t, near = list(range(len(row))), 1.0, math.inf
+    kept, t, margin = list(range(len(row))), 1.0, math.inf
     for stage in order:
-        masked = [row[i] if i in left else -inf for i in range(len(row))]
+        masked = [row[i] if i in kept else -inf for i in range(len(row))]
         p = exact.softmax(masked, t)
         sign = -1 if t < 0 else 1
-        ranked = sorted((i for i in left if row[i] != -inf), key=lambda i: (-sign * row[i], i))
+        ranked = sorted((i for i in kept if row[i] != -inf), key=lambda i: (-sign * row[i], i))
         if stage == "temperature":
             t = temperature
         elif stage == "top_k" and top_k is not None:
-            left = [i for i in ranked if sign * row[i] >= sign * row[ranked[:top_k][-1]]]
+            kept = [i for i in ranked if sign * row[i] >= sign * row[ranked[:top_k][-1]]]
         elif stage == "top_p" and top_p is not None and top_p < 1:
-            left, mass = [], 0
+            kept, mass = [], 0
             for i in ranked:
                 if mass >= top_p:
                     break
-                near = min(near, abs(float(mass) - top_p))
-                left.append(i)
+                margin = min(margin, abs(float(mass) - top_p))
+                kept.append(i)
                 mass += p[i]
-            near = min(near, abs(float(mass) - top_p))
+            margin = min(margin, abs(float(mass) - top_p))
         elif stage == "min_p" and min_p is not None:
-            near = min(near, *(abs(float(p[i] / max(p)) - min_p) for i in ranked))
-            left = [i for i in ranked if p[i] >= min_p * max(p)]
-    return set(left), near
+            margin = min(margin, *(abs(float(p[i] / max(p)) - min_p) for i in ranked))
+            kept = [i for i in ranked if p[i] >= min_p * max(p)]
+    return set(kept), margin
 
 
-cuts = st.fixed_dictionaries(
+truncations = st.fixed_dictionaries(
     {
         "top_k": st.one_of(st.none(), st.integers(1, 45)),
         "top_p": st.one_of(st.none(), st.floats(0.01, 1)),
@@ -56,19 +56,21 @@ cuts = st.fixed_dictionaries(
 orders = st.one_of(st.sampled_from(list(ORDERS.values())), st.permutations(ORDERS["vllm"]))
 
 
-@given(finite_rows(), temperatures, orders, cuts)
+@given(finite_rows(), temperatures, orders, truncations)
 @settings(deadline=None, max_examples=300)
-def test_the_rules_in_exact_arithmetic(row, temperature, order, cut):
-    """Every order of the stages, ties, T = 0, infinite and negative."""
-    expected, near = by_rule([float(x) for x in row], temperature, order, **cut)
-    kept = logitlab.truncate(row, temperature=temperature, order=tuple(order), **cut)
-    if near > 1e-6:
+def test_against_exact_arithmetic(row, temperature, order, options):
+    """In every order of the stages, with ties, at T = 0, infinite and negative."""
+    expected, margin = truncate_exactly([float(x) for x in row], temperature, order, **options)
+    options = {"temperature": temperature, "order": tuple(order), **options}
+    kept = logitlab.truncate(row, **options)
+    if margin > 1e-6:
         assert set(np.flatnonzero(kept > -inf)) == expected
-    drawn = logitlab.sample(row, 20, temperature=temperature, order=tuple(order), rng=0, **cut)
-    assert (kept[drawn] > -inf).all()
+    samples = logitlab.sample(row, 20, rng=0, **options)
+    assert (kept[samples] > -inf).all()
 
 
-def published(name, value):
+def logits_warper(name, value):
+    """The logits processor of transformers for one stage."""
     pytest.importorskip("transformers")
     from transformers import (
         MinPLogitsWarper,
@@ -88,27 +90,26 @@ def published(name, value):
 
 @pytest.mark.parametrize("order", list(ORDERS))
 @pytest.mark.parametrize("k", [10, 200, 6000])
-def test_transformers_processors_agree(order, k):
-    """Thousands of rows, in the order of each engine; masses within 1e-5 of p excepted."""
+def test_against_transformers(order, k):
+    """Thousands of rows in each order, except where a cumulative sum is within 1e-5 of top_p."""
     rng = np.random.default_rng(k)
     rows = 3000 if k < 1000 else 100
     for spread in (0.5, 3.0):
         z = rng.standard_normal((rows, k)) * spread
         values = {"temperature": 0.8, "top_k": k // 3, "top_p": 0.9, "min_p": 0.02}
-        theirs, near = torch.from_numpy(z), np.zeros(rows, bool)
+        expected, close = torch.from_numpy(z), np.zeros(rows, bool)
         for stage in ORDERS[order]:
             if stage == "top_p":
-                mass = torch.softmax(theirs, -1).sort(-1, descending=True).values.cumsum(-1)
-                near |= ((mass - values["top_p"]).abs() < 1e-5).any(-1).numpy()
-            theirs = published(stage, values[stage])(None, theirs)
+                mass = torch.softmax(expected, -1).sort(-1, descending=True).values.cumsum(-1)
+                close |= ((mass - values["top_p"]).abs() < 1e-5).any(-1).numpy()
+            expected = logits_warper(stage, values[stage])(None, expected)
         kept = logitlab.truncate(z, order=order, **values)
-        same = ((kept > -inf) == (theirs > -inf).numpy()).all(-1)
-        assert (same | near).all()
-        assert near.mean() < 0.3
+        same = ((kept > -inf) == (expected > -inf).numpy()).all(-1)
+        assert (same | close).all()
+        assert close.mean() < 0.3
         for stage in ("top_k", "top_p", "min_p"):
-            alone = published(stage, values[stage])(None, torch.from_numpy(z)).numpy()
-            ours = logitlab.truncate(z, **{stage: values[stage]})
-            same = (ours == alone).all(-1)
+            expected = logits_warper(stage, values[stage])(None, torch.from_numpy(z)).numpy()
+            same = (logitlab.truncate(z, **{stage: values[stage]}) == expected).all(-1)
             if stage == "top_p":
                 p = torch.softmax(torch.from_numpy(z), -1).sort(-1, descending=True).values
                 close = ((p.cumsum(-1) - values[stage]).abs() < 1e-5).any(-1).numpy()
@@ -118,7 +119,7 @@ def test_transformers_processors_agree(order, k):
 
 
 def test_ties():
-    """top_k keeps every tie of the k-th; top_p takes ties from the left."""
+    """top_k keeps all ties of the k-th logit; top_p keeps ties of lower index first."""
     z = np.array([1.0, 2.0, 2.0, 2.0, 0.0])
     assert np.flatnonzero(logitlab.truncate(z, top_k=2) > -inf).tolist() == [1, 2, 3]
     assert np.flatnonzero(logitlab.truncate(z, top_p=0.5) > -inf).tolist() == [1, 2]
@@ -130,7 +131,7 @@ def test_ties():
 
 
 def test_special_rows():
-    """Masks, infinities, NaN: the contract's tables."""
+    """Masks, infinities, NaN, T = 0 and T < 0."""
     z = np.array([[inf, 1.0, inf, inf], [nan, 1.0, 2.0, 3.0], [-inf, -inf, 5.0, -inf]])
     kept = logitlab.truncate(z, top_p=0.6)
     np.testing.assert_array_equal(kept[0], [inf, -inf, inf, -inf])
@@ -147,8 +148,8 @@ def test_special_rows():
 
 
 @pytest.mark.parametrize("dtype", arrays.FLOATS, ids=str)
-def test_kinds_and_layouts(dtype):
-    """Result type = input type, any axis; torch keeps its graph."""
+def test_dtypes_and_axes(dtype):
+    """The result has the dtype of z; rows along any axis are independent."""
     z = arrays.normal((4, 300, 3), dtype)
     kept = logitlab.truncate(z, 1, top_k=20, top_p=0.7)
     assert kept.dtype == dtype
@@ -160,7 +161,7 @@ def test_kinds_and_layouts(dtype):
 
 
 def test_torch_gradients():
-    """1 where a logit is left, 0 where it is cut."""
+    """1 for a kept logit, 0 for a removed one."""
     z = torch.tensor([1.0, 4.0, 2.0], requires_grad=True)
     kept = logitlab.truncate(z, top_k=2)
     (gradient,) = torch.autograd.grad(kept[kept > -inf].sum(), z)
@@ -169,8 +170,8 @@ def test_torch_gradients():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("k", [4, 601, 5000])
-def test_the_ends_of_the_range_of_temperatures(dtype, k):
-    """Where z/T overflows or vanishes: one is left, or as many as equal shares say."""
+def test_extreme_temperatures(dtype, k):
+    """If z/T overflows, one class is kept; if it vanishes, the probabilities are equal."""
     z = np.zeros(k, dtype)
     z[-1] = 3
     for t in (5e-324, np.finfo(np.float64).tiny, 1e-300, 1e-40):
@@ -181,7 +182,7 @@ def test_the_ends_of_the_range_of_temperatures(dtype, k):
         assert abs(len(kept) - 0.9 * k) <= 1
 
 
-def test_differences_that_overflow():
+def test_overflowing_differences_of_logits():
     """As in exact arithmetic: e^-2 > 0.1 > e^-2.7."""
     for k in (3, 601):
         z = np.full(k, -inf)
@@ -194,8 +195,8 @@ def test_differences_that_overflow():
     np.testing.assert_array_equal(logitlab.truncate(z, min_p=1e-320), [-inf, -inf, 5000])
 
 
-def test_a_row_that_a_temperature_empties():
-    """What was cut before stays cut."""
+def test_row_without_a_distribution_after_the_temperature():
+    """The classes that earlier stages removed are -inf."""
     order = ("top_k", "temperature", "top_p", "min_p")
     kept = logitlab.truncate(
         np.array([1.0, inf, 2.0]), temperature=-1, top_k=1, top_p=0.9, order=order
@@ -204,6 +205,8 @@ def test_a_row_that_a_temperature_empties():
 
 
 @pytest.mark.parametrize("name", ["top_p", "min_p"])
-def test_a_share_is_a_number(name):
+def test_top_p_and_min_p_must_be_real_numbers(name):
     with pytest.raises(TypeError, match=f"{name} must be a real number, got '0.5'"):
         logitlab.truncate([1.0, 2.0], **{name: "0.5"})
+    with pytest.raises(TypeError, match=rf"{name} must be a real number, got \[0.5\]"):
+        logitlab.truncate([1.0, 2.0], **{name: [0.5]})

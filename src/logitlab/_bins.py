@@ -1,4 +1,9 @@
-"""Probabilities in bins: their edges, sums over them, and how far these are from what came true."""
+"""Binned probabilities: bin edges, sums over bins, and the calibration error of such sums.
+
+The sums of one set of bins are an array of shape (3, B): the number of rows in each bin, the sum
+of their predicted probabilities, and the number of rows in which the event occurred. Sums over
+disjoint sets of rows add up.
+"""
 
 import math
 from typing import Any, Literal
@@ -13,74 +18,73 @@ Strategy = Literal["uniform", "quantile"]
 Norm = Literal[1, 2, "max"]
 
 
-def equal_width(n_bins: int) -> Floats:
-    """Edges of equally wide bins on [0, 1]."""
+def uniform_edges(n_bins: int) -> Floats:
+    """Edges of bins of equal width on [0, 1]."""
     return np.linspace(0, 1, _checks.integer(n_bins, "n_bins", 1) + 1)
 
 
-def edges_of(p: Floats, n_bins: int, strategy: Strategy) -> Floats:
-    edges = equal_width(n_bins)
-    if strategy == "uniform":
+def bin_edges(p: Floats, n_bins: int, strategy: Strategy) -> Floats:
+    """Edges of bins of equal width, or of the quantiles of p without repeated edges."""
+    edges = uniform_edges(n_bins)
+    if _checks.choice(strategy, "strategy", ("uniform", "quantile")) == "uniform":
         return edges
-    if strategy != "quantile":
-        raise ValueError(f"strategy is {strategy!r}; accepted: 'uniform', 'quantile'")
     edges = np.unique(np.quantile(p, edges))
     return edges if len(edges) > 1 else np.repeat(edges, 2)
 
 
-def bins_of(edges: Floats, p: Floats) -> Integers:
-    """The bin of each probability; one at the uppermost edge is in the last bin."""
+def bin_indices(edges: Floats, p: Floats) -> Integers:
+    """Index of the bin of each probability; the last bin includes its upper edge."""
     return np.clip(np.searchsorted(edges, p, side="right") - 1, 0, len(edges) - 2)
 
 
-def bin_sums(edges: Floats, p: Floats, happened: NDArray[np.bool_]) -> Floats:
-    """Rows, their summed probability, and the events that happened: shape (3, B), additive."""
-    bins, size = bins_of(edges, p), len(edges) - 1
-    weights = (None, p, happened)
-    return np.stack([np.bincount(bins, w, minlength=size).astype(float) for w in weights])
+def bin_sums(edges: Floats, p: Floats, occurred: NDArray[np.bool_]) -> Floats:
+    """Number of rows, sum of p and number of events in each bin: shape (3, B)."""
+    bins, n_bins = bin_indices(edges, p), len(edges) - 1
+    weights = (None, p, occurred)
+    return np.stack([np.bincount(bins, w, minlength=n_bins).astype(float) for w in weights])
 
 
-def class_sums(edges: Floats, p: Floats, y: Integers) -> Floats:
-    """As :func:`bin_sums`, of every class by itself: shape (3, K, B)."""
-    classes, size = p.shape[-1], len(edges) - 1
-    cells = bins_of(edges, p) + size * np.arange(classes)
-    true = np.take_along_axis(cells, y[:, None], axis=-1)[:, 0]
-    sums = [
-        np.bincount(cells.reshape(-1), w, minlength=classes * size) for w in (None, p.reshape(-1))
-    ]
-    sums.append(np.bincount(true, minlength=classes * size))
-    return np.stack(sums).astype(float).reshape(3, classes, size)
+def classwise_bin_sums(edges: Floats, p: Floats, y: Integers) -> Floats:
+    """As :func:`bin_sums`, one class against the rest for each class: shape (3, K, B)."""
+    n_classes, n_bins = p.shape[-1], len(edges) - 1
+    cells = bin_indices(edges, p) + n_bins * np.arange(n_classes)
+    label_cells = np.take_along_axis(cells, y[:, None], axis=-1)[:, 0]
+    size = n_classes * n_bins
+    counts = np.bincount(cells.reshape(-1), minlength=size)
+    sums = np.bincount(cells.reshape(-1), p.reshape(-1), minlength=size)
+    events = np.bincount(label_cells, minlength=size)
+    return np.stack([counts, sums, events]).astype(float).reshape(3, n_classes, n_bins)
 
 
 _erf = np.vectorize(math.erf, otypes=[float])
 
 
-def gap_norm(sums: Floats, norm: Norm, debiased: bool = False) -> Any:
-    """The error of what :func:`bin_sums` summed up, over the last axis."""
-    rows, stated, happened = sums
-    filled = rows > 0
-    n = np.where(filled, rows, 1)
-    gap, rate = np.abs(stated - happened) / n, happened / n
+def error_from_sums(sums: Floats, norm: Norm, debiased: bool = False) -> Any:
+    """Calibration error of sums as of :func:`bin_sums`, over their last axis."""
+    counts, predicted, occurred = sums
+    filled = counts > 0
+    n = np.where(filled, counts, 1)
+    gap, rate = np.abs(predicted - occurred) / n, occurred / n
     if norm == "max":
         return gap.max(axis=-1)
     moment = gap**norm
     if debiased:
-        # A bin of one row says nothing of its own variance: the largest there is.
-        variance = np.where(rows > 1, rate * (1 - rate), 0.25) / np.maximum(n - 1, 1)
+        # One row gives no estimate of the variance; 1/4 is the largest of a Bernoulli variable.
+        variance = np.where(counts > 1, rate * (1 - rate), 0.25) / np.maximum(n - 1, 1)
         if norm == 2:
             moment = moment - variance
         else:
-            # |gap| less its bias: the mean of |X| - gap for X normal around the gap.
+            # |gap| minus its bias E|X| - |gap|, with X normal around the gap (folded normal).
             sd = np.sqrt(np.where(variance > 0, variance, 1))
-            folded = sd * math.sqrt(2 / math.pi) * np.exp(-0.5 * (gap / sd) ** 2)
-            folded += gap * _erf(gap / (sd * math.sqrt(2)))
-            moment = np.where(variance > 0, 2 * gap - folded, gap)
-    total = np.sum(np.where(filled, rows * moment, 0), axis=-1) / rows.sum(axis=-1)
-    return np.maximum(total, 0) ** (1 / norm)
+            folded_mean = sd * math.sqrt(2 / math.pi) * np.exp(-0.5 * (gap / sd) ** 2)
+            folded_mean += gap * _erf(gap / (sd * math.sqrt(2)))
+            moment = np.where(variance > 0, 2 * gap - folded_mean, gap)
+    mean = np.sum(np.where(filled, counts * moment, 0), axis=-1) / counts.sum(axis=-1)
+    return np.maximum(mean, 0) ** (1 / norm)
 
 
 def check_norm(norm: Norm, debiased: bool = False) -> None:
-    if norm not in (1, 2, "max"):
-        raise ValueError(f"norm is {norm!r}; accepted: 1, 2, 'max'")
-    if debiased and norm == "max":
-        raise ValueError("norm is 'max' with debiased=True; accepted: 1 and 2")
+    """Raise an error for an unknown norm and for a debiased maximum."""
+    _checks.choice(norm, "norm", (1, 2, "max"))
+    if _checks.boolean(debiased, "debiased") and norm == "max":
+        raise ValueError("norm must be 1 or 2 with debiased=True, got 'max'")

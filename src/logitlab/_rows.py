@@ -1,4 +1,4 @@
-"""Blocks of rows, checked labels, and the array types of the modules above."""
+"""Blocks of rows, checked labels, and the array types that the modules above share."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,35 +16,43 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-_BLOCK = 1 << 18  # elements worked on at a time: 2 MiB as float64
+_BLOCK = 1 << 18  # entries of a block: 2 MiB as float64, which fits in a cache
 
 
 def blocks(rows: int, classes: int, size: int = _BLOCK) -> Iterator[slice]:
-    """Slices of rows that cover all, each of up to `size` entries: that many stay in a cache."""
+    """Slices of consecutive rows that cover all rows, each of at most `size` entries.
+
+    A row of more than `size` entries is a block of its own.
+    """
     step = max(1, size // max(1, classes))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def check_labels(y: Any, shape: tuple[int, ...], classes: int, of: str = "z") -> Integers:
-    """Labels as a flat int64 array, one for each row `of`, each in [0, classes)."""
-    labels = _arrays.on_host(_arrays.as_array(y, "y"))
-    found: Integers = _arrays.labels(labels, shape, classes, None, array_namespace(labels), of=of)
-    return found.reshape(-1)
+def as_row(z: Any) -> Floats:
+    """One row of logits as a float64 NumPy array of shape (K,), K >= 1."""
+    row = _arrays.on_host(_arrays.as_floating(z, "z")).astype(np.float64)
+    if row.ndim != 1 or not row.size:
+        raise ValueError(f"z must have shape (K,) with K >= 1, got shape {row.shape}")
+    return row
 
 
 def as_rows(z: Any, y: Any, name: str = "z") -> tuple[NDArray[Any], Integers]:
-    """Logits as a NumPy array of rows by classes (a view where it can be), and checked labels."""
+    """Logits as a NumPy array of shape (rows, K), a view if possible, and the checked labels."""
     z = _arrays.on_host(_arrays.as_floating(z, name))
     if z.ndim == 0 or z.size == 0:
-        raise ValueError(f"{name} has shape {z.shape}; accepted: at least one row of one class")
-    labels = check_labels(y, z.shape[:-1], z.shape[-1], name)
-    return z.reshape(-1, z.shape[-1]), labels
+        raise ValueError(f"{name} must hold at least one row of one class, got shape {z.shape}")
+    y = _arrays.on_host(_arrays.as_array(y, "y"))
+    labels: Integers = _arrays.labels(
+        y, z.shape[:-1], z.shape[-1], None, array_namespace(y), of=name
+    )
+    return z.reshape(-1, z.shape[-1]), labels.reshape(-1)
 
 
-def probabilities(z: NDArray[Any], rows: slice, name: str = "z") -> Floats:
+def softmax_rows(z: NDArray[Any], rows: slice, name: str = "z") -> Floats:
+    """Softmax, in float64, of some rows of z; an error names the first without a distribution."""
     p: Floats = softmax(z[rows].astype(np.float64))
-    none = np.isnan(p[:, 0])
-    if none.any():
-        row = rows.start + int(none.argmax())
-        raise ValueError(f"row {row} of {name} has no distribution: it holds NaN, or -inf alone")
+    undefined = np.isnan(p[:, 0])
+    if undefined.any():
+        row = rows.start + int(undefined.argmax())
+        raise ValueError(f"row {row} of {name} has no distribution: it contains NaN, or only -inf")
     return p

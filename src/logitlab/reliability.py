@@ -1,4 +1,4 @@
-"""How honest probabilities are: confidence held against what came true, bin by bin."""
+"""Calibration: reliability curves, calibration errors and a test of calibration."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,35 +9,35 @@ from logitlab import _checks, _registry
 from logitlab._bins import (
     Norm,
     Strategy,
+    bin_edges,
+    bin_indices,
     bin_sums,
-    bins_of,
     check_norm,
-    class_sums,
-    edges_of,
-    equal_width,
-    gap_norm,
+    classwise_bin_sums,
+    error_from_sums,
+    uniform_edges,
 )
-from logitlab._rows import Floats, Integers, as_rows, blocks, probabilities
+from logitlab._rows import Floats, Integers, as_rows, blocks, softmax_rows
 from logitlab.scores import confidences
 
-_RESAMPLES = 1000
-_DRAWN = 1 << 20  # random numbers held at a time
+_N_RESAMPLES = 1000
+_BLOCK = 1 << 20  # random numbers held at a time
 
 
 @dataclass(frozen=True)
 class ReliabilityCurve:
-    """Confidence and accuracy of the rows in each bin of confidence; NaN in a bin without rows.
+    """Mean confidence and accuracy in each bin of confidence; NaN in a bin without rows.
 
     Attributes
     ----------
     edges : array, shape (B + 1,)
-        Bin b holds confidences in [edges[b], edges[b + 1]); the last one also its upper edge.
+        Bin edges. Bin b is [edges[b], edges[b + 1]); the last bin includes its upper edge.
     counts : array of int, shape (B,)
-        Rows in the bin.
+        Number of rows in each bin.
     confidence, accuracy : array, shape (B,)
-        Mean top probability, and share of right predictions.
+        Mean confidence (the largest probability of a row), and fraction of correct predictions.
     low, high : array, shape (B,)
-        Central 95 % of the accuracy under resampling of the rows (bootstrap with fixed seed).
+        Bounds of the 95 % bootstrap interval of the accuracy (percentile method, fixed seed).
     """
 
     edges: Floats
@@ -48,32 +48,40 @@ class ReliabilityCurve:
     high: Floats
 
     def plot(self, ax: Any = None) -> Any:
-        """The reliability diagram: :func:`logitlab.plot.reliability_diagram`."""
+        """Draw the curve with :func:`logitlab.plot.reliability_diagram`."""
         return _registry.module("plot").reliability_diagram(self, ax=ax)
 
 
-def curve_of(edges: Floats, sums: Floats) -> ReliabilityCurve:
-    """The curve of what :func:`bin_sums` summed up."""
-    rows, stated, right = sums
-    total = round(rows.sum())
-    # Drawing all rows anew is one multinomial draw over the cells (bin, right or wrong).
-    cells = np.concatenate([right, rows - right]) / total
-    drawn = np.random.default_rng(0).multinomial(total, cells, size=_RESAMPLES)
-    again_right, again_wrong = np.split(drawn, 2, axis=1)
-    low, high = np.full((2, len(rows)), np.nan)
-    filled = rows > 0
+def curve_from_sums(edges: Floats, sums: Floats) -> ReliabilityCurve:
+    """The reliability curve of sums as of :func:`logitlab._bins.bin_sums`."""
+    counts, confidence_sum, correct = sums
+    total = round(counts.sum())
+    # Resampling all rows is one multinomial sample over the cells (bin, correct or wrong).
+    shares = np.concatenate([correct, counts - correct]) / total
+    resampled = np.random.default_rng(0).multinomial(total, shares, size=_N_RESAMPLES)
+    resampled_correct, resampled_wrong = np.split(resampled, 2, axis=1)
+    low, high = np.full((2, len(counts)), np.nan)
+    filled = counts > 0
     with np.errstate(invalid="ignore"):
-        again = again_right / (again_right + again_wrong)
-        low[filled], high[filled] = np.nanquantile(again[:, filled], [0.025, 0.975], axis=0)
+        accuracy = resampled_correct / (resampled_correct + resampled_wrong)
+        low[filled], high[filled] = np.nanquantile(accuracy[:, filled], [0.025, 0.975], axis=0)
         return ReliabilityCurve(
-            edges, rows.astype(np.int64), stated / rows, right / rows, low, high
+            edges,
+            counts.astype(np.int64),
+            confidence_sum / counts,
+            correct / counts,
+            low,
+            high,
         )
 
 
 def reliability_curve(
     z: Any, y: Any, *, n_bins: int = 15, strategy: Strategy = "uniform"
 ) -> ReliabilityCurve:
-    """Accuracy against confidence: of the rows that say 80 %, are 80 % right?
+    """Mean confidence and accuracy in bins of confidence, with bootstrap intervals.
+
+    The confidence of a row is the largest of its probabilities. A classifier is calibrated if the
+    accuracy of the rows with confidence c is c.
 
     Parameters
     ----------
@@ -82,20 +90,21 @@ def reliability_curve(
     y : array of int, shape (...)
         Labels, 0 to K - 1.
     n_bins : int
-        Number of bins; with ``strategy="quantile"`` there can be fewer, since equal confidences
-        share a bin.
+        Number of bins. With ``strategy="quantile"`` the curve may have fewer, because equal
+        confidences are in the same bin.
     strategy : {"uniform", "quantile"}
-        Bins of equal width on [0, 1], or of equal numbers of rows.
+        Bins of equal width on [0, 1], or bins with equal numbers of rows.
 
     Returns
     -------
     ReliabilityCurve
-        Counts, confidence, accuracy with a bootstrap band; ``.plot()`` draws it.
+        ``edges``, ``counts``, ``confidence``, ``accuracy`` and the interval ``low``, ``high`` of
+        each bin; ``.plot()`` draws the reliability diagram.
 
     Raises
     ------
     TypeError, ValueError
-        As :func:`accuracy`; another `strategy`; `n_bins` below 1.
+        As :func:`accuracy`; an unknown `strategy`; `n_bins` below 1.
 
     References
     ----------
@@ -112,8 +121,8 @@ def reliability_curve(
     """
     z, y = as_rows(z, y)
     confidence, predicted = confidences(z)
-    edges = edges_of(confidence, n_bins, strategy)
-    return curve_of(edges, bin_sums(edges, confidence, predicted == y))
+    edges = bin_edges(confidence, n_bins, strategy)
+    return curve_from_sums(edges, bin_sums(edges, confidence, predicted == y))
 
 
 def calibration_error(
@@ -126,12 +135,12 @@ def calibration_error(
     classwise: bool = False,
     debiased: bool = False,
 ) -> float:
-    r"""Expected calibration error: how far the stated confidence is from the accuracy.
+    r"""Expected calibration error (ECE): the difference of confidence and accuracy over bins.
 
-    :math:`\left(\sum_b \frac{n_b}{N} |\mathrm{acc}_b - \mathrm{conf}_b|^q\right)^{1/q}` over bins
-    of the top probability, for q = `norm`. Chance alone makes it positive: of perfectly calibrated
-    rows it is about the size of :math:`\sqrt{B/N}`. :func:`calibration_test` says whether it is
-    larger than that.
+    :math:`\left(\sum_b \frac{n_b}{N} |\mathrm{acc}_b - \mathrm{conf}_b|^q\right)^{1/q}` over bins b
+    of the confidence (the largest probability of a row), with q = `norm`. The value expected under
+    perfect calibration is not 0 but of the order of :math:`\sqrt{B/N}` for B bins and N rows. Use
+    :func:`calibration_test` to test whether the error is larger than that.
 
     Parameters
     ----------
@@ -142,15 +151,16 @@ def calibration_error(
     n_bins : int
         Number of bins.
     strategy : {"uniform", "quantile"}
-        Bins of equal width on [0, 1] (a confidence of exactly 1 is in the last one), or of equal
-        numbers of rows.
+        Bins of equal width on [0, 1] (a confidence of exactly 1 is in the last bin), or bins with
+        equal numbers of rows.
     norm : {1, 2, "max"}
-        The mean gap, the root mean square gap, or the largest gap.
+        The mean (ECE), the root mean square or the maximum (MCE) of the differences.
     classwise : bool
-        Judge the probability of every class against whether that class came true, each class by
-        itself, and give the mean over classes.
+        Return the mean over classes of each class's error: the probability of the class against
+        the frequency of its label.
     debiased : bool
-        Subtract what chance adds to the gap of each bin, for norm 1 and 2. 0 where nothing is left.
+        Subtract an estimate of the bias due to the finite number of rows from the error of each
+        bin, for norm 1 and 2. A negative total is returned as 0.
 
     Returns
     -------
@@ -160,15 +170,15 @@ def calibration_error(
     Raises
     ------
     TypeError, ValueError
-        As :func:`accuracy`; another `strategy` or `norm`; `n_bins` below 1; `debiased` with norm
-        "max".
+        As :func:`accuracy`; an unknown `strategy` or `norm`; `n_bins` below 1; `debiased` with
+        norm "max".
 
     References
     ----------
     M. P. Naeini, G. F. Cooper and M. Hauskrecht, "Obtaining well calibrated probabilities using
-    Bayesian binning", AAAI 2015. Class-wise: M. Kull et al., "Beyond temperature scaling",
+    Bayesian binning", AAAI 2015. Classwise: M. Kull et al., "Beyond temperature scaling",
     NeurIPS 2019. Debiased: A. Kumar, P. Liang and T. Ma, "Verified uncertainty calibration",
-    NeurIPS 2019 (norm 2), and for norm 1 the same with the mean of a folded normal.
+    NeurIPS 2019 (norm 2); for norm 1 the bias is that of the mean of a folded normal variable.
 
     Examples
     --------
@@ -177,62 +187,63 @@ def calibration_error(
     0.0
     """
     check_norm(norm, debiased)
+    classwise = _checks.boolean(classwise, "classwise")
     z, y = as_rows(z, y)
     if not classwise:
         confidence, predicted = confidences(z)
-        edges = edges_of(confidence, n_bins, strategy)
-        return float(gap_norm(bin_sums(edges, confidence, predicted == y), norm, debiased))
+        edges = bin_edges(confidence, n_bins, strategy)
+        return float(error_from_sums(bin_sums(edges, confidence, predicted == y), norm, debiased))
     if strategy == "uniform":
-        edges = equal_width(n_bins)
+        edges = uniform_edges(n_bins)
         sums = np.zeros((3, z.shape[1], n_bins))
         for rows in blocks(*z.shape):
-            sums += class_sums(edges, probabilities(z, rows), y[rows])
-        return float(np.mean(gap_norm(sums, norm, debiased)))
-    p = np.concatenate([probabilities(z, rows) for rows in blocks(*z.shape)])
+            sums += classwise_bin_sums(edges, softmax_rows(z, rows), y[rows])
+        return float(np.mean(error_from_sums(sums, norm, debiased)))
+    p = np.concatenate([softmax_rows(z, rows) for rows in blocks(*z.shape)])
     errors = (
-        gap_norm(bin_sums(edges_of(q, n_bins, strategy), q, y == k), norm, debiased)
+        error_from_sums(bin_sums(bin_edges(q, n_bins, strategy), q, y == k), norm, debiased)
         for k, q in enumerate(p.T)
     )
     return float(np.mean(list(errors)))
 
 
 class CalibrationTest(NamedTuple):
-    """What :func:`calibration_test` found."""
+    """Result of :func:`calibration_test`."""
 
-    error: float  #: the calibration error
-    expected: float  #: its mean if every confidence were honest
-    p_value: float  #: how often it would be as large or larger if they were
+    error: float  #: calibration error of the data
+    expected_error: float  #: mean calibration error under perfect calibration
+    p_value: float  #: probability of an error at least as large under perfect calibration
 
 
-def consistency(
-    cells: Floats, edges: Floats, norm: Norm = 1, n_resamples: int = _RESAMPLES, rng: Any = 0
+def consistency_test(
+    cells: Floats, edges: Floats, norm: Norm = 1, n_resamples: int = _N_RESAMPLES, rng: Any = 0
 ) -> CalibrationTest:
-    """The consistency test of rows in cells, each of rows of one confidence (nearly).
+    """The test of :func:`calibration_test` for cells of rows of (nearly) equal confidence.
 
-    `cells` of shape (3, n), as :func:`bin_sums`: rows, summed confidence, and right ones.
+    `cells` has shape (3, n), as :func:`logitlab._bins.bin_sums`: rows, sum of their confidences
+    and correct predictions.
     """
     cells = cells[:, cells[0] > 0]
-    counts, stated = cells[0].astype(np.int64), cells[1] / cells[0]
-    bins = bins_of(edges, stated)
-    order, size = np.argsort(bins, kind="stable"), len(edges) - 1
-    ends = np.cumsum(np.bincount(bins, minlength=size))
-    observed: Floats = np.stack(
-        [np.bincount(bins, row, minlength=size).astype(np.float64) for row in cells]
+    counts, confidence = cells[0].astype(np.int64), cells[1] / cells[0]
+    bins = bin_indices(edges, confidence)
+    order, n_bins = np.argsort(bins, kind="stable"), len(edges) - 1
+    ends = np.cumsum(np.bincount(bins, minlength=n_bins))
+    sums: Floats = np.stack(
+        [np.bincount(bins, row, minlength=n_bins).astype(np.float64) for row in cells]
     )
-    counts, stated = counts[order], np.minimum(stated[order], 1)
+    counts, confidence = counts[order], np.minimum(confidence[order], 1)
     generator = np.random.default_rng(rng)
-    step, simulated = max(1, _DRAWN // len(counts)), []
+    step, errors = max(1, _BLOCK // len(counts)), []
     for start in range(0, n_resamples, step):
-        number = min(step, n_resamples - start)
-        hits = np.zeros((number, len(counts) + 1), np.int64)
-        np.cumsum(
-            generator.binomial(counts, stated, (number, len(counts))), axis=1, out=hits[:, 1:]
-        )
-        again = np.broadcast_to(observed[:, None], (3, number, size)).copy()
-        again[2] = np.diff(hits[:, ends], axis=1, prepend=0)
-        simulated.append(gap_norm(again, norm))
-    null, error = np.concatenate(simulated), float(gap_norm(observed, norm))
-    # An error equal to one simulated counts as equal however both were rounded.
+        size = min(step, n_resamples - start)
+        cumulative = np.zeros((size, len(counts) + 1), np.int64)
+        correct = generator.binomial(counts, confidence, (size, len(counts)))
+        np.cumsum(correct, axis=1, out=cumulative[:, 1:])
+        simulated = np.broadcast_to(sums[:, None], (3, size, n_bins)).copy()
+        simulated[2] = np.diff(cumulative[:, ends], axis=1, prepend=0)
+        errors.append(error_from_sums(simulated, norm))
+    null, error = np.concatenate(errors), float(error_from_sums(sums, norm))
+    # The factor counts a simulated error that equals the observed one up to rounding.
     larger = int(np.sum(null >= error * (1 - 1e-9)))
     return CalibrationTest(error, float(null.mean()), (1 + larger) / (1 + n_resamples))
 
@@ -247,11 +258,11 @@ def calibration_test(
     n_resamples: int = 1000,
     rng: Any = 0,
 ) -> CalibrationTest:
-    """Whether the calibration error is larger than chance makes it: a consistency test.
+    """Test of the hypothesis that the classifier is perfectly calibrated (consistency test).
 
-    If the stated confidences were honest, each row would be right with the probability that it
-    states. Outcomes are drawn so, `n_resamples` times, and the error of each draw is held against
-    the one observed.
+    Under perfect calibration, the prediction of a row is correct with a probability equal to its
+    confidence. The test simulates `n_resamples` sets of outcomes under this hypothesis and
+    compares their calibration errors with that of the data.
 
     Parameters
     ----------
@@ -262,14 +273,15 @@ def calibration_test(
     n_bins, strategy, norm
         As :func:`calibration_error`.
     n_resamples : int
-        Number of draws; the smallest possible p-value is 1 / (1 + n_resamples).
+        Number of simulations; the smallest possible p-value is 1 / (1 + n_resamples).
     rng : None, int or numpy.random.Generator
-        Seed of the draws.
+        Seed or generator of the simulations.
 
     Returns
     -------
     CalibrationTest
-        ``error``, ``expected`` (its mean if all were honest) and ``p_value``.
+        ``error`` (of the data), ``expected_error`` (its mean under perfect calibration) and
+        ``p_value`` (the probability of an error at least as large under perfect calibration).
 
     Raises
     ------
@@ -286,9 +298,9 @@ def calibration_test(
     --------
     >>> import numpy as np
     >>> import logitlab
-    >>> z = np.tile([2.0, 0.0], (1000, 1))  # says 88 %
-    >>> found = logitlab.calibration_test(z, [0] * 880 + [1] * 120)
-    >>> found.p_value > 0.5
+    >>> z = np.tile([2.0, 0.0], (1000, 1))  # confidence 88 %
+    >>> result = logitlab.calibration_test(z, [0] * 880 + [1] * 120)
+    >>> result.p_value > 0.5
     True
     >>> logitlab.calibration_test(z, [0] * 800 + [1] * 200).p_value < 0.01
     True
@@ -297,6 +309,6 @@ def calibration_test(
     n_resamples, rng = _checks.integer(n_resamples, "n_resamples", 1), _checks.generator(rng)
     z, y = as_rows(z, y)
     confidence, predicted = confidences(z)
-    edges = edges_of(confidence, n_bins, strategy)
+    edges = bin_edges(confidence, n_bins, strategy)
     cells = np.stack([np.ones(len(y)), confidence, predicted == y])
-    return consistency(cells, edges, norm, n_resamples, rng)
+    return consistency_test(cells, edges, norm, n_resamples, rng)

@@ -1,108 +1,125 @@
-"""How sure a score is: confidence intervals by drawing the rows anew."""
+"""Bootstrap confidence intervals of scores."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from logitlab import _arrays, _checks
-from logitlab._bins import bin_sums, bins_of, equal_width
-from logitlab._rows import Floats, Integers, as_rows, blocks, probabilities
+from logitlab._bins import bin_indices, bin_sums, uniform_edges
+from logitlab._rows import Floats, Integers, as_rows, blocks, softmax_rows
 from logitlab.probabilities import log_softmax, softmax
+from logitlab.scores import squared_errors
 
 SCORES = ("accuracy", "log_loss", "brier_score", "confidence", "calibration_error")
-_CELLS = 1 << 14
-_DRAWN = 1 << 20  # random numbers held at a time
+_MAX_GROUPS = 1 << 14
+_BLOCK = 1 << 20  # random integers held at a time
 
 
 class Interval(NamedTuple):
-    """A score and what it may be."""
+    """A score and the bounds of its confidence interval."""
 
     value: float
     low: float
     high: float
 
 
-class Tally:
-    """What the scores of rows are made of, added up block by block in memory that is bounded.
+class ScoreAccumulator:
+    """Accumulates the scores of rows, block by block, in bounded memory.
 
-    Up to 16384 rows each have a cell of their own. More rows share as many cells, drawn at random:
-    cells of independent rows are independent, so drawing cells anew does what drawing rows does.
-    The columns of ``cells``: rows, right ones, log-loss, rows whose log-loss is infinite, Brier
-    score, confidence, and of each bin of confidence the summed confidence less the right ones.
+    Up to 16384 rows, each row is a group. More rows are assigned to 16384 groups at random: groups
+    of independent rows are independent, so resampling groups estimates the same variance as
+    resampling rows.
+
+    Attributes
+    ----------
+    group_sums : array, shape (groups, 6 + n_bins)
+        Sums over the rows of each group: number of rows, correct predictions, finite log-losses,
+        infinite log-losses (their number), Brier scores, confidences; and, for each bin of
+        confidence, confidence minus correct predictions.
+    bin_sums : array, shape (3, n_bins)
+        Sums over all rows, as of :func:`logitlab._bins.bin_sums`.
     """
 
     def __init__(self, rows: int, n_bins: int = 15) -> None:
-        self._edges = equal_width(n_bins)
-        self.cells = np.zeros((min(rows, _CELLS), 6 + n_bins))
-        self.bins = np.zeros((3, n_bins))
-        self._cell = (
-            np.random.default_rng(0).integers(0, _CELLS, rows, np.uint16)
-            if rows > _CELLS
+        self._edges = uniform_edges(n_bins)
+        self.group_sums = np.zeros((min(rows, _MAX_GROUPS), 6 + n_bins))
+        self.bin_sums = np.zeros((3, n_bins))
+        self._group = (
+            np.random.default_rng(0).integers(0, _MAX_GROUPS, rows, np.uint16)
+            if rows > _MAX_GROUPS
             else np.arange(rows, dtype=np.uint16)
         )
 
     def add(
-        self, rows: Any, z: Floats, y: Integers, temperature: Any = 1.0
+        self, rows: Integers | slice, z: Floats, y: Integers, temperature: Any = 1.0
     ) -> tuple[Floats, Floats]:
-        """Score rows that have a distribution, given their numbers (or a slice of them).
+        """Add rows that have a distribution; return their probabilities and log-losses.
 
-        Their probabilities and log-losses are given back.
+        `rows` are the numbers of the rows of z among all rows.
         """
-        place = np.arange(len(y))
+        index = np.arange(len(y))
         p: Floats = softmax(z, temperature=temperature)
-        loss = -log_softmax(z, temperature=temperature)[place, y]
-        top, hit, infinite = p.max(axis=-1), z.argmax(axis=-1) == y, loss == np.inf
-        true = p[place, y]
-        values = np.zeros((len(y), self.cells.shape[1]))
-        values[:, 0], values[:, 1] = 1, hit
+        loss: Floats = -log_softmax(z, temperature=temperature)[index, y]
+        confidence, correct, infinite = p.max(axis=-1), z.argmax(axis=-1) == y, loss == np.inf
+        values = np.zeros((len(y), self.group_sums.shape[1]))
+        values[:, 0], values[:, 1] = 1, correct
         values[:, 2], values[:, 3] = np.where(infinite, 0, loss), infinite
-        values[:, 4] = np.maximum(np.einsum("nk,nk->n", p, p) - true**2, 0) + (1 - true) ** 2
-        values[:, 5] = top
-        values[place, 6 + bins_of(self._edges, top)] = top - hit
-        np.add.at(self.cells, self._cell[rows], values)
-        self.bins += bin_sums(self._edges, top, hit)
+        values[:, 4] = squared_errors(p, y).sum(axis=-1)
+        values[:, 5] = confidence
+        values[index, 6 + bin_indices(self._edges, confidence)] = confidence - correct
+        np.add.at(self.group_sums, self._group[rows], values)
+        self.bin_sums += bin_sums(self._edges, confidence, correct)
         return p, loss
 
 
-def scores_of(sums: Floats) -> Floats:
-    """:data:`SCORES` of sums of cells: shape (..., columns) to (5, ...)."""
+def scores_from_sums(sums: Floats) -> Floats:
+    """:data:`SCORES` of summed groups: from shape (..., 6 + n_bins) to shape (5, ...)."""
     rows = sums[..., 0]
-    loss = np.where(sums[..., 3] > 0, np.inf, sums[..., 2] / rows)
+    log_loss = np.where(sums[..., 3] > 0, np.inf, sums[..., 2] / rows)
     error = np.abs(sums[..., 6:]).sum(axis=-1) / rows
-    return np.stack([sums[..., 1] / rows, loss, sums[..., 4] / rows, sums[..., 5] / rows, error])
+    accuracy, brier_score, confidence = (sums[..., i] / rows for i in (1, 4, 5))
+    return np.stack([accuracy, log_loss, brier_score, confidence, error])
 
 
-def redrawn(cells: Floats, n_resamples: int, rng: Any) -> Floats:
-    """Sums over cells that hold rows, drawn anew with replacement: shape (n_resamples, columns)."""
-    cells = cells[cells[:, 0] > 0]
-    generator, n = np.random.default_rng(rng), len(cells)
-    step, found = max(1, _DRAWN // n), []
+def resampled_sums(group_sums: Floats, n_resamples: int, rng: Any) -> Floats:
+    """Sums over the groups, resampled with replacement: shape (n_resamples, columns).
+
+    Groups without rows are excluded.
+    """
+    group_sums = group_sums[group_sums[:, 0] > 0]
+    generator, n = np.random.default_rng(rng), len(group_sums)
+    step, sums = max(1, _BLOCK // n), []
     for start in range(0, n_resamples, step):
         size = min(step, n_resamples - start)
-        drawn = generator.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
-        counts = np.bincount(drawn.reshape(-1), minlength=size * n).reshape(size, n)
-        found.append(counts.astype(np.float64) @ cells)
-    return np.concatenate(found)
+        sampled = generator.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
+        counts = np.bincount(sampled.reshape(-1), minlength=size * n).reshape(size, n)
+        sums.append(counts.astype(np.float64) @ group_sums)
+    return np.concatenate(sums)
 
 
-def percentile(value: Floats, again: Floats, level: float = 0.95) -> dict[str, Interval]:
-    """Percentile intervals of :data:`SCORES`: of shape (5,), and (5, n_resamples) drawn anew."""
-    tail = (1 - level) / 2
-    found = {}
-    for name, x, drawn in zip(SCORES, value, again, strict=True):
-        finite = np.isfinite(x) and np.isfinite(drawn).all()
-        low, high = np.quantile(drawn, [tail, 1 - tail]) if finite else (x, x)
-        found[name] = Interval(float(x), float(low), float(high))
-    return found
+def percentile_intervals(
+    values: Floats, resampled: Floats, confidence_level: float = 0.95
+) -> dict[str, Interval]:
+    """Percentile intervals of :data:`SCORES`.
+
+    `values` has shape (5,), `resampled` has shape (5, n_resamples).
+    """
+    tail = (1 - confidence_level) / 2
+    intervals = {}
+    for name, value, replicates in zip(SCORES, values, resampled, strict=True):
+        finite = np.isfinite(value) and np.isfinite(replicates).all()
+        low, high = np.quantile(replicates, [tail, 1 - tail]) if finite else (value, value)
+        intervals[name] = Interval(float(value), float(low), float(high))
+    return intervals
 
 
-def _tally(z: Any, y: Any, n_bins: int, name: str) -> Floats:
+def _group_sums(z: Any, y: Any, n_bins: int, name: str) -> Floats:
     z, y = as_rows(z, y, name)
-    tally = Tally(len(y), n_bins)
+    accumulator = ScoreAccumulator(len(y), n_bins)
     for rows in blocks(*z.shape):
-        probabilities(z, rows, name)  # refuses rows without a distribution
-        tally.add(rows, z[rows].astype(np.float64), y[rows])
-    return tally.cells
+        softmax_rows(z, rows, name)  # raises an error for rows without a distribution
+        accumulator.add(rows, z[rows].astype(np.float64), y[rows])
+    return accumulator.group_sums
 
 
 def bootstrap(
@@ -115,15 +132,15 @@ def bootstrap(
     n_resamples: int = 1000,
     rng: Any = 0,
 ) -> dict[str, Interval]:
-    """Scores with confidence intervals, or the differences of two models on the same rows.
+    """Bootstrap confidence intervals of scores, or of the score differences of two models.
 
-    The rows are resampled with replacement `n_resamples` times; an interval holds the central
-    `confidence_level` of the resampled scores (percentile method). For two models the same rows
+    The rows are resampled with replacement `n_resamples` times; an interval contains the central
+    `confidence_level` of the resampled scores (percentile method). For two models, the same rows
     are resampled for both (paired bootstrap): an interval that excludes 0 shows a difference.
 
-    Intervals of accuracy, log-loss and Brier score cover as they promise. That of the calibration
-    error does not near zero: the error of rows drawn anew is biased upwards.
-    :func:`calibration_test` says whether it is larger than chance makes it.
+    The intervals of accuracy, log-loss and Brier score have their nominal coverage. The interval
+    of the calibration error does not if the true error is near 0, because resampling biases it
+    upwards. Use :func:`calibration_test` to test whether a classifier is calibrated.
 
     Parameters
     ----------
@@ -132,34 +149,34 @@ def bootstrap(
     y : array of int, shape (...)
         Labels, 0 to K - 1.
     other : array, shape (..., K'), optional
-        Logits of another model for the same rows. Every score becomes that of `z` less that of
-        `other`.
+        Logits of another model for the same rows. The result then holds the score of `z` minus
+        the score of `other`.
     n_bins : int
-        Bins of the calibration error, of equal width.
+        Number of bins of the calibration error, of equal width.
     confidence_level : float
-        Of confidence, between 0 and 1.
+        Confidence level of the intervals, between 0 and 1.
     n_resamples : int
-        How often the rows are drawn anew.
+        Number of bootstrap resamples.
     rng : None, int or numpy.random.Generator
-        Seed of the draws.
+        Seed or generator of the resampling.
 
     Returns
     -------
     dict of str to Interval
         ``accuracy``, ``log_loss`` (nats), ``brier_score``, ``confidence`` (mean top probability)
-        and ``calibration_error``, each with ``value``, ``low`` and ``high``. An infinite log-loss
-        has no interval: its bounds repeat it.
+        and ``calibration_error``, each with ``value``, ``low`` and ``high``. The bounds of an
+        infinite log-loss are infinite too.
 
     Raises
     ------
     TypeError, ValueError
         As :func:`accuracy`; the batch shapes of `z` and `other` differ; `confidence_level` is
-        outside (0, 1); `n_resamples` is below 1.
+        outside (0, 1); `n_bins` or `n_resamples` is below 1.
 
     Notes
     -----
-    More than 16384 rows are put into that many groups at random, and groups are drawn: memory and
-    time do not grow further, and the spread of the scores is the same.
+    More than 16384 rows are assigned to 16384 groups at random, and groups are resampled instead
+    of rows. This bounds memory and time, and estimates the same variance.
 
     References
     ----------
@@ -171,8 +188,8 @@ def bootstrap(
     >>> import numpy as np
     >>> import logitlab
     >>> z = np.tile([2.0, 0.0], (100, 1))
-    >>> found = logitlab.bootstrap(z, [0] * 80 + [1] * 20)
-    >>> found["accuracy"]
+    >>> intervals = logitlab.bootstrap(z, [0] * 80 + [1] * 20)
+    >>> intervals["accuracy"]
     Interval(value=0.8, low=0.72, high=0.88)
     """
     level = _checks.real(
@@ -180,22 +197,21 @@ def bootstrap(
     )
     n_resamples = _checks.integer(n_resamples, "n_resamples", 1)
     generator = _checks.generator(rng)
-    cells = [_tally(z, y, n_bins, "z")]
+    sums = [_group_sums(z, y, n_bins, "z")]
     if other is not None:
         other = _arrays.as_array(other, "other")
-        rows = tuple(np.shape(y))
-        if tuple(other.shape[:-1]) != rows:
+        batch = tuple(np.shape(y))
+        if tuple(other.shape[:-1]) != batch:
             raise ValueError(
-                f"other has shape {tuple(other.shape)}; accepted: logits for the rows of z, "
-                f"shape {rows} and an axis of classes"
+                f"other must have the batch shape {batch} of z and a class axis, "
+                f"got shape {tuple(other.shape)}"
             )
-        cells.append(_tally(other, y, n_bins, "other"))
-    width = 6 + n_bins
-    again = redrawn(np.hstack(cells), n_resamples, generator)
-    value = scores_of(cells[0].sum(axis=0))
-    drawn = scores_of(again[:, :width])
+        sums.append(_group_sums(other, y, n_bins, "other"))
+    resampled = np.split(resampled_sums(np.hstack(sums), n_resamples, generator), len(sums), axis=1)
+    value, *other_value = (scores_from_sums(s.sum(axis=0)) for s in sums)
+    replicates, *other_replicates = map(scores_from_sums, resampled)
     if other is not None:
         with np.errstate(invalid="ignore"):
-            value = value - scores_of(cells[1].sum(axis=0))
-            drawn = drawn - scores_of(again[:, width:])
-    return percentile(value, drawn, level)
+            value = value - other_value[0]
+            replicates = replicates - other_replicates[0]
+    return percentile_intervals(value, replicates, level)

@@ -1,4 +1,4 @@
-"""Draws from softmax: any temperature, any truncation, the same on every machine."""
+"""Truncation of distributions (top-k, top-p, min-p) and sampling from the softmax of logits."""
 
 from typing import Any, NamedTuple
 
@@ -16,35 +16,35 @@ ORDERS = {
     "vllm": ("temperature", "min_p", "top_k", "top_p"),
     "llama.cpp": ("top_k", "top_p", "min_p", "temperature"),
 }
-_DISTINCT = 0x5851F42D  # tells the key of draws without replacement from that of the others
+_NO_REPLACEMENT = 0x5851F42D  # xor-ed into the key, so that both kinds of sampling differ
 
 
-def _order(order: Any) -> tuple[str, ...]:
+def _check_order(order: Any) -> tuple[str, ...]:
     if isinstance(order, str) and order in ORDERS:
         return ORDERS[order]
     if isinstance(order, tuple | list) and sorted(map(str, order)) == sorted(STAGES):
         return tuple(order)
     names = ", ".join(map(repr, ORDERS))
-    raise ValueError(f"order is {order!r}; accepted: {names}, or {STAGES} in any order")
+    raise ValueError(f"order must be {names} or a permutation of {STAGES}, got {order!r}")
 
 
-def _cut(top_k: Any, top_p: Any, min_p: Any, order: Any) -> Cut:
-    """The checked truncation; what cuts nothing is left out."""
-    k, p, least = top_k, top_p, min_p
-    if k is not None:
-        k = _checks.integer(k, "top_k", 1)
-    if p is not None:
-        p = _checks.real(p, "top_p", "in (0, 1]", lambda x: 0 < x <= 1)
-    if least is not None:
-        least = _checks.real(least, "min_p", "in [0, 1]", lambda x: 0 <= x <= 1)
-    return Cut(_order(order), k, None if p == 1 else p, None if least == 0 else least)
+def _check_truncation(top_k: Any, top_p: Any, min_p: Any, order: Any) -> Cut:
+    """The checked truncation; None for a stage that keeps every class."""
+    if top_k is not None:
+        top_k = _checks.integer(top_k, "top_k", 1)
+    if top_p is not None:
+        top_p = _checks.real(top_p, "top_p", "in (0, 1]", lambda x: 0 < x <= 1)
+    if min_p is not None:
+        min_p = _checks.real(min_p, "min_p", "in [0, 1]", lambda x: 0 <= x <= 1)
+    return Cut(
+        _check_order(order), top_k, None if top_p == 1 else top_p, None if min_p == 0 else min_p
+    )
 
 
-def _key(rng: Any) -> tuple[int, int]:
-    """The two words of the generator's key."""
-    if rng is None or isinstance(rng, int | np.integer):
-        if rng is not None and rng < 0:
-            raise ValueError(f"rng is {rng}; accepted: an int from 0 up, or a generator")
+def _generator_key(rng: Any) -> tuple[int, int]:
+    """The two 32-bit words of the key of the counter-based generator."""
+    is_seed = isinstance(rng, int | np.integer) and not isinstance(rng, bool)
+    if rng is None or (is_seed and rng >= 0):
         a, b = np.random.SeedSequence(None if rng is None else int(rng)).generate_state(2)
         return int(a), int(b)
     if isinstance(rng, np.random.Generator):
@@ -52,87 +52,91 @@ def _key(rng: Any) -> tuple[int, int]:
     elif type(rng).__module__.partition(".")[0] == "torch" and hasattr(rng, "initial_seed"):
         import torch
 
-        at = (1,)
-        word = int(torch.randint(-(2**63), 2**63 - 1, at, generator=rng, device=rng.device)[0])
+        shape = (1,)
+        low, high = -(2**63), 2**63 - 1
+        word = int(torch.randint(low, high, shape, generator=rng, device=rng.device)[0])
     else:
-        raise TypeError(
-            f"rng is a {type(rng).__name__}; accepted: None, an int, a numpy.random.Generator or a "
-            "torch.Generator"
+        raise (ValueError if is_seed else TypeError)(
+            "rng must be None, an int >= 0, a numpy.random.Generator or a torch.Generator, "
+            f"got {rng!r}"
         )
     return word & 0xFFFFFFFF, word >> 32 & 0xFFFFFFFF
 
 
-def _row_keys(row_keys: Any, batch: tuple[int, ...]) -> Words:
+def _check_row_keys(row_keys: Any, batch: tuple[int, ...]) -> Words:
+    """One 64-bit key for each row: by default its flat index."""
     if row_keys is None:
         return np.arange(int(np.prod(batch)), dtype=np.uint64)
     keys = _arrays.on_host(_arrays.as_array(row_keys, "row_keys"))
     if keys.dtype.kind not in "iu":
-        raise TypeError(f"row_keys has type {keys.dtype}; accepted: integers")
+        raise TypeError(f"row_keys must be an integer array, got {keys.dtype}")
     if tuple(keys.shape) != batch:
-        raise ValueError(
-            f"row_keys has shape {keys.shape}; accepted: one for each row of z, shape {batch}"
-        )
+        raise ValueError(f"row_keys must have the batch shape {batch} of z, got shape {keys.shape}")
     return np.ascontiguousarray(keys.astype(np.uint64).reshape(-1))
 
 
 class _Call(NamedTuple):
     request: _arrays.Request
     batch: tuple[int, ...]
-    arguments: tuple[Any, int, Any, Any]  # z, axis, temperature and where, as NumPy sees them
+    arguments: tuple[Any, int, Any, Any]  # z, axis, temperature and where, as NumPy arrays
 
 
-def _call(z: Any, axis: Any, temperature: Any, where: Any) -> _Call:
+def _check_call(z: Any, axis: Any, temperature: Any, where: Any) -> _Call:
     z = _arrays.as_floating(z, "z")
     _arrays.one_axis(axis, z.ndim)
-    q = _arrays.request(z, axis, temperature, where)
-    batch = tuple(n for a, n in enumerate(q.z.shape) if a not in q.axes)
-    t = q.temperature
+    request = _arrays.request(z, axis, temperature, where)
+    batch = tuple(n for a, n in enumerate(request.z.shape) if a not in request.axes)
+    t = request.temperature
     if not isinstance(t, float):
-        # Some libraries have no float64 enabled, which is what the kernels read.
+        # The kernels read float64, which some libraries have not enabled.
         t = _arrays.on_host(t).astype(np.float64, copy=False)
-    mask = None if q.where is None else _arrays.on_host(q.where)
-    host = (_arrays.on_host(q.z), q.axes[0], t, mask)
-    return _Call(q, batch, host)
+    mask = None if request.where is None else _arrays.on_host(request.where)
+    return _Call(request, batch, (_arrays.on_host(request.z), request.axes[0], t, mask))
 
 
 def _scalar(x: Any) -> Any:
-    """As NumPy's reductions, a 0-d NumPy array is delivered as a scalar."""
+    """A 0-d NumPy array as a scalar, as NumPy's reductions return it; others unchanged."""
     return x[()] if isinstance(x, np.ndarray) and x.ndim == 0 else x
 
 
-def _like(found: NDArray[Any], z: Any) -> Any:
-    """A NumPy result in z's kind, on its device."""
+def _to_library_of(z: Any, x: NDArray[Any]) -> Any:
+    """A NumPy array as an array of the library and on the device of z."""
     if isinstance(z, np.ndarray):
-        return found
+        return x
     if is_torch_array(z):
         import torch
 
-        return torch.from_numpy(found).to(z.device)
-    return array_namespace(z).asarray(found, device=getattr(z, "device", None))
+        return torch.from_numpy(x).to(z.device)
+    return array_namespace(z).asarray(x, device=getattr(z, "device", None))
 
 
-def _indices(
-    call: _Call, n: Any, cut: Cut, replacement: bool, rng: Any, row_keys: Any
+def _sample_indices(
+    call: _Call, n: Any, cut: Cut, replacement: Any, rng: Any, row_keys: Any
 ) -> NDArray[np.int64]:
-    """Of shape batch + (n,); batch where n is None."""
+    """Sampled indices of shape batch + (n,), or of the batch shape if n is None."""
     count = 1 if n is None else _checks.integer(n, "n", 1)
-    keys = _row_keys(row_keys, call.batch)
-    a, b = _key(rng)
-    key = (a if replacement else a ^ _DISTINCT, b)
-    found = native_sampling.sample(*call.arguments, cut, count, replacement, key, keys)
+    replacement = _checks.boolean(replacement, "replacement")
+    keys = _check_row_keys(row_keys, call.batch)
+    a, b = _generator_key(rng)
+    key = (a if replacement else a ^ _NO_REPLACEMENT, b)
+    indices = native_sampling.sample(*call.arguments, cut, count, replacement, key, keys)
 
-    def first(bad: Any) -> str:
-        place = np.unravel_index(int(np.argmax(bad)), call.batch)
-        return f"row {place[0] if len(place) == 1 else tuple(map(int, place))}" if place else "z"
+    def row_label(flat: int) -> str:
+        index = tuple(map(int, np.unravel_index(flat, call.batch)))
+        return f"row {index[0] if len(index) == 1 else index}" if index else "z"
 
-    if (bad := found[:, 0] < 0).any():
+    # The backends write -1 where no category is left.
+    if (missing := indices[:, 0] < 0).any():
+        row = row_label(int(np.argmax(missing)))
+        raise ValueError(f"{row} has no distribution: it contains NaN, or no category is left")
+    if not replacement and (missing := indices[:, -1] < 0).any():
+        flat = int(np.argmax(missing))
+        size = int((indices[flat] >= 0).sum())
         raise ValueError(
-            f"{first(bad)} has no distribution to draw from: it holds NaN, or nothing is left"
+            f"n must be <= {size} without replacement, got {count}: "
+            f"{row_label(flat)} has {size} categories"
         )
-    if not replacement and (bad := found[:, -1] < 0).any():
-        size = int((found[np.argmax(bad)] >= 0).sum())
-        raise ValueError(f"n is {count}; {first(bad)} has {size} categories to draw from")
-    return found.reshape(call.batch if n is None else (*call.batch, count))
+    return indices.reshape(call.batch if n is None else (*call.batch, count))
 
 
 def truncate(
@@ -146,45 +150,46 @@ def truncate(
     order: Any = "transformers",
     where: Any = None,
 ) -> Any:
-    r"""Logits with what a truncation cuts at -inf.
+    r"""Logits with the classes that top-k, top-p and min-p remove set to -inf.
 
-    Each stage looks at the distribution that the stages before it left.
+    The stages apply one after another: each uses the distribution, renormalized, of the classes
+    that the stages before it kept.
 
     Parameters
     ----------
     z : array, shape (..., K, ...)
-        Logits, of any kind that :func:`logitlab.softmax` takes.
+        Logits, in any array type that :func:`logitlab.softmax` accepts.
     axis : int
         The class axis.
     temperature : float or array
-        T: a scalar, or one for each row. It decides what `top_p` and `min_p` keep; at T < 0 small
-        logits are the large ones. The result is z itself, not z/T.
+        T: a scalar, or one value for each row. It affects what `top_p` and `min_p` keep; at T < 0
+        the smallest logits are the most probable. The result contains entries of z, not of z/T.
     top_k : int, optional
-        Keeps the k largest logits and every tie of the k-th.
+        Keep the k most probable classes and all that are tied with the k-th, k >= 1.
     top_p : float, optional
-        Keeps the smallest set of largest logits (equal ones by lower index) whose mass is at
-        least p, in (0, 1]; 1 keeps all.
+        Keep the smallest set of most probable classes whose total probability is at least p, in
+        (0, 1]. Of equal logits, those of lower index come first. 1 keeps all classes.
     min_p : float, optional
-        Keeps what is at least `min_p` times as probable as the most probable, in [0, 1].
+        Keep the classes whose probability is at least `min_p` times the largest, in [0, 1].
     order : {"transformers", "vllm", "llama.cpp"} or tuple of str
-        In which order the stages apply: transformers' is temperature, top_k, top_p, min_p;
-        vLLM's temperature, min_p, top_k, top_p; llama.cpp's top_k, top_p, min_p, temperature. A
-        tuple names all four in any order.
+        Order of the stages. transformers: temperature, top_k, top_p, min_p. vLLM: temperature,
+        min_p, top_k, top_p. llama.cpp: top_k, top_p, min_p, temperature. A tuple is a permutation
+        of the four names.
     where : array of bool, optional
-        Broadcasts to z. Classes where it is False are excluded: -inf.
+        Broadcasts to z. Classes where it is False are excluded: they are -inf in the result.
 
     Returns
     -------
     array, shape of z
-        Of z's kind and type. A row without a distribution (NaN, or nothing left) loses only what
-        `where` excludes.
+        Of the array type and dtype of z. In a row without a distribution (NaN, or no class left)
+        only the classes excluded by `where` are -inf.
 
     Raises
     ------
     TypeError
-        `top_k` is not an int; as :func:`logitlab.softmax`.
+        `top_k` is not an int, `top_p` or `min_p` is not a real number; as :func:`logitlab.softmax`.
     ValueError
-        `top_k` below 1, `top_p` outside (0, 1], `min_p` outside [0, 1], an unknown order; as
+        `top_k` is below 1, `top_p` outside (0, 1], `min_p` outside [0, 1], `order` is unknown; as
         :func:`logitlab.softmax`.
 
     References
@@ -202,12 +207,13 @@ def truncate(
     >>> logitlab.truncate([1.0, 4.0, 2.0, 2.0], top_p=0.8)
     array([-inf,   4.,   2., -inf])
     """
-    cut = _cut(top_k, top_p, min_p, order)
-    call = _call(z, axis, temperature, where)
-    q = call.request
-    xp = array_namespace(q.z)
-    kept = _like(native_sampling.keep(*call.arguments, cut), q.z)
-    return q.restore(xp.where(kept, q.z, xp.asarray(-xp.inf, dtype=q.z.dtype)))
+    cut = _check_truncation(top_k, top_p, min_p, order)
+    call = _check_call(z, axis, temperature, where)
+    request = call.request
+    xp = array_namespace(request.z)
+    kept = _to_library_of(request.z, native_sampling.keep(*call.arguments, cut))
+    truncated = xp.where(kept, request.z, xp.asarray(-xp.inf, dtype=request.z.dtype))
+    return request.restore(truncated)
 
 
 def sample(
@@ -225,54 +231,55 @@ def sample(
     rng: Any = None,
     row_keys: Any = None,
 ) -> Any:
-    r"""Categories drawn from the softmax of logits.
+    r"""Samples from the categorical distribution softmax(z / T) of each row.
 
-    By inverse CDF, with one 64-bit uniform a draw. Draw j of row r is a function of that row, the
-    seed, the row's key and j alone: not of the batch, the threads or the machine. A category of
-    probability 0 is never drawn, and there may be any number of categories.
+    Inverse-CDF sampling with one 64-bit uniform random number a sample. Sample j of a row depends
+    only on the row, its key, the seed and j: not on the batch, the threads or the machine. A
+    category of probability 0 is never sampled. The number of categories is not limited.
 
     Parameters
     ----------
     z : array, shape (..., K, ...)
-        Logits, of any kind that :func:`logitlab.softmax` takes.
+        Logits, in any array type that :func:`logitlab.softmax` accepts.
     n : int, optional
-        Draws from each row; without it one, and no axis for it.
+        Number of samples of each row. If None, one sample of each row, without an axis for it.
     axis : int
         The class axis.
     temperature : float or array
-        T: a scalar, or one for each row. T = 0 draws evenly among tied maxima.
+        T: a scalar, or one value for each row. T = 0 samples uniformly from the tied maxima.
     top_k, top_p, min_p, order
-        What is cut before drawing, as in :func:`truncate`.
+        Truncation before sampling, as in :func:`truncate`.
     where : array of bool, optional
-        Broadcasts to z. Classes where it is False are never drawn.
+        Broadcasts to z. Classes where it is False are never sampled.
     replacement : bool
-        Whether a category may come twice. Without replacement the n categories are in the order
-        in which they would be drawn one after another.
+        Whether to sample with replacement. Without, the n categories of a row are distinct and in
+        the order of successive draws.
     rng : int, numpy.random.Generator, torch.Generator or None
-        An int repeats its draws on every call. A Generator gives a fresh key and advances. None
-        draws anew.
+        An int is a seed: every call returns the same samples. A Generator advances, so that the
+        next call returns other samples. None uses a random seed.
     row_keys : array of int, shape of z without the class axis, optional
-        The identity of each row for its random numbers, by default its number in the batch (in C
-        order). A batch cut in two draws what the whole would have drawn if each row keeps its key.
+        The key of each row for its random numbers; by default its flat index in the batch. The
+        parts of a split batch give the samples of the whole batch if every row keeps its key.
 
     Returns
     -------
     array of int64, shape of z without the class axis, with n as a new last axis
-        Of z's kind, on its device.
+        Indices along the class axis, in the array type and on the device of z.
 
     Raises
     ------
     TypeError
-        As :func:`truncate`; an `rng` of another kind.
+        As :func:`truncate`; `rng` is of another type.
     ValueError
-        A row with NaN, or with nothing left (the first is named); without replacement, n larger
-        than the number of categories left; as :func:`truncate`.
+        A row contains NaN or has no category left (the error names the first); `n` is larger than
+        the number of categories left, without replacement; as :func:`truncate`.
 
     Notes
     -----
-    The random numbers are Philox4x32-10 of J. K. Salmon et al., "Parallel random numbers: as easy
-    as 1, 2, 3", SC11 (2011). Without replacement: the n largest of z/T plus Gumbel noise, W. Kool,
-    H. van Hoof and M. Welling, "Stochastic beams and where to find them", ICML 2019.
+    The random number generator is Philox4x32-10 (J. K. Salmon et al., "Parallel random numbers: as
+    easy as 1, 2, 3", SC11, 2011). Sampling without replacement takes the n largest values of z/T
+    plus Gumbel noise (W. Kool, H. van Hoof and M. Welling, "Stochastic beams and where to find
+    them", ICML 2019).
 
     Examples
     --------
@@ -284,10 +291,10 @@ def sample(
     >>> logitlab.sample([2.0, 1.0, 3.0, 5.0, 4.0], 3, replacement=False, rng=0)
     array([3, 4, 2])
     """
-    cut = _cut(top_k, top_p, min_p, order)
-    call = _call(z, axis, temperature, where)
-    found = _indices(call, n, cut, replacement, rng, row_keys)
-    return _scalar(_like(found, call.request.z))
+    cut = _check_truncation(top_k, top_p, min_p, order)
+    call = _check_call(z, axis, temperature, where)
+    indices = _sample_indices(call, n, cut, replacement, rng, row_keys)
+    return _scalar(_to_library_of(call.request.z, indices))
 
 
 def sample_with_log_prob(
@@ -305,7 +312,7 @@ def sample_with_log_prob(
     rng: Any = None,
     row_keys: Any = None,
 ) -> tuple[Any, Any]:
-    r"""Categories drawn as by :func:`sample`, and the logarithms of their probabilities.
+    r"""Samples as of :func:`sample`, and the log-probabilities of the sampled categories.
 
     Parameters
     ----------
@@ -315,11 +322,11 @@ def sample_with_log_prob(
     Returns
     -------
     indices : array of int64
-        What :func:`sample` gives.
+        As of :func:`sample`.
     log_prob : array, same shape
-        Natural logarithms in z's type, of the distribution after truncation and temperature:
-        that from which a single draw is made, without replacement too. For torch tensors it is
-        part of the graph.
+        Natural logarithms, in the dtype of z, of the probabilities after truncation and
+        temperature. Without replacement too they are those of a single draw. For torch tensors
+        they are differentiable.
 
     Raises
     ------
@@ -333,18 +340,19 @@ def sample_with_log_prob(
     >>> print(index, log_prob.round(4))
     2 -0.6931
     """
-    cut = _cut(top_k, top_p, min_p, order)
-    call = _call(z, axis, temperature, where)
-    found = _indices(call, n, cut, replacement, rng, row_keys)
-    q = call.request
-    xp = array_namespace(q.z)
+    cut = _check_truncation(top_k, top_p, min_p, order)
+    call = _check_call(z, axis, temperature, where)
+    indices = _sample_indices(call, n, cut, replacement, rng, row_keys)
+    request = call.request
+    xp = array_namespace(request.z)
     kept = where
     if cut.filters():
-        kept = q.restore(_like(native_sampling.keep(*call.arguments, cut), q.z))
-    log_p = log_softmax(q.restore(q.z), axis, temperature=temperature, where=kept)
-    last = xp.moveaxis(log_p[None] if q.no_axis else log_p, axis, -1)
-    rows = xp.reshape(last, (*call.batch, last.shape[-1]))
-    draws = 1 if n is None else found.shape[-1]
-    places = _like(found.reshape(*call.batch, draws), q.z)
-    drawn = xp.reshape(xp.take_along_axis(rows, places, axis=-1), found.shape)
-    return _scalar(_like(found, q.z)), _scalar(drawn)
+        mask = native_sampling.keep(*call.arguments, cut)
+        kept = request.restore(_to_library_of(request.z, mask))
+    log_p = log_softmax(request.restore(request.z), axis, temperature=temperature, where=kept)
+    log_p = xp.moveaxis(log_p[None] if request.no_axis else log_p, axis, -1)
+    log_p = xp.reshape(log_p, (*call.batch, log_p.shape[-1]))
+    count = 1 if n is None else indices.shape[-1]
+    positions = _to_library_of(request.z, indices.reshape(*call.batch, count))
+    log_prob = xp.reshape(xp.take_along_axis(log_p, positions, axis=-1), indices.shape)
+    return _scalar(_to_library_of(request.z, indices)), _scalar(log_prob)

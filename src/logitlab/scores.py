@@ -1,4 +1,4 @@
-"""How sharp, how right and how honest probabilities are: scores of logits against labels."""
+"""Entropy and divergence of distributions; accuracy and Brier score of logits and labels."""
 
 from typing import Any
 
@@ -7,31 +7,31 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from logitlab import _arrays
-from logitlab._rows import Floats, Integers, as_rows, blocks, probabilities
+from logitlab._rows import Floats, Integers, as_rows, blocks, softmax_rows
 from logitlab.probabilities import log_softmax, softmax
 
 
 def entropy(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None) -> Any:
-    r"""Shannon entropy of the distribution of each row, in nats.
+    r"""Shannon entropy of softmax(z / T) for each row, in nats.
 
-    :math:`H = -\sum_i p_i \log p_i` with p the softmax of z at the given temperature and
-    0 log 0 = 0. Its exponential is the perplexity, the effective number of classes.
+    :math:`H = -\sum_i p_i \log p_i` with p = softmax(z / T) and 0 log 0 = 0. Its exponential is
+    the perplexity, the effective number of classes.
 
     Parameters
     ----------
     z : array, shape (..., K, ...)
-        Logits, of any kind that :func:`logitlab.softmax` takes.
+        Logits, in any array type that :func:`logitlab.softmax` accepts.
     axis : int
         The class axis.
     temperature : float or array
-        T: a scalar, or one for each row.
+        T: a scalar, or one value for each row.
     where : array of bool, optional
         Broadcasts to z. Entries where it is False are excluded.
 
     Returns
     -------
     array, shape of z without the class axis
-        Between 0 and log K, in z's type. NaN where :func:`logitlab.softmax` is NaN.
+        Values in [0, log K], in the dtype of z. NaN where :func:`logitlab.softmax` is NaN.
 
     Raises
     ------
@@ -52,43 +52,43 @@ def entropy(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None
     z = _arrays.as_floating(z, "z")
     _arrays.one_axis(axis, z.ndim)
     xp = array_namespace(z)
-    wide = _arrays.at_least_float32(z, xp)
+    wide = _arrays.at_least_float32(z, xp)  # half types are computed in float32
     p = softmax(wide, axis, temperature=temperature, where=where)
     log_p = log_softmax(wide, axis, temperature=temperature, where=where)
-    nats = xp.abs(xp.sum(p * xp.where(p == 0, xp.zeros_like(p), log_p), axis=axis))
-    return xp.astype(nats, z.dtype, copy=False)
+    result = xp.abs(xp.sum(p * xp.where(p == 0, xp.zeros_like(p), log_p), axis=axis))
+    return xp.astype(result, z.dtype, copy=False)
 
 
 def kl_divergence(
     z: Any, other: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None
 ) -> Any:
-    r"""Kullback-Leibler divergence of the distribution of `other` from that of z, in nats.
+    r"""Kullback-Leibler divergence KL(p || q) for each row, in nats.
 
-    :math:`\sum_i p_i \log(p_i / q_i)` with p and q the softmax of z and of `other`: what is lost
-    where q is taken for p. 0 where the two agree, however large their logits; where they nearly
-    agree, the small difference keeps its digits.
+    :math:`\sum_i p_i \log(p_i / q_i)` with p = softmax(z / T) and q = softmax(other / T). It is 0
+    if the two distributions are equal, at any magnitude of the logits. If they are nearly equal,
+    the small result is still accurate to a few units in the last place.
 
     Parameters
     ----------
     z, other : array, shape (..., K, ...)
-        Logits, of one shape, of any kind that :func:`logitlab.softmax` takes.
+        Logits, both of the same shape, in any array type that :func:`logitlab.softmax` accepts.
     axis : int
         The class axis.
     temperature : float or array
-        T, of both: a scalar, or one for each row.
+        T of both distributions: a scalar, or one value for each row.
     where : array of bool, optional
-        Broadcasts to z. Entries where it is False are excluded from both.
+        Broadcasts to z. Entries where it is False are excluded from both distributions.
 
     Returns
     -------
     array, shape of z without the class axis
-        0 and up, in z's type: infinite where q excludes a class that p does not; NaN where
-        :func:`logitlab.softmax` of either is NaN.
+        Values >= 0, in the dtype of z: infinite where q is 0 for a class with p > 0; NaN where
+        :func:`logitlab.softmax` of z or of `other` is NaN.
 
     Raises
     ------
     TypeError, ValueError
-        As :func:`logitlab.softmax`; `other` of another shape or another library.
+        As :func:`logitlab.softmax`; `other` has another shape or belongs to another array library.
 
     References
     ----------
@@ -107,58 +107,61 @@ def kl_divergence(
         _arrays.like(_arrays.as_array(other, "other"), z, xp, "other"), "other"
     )
     if tuple(other.shape) != tuple(z.shape):
-        raise ValueError(f"other has shape {tuple(other.shape)}; accepted: z's {tuple(z.shape)}")
+        raise ValueError(
+            f"other must have the shape {tuple(z.shape)} of z, got shape {tuple(other.shape)}"
+        )
     _arrays.one_axis(axis, z.ndim)
-    wide, beside = _arrays.at_least_float32(z, xp), _arrays.at_least_float32(other, xp)
-    p = softmax(wide, axis, temperature=temperature, where=where)
-    q = softmax(beside, axis, temperature=temperature, where=where)
-    log_p = log_softmax(wide, axis, temperature=temperature, where=where)
-    log_q = log_softmax(beside, axis, temperature=temperature, where=where)
-    t = _arrays.request(wide, axis, temperature, where).temperature
+    z_p, z_q = _arrays.at_least_float32(z, xp), _arrays.at_least_float32(other, xp)
+    p = softmax(z_p, axis, temperature=temperature, where=where)
+    q = softmax(z_q, axis, temperature=temperature, where=where)
+    log_p = log_softmax(z_p, axis, temperature=temperature, where=where)
+    log_q = log_softmax(z_q, axis, temperature=temperature, where=where)
+    t = _arrays.request(z_p, axis, temperature, where).temperature
     with np.errstate(all="ignore"):
         d = xp.where(p == 0, 0.0, log_q - log_p)
-        # Close logits, whose difference is exact, tell d better than its rounded logarithms do.
-        step = xp.astype((beside - wide) / t, p.dtype)
-        left = (p > 0) | (q > 0)
-        near = xp.all(~left | (xp.abs(step) < 0.125), axis=axis, keepdims=True)
-        step = xp.where(left & near, step, 0.0)
-        mean = xp.log1p(xp.sum(p * xp.expm1(step), axis=axis, keepdims=True))
-        d = xp.where(near & (p > 0), step - mean, d)
-        # Summed as p log(p/q) - p + q, of which no term is negative.
-        nats = xp.sum(xp.where(p == 0, q, _excess(p, q, d, xp)), axis=axis)
-    return xp.astype(nats, z.dtype, copy=False)
+        # The difference of close logits is exact: it gives log(q / p) more accurately than the
+        # difference of rounded logarithms, as delta - log(sum_i p_i e^delta_i).
+        delta = xp.astype((z_q - z_p) / t, p.dtype)
+        support = (p > 0) | (q > 0)
+        close = xp.all(~support | (xp.abs(delta) < 0.125), axis=axis, keepdims=True)
+        delta = xp.where(support & close, delta, 0.0)
+        log_mean = xp.log1p(xp.sum(p * xp.expm1(delta), axis=axis, keepdims=True))
+        d = xp.where(close & (p > 0), delta - log_mean, d)
+        # Summed as p log(p/q) - p + q: no term is negative, so nothing cancels.
+        result = xp.sum(xp.where(p == 0, q, _kl_terms(p, q, d, xp)), axis=axis)
+    return xp.astype(result, z.dtype, copy=False)
 
 
-def _excess(p: Any, q: Any, d: Any, xp: Any) -> Any:
-    """p (e^d - 1 - d) with q = p e^d."""
-    # Without cancellation below 1/8; beyond 16 without e^d, which may overflow where p is small.
+def _kl_terms(p: Any, q: Any, d: Any, xp: Any) -> Any:
+    """p log(p/q) - p + q = p (e^d - 1 - d), where q = p e^d."""
+    # |d| < 1/8: a series, which does not cancel. |d| >= 16: without e^d, which may overflow.
     size = xp.abs(d)
-    s = xp.where(size < 0.125, d, 0.0)
-    series = xp.ones_like(s)
+    small = xp.where(size < 0.125, d, 0.0)
+    series = xp.ones_like(small)
     for n in range(10, 2, -1):
-        series = 1 + s / n * series
-    mid = xp.where(size < 16, d, 0.0)
-    middle = xp.where(size < 0.125, s * s / 2 * series, xp.expm1(mid) - mid)
-    return xp.where(size < 16, p * middle, q - p - p * d)
+        series = 1 + small / n * series
+    medium = xp.where(size < 16, d, 0.0)
+    term = xp.where(size < 0.125, small * small / 2 * series, xp.expm1(medium) - medium)
+    return xp.where(size < 16, p * term, q - p - p * d)
 
 
 def confidences(z: NDArray[Any]) -> tuple[Floats, Integers]:
-    """The largest probability of each row, and its class (of equal ones the first)."""
+    """The largest probability of each row, and the predicted class (the first of equal ones)."""
     confidence = np.empty(len(z))
     predicted = np.empty(len(z), np.int64)
     for rows in blocks(*z.shape):
-        confidence[rows] = probabilities(z, rows).max(axis=-1)
+        confidence[rows] = softmax_rows(z, rows).max(axis=-1)
         predicted[rows] = z[rows].argmax(axis=-1)
     return confidence, predicted
 
 
 def accuracy(z: Any, y: Any) -> float:
-    """Share of the rows whose label has the largest logit.
+    """Fraction of the rows whose label is the predicted class.
 
     Parameters
     ----------
     z : array, shape (..., K)
-        Logits. Of equal largest ones, the first is the prediction.
+        Logits. The predicted class has the largest logit; of equal ones, the first.
     y : array of int, shape (...)
         Labels, 0 to K - 1.
 
@@ -170,10 +173,10 @@ def accuracy(z: Any, y: Any) -> float:
     Raises
     ------
     TypeError
-        `y` does not hold integers; `z` is of a type that :func:`logitlab.softmax` does not take.
+        `y` is not an integer array; `z` is of a type that :func:`logitlab.softmax` rejects.
     ValueError
-        A label out of range (the first such row is named); `y` of another shape than z's rows;
-        no rows; a row of z with NaN or with nothing but -inf.
+        A label is out of range (the error names the first such row); `y` does not have the batch
+        shape of `z`; there are no rows; a row of `z` contains NaN or only -inf.
 
     Examples
     --------
@@ -186,10 +189,11 @@ def accuracy(z: Any, y: Any) -> float:
 
 
 def brier_score(z: Any, y: Any) -> float:
-    r"""Mean squared distance of the probabilities from what came true.
+    r"""Mean squared distance of the probabilities from the one-hot labels.
 
     :math:`\frac1N \sum_n \sum_k (p_{nk} - [k = y_n])^2`: the sum over classes, the mean over rows.
-    0 is perfect, 2 is certain and wrong in every row.
+    It is 0 if every row gives probability 1 to its label, and 2 if every row gives probability 1
+    to another class. Lower is better.
 
     Parameters
     ----------
@@ -222,7 +226,12 @@ def brier_score(z: Any, y: Any) -> float:
     z, y = as_rows(z, y)
     total = 0.0
     for rows in blocks(*z.shape):
-        p = probabilities(z, rows)
-        p[np.arange(len(p)), y[rows]] -= 1
-        total += float(np.sum(p * p))
+        total += float(np.sum(squared_errors(softmax_rows(z, rows), y[rows])))
     return total / len(y)
+
+
+def squared_errors(p: Floats, y: Integers) -> Floats:
+    """(p - one_hot(y))^2, of the shape of p: its sum over classes is a row's Brier score."""
+    error = p.copy()
+    error[np.arange(len(y)), y] -= 1
+    return np.square(error, out=error)

@@ -1,65 +1,82 @@
-"""One row of logits at several temperatures: its distributions, and draws from each of them."""
+"""Distributions of one row of logits at several temperatures, and samples from each of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from logitlab import _arrays, _registry
+from logitlab import _arrays, _checks, _registry
+from logitlab._rows import Floats, Integers, as_row
 from logitlab.probabilities import softmax
 from logitlab.sampling import sample
 from logitlab.scores import entropy
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class TemperatureSweep:
-    """What :func:`temperature_sweep` finds: a row for each of M temperatures."""
+    """Result of :func:`temperature_sweep` for M temperatures and K classes.
 
-    temperatures: Floats  # (M,)
-    n: int  # draws at each
-    probabilities: Floats  # (M, K)
-    counts: NDArray[np.int64]  # (M, K): how often each class was drawn
-    frequencies: Floats  # (M, K): counts over n
-    standard_error: Floats  # (M, K): expected of the frequencies, sqrt(p (1 - p)/n)
-    entropy: Floats  # (M,): of the probabilities, in nats
+    Attributes
+    ----------
+    temperatures : array, shape (M,)
+        The temperatures.
+    n : int
+        Number of samples at each temperature.
+    probabilities : array, shape (M, K)
+        softmax(z / T).
+    counts : array of int, shape (M, K)
+        Number of samples of each class.
+    frequencies : array, shape (M, K)
+        Relative frequencies: counts / n.
+    standard_error : array, shape (M, K)
+        Standard errors of the frequencies, sqrt(p (1 - p) / n).
+    entropy : array, shape (M,)
+        Shannon entropies of the probabilities, in nats.
+    """
+
+    temperatures: Floats
+    n: int
+    probabilities: Floats
+    counts: Integers
+    frequencies: Floats
+    standard_error: Floats
+    entropy: Floats
 
     def plot(self, *, names: Sequence[str] | None = None, ax: Any = None) -> Any:
-        """Bars of the probabilities and dots of the frequencies, in per cent: see
-        :func:`logitlab.plot.temperature_sweep`."""
+        """Draw the sweep with :func:`logitlab.plot.temperature_sweep`."""
         return _registry.module("plot").temperature_sweep(self, names=names, ax=ax)
 
 
 def temperature_sweep(
     z: ArrayLike, temperatures: ArrayLike, *, n: int = 1000, rng: Any = None
 ) -> TemperatureSweep:
-    r"""What temperature does to a distribution, and to draws from it.
+    r"""Probabilities, samples and entropy of one row of logits at several temperatures.
 
     Parameters
     ----------
     z : array, shape (K,)
-        One row of logits, of any kind that :func:`logitlab.softmax` takes.
+        One row of logits, in any array type that :func:`logitlab.softmax` accepts.
     temperatures : array, shape (M,)
-        T, each of any kind that :func:`logitlab.softmax` takes: 0, infinite and negative ones too.
+        Temperatures: any real numbers, 0, infinite and negative ones included.
     n : int
-        Draws at each temperature.
+        Number of samples at each temperature.
     rng : int, numpy.random.Generator or None
         As in :func:`logitlab.sample`.
 
     Returns
     -------
     TemperatureSweep
-        `temperatures`, `probabilities`, `counts`, `frequencies`, `standard_error`
-        (:math:`\sqrt{p(1-p)/n}`, what the frequencies are expected to be off by) and `entropy`
-        (nats), with a row for each temperature; `.plot()` draws them.
+        ``temperatures``, ``n``, ``probabilities``, ``counts``, ``frequencies``,
+        ``standard_error`` of the frequencies (:math:`\sqrt{p(1-p)/n}`) and ``entropy`` (nats), with
+        a row for each temperature; ``.plot()`` draws them.
 
     Raises
     ------
     TypeError, ValueError
-        `z` is not one row, `temperatures` not a list of numbers; as :func:`logitlab.sample`.
+        `z` is not one row; `temperatures` is not a list of numbers; `n` is below 1; as
+        :func:`logitlab.sample`.
 
     Examples
     --------
@@ -72,14 +89,14 @@ def temperature_sweep(
     >>> sweep.entropy.round(3)
     array([0. , 1. , 1.6])
     """
-    row = _arrays.on_host(_arrays.as_floating(z, "z"))
-    t = _arrays.list_of_reals(temperatures, "temperatures")
-    if row.ndim != 1 or not row.size:
-        raise ValueError(f"z has shape {row.shape}; accepted: one row of at least one logit, (K,)")
-    rows = np.broadcast_to(row.astype(np.float64), (len(t), len(row)))
-    drawn = sample(rows, n, temperature=t, rng=rng)
-    places = drawn + len(row) * np.arange(len(t))[:, None]
-    counts = np.bincount(places.ravel(), minlength=rows.size).reshape(rows.shape)
+    row, t = as_row(z), _arrays.list_of_reals(temperatures, "temperatures")
+    n = _checks.integer(n, "n", 1)
+    rows = np.broadcast_to(row, (len(t), len(row)))
+    samples = sample(rows, n, temperature=t, rng=rng)
+    cells = samples + len(row) * np.arange(len(t))[:, None]
+    counts = np.bincount(cells.ravel(), minlength=rows.size).reshape(rows.shape)
     p = softmax(rows, temperature=t)
-    error = np.sqrt(p * (1 - p) / n)
-    return TemperatureSweep(t, n, p, counts, counts / n, error, entropy(rows, temperature=t))
+    standard_error = np.sqrt(p * (1 - p) / n)
+    return TemperatureSweep(
+        t, n, p, counts, counts / n, standard_error, entropy(rows, temperature=t)
+    )

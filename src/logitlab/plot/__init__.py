@@ -1,8 +1,8 @@
-"""Every picture: each function draws on `ax` (a new one if None) and returns it.
+"""Plots: each function draws on `ax` (axes of a new figure if None) and returns it.
 
-Colours come from matplotlib's own settings (text, axes, the first two of the colour cycle), so a
-style applies; what two colours tell apart, hatching, dashes or words tell apart too. A figure made
-here shows itself as SVG in a notebook.
+Colors come from the settings of matplotlib (text, axes and the first two colors of the color
+cycle), so a style applies. Hatching, dashes or labels distinguish what two colors distinguish. A
+figure created here is displayed as SVG in a notebook.
 """
 
 from logitlab.plot.classes import probabilities, scaling

@@ -1,17 +1,17 @@
-"""What every picture shares: where it is drawn, percentages, and which classes it has room for."""
+"""Helpers of all plots: axes, percentages, colors and the selection of classes."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from logitlab import _arrays
+from logitlab._rows import Floats, Integers
 from logitlab.probabilities import softmax
 
-ROOM = 20  # classes drawn one by one; of more, the most probable ones
+MAX_CLASSES = 20  # of more classes, the most probable ones are shown
 
 
 @cache
@@ -19,7 +19,7 @@ def _figure_class() -> Any:
     from matplotlib.figure import Figure
 
     class VectorFigure(Figure):
-        """A figure that a notebook shows as SVG, whatever its settings."""
+        """A figure that a notebook displays as SVG, independent of its settings."""
 
         def _repr_svg_(self) -> str:
             stream = io.StringIO()
@@ -30,8 +30,8 @@ def _figure_class() -> Any:
     return VectorFigure
 
 
-def axes(ax: Any) -> Any:
-    """`ax`, or new axes on a figure of pyplot's."""
+def get_axes(ax: Any) -> Any:
+    """The given axes, or axes of a new pyplot figure if `ax` is None."""
     from matplotlib.axes import Axes
 
     if ax is None:
@@ -39,78 +39,87 @@ def axes(ax: Any) -> Any:
 
         ax = pyplot.figure(FigureClass=_figure_class(), layout="constrained").add_subplot()
     if not isinstance(ax, Axes):
-        raise TypeError(f"ax is a {type(ax).__name__}; accepted: matplotlib's Axes, or None")
+        raise TypeError(f"ax must be a matplotlib Axes or None, got {ax!r}")
     return ax
 
 
-def percent(axis: Any) -> None:
+def format_percent(axis: Any) -> None:
+    """Label the ticks of a matplotlib axis in percent."""
     axis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
 
 
-def blends(n: int) -> list[tuple[float, ...]]:
-    """n colours from the first of the style to the second."""
+def color_gradient(n: int) -> list[tuple[float, ...]]:
+    """n colors from the first to the second color of the style's color cycle."""
     from matplotlib.colors import to_rgb
 
     first, second = np.array(to_rgb("C0")), np.array(to_rgb("C1"))
     return [tuple(first + (second - first) * share) for share in np.linspace(0, 1, n)]
 
 
-def positive(x: Any, name: str) -> NDArray[np.float64]:
-    """At least one number, each above 0 and finite."""
-    found = _arrays.list_of_reals(x, name)
-    if not found.size or not np.all((found > 0) & np.isfinite(found)):
-        raise ValueError(
-            f"{name} is {x!r}; accepted: positive, finite numbers, at least one of them"
-        )
-    return found
+def positive_reals(x: Any, name: str) -> Floats:
+    """A non-empty list of positive, finite numbers."""
+    values = _arrays.list_of_reals(x, name)
+    if not values.size or not np.all((values > 0) & np.isfinite(values)):
+        raise ValueError(f"{name} must be a non-empty list of positive, finite numbers, got {x!r}")
+    return values
 
 
-def one_row(z: Any) -> NDArray[np.float64]:
-    """One row of logits, as float64."""
-    row = _arrays.on_host(_arrays.as_floating(z, "z")).astype(np.float64)
-    if row.ndim != 1 or not row.size:
-        raise ValueError(f"z has shape {row.shape}; accepted: one row of at least one logit, (K,)")
-    return row
-
-
-def chances(row: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np.float64]:
-    """The softmax of a row that has one."""
-    p: NDArray[np.float64] = softmax(row, temperature=temperature)
+def softmax_row(row: Floats, temperature: float = 1.0) -> Floats:
+    """The softmax of one row, checked to have a distribution."""
+    p: Floats = softmax(row, temperature=temperature)
     if np.isnan(p).any():
-        raise ValueError("z has no distribution: it holds NaN, or nothing is left to choose from")
+        raise ValueError("z has no distribution: it contains NaN, or no class is left")
     return p
 
 
-def precedence(row: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """What ranks classes as their probabilities do: at T < 0 small logits win, -inf never."""
+def ranking_logits(row: Floats, temperature: float) -> Floats:
+    """Logits in the order of the probabilities: -z at T < 0, where -inf stays excluded."""
     return row if temperature >= 0 else np.where(np.isneginf(row), -np.inf, -row)
 
 
 class Classes(NamedTuple):
-    """The classes a picture shows, and what it says under them."""
+    """The classes that a plot shows."""
 
-    place: NDArray[np.int64]
+    indices: Integers
     names: list[str]
-    rest: int  # how many are not shown
+    omitted: int  # number of classes that are not shown
+
+    def axis_label(self, label: str) -> str:
+        """`label`, and how many classes are not shown."""
+        if not self.omitted:
+            return label
+        return f"{label} ({self.omitted:,} less probable classes not shown)"
 
 
-def choose(p: NDArray[np.float64], names: Sequence[str] | None, room: int = ROOM) -> Classes:
-    """All classes in their order; of more than `room`, the most probable ones first."""
-    if names is not None and len(names) != len(p):
-        raise ValueError(f"names has {len(names)} entries; accepted: one for each of {len(p)}")
-    place = np.arange(len(p), dtype=np.int64)
-    if len(p) > room:
-        place = np.argsort(-p, kind="stable")[:room]
-    shown = [str(k) if names is None else str(names[int(k)]) for k in place]
-    return Classes(place, shown, len(p) - len(place))
+def check_names(names: Sequence[str], length: int | None = None) -> list[str]:
+    """Names of classes as strings, checked to be `length` of them if it is given."""
+    count = "" if length is None else f"{length} "
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"names must be a list of {count}names, got {names!r}")
+    result = [str(name) for name in names]
+    if length not in (None, len(result)):
+        raise ValueError(f"names must be a list of {count}names, got {len(result)}")
+    return result
 
 
-def label_classes(ax: Any, classes: Classes, letters: float = 60) -> None:
-    """Names below, turned where they are more than so many letters; what was left out is said."""
-    turned = sum(len(name) + 1 for name in classes.names) > letters
-    ax.set_xticks(np.arange(len(classes.names)), classes.names, rotation=60 if turned else 0)
-    if turned:
+def select_classes(
+    p: Floats, names: Sequence[str] | None, max_classes: int = MAX_CLASSES
+) -> Classes:
+    """All classes in their order; of more than `max_classes`, the most probable ones first."""
+    indices = np.arange(len(p), dtype=np.int64)
+    if len(p) > max_classes:
+        indices = np.argsort(-p, kind="stable")[:max_classes]
+    if names is not None:
+        names = check_names(names, len(p))
+    shown = [str(k) if names is None else names[int(k)] for k in indices]
+    return Classes(indices, shown, len(p) - len(indices))
+
+
+def label_classes(ax: Any, classes: Classes, max_characters: float = 60) -> None:
+    """Label the x axis with class names, rotated if they have more than `max_characters`."""
+    rotated = sum(len(name) + 1 for name in classes.names) > max_characters
+    ax.set_xticks(np.arange(len(classes.names)), classes.names, rotation=60 if rotated else 0)
+    if rotated:
         for label in ax.get_xticklabels():
             label.set(horizontalalignment="right", rotation_mode="anchor")
-    rest = f" ({classes.rest:,} less probable ones not drawn)" if classes.rest else ""
-    ax.set_xlabel(f"class{rest}")
+    ax.set_xlabel(classes.axis_label("class"))

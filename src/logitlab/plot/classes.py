@@ -1,4 +1,4 @@
-"""Bars over the classes of one row."""
+"""Bar plots of the probabilities of one row."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from logitlab import _checks
-from logitlab.plot.canvas import axes, chances, choose, label_classes, one_row, percent, precedence
+from logitlab._rows import as_row
+from logitlab.plot.canvas import (
+    format_percent,
+    get_axes,
+    label_classes,
+    ranking_logits,
+    select_classes,
+    softmax_row,
+)
 
-_WRITTEN = 8  # classes whose probability stands above the bar
+_MAX_ANNOTATED = 8  # of more classes, the bars have no annotations
 
 
 def probabilities(
@@ -20,10 +28,11 @@ def probabilities(
     names: Sequence[str] | None = None,
     ax: Any = None,
 ) -> Any:
-    """Probabilities as bars over their logits, with the order marked.
+    """Bar plot of the probabilities of one row, with logits and ranks.
 
-    Under each bar stand its class and its logit, above it the probability and the rank: that of
-    the logit, and of the probability. Of more than 20 classes the most probable ones are drawn.
+    The label below a bar has the class and its logit; the label above it has the probability and
+    the rank, which is the same for logits and probabilities. Of more than 20 classes, the most
+    probable ones are shown.
 
     Parameters
     ----------
@@ -32,9 +41,9 @@ def probabilities(
     temperature : float
         T, as in :func:`logitlab.softmax`.
     names : sequence of str, length K, optional
-        The classes; without it, their numbers.
+        Names of the classes; by default their indices.
     ax : matplotlib.axes.Axes, optional
-        Where to draw.
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
@@ -43,7 +52,7 @@ def probabilities(
     Raises
     ------
     TypeError, ValueError
-        As :func:`logitlab.softmax`; `z` is not one row; `names` of another length.
+        As :func:`logitlab.softmax`; `z` is not one row; `names` has another length.
 
     Examples
     --------
@@ -53,45 +62,46 @@ def probabilities(
     >>> [label.get_text() for label in ax.texts]
     ['12 %\\n#2', '88 %\\n#1']
     """
-    row = one_row(z)
-    p = chances(row, temperature)
-    shown = choose(p, names)
-    ax = axes(ax)
-    height = p[shown.place]
+    row = as_row(z)
+    p = softmax_row(row, temperature)
+    shown = select_classes(p, names)
+    ax = get_axes(ax)
+    height = p[shown.indices]
     ax.bar(np.arange(len(height)), height, 0.75, color="C0")
     label_classes(ax, shown)
-    if len(height) <= _WRITTEN:
-        order = precedence(row, temperature)
-        for place, k in enumerate(shown.place):
+    if len(height) <= _MAX_ANNOTATED:
+        order = ranking_logits(row, temperature)
+        for x, k in enumerate(shown.indices):
             rank = 1 + int(np.sum(order > order[k]))
             label = f"{100 * p[k]:.2g} %\n#{rank}"
-            ax.annotate(label, (place, p[k]), (0, 2), textcoords="offset points", ha="center")
-        texts = [
-            f"{name}\nz = {row[k]:.4g}" for k, name in zip(shown.place, shown.names, strict=True)
+            ax.annotate(label, (x, p[k]), (0, 2), textcoords="offset points", ha="center")
+        tick_labels = [
+            f"{name}\nz = {row[k]:.4g}" for k, name in zip(shown.indices, shown.names, strict=True)
         ]
-        ax.set_xticklabels(texts)
-        ax.set_xlabel("class, and its logit z")
+        ax.set_xticklabels(tick_labels)
+        ax.set_xlabel("class and logit z")
     ax.set_ylabel("probability" if temperature == 1 else f"probability at T = {temperature:g}")
     ax.set_ylim(0, 1.18 * max(float(np.max(height)), 1e-9))
-    percent(ax.yaxis)
+    format_percent(ax.yaxis)
     return ax
 
 
 def scaling(z: ArrayLike, c: float, *, names: Sequence[str] | None = None, ax: Any = None) -> Any:
-    """Probabilities before and after the logits are multiplied by c, side by side.
+    """Bar plot of softmax(z) and softmax(c z) side by side.
 
-    c below 1 dampens the distribution, c above 1 sharpens it; the order stays.
+    0 < c < 1 flattens the distribution, c > 1 sharpens it; the order of the classes is the same.
 
     Parameters
     ----------
     z : array, shape (K,)
         One row of logits.
     c : float
-        The factor, finite: a temperature of 1/c. At 0 all that are not excluded share alike.
+        Scale factor, finite: the temperature is 1/c. At c = 0 all classes that are not excluded
+        have equal probabilities.
     names : sequence of str, length K, optional
-        The classes.
+        Names of the classes; by default their indices.
     ax : matplotlib.axes.Axes, optional
-        Where to draw.
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
@@ -110,17 +120,17 @@ def scaling(z: ArrayLike, c: float, *, names: Sequence[str] | None = None, ax: A
     >>> [round(float(bar.get_height()), 4) for bar in ax.patches]
     [0.0, 0.0, 1.0, 0.3006, 0.3322, 0.3672]
     """
-    row = one_row(z)
+    row = as_row(z)
     c = _checks.real(c, "c", "a finite number", math.isfinite)
-    # As a temperature c z cannot overflow, and -inf stays excluded at c = 0 and below.
-    before, after = chances(row), chances(row, math.inf if c == 0 else 1 / c)
-    shown = choose(before, names)
-    ax = axes(ax)
-    place = np.arange(len(shown.place))
-    ax.bar(place - 0.2, before[shown.place], 0.38, color="C0", label="softmax(z)")
+    # With a temperature of 1/c, c z cannot overflow and -inf stays excluded at c <= 0.
+    before, after = softmax_row(row), softmax_row(row, math.inf if c == 0 else 1 / c)
+    shown = select_classes(before, names)
+    ax = get_axes(ax)
+    x = np.arange(len(shown.indices))
+    ax.bar(x - 0.2, before[shown.indices], 0.38, color="C0", label="softmax(z)")
     ax.bar(
-        place + 0.2,
-        after[shown.place],
+        x + 0.2,
+        after[shown.indices],
         0.38,
         facecolor=("C1", 0.35),
         edgecolor="C1",
@@ -130,5 +140,5 @@ def scaling(z: ArrayLike, c: float, *, names: Sequence[str] | None = None, ax: A
     label_classes(ax, shown)
     ax.set_ylabel("probability")
     ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
-    percent(ax.yaxis)
+    format_percent(ax.yaxis)
     return ax

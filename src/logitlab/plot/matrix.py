@@ -1,4 +1,4 @@
-"""The Jacobian as a heat map."""
+"""Heat map of the Jacobian of softmax."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,17 +7,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from logitlab import derivatives
-from logitlab.plot.canvas import axes, chances, choose, label_classes, one_row
+from logitlab._rows import Floats, Integers, as_row
+from logitlab.plot.canvas import get_axes, label_classes, select_classes, softmax_row
 
-_WRITTEN = 6  # classes whose entries are written out
+_MAX_ANNOTATED = 6  # of more classes, the cells have no numbers
 
 
-def jacobian_rows(row: Any, place: Any, temperature: float) -> Any:
-    """Rows of the Jacobian: it is symmetric, so those are its products with unit vectors."""
-    unit = np.zeros((len(place), len(row)))
-    unit[np.arange(len(place)), place] = 1
-    many = np.broadcast_to(row, unit.shape)
-    return derivatives.jacobian_product(many, unit, temperature=temperature)
+def jacobian_rows(row: Floats, index: Integers, temperature: float) -> Floats:
+    """Rows of the Jacobian at `index`, as products with unit vectors: the Jacobian is symmetric."""
+    unit = np.zeros((len(index), len(row)))
+    unit[np.arange(len(index)), index] = 1
+    z = np.broadcast_to(row, unit.shape)
+    rows: Floats = derivatives.jacobian_product(z, unit, temperature=temperature)
+    return rows
 
 
 def jacobian(
@@ -27,11 +29,12 @@ def jacobian(
     names: Sequence[str] | None = None,
     ax: Any = None,
 ) -> Any:
-    r"""How each probability answers to each logit, :math:`\partial p_i/\partial z_j`.
+    r"""Heat map of the Jacobian :math:`\partial p_i/\partial z_j` of softmax at one row.
 
-    The colours reach to 1/(4|T|), the largest entry that any row of logits can have: the picture
-    fades where the softmax saturates. Beside each row stands its sum over all classes: 0, as a
-    shift of all logits changes nothing. Of more than 20 classes the most probable ones are drawn.
+    The color scale ends at 1/(4|T|), the largest possible entry, so the colors are pale where the
+    softmax saturates. The number right of a row is its sum over all classes. It is 0 up to
+    rounding, because softmax does not change if all logits are shifted. Of more than 20 classes,
+    the most probable ones are shown.
 
     Parameters
     ----------
@@ -40,9 +43,9 @@ def jacobian(
     temperature : float
         T, as in :func:`logitlab.jacobian`.
     names : sequence of str, length K, optional
-        The classes.
+        Names of the classes; by default their indices.
     ax : matplotlib.axes.Axes, optional
-        Where to draw.
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
@@ -51,7 +54,7 @@ def jacobian(
     Raises
     ------
     TypeError, ValueError
-        As :func:`logitlab.jacobian`; `z` is not one row; `names` of another length.
+        As :func:`logitlab.jacobian`; `z` is not one row; `names` has another length.
 
     Examples
     --------
@@ -63,23 +66,22 @@ def jacobian(
     """
     from matplotlib.colors import LinearSegmentedColormap
 
-    row = one_row(z)
-    shown = choose(chances(row, temperature), names)
-    rows = jacobian_rows(row, shown.place, temperature)
-    block = rows[:, shown.place]
-    ax = axes(ax)
-    reach = 0.25 / abs(temperature)
-    shades = LinearSegmentedColormap.from_list("", ["C1", ax.get_facecolor(), "C0"])
-    image = ax.imshow(block, cmap=shades, vmin=-reach, vmax=reach)
-    place = np.arange(len(block))
-    label_classes(ax, shown, letters=40)
-    ax.set_yticks(place, shown.names)
-    ax.set(xlabel=ax.get_xlabel().replace("class", "logit j"), ylabel="probability i")
-    if len(block) <= _WRITTEN:
+    row = as_row(z)
+    shown = select_classes(softmax_row(row, temperature), names)
+    rows = jacobian_rows(row, shown.indices, temperature)
+    block = rows[:, shown.indices]
+    ax = get_axes(ax)
+    limit = 0.25 / abs(temperature)
+    colormap = LinearSegmentedColormap.from_list("", ["C1", ax.get_facecolor(), "C0"])
+    image = ax.imshow(block, cmap=colormap, vmin=-limit, vmax=limit)
+    label_classes(ax, shown, max_characters=40)
+    ax.set_yticks(np.arange(len(block)), shown.names)
+    ax.set(xlabel=shown.axis_label("logit j"), ylabel="probability i")
+    if len(block) <= _MAX_ANNOTATED:
         for i, j in np.ndindex(block.shape):
-            ink = ax.get_facecolor() if abs(block[i, j]) > 0.6 * reach else None
+            color = ax.get_facecolor() if abs(block[i, j]) > 0.6 * limit else None
             text = f"{block[i, j]:.2g}"
-            ax.text(j, i, text, ha="center", va="center", fontsize="small", color=ink)
+            ax.text(j, i, text, ha="center", va="center", fontsize="small", color=color)
         for i, total in enumerate(rows.sum(axis=-1)):
             ax.annotate(
                 f"{total:.0e}" if total else "0",
@@ -89,6 +91,6 @@ def jacobian(
                 fontsize="small",
             )
         ax.annotate("sum", (1.02, 1.02), xycoords="axes fraction", fontsize="small")
-    pad = 0.12 if len(block) <= _WRITTEN else 0.03
+    pad = 0.12 if len(block) <= _MAX_ANNOTATED else 0.03
     ax.figure.colorbar(image, ax=ax, label="∂pᵢ / ∂zⱼ", pad=pad)
     return ax

@@ -1,4 +1,4 @@
-"""Pictures of what was summed up over many rows."""
+"""Plots of statistics over many rows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,23 +8,23 @@ from numpy.typing import ArrayLike
 
 from logitlab import _arrays, _checks
 from logitlab._bins import Strategy
-from logitlab.plot.canvas import axes, percent, positive
+from logitlab.plot.canvas import check_names, format_percent, get_axes, positive_reals
 from logitlab.reliability import ReliabilityCurve, calibration_error, reliability_curve
 
 
 def distribution(edges: ArrayLike, counts: ArrayLike, *, mean: float, ax: Any = None) -> Any:
-    """Share of the rows in each bin of a histogram, with the mean marked.
+    """Histogram of a quantity over many rows, with its mean.
 
     Parameters
     ----------
     edges : array, shape (B + 1,)
-        Bin edges, in the unit of the quantity.
+        Bin edges, ascending.
     counts : array, shape (B,)
-        Rows in each bin.
+        Number of rows in each bin.
     mean : float
-        The mean over all rows.
+        Mean over all rows.
     ax : matplotlib.axes.Axes, optional
-        Where to draw.
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
@@ -33,7 +33,8 @@ def distribution(edges: ArrayLike, counts: ArrayLike, *, mean: float, ax: Any = 
     Raises
     ------
     TypeError, ValueError
-        `counts` does not hold a number for each bin between two edges.
+        `edges` has fewer than two numbers; `counts` does not have one number for each bin; `mean`
+        is not a real number.
 
     Examples
     --------
@@ -45,38 +46,41 @@ def distribution(edges: ArrayLike, counts: ArrayLike, *, mean: float, ax: Any = 
     """
     edges = _arrays.list_of_reals(edges, "edges")
     if len(edges) < 2:
-        raise ValueError(f"edges has {len(edges)} numbers; accepted: two and more")
+        raise ValueError(f"edges must have at least 2 numbers, got {len(edges)}")
     counts = _arrays.list_of_reals(counts, "counts", len(edges) - 1)
-    ax = axes(ax)
+    mean = _checks.real(mean, "mean", "a real number", lambda x: True)
+    ax = get_axes(ax)
     ax.bar(edges[:-1], counts / max(counts.sum(), 1), np.diff(edges), align="edge", color="C0")
     ax.axvline(mean, color="C1", linewidth=1.5)
+    in_left_half = mean < edges[[0, -1]].mean()
     ax.annotate(
         f"mean {mean:.3g}",
         (mean, 1),
         xycoords=("data", "axes fraction"),
-        xytext=(4 if mean < edges[[0, -1]].mean() else -4, 3),
+        xytext=(4 if in_left_half else -4, 3),
         textcoords="offset points",
-        ha="left" if mean < edges[[0, -1]].mean() else "right",
+        ha="left" if in_left_half else "right",
         color="C1",
     )
     ax.set_xlim(edges[0], edges[-1])
-    ax.set_ylabel("share of rows")
-    percent(ax.yaxis)
+    ax.set_ylabel("fraction of rows")
+    format_percent(ax.yaxis)
     return ax
 
 
 def reliability_diagram(curve: ReliabilityCurve, *, ax: Any = None) -> Any:
-    """Accuracy against confidence, bin by bin, with the gap between them.
+    """Reliability diagram: accuracy against confidence in each bin.
 
-    A bar is the accuracy of a bin, the shaded part its distance from the mean confidence, the
-    line its 95 % bootstrap band; the area of a dot is the share of the rows in the bin.
+    The height of a bar is the accuracy; its shaded part is the difference from the mean confidence.
+    A vertical line is the 95 % bootstrap interval of the accuracy. The area of a dot grows with the
+    fraction of the rows in the bin.
 
     Parameters
     ----------
     curve : logitlab.reliability.ReliabilityCurve
-        Counts, confidence, accuracy and band of each bin.
+        Result of :func:`logitlab.reliability_curve`.
     ax : matplotlib.axes.Axes, optional
-        Where to draw.
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
@@ -85,7 +89,7 @@ def reliability_diagram(curve: ReliabilityCurve, *, ax: Any = None) -> Any:
     Raises
     ------
     TypeError, ValueError
-        `curve` is no reliability curve.
+        `curve` is not a :class:`logitlab.reliability.ReliabilityCurve`.
 
     Examples
     --------
@@ -97,14 +101,12 @@ def reliability_diagram(curve: ReliabilityCurve, *, ax: Any = None) -> Any:
     'confidence'
     """
     if not isinstance(curve, ReliabilityCurve):
-        raise TypeError(
-            f"curve is a {type(curve).__name__}; accepted: what logitlab.reliability_curve gives"
-        )
-    ax = axes(ax)
+        raise TypeError(f"curve must be a result of logitlab.reliability_curve, got {curve!r}")
+    ax = get_axes(ax)
     filled = curve.counts > 0
     left, width = curve.edges[:-1][filled], np.diff(curve.edges)[filled]
     confidence, accuracy = curve.confidence[filled], curve.accuracy[filled]
-    share = curve.counts[filled] / curve.counts.sum()
+    fraction = curve.counts[filled] / curve.counts.sum()
     ax.plot([0, 1], [0, 1], linestyle=(0, (4, 3)), linewidth=1, color="0.5", zorder=3)
     ax.bar(left, accuracy, width, align="edge", color="C0", alpha=0.3, linewidth=0)
     ax.bar(
@@ -118,10 +120,10 @@ def reliability_diagram(curve: ReliabilityCurve, *, ax: Any = None) -> Any:
         linewidth=0,
     )
     ax.vlines(confidence, curve.low[filled], curve.high[filled], color="C0", linewidth=1.2)
-    ax.scatter(confidence, accuracy, s=12 + 150 * share, color="C0", zorder=4, linewidths=0)
+    ax.scatter(confidence, accuracy, s=12 + 150 * fraction, color="C0", zorder=4, linewidths=0)
     ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
-    percent(ax.xaxis)
-    percent(ax.yaxis)
+    format_percent(ax.xaxis)
+    format_percent(ax.yaxis)
     return ax
 
 
@@ -134,7 +136,7 @@ def reliability(
     strategy: Strategy = "uniform",
     ax: Any = None,
 ) -> Any:
-    """The reliability diagram of logits and labels, with the calibration error as its title.
+    """Reliability diagram of logits and labels, with the calibration error as its title.
 
     Parameters
     ----------
@@ -143,11 +145,11 @@ def reliability(
     y : array of int, shape (...)
         Labels, 0 to K - 1.
     temperature : float
-        T > 0: the diagram of z/T.
+        T > 0: the diagram is that of z / T.
     n_bins, strategy
         As in :func:`logitlab.reliability_curve`.
     ax : matplotlib.axes.Axes, optional
-        Where to draw.
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
@@ -156,7 +158,7 @@ def reliability(
     Raises
     ------
     TypeError, ValueError
-        As :func:`logitlab.reliability_curve`; a temperature that is not positive and finite.
+        As :func:`logitlab.reliability_curve`; `temperature` is not positive and finite.
 
     Examples
     --------
@@ -167,7 +169,7 @@ def reliability(
     'calibration error 0.2737'
     """
     temperature = _checks.real(
-        temperature, "temperature", "positive, finite", lambda t: 0 < t < np.inf
+        temperature, "temperature", "positive and finite", lambda t: 0 < t < np.inf
     )
     z = np.divide(_arrays.on_host(_arrays.as_floating(z, "z")), temperature)
     curve = reliability_curve(z, y, n_bins=n_bins, strategy=strategy)
@@ -178,20 +180,22 @@ def reliability(
 
 
 def temperature_summary(
-    temperatures: ArrayLike, entropy_share: ArrayLike, top: ArrayLike, *, ax: Any = None
+    temperatures: ArrayLike, normalized_entropy: ArrayLike, confidence: ArrayLike, *, ax: Any = None
 ) -> Any:
-    """Mean entropy and mean top probability against temperature.
+    """Mean confidence and mean entropy of many rows as functions of temperature.
+
+    The curves of one row are those of :func:`temperature_curves`.
 
     Parameters
     ----------
     temperatures : array, shape (n,)
         Positive, ascending.
-    entropy_share : array, shape (n,)
-        Mean entropy as a share of log K, its largest value.
-    top : array, shape (n,)
-        Mean top probability.
+    normalized_entropy : array, shape (n,)
+        Mean entropy divided by log K, its maximum.
+    confidence : array, shape (n,)
+        Mean confidence: the mean over rows of the largest probability.
     ax : matplotlib.axes.Axes, optional
-        Where to draw.
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
@@ -200,7 +204,7 @@ def temperature_summary(
     Raises
     ------
     TypeError, ValueError
-        A temperature that is not positive and finite; a list of another length.
+        A temperature is not positive and finite; the other lists have another length.
 
     Examples
     --------
@@ -210,39 +214,40 @@ def temperature_summary(
     >>> ax.get_xscale()
     'log'
     """
-    temperatures = positive(temperatures, "temperatures")
-    entropy_share = _arrays.list_of_reals(entropy_share, "entropy_share", len(temperatures))
-    top = _arrays.list_of_reals(top, "top", len(temperatures))
-    ax = axes(ax)
+    temperatures = positive_reals(temperatures, "temperatures")
+    size = len(temperatures)
+    normalized_entropy = _arrays.list_of_reals(normalized_entropy, "normalized_entropy", size)
+    confidence = _arrays.list_of_reals(confidence, "confidence", size)
+    ax = get_axes(ax)
     ax.axvline(1, color="0.5", linewidth=1, linestyle=(0, (4, 3)))
-    ax.plot(temperatures, top, color="C0", linewidth=2, label="top probability")
-    ax.plot(temperatures, entropy_share, color="C1", linewidth=2, label="entropy / log K")
+    ax.plot(temperatures, confidence, color="C0", linewidth=2, label="mean confidence")
+    ax.plot(temperatures, normalized_entropy, color="C1", linewidth=2, label="mean entropy / log K")
     ax.set(xscale="log", xlabel="temperature T", ylim=(0, 1.02))
     ax.set_xlim(temperatures.min(), temperatures.max())
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
-    percent(ax.yaxis)
+    format_percent(ax.yaxis)
     return ax
 
 
 def class_gaps(
     names: Sequence[str], gap: ArrayLike, half_width: ArrayLike, *, ax: Any = None
 ) -> Any:
-    """Confidence less accuracy of each class, with its interval: who is too sure?
+    """Mean confidence minus accuracy of each class, with confidence intervals.
 
-    Over-confident classes are triangles to the right, under-confident ones triangles to the left;
-    a class whose interval holds 0 is a hollow circle.
+    Overconfident classes are triangles to the right, underconfident ones triangles to the left. A
+    class whose interval contains 0 is a hollow circle.
 
     Parameters
     ----------
     names : sequence of str, length n
-        The classes, from the top.
+        Names of the classes, from top to bottom.
     gap : array, shape (n,)
-        Mean confidence less accuracy.
+        Mean confidence minus accuracy.
     half_width : array, shape (n,)
-        Half of the interval's width.
+        Half the width of each interval.
     ax : matplotlib.axes.Axes, optional
-        Where to draw.
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
@@ -251,7 +256,7 @@ def class_gaps(
     Raises
     ------
     TypeError, ValueError
-        `gap` or `half_width` does not hold a number for each name.
+        `gap` or `half_width` does not contain one number for each name.
 
     Examples
     --------
@@ -261,38 +266,39 @@ def class_gaps(
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['cat', 'dog']
     """
+    names = check_names(names)
     gap = _arrays.list_of_reals(gap, "gap", len(names))
     half_width = _arrays.list_of_reals(half_width, "half_width", len(names))
-    ax = axes(ax)
-    place = np.arange(len(names))
+    ax = get_axes(ax)
+    y = np.arange(len(names))
     ax.axvline(0, color="0.5", linewidth=1, linestyle=(0, (4, 3)))
-    ax.hlines(place, gap - half_width, gap + half_width, color="0.5", linewidth=1.2)
-    clear = np.abs(gap) > half_width
-    for some, colour, marker, filled in (
-        (clear & (gap > 0), "C1", ">", True),
-        (clear & (gap < 0), "C0", "<", True),
-        (~clear, "0.5", "o", False),
+    ax.hlines(y, gap - half_width, gap + half_width, color="0.5", linewidth=1.2)
+    significant = np.abs(gap) > half_width
+    for group, color, marker, filled in (
+        (significant & (gap > 0), "C1", ">", True),
+        (significant & (gap < 0), "C0", "<", True),
+        (~significant, "0.5", "o", False),
     ):
-        face = colour if filled else "none"
-        ax.scatter(gap[some], place[some], s=34, marker=marker, color=face, edgecolors=colour)
-    ax.set_yticks(place, list(names))
+        face = color if filled else "none"
+        ax.scatter(gap[group], y[group], s=34, marker=marker, color=face, edgecolors=color)
+    ax.set_yticks(y, names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel("confidence − accuracy")
-    percent(ax.xaxis)
+    format_percent(ax.xaxis)
     return ax
 
 
 def over_time(steps: ArrayLike, values: ArrayLike, *, ax: Any = None) -> Any:
-    """A mean in windows of consecutive steps, such as the entropy of a language model.
+    """Means over windows of consecutive steps, such as the entropy of a language model's tokens.
 
     Parameters
     ----------
     steps : array, shape (n,)
-        The middle of each window.
+        Center of each window.
     values : array, shape (n,)
-        The mean in it.
+        Mean of each window.
     ax : matplotlib.axes.Axes, optional
-        Where to draw.
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
@@ -301,7 +307,7 @@ def over_time(steps: ArrayLike, values: ArrayLike, *, ax: Any = None) -> Any:
     Raises
     ------
     TypeError, ValueError
-        `values` does not hold a number for each step.
+        `values` does not contain one number for each step.
 
     Examples
     --------
@@ -313,7 +319,7 @@ def over_time(steps: ArrayLike, values: ArrayLike, *, ax: Any = None) -> Any:
     """
     steps = _arrays.list_of_reals(steps, "steps")
     values = _arrays.list_of_reals(values, "values", len(steps))
-    ax = axes(ax)
+    ax = get_axes(ax)
     ax.plot(steps, values, color="C0", linewidth=1.3, marker="o" if len(steps) < 2 else None)
     ax.set_ylim(bottom=0)
     ax.set(xlabel="step")

@@ -9,7 +9,7 @@ from logitlab._app.explore.state import Row, State
 from logitlab._rows import Floats, Integers
 from logitlab.derivatives import jacobian_product
 from logitlab.losses import cross_entropy_and_grad
-from logitlab.plot.canvas import precedence
+from logitlab.plot.canvas import ranking_logits
 from logitlab.plot.matrix import jacobian_rows
 
 _ROOM = 12  # classes of the heat map
@@ -32,7 +32,7 @@ def jacobian(state: State, row: Row, place: Integers) -> dict[str, Any]:
     rows = jacobian_rows(row.kept, place, t)
     scales = np.geomspace(1 / 64, 64, 61 if len(row.z) <= _LONG else 13)
     top = np.zeros(len(row.z))
-    top[int(np.argmax(precedence(row.kept, t)))] = 1
+    top[int(np.argmax(ranking_logits(row.kept, t)))] = 1
     # Scaling z by c is a temperature of T/c: J is that at T/c, times c.
     shape = (len(scales), len(row.z))
     answer = jacobian_product(

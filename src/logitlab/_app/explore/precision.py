@@ -7,7 +7,7 @@ import numpy as np
 
 from logitlab._app.explore.state import State
 from logitlab._rows import Floats
-from logitlab.plot.stability import RIGHT, SCALES, worst_errors, written
+from logitlab.plot.stability import MAX_ULP, SCALES, format_ulp, max_ulp_errors
 
 _SCALES = SCALES[1:-1]  # what a narrow page has room for
 _MOST = 256  # classes: more take longer than a slider may
@@ -20,10 +20,10 @@ def _table(row: bytes, shift: float) -> list[dict[str, Any]]:
         {
             "type": name,
             "formula": formula,
-            "errors": [written(error) for error in worst],
-            "wrong": worst > RIGHT,
+            "errors": [format_ulp(error) for error in worst],
+            "wrong": worst > MAX_ULP,
         }
-        for (name, formula), worst in worst_errors(z, _SCALES, shift).items()
+        for (name, formula), worst in max_ulp_errors(z, _SCALES, shift).items()
     ]
 
 

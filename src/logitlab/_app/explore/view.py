@@ -11,8 +11,8 @@ from logitlab._app.explore.precision import precision
 from logitlab._app.explore.reliability import judgement
 from logitlab._app.explore.state import Row, State, apply
 from logitlab._rows import Floats, Integers
-from logitlab.plot.canvas import precedence
-from logitlab.plot.temperature import way
+from logitlab.plot.canvas import ranking_logits
+from logitlab.plot.temperature import temperature_path
 from logitlab.probabilities import softmax
 from logitlab.sampling import sample
 from logitlab.scores import entropy
@@ -42,7 +42,7 @@ def shown_classes(state: State, row: Row) -> Integers:
     z = row.scaled
     if len(z) <= SHOWN:
         return np.arange(len(z), dtype=np.int64)
-    ahead = -precedence(z, state.temperature)
+    ahead = -ranking_logits(z, state.temperature)
     top = np.argpartition(ahead, SHOWN)[:SHOWN]
     place = np.union1d(top, np.fromiter(state.edits, np.int64, len(state.edits)))
     return place[np.argsort(ahead[place], kind="stable")].astype(np.int64)
@@ -63,7 +63,7 @@ def _bars(state: State, row: Row, p: Floats) -> dict[str, Any]:
     left = np.ones(len(p), bool)
     left[place] = False
     # Ranks begin with 1; equal logits share one.
-    behind = -precedence(row.scaled, t)
+    behind = -ranking_logits(row.scaled, t)
     rank = 1 + np.searchsorted(np.sort(behind), behind[place])
     nats = float(entropy(row.kept, temperature=t))
     kept = int(np.sum(row.kept > -np.inf))
@@ -86,7 +86,7 @@ def _bars(state: State, row: Row, p: Floats) -> dict[str, Any]:
         "sum": float(p.sum()),
         "shift_moves": float(np.max(np.abs(shifted - before))),
         "scale_moves": float(np.max(np.abs(stretched - before))),
-        "ordered": _ordered(precedence(row.kept, t), p),
+        "ordered": _ordered(ranking_logits(row.kept, t), p),
         "reversed": t < 0,
     }
 
@@ -116,7 +116,7 @@ def _simplex(state: State, row: Row, p: Floats) -> dict[str, Any]:
     """The way of three classes as T goes from 0 to infinity, on the side of the sign of T."""
     if len(p) != 3:
         return {"refused": "The triangle needs three classes."}
-    line, marks = way(row.scaled, _PATH)
+    line, marks = temperature_path(row.scaled, _PATH)
     found = []
     for t in (line, marks):
         # T = -0 is the limit from above.

@@ -20,7 +20,7 @@ from logitlab._app.report.format import count, figure, signed, span
 from logitlab._app.report.json import as_json, finite
 from logitlab._app.report.page import LOOKS, TITLES, environment
 from logitlab._app.report.verdict import verdict
-from logitlab.resampling import Interval, percentile, redrawn, scores_of
+from logitlab.resampling import Interval, percentile_intervals, resampled_sums, scores_from_sums
 
 _ROUNDING = 1e-12  # of scores, whose size is about 1
 Differences = dict[str, Interval]
@@ -66,12 +66,12 @@ def _differences(judged: list[Judged], way: str, base: int = 0) -> list[Differen
     if not all(way in one.cells for one in judged):
         return [None] * len(judged)
     cells = [one.cells[way] for one in judged]
-    again = np.split(redrawn(np.hstack(cells), RESAMPLES, SEED), len(cells), axis=1)
-    value = [scores_of(one.sum(axis=0)) for one in cells]
-    drawn = [scores_of(one) for one in again]
+    again = np.split(resampled_sums(np.hstack(cells), RESAMPLES, SEED), len(cells), axis=1)
+    value = [scores_from_sums(one.sum(axis=0)) for one in cells]
+    drawn = [scores_from_sums(one) for one in again]
     with np.errstate(invalid="ignore"):
         return [
-            None if i == base else percentile(v - value[base], d - drawn[base])
+            None if i == base else percentile_intervals(v - value[base], d - drawn[base])
             for i, (v, d) in enumerate(zip(value, drawn, strict=True))
         ]
 

@@ -11,12 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab._app.io.passes import Passes
-from logitlab._bins import bins_of, class_sums, equal_width, gap_norm
+from logitlab._bins import bin_indices, classwise_bin_sums, error_from_sums, uniform_edges
 from logitlab._rows import Floats, Integers
 from logitlab.calibration import MatrixScaling, TemperatureSearch, VectorScaling, random_folds
 from logitlab.calibration.base import RowError, numbered
-from logitlab.reliability import CalibrationTest, ReliabilityCurve, consistency, curve_of
-from logitlab.resampling import Interval, Tally, percentile, redrawn, scores_of
+from logitlab.reliability import (
+    CalibrationTest,
+    ReliabilityCurve,
+    consistency_test,
+    curve_from_sums,
+)
+from logitlab.resampling import (
+    Interval,
+    ScoreAccumulator,
+    percentile_intervals,
+    resampled_sums,
+    scores_from_sums,
+)
 
 SEED = 0
 N_BINS = 15
@@ -91,8 +102,8 @@ class Judge:
 
     def __init__(self, classes: int, halves: Integers, sampled: NDArray[np.bool_]) -> None:
         """`sampled`: the rows judged class by class, which costs more than all the rest."""
-        self.tally = Tally(len(halves), N_BINS)
-        self._edges = equal_width(N_BINS)
+        self.tally = ScoreAccumulator(len(halves), N_BINS)
+        self._edges = uniform_edges(N_BINS)
         self._halves, self.sampled = halves, sampled
         self.cells = np.zeros((2, 3, _CELLS))
         self._class_sums = np.zeros((3, classes, N_BINS)) if classes <= MOST["vector"] else None
@@ -104,7 +115,7 @@ class Judge:
         p, _ = self.tally.add(rows, z, y, temperature)
         top, guess = p.max(axis=-1), z.argmax(axis=-1)
         hit = guess == y
-        fine = bins_of(np.linspace(0, 1, _CELLS + 1), top)
+        fine = bin_indices(np.linspace(0, 1, _CELLS + 1), top)
         place = self._halves[rows] * _CELLS + fine
         for i, weight in enumerate((None, top, hit)):
             self.cells[:, i] += np.bincount(place, weight, 2 * _CELLS).reshape(2, _CELLS)
@@ -113,7 +124,7 @@ class Judge:
         wrong = np.flatnonzero(~hit)
         if self._class_sums is not None:
             some = self.sampled[rows]
-            self._class_sums += class_sums(self._edges, p[some], y[some])
+            self._class_sums += classwise_bin_sums(self._edges, p[some], y[some])
             self._pairs.update(zip(y[wrong].tolist(), guess[wrong].tolist(), strict=True))
         for i in wrong[np.argsort(-top[wrong], kind="stable")[:_WORST]]:
             found = (top[i], -int(rows[i]), int(guess[i]), int(y[i]), p[i, y[i]])
@@ -121,24 +132,27 @@ class Judge:
             if len(self._worst) > _WORST:
                 heapq.heappop(self._worst)
 
-    def scores(self, again: Floats, before: "tuple[Tally, Floats] | None" = None) -> Scores:
+    def scores(
+        self, again: Floats, before: "tuple[ScoreAccumulator, Floats] | None" = None
+    ) -> Scores:
         """`again`: the sums over rows drawn anew; `before`: tally and sums of other logits."""
-        value, drawn = scores_of(self.tally.cells.sum(axis=0)), scores_of(again)
+        value, drawn = scores_from_sums(self.tally.group_sums.sum(axis=0)), scores_from_sums(again)
         differences = None
         if before is not None:
             with np.errstate(invalid="ignore"):
-                differences = percentile(
-                    value - scores_of(before[0].cells.sum(axis=0)), drawn - scores_of(before[1])
+                differences = percentile_intervals(
+                    value - scores_from_sums(before[0].group_sums.sum(axis=0)),
+                    drawn - scores_from_sums(before[1]),
                 )
         sums = self._class_sums
         return Scores(
-            percentile(value, drawn),
+            percentile_intervals(value, drawn),
             differences,
-            float(gap_norm(self.tally.bins, 1, debiased=True)),
-            None if sums is None else float(np.mean(gap_norm(sums, 1))),
-            consistency(self.cells.sum(axis=0), self._edges),
-            curve_of(self._edges, self.tally.bins),
-            None if sums is None else curve_of(self._edges, sums.sum(axis=1)),
+            float(error_from_sums(self.tally.bin_sums, 1, debiased=True)),
+            None if sums is None else float(np.mean(error_from_sums(sums, 1))),
+            consistency_test(self.cells.sum(axis=0), self._edges),
+            curve_from_sums(self._edges, self.tally.bin_sums),
+            None if sums is None else curve_from_sums(self._edges, sums.sum(axis=1)),
         )
 
     def isotonic_error(self) -> float | None:
@@ -154,10 +168,10 @@ class Judge:
             model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
             model.fit(stated[seen] / n[seen], right[seen] / n[seen], sample_weight=n[seen])
             q = model.predict(other[asked] / m[asked])
-            place = bins_of(self._edges, q)
+            place = bin_indices(self._edges, q)
             for i, weight in enumerate((m[asked], m[asked] * q, hits[asked])):
                 bins[i] += np.bincount(place, weight, N_BINS)
-        return float(gap_norm(bins, 1))
+        return float(error_from_sums(bins, 1))
 
     def by_class(self) -> ByClass:
         n, stated, right = self._by_class
@@ -261,7 +275,7 @@ def judge(passes: Passes, labels: Integers, before: Judge, held: Held, half: Int
             for name, apply in ways.items():
                 after[name].add(rows, apply(z, rows), labels[rows])
     everything = [before, *after.values()]
-    again = redrawn(np.hstack([one.tally.cells for one in everything]), RESAMPLES, SEED)
+    again = resampled_sums(np.hstack([one.tally.group_sums for one in everything]), RESAMPLES, SEED)
     parts = np.split(again, len(everything), axis=1)
     return Judged(
         before=before.scores(parts[0]),
@@ -278,7 +292,7 @@ def judge(passes: Passes, labels: Integers, before: Judge, held: Held, half: Int
         mistakes=before.mistakes(),
         confusions=before.confusions(),
         cells={
-            name: one.tally.cells
+            name: one.tally.group_sums
             for name, one in {"none": before, **after}.items()
             if name in ("none", "temperature")
         },

@@ -44,7 +44,7 @@ def full_scores(scores: Scores) -> dict[str, Any]:
         else {key: differences[name] for key, name in _KEYS.items()},
         "debiased_ece": scores.debiased,
         "classwise_ece": scores.classwise,
-        "ece_expected_by_chance": scores.test.expected,
+        "ece_expected_by_chance": scores.test.expected_error,
         "p_value": scores.test.p_value,
     }
 

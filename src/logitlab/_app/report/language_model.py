@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 from logitlab._app.report.evaluation import RESAMPLES, SEED
 from logitlab._rows import Floats, Integers
 from logitlab.probabilities import softmax
-from logitlab.resampling import Interval, Tally, percentile, redrawn, scores_of
+from logitlab.resampling import (
+    Interval,
+    ScoreAccumulator,
+    percentile_intervals,
+    resampled_sums,
+    scores_from_sums,
+)
 
 NUCLEI = (0.9, 0.95)
 TEMPERATURES = (0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0)
@@ -83,7 +89,7 @@ class TextPass:
 
     def __init__(self, tokens: Integers) -> None:
         self._tokens = tokens
-        self._tally = Tally(len(tokens))
+        self._tally = ScoreAccumulator(len(tokens))
         self._log_p = np.full(len(tokens), np.nan)
         self._ranks = np.zeros(len(tokens), np.int64)
 
@@ -94,9 +100,9 @@ class TextPass:
         self._ranks[rows] = 1 + np.sum(z > np.take_along_axis(z, y[:, None], axis=-1), axis=-1)
 
     def text(self) -> Text:
-        cells = self._tally.cells
-        again = scores_of(redrawn(cells, RESAMPLES, SEED))
-        found = percentile(scores_of(cells.sum(axis=0)), again)
+        cells = self._tally.group_sums
+        again = scores_from_sums(resampled_sums(cells, RESAMPLES, SEED))
+        found = percentile_intervals(scores_from_sums(cells.sum(axis=0)), again)
         order = np.argsort(np.where(np.isnan(self._log_p), np.inf, self._log_p), kind="stable")
         surprises = [
             Surprise(

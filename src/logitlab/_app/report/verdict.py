@@ -71,7 +71,9 @@ def verdict(judged: Judged) -> tuple[str, str]:
     what = kind(before)
     if what == "honest":
         error = f"calibration error {before['calibration_error']:.4f}"
-        chance = f"chance alone gives {before.test.expected:.4f}, {p_value(before.test.p_value)}"
+        chance = (
+            f"chance alone gives {before.test.expected_error:.4f}, {p_value(before.test.p_value)}"
+        )
         return "Honest", f"{says}; {error} is no more than chance explains ({chance})."
     if what == "uneven":
         return "Unevenly calibrated", (
