@@ -1,4 +1,4 @@
-.PHONY: ci test lint format docs neon sanitize
+.PHONY: ci test lint format docs neon sanitize stub
 
 ci:
 	bash .ci/run
@@ -15,6 +15,11 @@ lint:
 format:
 	ruff check --fix && ruff format
 	clang-format -i $(NATIVE)
+
+# The types of the native module, from the installed one.
+stub:
+	python -m nanobind.stubgen -q -m logitlab._native -p src/native/stub_patterns.txt \
+		-o src/logitlab/_native.pyi
 
 # The guide, every page of it run, in build/guide/index.html; a warning is an error. One page
 # at a time: kernels that start together may choose the same port.
