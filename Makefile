@@ -1,4 +1,4 @@
-.PHONY: ci test lint format docs neon sanitize
+.PHONY: ci test lint format docs neon sanitize stub
 
 ci:
 	bash .ci/run
@@ -15,6 +15,11 @@ lint:
 format:
 	ruff check --fix && ruff format
 	clang-format -i $(NATIVE)
+
+# The types of the native module, from the installed one.
+stub:
+	python -m nanobind.stubgen -q -m logitlab._native -p src/native/stub_patterns.txt \
+		-o src/logitlab/_native.pyi
 
 # The guide, every page of it run, in build/guide/index.html; a warning is an error. One page
 # at a time: kernels that start together may choose the same port.
@@ -40,7 +45,7 @@ sanitize:
 
 # The kernels of 64-bit Arm, cross-built and emulated, give the bits of those of x86-64.
 BITS = -std=c++17 -O2 -ffp-contract=off -pthread -Isrc/native tests/native/bits.cpp \
-	src/native/exact_row.cpp src/native/threads.cpp
+	src/native/exact_row.cpp src/native/sorting.cpp src/native/threads.cpp
 neon:
 	mkdir -p build
 	g++ -march=x86-64-v3 $(BITS) src/native/v3.cpp -o build/bits-x86

@@ -11,12 +11,12 @@ namespace {
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
 
-struct Pair {
+struct DoubleDouble {
   double high, low;
 };
 
-// (z - m)/t for finite z <= m and finite t > 0, and what it lost by rounding.
-Pair quotient(double z, double m, double t) {
+// (z - m)/t for finite z <= m and finite t > 0, and its rounding error.
+DoubleDouble quotient(double z, double m, double t) {
   double half = 1;
   if (z - m == -kInf) half = 0.5, z *= half, m *= half;
   double d = z - m;
@@ -32,27 +32,27 @@ Pair quotient(double z, double m, double t) {
 }
 
 template <class T>
-void fill(Op op, T* out, int64_t k, T each, T total) {
+void fill(Op op, T* out, int64_t k, T entry, T logsumexp) {
   if (op == Op::logsumexp)
-    *out = total;
+    *out = logsumexp;
   else
-    std::fill(out, out + k, each);
+    std::fill(out, out + k, entry);
 }
 
-// Equal shares for the entries of which `share` says so.
-template <class T, class Share>
-void shares(Op op, const T* z, T* out, int64_t k, T total, int64_t count, Share share) {
+// A uniform distribution over the `count` entries that `included` selects.
+template <class T, class Included>
+void uniform(Op op, const T* z, T* out, int64_t k, T logsumexp, int64_t count, Included included) {
   if (op == Op::logsumexp) {
-    *out = total;
+    *out = logsumexp;
     return;
   }
-  const T yes = T(op == Op::softmax ? 1.0 / double(count) : -log1p_of(double(count - 1)));
-  const T no = op == Op::softmax ? T(0) : T(-kInf);
-  for (int64_t i = 0; i < k; ++i) out[i] = share(z[i]) ? yes : no;
+  const T inside = T(op == Op::softmax ? 1.0 / double(count) : -log1p_of(double(count - 1)));
+  const T outside = op == Op::softmax ? T(0) : T(-kInf);
+  for (int64_t i = 0; i < k; ++i) out[i] = included(z[i]) ? inside : outside;
 }
 
 template <class T>
-void row(Op op, const T* z, T* out, int64_t k, double t) {
+void compute_row(Op op, const T* z, T* out, int64_t k, double t) {
   constexpr T nan = std::numeric_limits<T>::quiet_NaN(), inf = std::numeric_limits<T>::infinity();
   T m = -inf;
   for (int64_t i = 0; i < k; ++i) {
@@ -62,26 +62,26 @@ void row(Op op, const T* z, T* out, int64_t k, double t) {
   if (m == -inf) return fill(op, out, k, nan, -inf);
   if (m == inf || t == 0) {
     const int64_t count = std::count(z, z + k, m);
-    return shares(op, z, out, k, m, count, [m](T x) { return x == m; });
+    return uniform(op, z, out, k, m, count, [m](T x) { return x == m; });
   }
   if (t == kInf) {
     const int64_t count = k - std::count(z, z + k, -inf);
-    return shares(op, z, out, k, count > 1 ? inf : m, count, [](T x) { return x != -inf; });
+    return uniform(op, z, out, k, count > 1 ? inf : m, count, [](T x) { return x != -inf; });
   }
-  // The sum of all but the maxima, with what its additions lost.
-  double sum = 0, lost = 0;
+  // The sum of all but the maxima, with the rounding errors of its additions.
+  double sum = 0, error = 0;
   int64_t ties = 0;
   for (int64_t i = 0; i < k; ++i) {
     if (z[i] == m) {
       ++ties;
     } else if (z[i] != -inf) {
-      const Pair q = quotient(z[i], m, t);
+      const DoubleDouble q = quotient(z[i], m, t);
       const double e = exp_of(q.high, q.low), next = sum + e, part = next - sum;
-      lost += (sum - (next - part)) + (e - part);
+      error += (sum - (next - part)) + (e - part);
       sum = next;
     }
   }
-  const double rest = double(ties - 1) + (sum + lost), log_sum = log1p_of(rest);
+  const double rest = double(ties - 1) + (sum + error), log_sum = log1p_of(rest);
   if (op == Op::logsumexp) {
     *out = T(double(m) + t * log_sum);
     return;
@@ -91,7 +91,7 @@ void row(Op op, const T* z, T* out, int64_t k, double t) {
       out[i] = op == Op::softmax ? T(0) : -inf;
       continue;
     }
-    const Pair q = quotient(z[i], m, t);
+    const DoubleDouble q = quotient(z[i], m, t);
     out[i] = T(op == Op::softmax ? exp_of(q.high, q.low) / (1 + rest) : q.high + (q.low - log_sum));
   }
 }
@@ -101,15 +101,19 @@ void weights(const T* z, int64_t k, double m, double t, double* e) {
   for (int64_t i = 0; i < k; ++i) {
     e[i] = 0;
     if (z[i] == -kInf) continue;
-    const Pair q = quotient(z[i], m, t);
+    const DoubleDouble q = quotient(z[i], m, t);
     e[i] = exp_of(q.high, q.low);
   }
 }
 
 }  // namespace
 
-void exact_row(Op op, const float* z, float* out, int64_t k, double t) { row(op, z, out, k, t); }
-void exact_row(Op op, const double* z, double* out, int64_t k, double t) { row(op, z, out, k, t); }
+void exact_row(Op op, const float* z, float* out, int64_t k, double t) {
+  compute_row(op, z, out, k, t);
+}
+void exact_row(Op op, const double* z, double* out, int64_t k, double t) {
+  compute_row(op, z, out, k, t);
+}
 
 void exact_weights(const float* z, int64_t k, float m, double t, double* e) {
   weights(z, k, m, t, e);

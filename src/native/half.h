@@ -5,7 +5,7 @@
 #include <cstring>
 
 namespace logitlab {
-namespace {  // compiled anew for every instruction set
+namespace {  // compiled separately for every instruction set
 
 struct Half {
   uint16_t bits;
@@ -27,8 +27,8 @@ inline uint32_t bits_of(float x) {
 
 inline float widened(BFloat x) { return float_of(uint32_t(x.bits) << 16); }
 inline float widened(Half x) {
-  // The exponent of a half moved into place is 112 too small: one exact product mends it,
-  // subnormal numbers included.
+  // The exponent of a half moved into place is 112 too small: one exact product corrects it,
+  // also for subnormal numbers.
   const uint32_t rest = uint32_t(x.bits & 0x7fff) << 13, sign = uint32_t(x.bits & 0x8000) << 16;
   const bool special = (x.bits & 0x7c00) == 0x7c00;
   const float scaled = float_of(rest) * 0x1p112f;

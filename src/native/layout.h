@@ -1,10 +1,7 @@
-// Where the rows of a batch lie, and the way of one into contiguous memory and back.
+// The positions of the rows of a batch, and copies of rows to contiguous memory and back.
 #pragma once
 
-#include <limits>
-#include <memory>
-#include <new>
-
+#include "algorithms.h"
 #include "batch.h"
 #include "half.h"
 #include "simd.h"
@@ -13,89 +10,102 @@ namespace logitlab {
 namespace LOGITLAB_ISA {
 namespace {
 
-// Memory that a thread keeps from call to call, up to a size; aligned for every register.
-class Room {
- public:
-  void* get(size_t bytes) {
-    if (bytes > size_) {
-      data_.reset();
-      data_.reset(static_cast<char*>(::operator new(bytes, std::align_val_t(64))));
-      size_ = bytes;
-    }
-    return data_.get();
-  }
-  void trim(size_t bytes) {
-    if (size_ > bytes) data_.reset(), size_ = 0;
-  }
-
- private:
-  struct Free {
-    void operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); }
-  };
-  std::unique_ptr<char, Free> data_;
-  size_t size_ = 0;
-};
-
-// Where a row's entries lie, relative to the arrays.
+// The positions of a row's first entries in the arrays, in bytes.
 struct Offsets {
-  int64_t z = 0, out = 0, where = 0, t = 0;
+  int64_t z = 0, out = 0, where = 0, temperature = 0;
 };
 
-// Counts through the rows of a batch.
-class Walk {
+// Iterates over the rows of a batch.
+class RowIterator {
  public:
-  Walk(const Batch& b, int64_t row) : b_(b) {
-    for (int d = b.dims - 1; d >= 0; --d) {
-      at_[d] = row % b.shape[d];
-      row /= b.shape[d];
-      move(d, at_[d]);
+  RowIterator(const Batch& batch, int64_t row) : batch_(batch) {
+    for (int d = batch.dims - 1; d >= 0; --d) {
+      index_[d] = row % batch.shape[d];
+      row /= batch.shape[d];
+      move(d, index_[d]);
     }
   }
-  const Offsets& here() const { return o_; }
+  const Offsets& offsets() const { return offsets_; }
+  // T of the row.
+  double temperature() const {
+    return batch_.temperatures
+               ? *reinterpret_cast<const double*>(batch_.temperatures + offsets_.temperature)
+               : batch_.temperature;
+  }
   void next() {
-    for (int d = b_.dims - 1; d >= 0; --d) {
+    for (int d = batch_.dims - 1; d >= 0; --d) {
       move(d, 1);
-      if (++at_[d] < b_.shape[d]) return;
-      move(d, -at_[d]);
-      at_[d] = 0;
+      if (++index_[d] < batch_.shape[d]) return;
+      move(d, -index_[d]);
+      index_[d] = 0;
     }
   }
 
  private:
   void move(int d, int64_t n) {
-    o_.z += n * b_.z_stride[d];
-    o_.out += n * b_.out_stride[d];
-    o_.where += n * b_.where_stride[d];
-    o_.t += n * b_.t_stride[d];
+    offsets_.z += n * batch_.z_stride[d];
+    offsets_.out += n * batch_.out_stride[d];
+    offsets_.where += n * batch_.where_stride[d];
+    offsets_.temperature += n * batch_.temperature_stride[d];
   }
-  const Batch& b_;
-  int64_t at_[kMaxDims];
-  Offsets o_;
+  const Batch& batch_;
+  int64_t index_[kMaxDims];
+  Offsets offsets_;
 };
 
+// Up to sixteen rows that are computed together.
+struct RowBlock {
+  int size;
+  Offsets offsets[kLanes];
+  double temperature[kLanes];
+
+  void take(RowIterator& rows, int n) {
+    size = n;
+    for (int r = 0; r < n; ++r, rows.next()) {
+      offsets[r] = rows.offsets();
+      temperature[r] = rows.temperature();
+    }
+  }
+  // Whether the rows are adjacent columns of an array whose entries have `item` bytes.
+  bool adjacent(int64_t Offsets::* array, int64_t item) const {
+    for (int r = 1; r < size; ++r)
+      if (offsets[r].*array - offsets[r - 1].*array != item) return false;
+    return true;
+  }
+};
+
+// Copies a row to `row`, as T, with excluded entries at -inf; `negate` where T < 0.
 template <class S, class T>
-void load_row(const Batch& b, const Offsets& o, bool negate, T* row, int64_t step) {
-  const T inf = std::numeric_limits<T>::infinity();
-  const char* from = b.z + o.z;
-  if (b.z_step == sizeof(S) && !b.where && !negate) {
+void load_row(const Batch& batch, const Offsets& offsets, bool negate, T* row, int64_t step) {
+  constexpr T inf = kInfinity<T>;
+  const char* from = batch.z + offsets.z;
+  if (batch.z_step == sizeof(S) && !batch.where && !negate) {
     const S* z = reinterpret_cast<const S*>(from);
-    if (step == 1) return widen_all(z, row, b.k);
-    for (int64_t i = 0; i < b.k; ++i) row[i * step] = widened(z[i]);
+    if (step == 1) return widen_all(z, row, batch.k);
+    for (int64_t i = 0; i < batch.k; ++i) row[i * step] = widened(z[i]);
     return;
   }
-  for (int64_t i = 0; i < b.k; ++i) {
-    const T x = widened(*reinterpret_cast<const S*>(from + i * b.z_step));
-    const bool left = x != -inf && (!b.where || b.where[o.where + i * b.where_step]);
-    row[i * step] = left ? (negate ? -x : x) : -inf;
+  for (int64_t i = 0; i < batch.k; ++i) {
+    const T x = widened(*reinterpret_cast<const S*>(from + i * batch.z_step));
+    const bool included =
+        x != -inf && (!batch.where || batch.where[offsets.where + i * batch.where_step]);
+    row[i * step] = included ? (negate ? -x : x) : -inf;
   }
 }
 
 template <class S, class T>
-void store_row(const Batch& b, const Offsets& o, const T* row, int64_t step) {
-  char* to = b.out + o.out;
-  if (step == 1 && b.out_step == sizeof(S)) return narrow_all(row, reinterpret_cast<S*>(to), b.k);
-  for (int64_t i = 0; i < b.k; ++i)
-    narrow_to(row[i * step], *reinterpret_cast<S*>(to + i * b.out_step));
+void store_row(const Batch& batch, const Offsets& offsets, const T* row, int64_t step) {
+  char* to = batch.out + offsets.out;
+  if (step == 1 && batch.out_step == sizeof(S))
+    return narrow_all(row, reinterpret_cast<S*>(to), batch.k);
+  for (int64_t i = 0; i < batch.k; ++i)
+    narrow_to(row[i * step], *reinterpret_cast<S*>(to + i * batch.out_step));
+}
+
+// Writes T log sum exp(z/T), computed from -z where T < 0.
+template <class S, class T>
+void store_logsumexp(const Batch& batch, const Offsets& offsets, double t, T value) {
+  narrow_to(t < 0 ? -value : value, *reinterpret_cast<S*>(batch.out + offsets.out));
 }
 
 }  // namespace

@@ -12,22 +12,22 @@
 namespace logitlab {
 namespace {
 
-constexpr size_t kPage = size_t(1) << 21;    // a large one
-constexpr size_t kKept = size_t(1) << 29;    // bytes at most, while nobody uses them
-constexpr size_t kWarm = size_t(160) << 20;  // of these the bytes that the system cannot have back
+constexpr size_t kPage = size_t(1) << 21;           // a huge page
+constexpr size_t kMaxFree = size_t(1) << 29;        // bytes of free blocks
+constexpr size_t kMaxResident = size_t(160) << 20;  // of which the system may not reclaim so many
 
 struct Block {
   char* data;
   size_t size;
-  bool warm = true;
+  bool resident = true;  // false where the system may reclaim the pages
 };
 
 struct Store {
   std::mutex mutex;
-  std::vector<Block> used, free;  // free: the oldest first
-  size_t kept = 0;
+  std::vector<Block> used, free;  // free: in the order of their release
+  size_t free_bytes = 0;
 };
-Store& store = *new Store;  // results may outlive every static object
+Store& store = *new Store;  // never destroyed, as results may outlive static objects
 
 Block allocate(size_t size) {
   char* data = static_cast<char*>(::operator new(size, std::align_val_t(kPage)));
@@ -39,32 +39,32 @@ Block allocate(size_t size) {
 
 void release(Block b) { ::operator delete(b.data, std::align_val_t(kPage)); }
 
-// Lets the system take back, whenever it is short, all but what was in use last: to mark a page so
-// costs as much as to write it.
-void cool() {
-  size_t warm = 0;
+// Lets the system reclaim all free blocks but those released last, when it needs memory. Marking a
+// page costs as much as writing it.
+void mark_reclaimable() {
+  size_t resident = 0;
   for (auto b = store.free.rbegin(); b != store.free.rend(); ++b) {
-    warm += b->size;
-    if (warm <= kWarm || !b->warm) continue;
+    resident += b->size;
+    if (resident <= kMaxResident || !b->resident) continue;
 #if defined(__linux__) && defined(MADV_FREE)
     madvise(b->data, b->size, MADV_FREE);
 #endif
-    b->warm = false;
+    b->resident = false;
   }
 }
 
 }  // namespace
 
-void* take(size_t bytes) {
+void* allocate_result(size_t bytes) {
   const size_t size = (bytes + kPage - 1) / kPage * kPage;
   const std::lock_guard lock(store.mutex);
   auto fits = [&](const Block& b) { return b.size >= size && b.size <= size + size / 4; };
   const auto found = std::find_if(store.free.rbegin(), store.free.rend(), fits);
   if (found != store.free.rend()) {
     Block b = *found;
-    b.warm = true;
+    b.resident = true;
     store.free.erase(std::next(found).base());
-    store.kept -= b.size;
+    store.free_bytes -= b.size;
     store.used.push_back(b);
     return b.data;
   }
@@ -72,18 +72,18 @@ void* take(size_t bytes) {
   return store.used.back().data;
 }
 
-void give_back(void* data) {
+void free_result(void* data) {
   const std::lock_guard lock(store.mutex);
   const auto at = std::find_if(store.used.begin(), store.used.end(),
                                [&](const Block& b) { return b.data == data; });
   const Block b = *at;
   store.used.erase(at);
-  if (b.size > kKept) return release(b);
+  if (b.size > kMaxFree) return release(b);
   store.free.push_back(b);
-  store.kept += b.size;
-  cool();
-  while (store.kept > kKept) {
-    store.kept -= store.free.front().size;
+  store.free_bytes += b.size;
+  mark_reclaimable();
+  while (store.free_bytes > kMaxFree) {
+    store.free_bytes -= store.free.front().size;
     release(store.free.front());
     store.free.erase(store.free.begin());
   }

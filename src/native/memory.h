@@ -1,12 +1,12 @@
-// Memory for large results. What is given back is kept for the next result of about that size:
-// a fresh page costs more than the arithmetic on it.
+// Memory for large results. Freed blocks are kept for later results of about the same size: new
+// pages cost more than the arithmetic on them.
 #pragma once
 
 #include <cstddef>
 
 namespace logitlab {
 
-void* take(size_t bytes);  // throws std::bad_alloc
-void give_back(void* data);
+void* allocate_result(size_t bytes);  // throws std::bad_alloc
+void free_result(void* data);
 
 }  // namespace logitlab

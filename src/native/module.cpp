@@ -1,9 +1,10 @@
-// The Python module: arrays as strided memory, cut into tasks for the kernels.
+// The Python module: converts arrays to strided memory and divides the rows into tasks.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <limits>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -15,11 +16,19 @@
 #include "py_buffer.h"
 #include "threads.h"
 
+// The types of arguments in the signatures.
+#define ARRAY "numpy.typing.NDArray[typing.Any]"
+#define DOUBLES "numpy.typing.NDArray[numpy.float64]"
+#define BATCH_PARAMETERS                                                                      \
+  "kind: int, z: " ARRAY ", out: " ARRAY ", axis: int, t: float | " DOUBLES ", where: " ARRAY \
+  " | None"
+
 namespace logitlab {
 namespace {
 
-// The best instruction set at hand, or a lower one that LOGITLAB_ISA names.
-Variant choose() {
+// The kernels of the best instruction set of this processor, or of a lower one that LOGITLAB_ISA
+// names.
+Kernels choose_kernels() {
 #if defined(LOGITLAB_X86_VARIANTS)
   const bool has_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                       __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi") &&
@@ -27,11 +36,11 @@ Variant choose() {
   const bool has_v4 = has_v3 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  const char* given = std::getenv("LOGITLAB_ISA");
-  const std::string most = given ? given : "v4";
-  if (has_v4 && most != "v3" && most != "v2")
+  const char* variable = std::getenv("LOGITLAB_ISA");
+  const std::string highest = variable ? variable : "v4";
+  if (has_v4 && highest != "v3" && highest != "v2")
     return {"v4", v4::run, v4::moments, v4::products, v4::sample};
-  if (has_v3 && most != "v2") return {"v3", v3::run, v3::moments, v3::products, v3::sample};
+  if (has_v3 && highest != "v2") return {"v3", v3::run, v3::moments, v3::products, v3::sample};
   return {"v2", v2::run, v2::moments, v2::products, v2::sample};
 #elif defined(__aarch64__)
   return {"neon", neon::run, neon::moments, neon::products, neon::sample};
@@ -42,105 +51,95 @@ Variant choose() {
 
 }  // namespace
 
-extern const Variant variant;
-const Variant variant = choose();
+extern const Kernels kernels;
+const Kernels kernels = choose_kernels();
 
 namespace {
 
-// One value for each row, contiguous.
+// One value per row, contiguous.
 template <class T>
 using PerRow = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-struct Tasks {
-  const Batch& batch;
-  int64_t rows;  // a task
-};
-
-void run_task(const void* context, int64_t i) {
-  const Tasks& t = *static_cast<const Tasks*>(context);
-  variant.run(t.batch, i * t.rows, std::min(t.batch.rows, (i + 1) * t.rows));
-}
-
-void run(Batch& b) {
-  constexpr int64_t kEnough = 1 << 13;  // entries that are worth another thread
-  const int64_t entries = b.rows * b.k;
+void run(Batch& batch) {
+  constexpr int64_t kMinEntries = 1 << 13;  // per thread
+  const int64_t entries = batch.rows * batch.k;
   int threads = 1;
-  if (entries >= 2 * kEnough)
-    threads = int(std::min<int64_t>(entries / kEnough, threads_worth(entries)));
-  if (b.rows < threads && b.k / threads >= kEnough) {
-    b.row_threads = threads;
+  if (entries >= 2 * kMinEntries)
+    threads = int(std::min<int64_t>(entries / kMinEntries, threads_for(entries)));
+  if (batch.rows < threads && batch.k / threads >= kMinEntries) {
+    batch.row_threads = threads;
     threads = 1;
   }
-  // Whole groups of rows, several tasks a thread, so that none waits long for another.
-  int64_t rows = b.rows;
+  // Whole groups of rows that are computed together; several tasks per thread balance the load.
+  int64_t step = batch.rows;
   if (threads > 1) {
-    rows = std::max<int64_t>(kEnough / b.k, b.rows / (threads * 8));
-    const int64_t group = b.k <= kFew || b.z_step != kItem[b.kind] ? 16 : 4;
-    rows = std::min((rows + group - 1) / group * group, (b.rows + threads - 1) / threads);
-    rows = std::max<int64_t>(rows, 1);
+    step = std::max<int64_t>(kMinEntries / batch.k, batch.rows / (threads * 8));
+    const int64_t group = batch.k <= kMaxSmallRow || batch.z_step != kItemSize[batch.kind] ? 16 : 4;
+    step = std::min((step + group - 1) / group * group, (batch.rows + threads - 1) / threads);
+    step = std::max<int64_t>(step, 1);
   }
-  const Tasks tasks{b, rows};
-  const int64_t count = (b.rows + rows - 1) / rows;
+  const auto run_rows = [&](int64_t first, int64_t last) { kernels.run(batch, first, last); };
   if (entries < 4096) {
-    parallel(count, 1, run_task, &tasks);
+    parallel_ranges(batch.rows, step, threads, run_rows);
   } else {
     const nb::gil_scoped_release release;
-    parallel(count, threads, run_task, &tasks);
+    parallel_ranges(batch.rows, step, threads, run_rows);
   }
 }
 
-// z and out of one shape (of logsumexp's out, the class axis has length 1); t a float, or doubles
-// of out's shape with a class axis of length 1; where None, or bytes of z's shape. False, and
-// nothing done, where z or out is not aligned.
-bool call(Batch& b, int kind, nb::handle z, nb::handle out, int axis, nb::handle t,
-          nb::handle where) {
+// z and out have the same shape (in logsumexp's out, the class axis has length 1); t and `where`
+// are as for BatchLayout. False, with nothing computed, where z or out is not aligned.
+bool compute(Batch& b, int kind, nb::handle z, nb::handle out, int axis, nb::handle t,
+             nb::handle where) {
   const Op op = b.op;
   const View zv(z, PyBUF_STRIDES);
   const View ov(out, op == Op::loss ? PyBUF_STRIDES : PyBUF_STRIDES | PyBUF_WRITABLE);
   const Py_buffer &zb = zv.buffer, &ob = ov.buffer;
-  check_kernel_fits(kind, zb, axis);
-  if (ob.itemsize != kItem[kind] || zb.ndim != ob.ndim)
-    throw std::invalid_argument("arrays do not fit the kernel");
+  check_logits(kind, zb, axis);
+  require_size("out", "bytes per item", kItemSize[kind], ob.itemsize);
+  require_size("out", "dimensions", zb.ndim, ob.ndim);
   if (!aligned(zb) || !aligned(ob)) return false;
   b.kind = Kind(kind);
   b.out = ov.data(), b.out_step = ob.strides[axis];
-  const Described described(b, zb, &ob, axis, t, where);
+  const BatchLayout layout(b, zb, &ob, axis, t, where);
   if (b.rows == 0) return true;
   if (b.k == 0) {
     if (op != Op::logsumexp) return true;
-    b.k = 1;  // logsumexp of nothing is that of one excluded entry
-    static const double nothing = -1.0 / 0.0;
-    static const float nothing_f = -1.0f / 0.0f;
-    static const uint16_t nothing_h = 0xfc00, nothing_b = 0xff80;
-    const void* entry[] = {&nothing_f, &nothing, &nothing_h, &nothing_b};
-    b.z = static_cast<const char*>(entry[kind]);
+    // logsumexp of no entries is that of one excluded entry.
+    b.k = 1;
+    static const double float64 = -std::numeric_limits<double>::infinity();
+    static const float float32 = -std::numeric_limits<float>::infinity();
+    static const uint16_t float16 = 0xfc00, bfloat16 = 0xff80;
+    const void* excluded[] = {&float32, &float64, &float16, &bfloat16};
+    b.z = static_cast<const char*>(excluded[kind]);
     b.where = nullptr;
     for (int d = 0; d < b.dims; ++d) b.z_stride[d] = 0;
   }
-  // Written past the caches where the result would only push out what is in them.
-  const int64_t bytes = b.rows * b.k * kItem[kind];
-  b.stream = bytes > (int64_t(1) << 24) && b.k * kItem[kind] <= 3 << 18;
+  // A result larger than the caches would only evict what is in them.
+  const int64_t bytes = b.rows * b.k * kItemSize[kind];
+  b.stream = bytes > (int64_t(1) << 24) && b.k * kItemSize[kind] <= 3 << 18;
   run(b);
   return true;
 }
 
-bool call(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t, nb::handle where) {
+bool compute(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t,
+             nb::handle where) {
   Batch b;
   b.op = op;
-  return call(b, kind, z, out, axis, t, where);
+  return compute(b, kind, z, out, axis, t, where);
 }
 
-// Memory in C order: an array, or the address of one that has been looked at.
-class Memory {
+// Memory in C order: an array, or the address of one that the caller has checked.
+class ContiguousMemory {
  public:
-  Memory(nb::handle array, int64_t bytes, bool written = false) {
+  ContiguousMemory(const char* argument, nb::handle array, int64_t bytes, bool writable = false) {
     if (array.is_none()) return;
     if (PyLong_Check(array.ptr())) {
       data = PyLong_AsVoidPtr(array.ptr());
       return;
     }
-    view_.emplace(array, PyBUF_ND | (written ? PyBUF_WRITABLE : 0));
-    if (view_->buffer.len != bytes) throw std::invalid_argument("arrays do not fit the kernel");
+    view_.emplace(array, PyBUF_ND | (writable ? PyBUF_WRITABLE : 0));
+    require_size(argument, "bytes", bytes, view_->buffer.len);
     data = view_->data();
   }
   void* data = nullptr;
@@ -149,89 +148,85 @@ class Memory {
   std::optional<View> view_;
 };
 
-// Losses of labels below k (the caller has looked), or of distributions of shape (rows, k), in the
-// type that the kernel works in; without a gradient where out is None.
-void call_losses(int kind, nb::handle z, nb::handle out, int axis, nb::handle t, nb::handle where,
-                 nb::handle label, nb::handle targets, double smoothing, PerRow<const double> scale,
-                 PerRow<double> loss) {
-  const bool gradient = !out.is_none();
+// The losses of labels below k (which the caller has checked), or of distributions of shape (rows,
+// k) in the type of the arithmetic; without a gradient where out is None.
+void cross_entropy(int kind, nb::handle z, nb::handle out, int axis, nb::handle t, nb::handle where,
+                   nb::handle label, nb::handle targets, double smoothing,
+                   PerRow<const double> scale, PerRow<double> loss) {
+  const bool with_gradient = !out.is_none();
   const int64_t rows = int64_t(loss.size()), item = kind == kFloat64 ? 8 : 4;
   const View zv(z, PyBUF_STRIDES);
   const int64_t entries = zv.buffer.len / zv.buffer.itemsize;
-  const Memory labels(label, rows * 8), distributions(targets, entries * item);
+  const ContiguousMemory labels("label", label, rows * 8),
+      distributions("targets", targets, entries * item);
   Batch b;
-  b.op = gradient ? Op::loss_and_gradient : Op::loss;
+  b.op = with_gradient ? Op::loss_and_gradient : Op::loss;
   b.label = static_cast<const int64_t*>(labels.data);
   b.targets = distributions.data, b.smoothing = smoothing;
-  b.scale = scale.data(), b.loss = loss.data();
-  call(b, kind, z, gradient ? out : z, axis, t, where);
-}
-
-struct MomentsTasks {
-  Kind kind;
-  const void* z;
-  const int64_t* y;
-  int64_t k, rows, step;
-  double t;
-  double* out;
-};
-
-void moments_task(const void* context, int64_t i) {
-  const MomentsTasks& a = *static_cast<const MomentsTasks*>(context);
-  variant.moments(a.kind, a.z, a.y, a.k, a.t, a.out, i * a.step,
-                  std::min(a.rows, (i + 1) * a.step));
+  b.gradient_scale = scale.data(), b.loss = loss.data();
+  compute(b, kind, z, with_gradient ? out : z, axis, t, where);
 }
 
 // z of shape (n, k), y int64 of n labels in range, out of shape (n, 4); all in C order.
-void call_moments(int kind, nb::handle z, nb::handle y, double t, nb::handle out) {
+void moments(int kind, nb::handle z, nb::handle y, double t, nb::handle out) {
   const View zv(z, PyBUF_ND), yv(y, PyBUF_ND), ov(out, PyBUF_ND | PyBUF_WRITABLE);
   const Py_buffer &zb = zv.buffer, &yb = yv.buffer, &ob = ov.buffer;
-  if (kind < 0 || kind > 1 || zb.itemsize != kItem[kind] || zb.ndim != 2 || yb.ndim != 1 ||
-      ob.ndim != 2 || yb.itemsize != 8 || ob.itemsize != 8 || yb.shape[0] != zb.shape[0] ||
-      ob.shape[0] != zb.shape[0] || ob.shape[1] != 4 || zb.shape[1] == 0)
-    throw std::invalid_argument("arrays do not fit the kernel");
+  require(kind == kFloat32 || kind == kFloat64, "kind", "be 0 or 1", kind);
+  require_size("z", "bytes per item", kItemSize[kind], zb.itemsize);
+  require_size("z", "dimensions", 2, zb.ndim);
   const int64_t n = zb.shape[0], k = zb.shape[1];
-  const int64_t step = std::max<int64_t>(1, (1 << 14) / k);
-  const MomentsTasks tasks{Kind(kind), zv.data(), reinterpret_cast<const int64_t*>(yv.data()), k, n,
-                           step,       t,         reinterpret_cast<double*>(ov.data())};
+  require(k > 0, "z", "have at least 1 class", k);
+  require_size("y", "bytes per item", 8, yb.itemsize);
+  require_size("y", "bytes", 8 * n, yb.len);
+  require_size("out", "bytes per item", 8, ob.itemsize);
+  require_size("out", "bytes", 4 * 8 * n, ob.len);
+  const auto* labels = reinterpret_cast<const int64_t*>(yv.data());
+  double* results = reinterpret_cast<double*>(ov.data());
+  const int threads = n * k < (1 << 14) ? 1 : threads_for(n * k);
   const nb::gil_scoped_release release;
-  parallel((n + step - 1) / step, n * k < (1 << 14) ? 1 : threads_worth(n * k), moments_task,
-           &tasks);
+  parallel_ranges(n, std::max<int64_t>(1, (1 << 14) / k), threads,
+                  [&](int64_t first, int64_t last) {
+                    kernels.moments(Kind(kind), zv.data(), labels, k, t, results, first, last);
+                  });
 }
 
-// Memory of shape (n, k, inner); of a Jacobian, which has no inner axis, out has shape (n, k, k)
-// and v is p. The slope is one for all, or doubles of shape (n, inner). Where p is None it is the
+// Arrays of shape (n, k, inner); a Jacobian, for which inner is 1 and v is p, has an out of shape
+// (n, k, k). The slope is a float, or doubles of shape (n, inner). Where p is None it is the
 // softmax of z at temperature t, and inner is 1.
-void call_products(int product, int kind, int64_t n, int64_t k, int64_t inner, nb::handle p,
-                   nb::handle v, nb::handle z, nb::handle out, nb::handle slope, double t) {
-  const bool matrix = product == 2, found = !p.is_none();
-  if (kind < 0 || kind > 1 || (inner != 1 && (inner < kLeastColumns || matrix || !found)) ||
-      (!found && (matrix || z.is_none())))
-    throw std::invalid_argument("arrays do not fit the kernel");
-  const int64_t work = n * k * (matrix ? k : inner);
+void products(int product, int kind, int64_t n, int64_t k, int64_t inner, nb::handle p,
+              nb::handle v, nb::handle z, nb::handle out, nb::handle slope, double t) {
+  require(product >= 0 && product <= 2, "product", "be 0, 1 or 2", product);
+  const bool jacobian = Product(product) == Product::jacobian;
+  require(kind == kFloat32 || kind == kFloat64, "kind", "be 0 or 1", kind);
+  require(inner == 1 || (inner >= kMinColumns && !jacobian && !p.is_none()), "inner",
+          "be 1, or >= " + std::to_string(kMinColumns) + " for a product with a given p", inner);
+  if (p.is_none() && (jacobian || z.is_none()))
+    throw std::invalid_argument("p must be an array for a Jacobian or without z, got None");
+  const int64_t work = n * k * (jacobian ? k : inner);
   if (work == 0) return;
-  const int64_t bytes = n * k * inner * kItem[kind];
-  const Memory pm(p, bytes), vm(v, bytes), zm(z, bytes), om(out, work * kItem[kind], true);
-  std::vector<double> slopes;
-  std::optional<Memory> given;
+  const int64_t bytes = n * k * inner * kItemSize[kind];
+  const ContiguousMemory p_memory("p", p, bytes), v_memory("v", v, bytes), z_memory("z", z, bytes),
+      out_memory("out", out, work * kItemSize[kind], true);
+  std::vector<double> equal_slopes;
+  std::optional<ContiguousMemory> slopes;
   if (PyFloat_Check(slope.ptr()))
-    slopes.assign(size_t(n * inner), PyFloat_AS_DOUBLE(slope.ptr()));
+    equal_slopes.assign(size_t(n * inner), PyFloat_AS_DOUBLE(slope.ptr()));
   else
-    given.emplace(slope, n * inner * 8);
+    slopes.emplace("slope", slope, n * inner * 8);
   const ProductArgs args{Product(product),
                          Kind(kind),
-                         pm.data,
-                         vm.data,
-                         zm.data,
+                         p_memory.data,
+                         v_memory.data,
+                         z_memory.data,
                          t,
-                         om.data,
-                         given ? static_cast<const double*>(given->data) : slopes.data(),
+                         out_memory.data,
+                         slopes ? static_cast<const double*>(slopes->data) : equal_slopes.data(),
                          n,
                          k,
                          inner,
-                         work < (1 << 14) ? 1 : threads_worth(work)};
+                         work < (1 << 14) ? 1 : threads_for(work)};
   const nb::gil_scoped_release release;
-  variant.products(args);
+  kernels.products(args);
 }
 
 }  // namespace
@@ -239,36 +234,56 @@ void call_products(int product, int kind, int64_t n, int64_t k, int64_t inner, n
 
 NB_MODULE(_native, m) {
   using namespace logitlab;
-  m.attr("isa") = variant.name;
-  define_sampling(m);
+  using nb::handle;
+  m.attr("isa") = kernels.name;
   m.attr("MAX_THREADS") = kMaxThreads;
   m.def("get_num_threads", get_num_threads);
-  m.def("set_num_threads", set_num_threads);
-  m.def("empty", [](size_t bytes) {
-    void* data = take(bytes);
-    return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(
-        data, {bytes}, nb::capsule(data, [](void* p) noexcept { give_back(p); }));
-  });
-  const auto define = [&m](const char* name, auto function) {
-    m.def(name, function, nb::arg("kind"), nb::arg("z"), nb::arg("out"), nb::arg("axis"),
-          nb::arg("t"), nb::arg("where").none());
-  };
-  using nb::handle;
-  define("softmax", [](int kind, handle z, handle out, int axis, handle t, handle where) {
-    return call(Op::softmax, kind, z, out, axis, t, where);
-  });
-  define("log_softmax", [](int kind, handle z, handle out, int axis, handle t, handle where) {
-    return call(Op::log_softmax, kind, z, out, axis, t, where);
-  });
-  m.def("cross_entropy", call_losses, nb::arg("kind"), nb::arg("z"), nb::arg("out").none(),
+  m.def("set_num_threads", set_num_threads, nb::arg("n"));
+  m.def(
+      "empty",
+      [](size_t bytes) {
+        void* data = allocate_result(bytes);
+        return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(
+            data, {bytes}, nb::capsule(data, [](void* p) noexcept { free_result(p); }));
+      },
+      nb::arg("bytes"), nb::sig("def empty(bytes: int) -> numpy.typing.NDArray[numpy.uint8]"));
+  m.def(
+      "softmax",
+      [](int kind, handle z, handle out, int axis, handle t, handle where) {
+        return compute(Op::softmax, kind, z, out, axis, t, where);
+      },
+      nb::arg("kind"), nb::arg("z"), nb::arg("out"), nb::arg("axis"), nb::arg("t"),
+      nb::arg("where").none(), nb::sig("def softmax(" BATCH_PARAMETERS ") -> bool"));
+  m.def(
+      "log_softmax",
+      [](int kind, handle z, handle out, int axis, handle t, handle where) {
+        return compute(Op::log_softmax, kind, z, out, axis, t, where);
+      },
+      nb::arg("kind"), nb::arg("z"), nb::arg("out"), nb::arg("axis"), nb::arg("t"),
+      nb::arg("where").none(), nb::sig("def log_softmax(" BATCH_PARAMETERS ") -> bool"));
+  m.def(
+      "logsumexp",
+      [](int kind, handle z, handle out, int axis, handle t, handle where) {
+        return compute(Op::logsumexp, kind, z, out, axis, t, where);
+      },
+      nb::arg("kind"), nb::arg("z"), nb::arg("out"), nb::arg("axis"), nb::arg("t"),
+      nb::arg("where").none(), nb::sig("def logsumexp(" BATCH_PARAMETERS ") -> bool"));
+  m.def("cross_entropy", cross_entropy, nb::arg("kind"), nb::arg("z"), nb::arg("out").none(),
         nb::arg("axis"), nb::arg("t"), nb::arg("where").none(), nb::arg("label").none(),
-        nb::arg("targets").none(), nb::arg("smoothing"), nb::arg("scale"), nb::arg("loss"));
-  define("logsumexp", [](int kind, handle z, handle out, int axis, handle t, handle where) {
-    return call(Op::logsumexp, kind, z, out, axis, t, where);
-  });
-  m.def("products", call_products, nb::arg("product"), nb::arg("kind"), nb::arg("n"), nb::arg("k"),
+        nb::arg("targets").none(), nb::arg("smoothing"), nb::arg("scale"), nb::arg("loss"),
+        nb::sig("def cross_entropy(kind: int, z: " ARRAY ", out: " ARRAY " | None, axis: int, "
+                "t: float | " DOUBLES ", where: " ARRAY " | None, label: " ARRAY " | None, "
+                "targets: " ARRAY " | None, smoothing: float, scale: " DOUBLES ", loss: " DOUBLES
+                ") -> None"));
+  m.def("products", products, nb::arg("product"), nb::arg("kind"), nb::arg("n"), nb::arg("k"),
         nb::arg("inner"), nb::arg("p").none(), nb::arg("v"), nb::arg("z").none(), nb::arg("out"),
-        nb::arg("slope"), nb::arg("t") = 1.0);
-  m.def("moments", call_moments, nb::arg("kind"), nb::arg("z"), nb::arg("y"), nb::arg("t"),
-        nb::arg("out"));
+        nb::arg("slope"), nb::arg("t") = 1.0,
+        nb::sig("def products(product: int, kind: int, n: int, k: int, inner: int, "
+                "p: " ARRAY " | int | None, v: " ARRAY " | int, z: " ARRAY " | int | None, "
+                "out: " ARRAY " | int, slope: float | " DOUBLES ", t: float = 1.0) -> None"));
+  m.def("moments", moments, nb::arg("kind"), nb::arg("z"), nb::arg("y"), nb::arg("t"),
+        nb::arg("out"),
+        nb::sig("def moments(kind: int, z: " ARRAY ", y: numpy.typing.NDArray[numpy.int64], "
+                "t: float, out: " DOUBLES ") -> None"));
+  define_sampling(m);
 }

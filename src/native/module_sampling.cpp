@@ -1,4 +1,5 @@
-// Draws and truncation for Python.
+// Sampling and truncation for Python.
+#include <nanobind/nanobind.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -9,92 +10,101 @@
 #include "sample_args.h"
 #include "threads.h"
 
+// The parameters that both functions have in their signatures.
+#define TRUNCATION_PARAMETERS                                                               \
+  "kind: int, z: numpy.typing.NDArray[typing.Any], axis: int, "                             \
+  "t: float | numpy.typing.NDArray[numpy.float64], "                                        \
+  "where: numpy.typing.NDArray[typing.Any] | None, stages: collections.abc.Sequence[int], " \
+  "top_k: int, top_p: float, min_p: float"
+
 namespace logitlab {
 namespace {
 
-struct Tasks {
-  const Sampling& sampling;
-  int64_t rows;  // a task
-};
-
-void run_task(const void* context, int64_t i) {
-  const Tasks& t = *static_cast<const Tasks*>(context);
-  variant.sample(t.sampling, i * t.rows, std::min(t.sampling.batch.rows, (i + 1) * t.rows));
-}
-
-void run(Sampling& s) {
-  constexpr int64_t kEnough = 1 << 12;  // entries and draws that are worth another thread
-  const int64_t each = s.batch.k + s.n;
-  int64_t threads = get_num_threads();
-  if (s.batch.rows < threads && s.batch.k / threads >= 2 * kEnough)
-    s.batch.row_threads = int(std::exchange(threads, 1));
-  const int64_t rows = std::max<int64_t>({1, kEnough / each, s.batch.rows / (threads * 8)});
-  const Tasks tasks{s, rows};
-  const int64_t count = (s.batch.rows + rows - 1) / rows;
+void run(SampleArgs& args) {
+  constexpr int64_t kMinWork = 1 << 12;  // entries and samples per task
+  Batch& batch = args.batch;
+  int threads = get_num_threads();
+  if (batch.rows < threads && batch.k / threads >= 2 * kMinWork)
+    batch.row_threads = std::exchange(threads, 1);
+  const int64_t step =
+      std::max<int64_t>({1, kMinWork / (batch.k + args.n), batch.rows / (threads * 8)});
   const nb::gil_scoped_release release;
-  parallel(count, int(std::min(threads, count)), run_task, &tasks);
+  parallel_ranges(batch.rows, step, threads,
+                  [&](int64_t first, int64_t last) { kernels.sample(args, first, last); });
 }
 
-void set_cut(Sampling& s, const std::vector<int>& stages, int64_t top_k, double top_p,
-             double min_p) {
-  if (stages.size() > 4) throw std::invalid_argument("a stage stands twice");
-  for (int stage : stages) s.cut.stages[s.cut.count++] = Stage(stage);
-  s.cut.top_k = top_k, s.cut.top_p = top_p, s.cut.min_p = min_p;
+void set_truncation(Truncation& truncation, const std::vector<int>& stages, int64_t top_k,
+                    double top_p, double min_p) {
+  require(stages.size() <= kMaxStages, "stages",
+          "have at most " + std::to_string(kMaxStages) + " entries", int64_t(stages.size()));
+  for (int stage : stages) {
+    require(stage >= 0 && stage < kMaxStages, "stages", "be >= 0 and < 4", stage);
+    truncation.stages[truncation.count++] = Stage(stage);
+  }
+  truncation.top_k = top_k, truncation.top_p = top_p, truncation.min_p = min_p;
+}
+
+// Writes to `kept`, bytes of the shape (rows, k), which entries the truncation keeps.
+void keep(int kind, nb::handle z, int axis, nb::handle t, nb::handle where,
+          const std::vector<int>& stages, int64_t top_k, double top_p, double min_p,
+          nb::handle kept) {
+  const View zv(z, PyBUF_STRIDES), kept_view(kept, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
+  check_logits(kind, zv.buffer, axis);
+  SampleArgs args;
+  args.batch.kind = Kind(kind);
+  const BatchLayout layout(args.batch, zv.buffer, nullptr, axis, t, where);
+  set_truncation(args.truncation, stages, top_k, top_p, min_p);
+  require_size("kept", "bytes", args.batch.rows * args.batch.k, kept_view.buffer.len);
+  args.kept = reinterpret_cast<uint8_t*>(kept_view.data());
+  if (kept_view.buffer.len) run(args);
+}
+
+// Writes classes to `found`, int64 of shape (rows, n). row_keys is uint64 of shape (rows,), or has
+// the uniform numbers, doubles of shape (rows, n).
+void sample(int kind, nb::handle z, int axis, nb::handle t, nb::handle where,
+            const std::vector<int>& stages, int64_t top_k, double top_p, double min_p,
+            bool replacement, uint32_t key_a, uint32_t key_b, nb::handle row_keys,
+            nb::handle found) {
+  const View zv(z, PyBUF_STRIDES), keys_view(row_keys, PyBUF_C_CONTIGUOUS),
+      found_view(found, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
+  check_logits(kind, zv.buffer, axis);
+  SampleArgs args;
+  args.batch.kind = Kind(kind);
+  const BatchLayout layout(args.batch, zv.buffer, nullptr, axis, t, where);
+  set_truncation(args.truncation, stages, top_k, top_p, min_p);
+  const int64_t rows = args.batch.rows;
+  require_size("found", "dimensions", 2, found_view.buffer.ndim);
+  require_size("found", "rows", rows, found_view.buffer.shape[0]);
+  require_size("found", "bytes per item", 8, found_view.buffer.itemsize);
+  args.n = found_view.buffer.shape[1];
+  const bool given_uniforms = keys_view.buffer.ndim == 2;
+  require_size("row_keys", "bytes", rows * 8 * (given_uniforms ? args.n : 1), keys_view.buffer.len);
+  args.replacement = replacement;
+  args.key[0] = key_a, args.key[1] = key_b;
+  if (given_uniforms)
+    args.uniforms = reinterpret_cast<const double*>(keys_view.data());
+  else
+    args.row_keys = reinterpret_cast<const uint64_t*>(keys_view.data());
+  args.found = reinterpret_cast<int64_t*>(found_view.data());
+  if (rows && args.n && args.batch.k) run(args);
 }
 
 }  // namespace
 
-// Every array but z, t and `where` is contiguous; z is aligned. In place of keys of the rows,
-// uniforms of shape (rows, n) may be given.
+// All arrays but z, t and `where` are contiguous; z is aligned.
 void define_sampling(nb::module_& m) {
-  using nb::handle;
-  m.def(
-      "keep",
-      [](int kind, handle z, int axis, handle t, handle where, const std::vector<int>& stages,
-         int64_t top_k, double top_p, double min_p, handle kept) {
-        const View zv(z, PyBUF_STRIDES), kv(kept, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
-        check_kernel_fits(kind, zv.buffer, axis);
-        Sampling s;
-        s.batch.kind = Kind(kind);
-        const Described described(s.batch, zv.buffer, nullptr, axis, t, where);
-        set_cut(s, stages, top_k, top_p, min_p);
-        if (kv.buffer.len != s.batch.rows * s.batch.k)
-          throw std::invalid_argument("arrays do not fit the kernel");
-        s.kept = reinterpret_cast<uint8_t*>(kv.data());
-        if (kv.buffer.len) run(s);
-      },
-      nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
-      nb::arg(), nb::arg());
-  m.def(
-      "sample",
-      [](int kind, handle z, int axis, handle t, handle where, const std::vector<int>& stages,
-         int64_t top_k, double top_p, double min_p, bool replacement, uint32_t key_a,
-         uint32_t key_b, handle row_keys, handle found) {
-        const View zv(z, PyBUF_STRIDES), rv(row_keys, PyBUF_C_CONTIGUOUS),
-            fv(found, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
-        check_kernel_fits(kind, zv.buffer, axis);
-        Sampling s;
-        s.batch.kind = Kind(kind);
-        const Described described(s.batch, zv.buffer, nullptr, axis, t, where);
-        set_cut(s, stages, top_k, top_p, min_p);
-        const int64_t rows = s.batch.rows;
-        if (fv.buffer.ndim != 2 || fv.buffer.shape[0] != rows || fv.buffer.itemsize != 8)
-          throw std::invalid_argument("arrays do not fit the kernel");
-        s.n = fv.buffer.shape[1];
-        const bool given = rv.buffer.ndim == 2;
-        if (rv.buffer.len != rows * 8 * (given ? s.n : 1))
-          throw std::invalid_argument("arrays do not fit the kernel");
-        s.replacement = replacement;
-        s.key[0] = key_a, s.key[1] = key_b;
-        if (given)
-          s.uniforms = reinterpret_cast<const double*>(rv.data());
-        else
-          s.row_keys = reinterpret_cast<const uint64_t*>(rv.data());
-        s.found = reinterpret_cast<int64_t*>(fv.data());
-        if (rows && s.n && s.batch.k) run(s);
-      },
-      nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
-      nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+  m.def("keep", keep, nb::arg("kind"), nb::arg("z"), nb::arg("axis"), nb::arg("t"),
+        nb::arg("where").none(), nb::arg("stages"), nb::arg("top_k"), nb::arg("top_p"),
+        nb::arg("min_p"), nb::arg("kept"),
+        nb::sig("def keep(" TRUNCATION_PARAMETERS
+                ", kept: numpy.typing.NDArray[typing.Any]) -> None"));
+  m.def("sample", sample, nb::arg("kind"), nb::arg("z"), nb::arg("axis"), nb::arg("t"),
+        nb::arg("where").none(), nb::arg("stages"), nb::arg("top_k"), nb::arg("top_p"),
+        nb::arg("min_p"), nb::arg("replacement"), nb::arg("key_a"), nb::arg("key_b"),
+        nb::arg("row_keys"), nb::arg("found"),
+        nb::sig("def sample(" TRUNCATION_PARAMETERS ", replacement: bool, key_a: int, key_b: int, "
+                "row_keys: numpy.typing.NDArray[typing.Any], "
+                "found: numpy.typing.NDArray[numpy.int64]) -> None"));
 }
 
 }  // namespace logitlab

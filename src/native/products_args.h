@@ -1,41 +1,41 @@
-// What a product with a derivative of softmax asks for.
+// The arguments of a product with a derivative of softmax.
 #pragma once
 
 #include "batch.h"
 
 namespace logitlab {
 
-// The products of a vector with the derivatives of two functions, and the first of these itself.
+// A vector times the derivative of softmax or log_softmax, or the derivative of softmax itself.
 enum class Product : int { softmax, log_softmax, jacobian };
 
-// So many columns side by side are worked on where they lie.
-constexpr int64_t kLeastColumns = 16;
+// Arrays of at least so many adjacent columns are computed without a transpose.
+constexpr int64_t kMinColumns = 16;
 
-// Contiguous arrays of float or double, of shape (rows, k, inner), inner 1 or at least
-// kLeastColumns. Where it is 1 out may be p or v; of a Jacobian it has a matrix a row.
+// Contiguous arrays of float or double, of shape (rows, k, inner), where inner is 1 or at least
+// kMinColumns. Where it is 1, out may be p or v. The Jacobian has a k x k matrix per row.
 struct ProductArgs {
   Product product;
   Kind kind;
-  const void *p, *v, *z;  // z may be null; where p is, it is the softmax of z, and inner is 1
-  double temperature;     // of that
+  const void *p, *v, *z;  // z may be null; where p is null, it is computed from z, and inner is 1
+  double temperature;     // of p, where it is computed
   void* out;
   const double* slope;  // 1/T, of shape (rows, inner)
   int64_t rows, k, inner;
   int threads;
 };
-using ProductRun = void (*)(const ProductArgs&);
+using ProductFunction = void (*)(const ProductArgs&);
 
 namespace v2 {
-extern const ProductRun products;
+extern const ProductFunction products;
 }
 namespace v3 {
-extern const ProductRun products;
+extern const ProductFunction products;
 }
 namespace v4 {
-extern const ProductRun products;
+extern const ProductFunction products;
 }
 namespace neon {
-extern const ProductRun products;
+extern const ProductFunction products;
 }
 
 }  // namespace logitlab

@@ -1,10 +1,11 @@
-// Python's arrays as strided memory, and the variant of the kernels that works on it.
+// Python arrays as strided memory, and the kernels that work on it.
 #pragma once
 
 #include <nanobind/nanobind.h>
 
 #include <optional>
 #include <stdexcept>
+#include <string>
 
 #include "batch.h"
 #include "products_args.h"
@@ -12,21 +13,31 @@
 
 namespace logitlab {
 
-// The kernels of the instruction set in use.
-struct Variant {
+// The kernels of one instruction set.
+struct Kernels {
   const char* name;
-  Run run;
-  MomentsRun moments;
-  ProductRun products;
-  Sample sample;
+  RunFunction run;
+  MomentsFunction moments;
+  ProductFunction products;
+  SampleFunction sample;
 };
-extern const Variant variant;
+extern const Kernels kernels;
 
 namespace nb = nanobind;
 
 void define_sampling(nb::module_& m);
 
-constexpr int kItem[] = {4, 8, 2, 2};  // bytes, by Kind
+constexpr int kItemSize[] = {4, 8, 2, 2};  // bytes, by Kind
+
+// Throws ValueError "argument must rule, got value" unless `valid`.
+inline void require(bool valid, const char* argument, const std::string& rule, int64_t value) {
+  if (!valid)
+    throw std::invalid_argument(std::string(argument) + " must " + rule + ", got " +
+                                std::to_string(value));
+}
+inline void require_size(const char* argument, const char* unit, int64_t expected, int64_t value) {
+  require(value == expected, argument, "have " + std::to_string(expected) + " " + unit, value);
+}
 
 class View {
  public:
@@ -46,43 +57,45 @@ inline bool aligned(const Py_buffer& b) {
   return bits % b.itemsize == 0;
 }
 
-// Appends an axis, or merges it with the last one where every array runs on evenly.
-inline void add_axis(Batch& b, int64_t size, int64_t z, int64_t out, int64_t where, int64_t t) {
+// Appends an axis, or merges it with the last one where the strides of every array allow it.
+inline void add_axis(Batch& b, int64_t size, int64_t z, int64_t out, int64_t where,
+                     int64_t temperature) {
   if (size == 1) return;
-  if (b.dims) {
-    const int d = b.dims - 1;
-    if (b.z_stride[d] == z * size && b.out_stride[d] == out * size &&
-        b.where_stride[d] == where * size && b.t_stride[d] == t * size) {
-      b.shape[d] *= size;
-      b.z_stride[d] = z, b.out_stride[d] = out, b.where_stride[d] = where, b.t_stride[d] = t;
-      return;
-    }
+  int d = b.dims - 1;
+  if (d >= 0 && b.z_stride[d] == z * size && b.out_stride[d] == out * size &&
+      b.where_stride[d] == where * size && b.temperature_stride[d] == temperature * size) {
+    b.shape[d] *= size;
+  } else {
+    d = b.dims++;
+    b.shape[d] = size;
   }
-  const int d = b.dims++;
-  b.shape[d] = size;
-  b.z_stride[d] = z, b.out_stride[d] = out, b.where_stride[d] = where, b.t_stride[d] = t;
+  b.z_stride[d] = z, b.out_stride[d] = out, b.where_stride[d] = where;
+  b.temperature_stride[d] = temperature;
 }
 
-inline void check_kernel_fits(int kind, const Py_buffer& z, int axis) {
-  if (kind < 0 || kind > 3 || z.itemsize != kItem[kind] || axis < 0 || axis >= z.ndim ||
-      z.ndim > kMaxDims)
-    throw std::invalid_argument("arrays do not fit the kernel");
+inline void check_logits(int kind, const Py_buffer& z, int axis) {
+  require(kind >= 0 && kind <= 3, "kind", "be 0, 1, 2 or 3", kind);
+  require_size("z", "bytes per item", kItemSize[kind], z.itemsize);
+  require(z.ndim <= kMaxDims, "z", "have at most " + std::to_string(kMaxDims) + " dimensions",
+          z.ndim);
+  require(axis >= 0 && axis < z.ndim, "axis",
+          "be >= 0 and < the " + std::to_string(z.ndim) + " dimensions of z", axis);
 }
 
-// Fills in what a batch says of z, t, `where` and the rows, and keeps the memory of t and `where`.
-// t is a float, or doubles of z's shape with a class axis of length 1; `where` None, or bytes of
-// z's shape; out may be null.
-class Described {
+// Sets the members of a batch that follow from z, t and `where`, and holds the buffers of t and
+// `where`. t is a float, or doubles of z's shape with a class axis of length 1; `where` is None, or
+// bytes of z's shape; out may be null.
+class BatchLayout {
  public:
-  Described(Batch& b, const Py_buffer& z, const Py_buffer* out, int axis, nb::handle t,
-            nb::handle where) {
+  BatchLayout(Batch& b, const Py_buffer& z, const Py_buffer* out, int axis, nb::handle t,
+              nb::handle where) {
     b.z = static_cast<const char*>(z.buf);
     b.k = z.shape[axis], b.z_step = z.strides[axis];
     if (PyFloat_Check(t.ptr())) {
       b.temperature = PyFloat_AsDouble(t.ptr());
     } else {
       t_.emplace(t, PyBUF_STRIDES);
-      b.t = t_->data();
+      b.temperatures = t_->data();
     }
     if (!where.is_none()) {
       where_.emplace(where, PyBUF_STRIDES);
@@ -97,7 +110,7 @@ class Described {
                where_ ? where_->buffer.strides[d] : 0, t_ ? t_->buffer.strides[d] : 0);
     }
   }
-  Described(const Described&) = delete;
+  BatchLayout(const BatchLayout&) = delete;
 
  private:
   std::optional<View> t_, where_;

@@ -1,4 +1,4 @@
-// What one call for draws, or for the entries that a truncation leaves, asks for.
+// The arguments of a call for samples, or for the entries that a truncation keeps.
 #pragma once
 
 #include <cstdint>
@@ -9,38 +9,41 @@ namespace logitlab {
 
 enum class Stage : int { temperature, top_k, top_p, min_p };
 
-struct Cut {
-  int count = 0;  // of the stages; none cuts nothing
-  Stage stages[4];
+constexpr int kMaxStages = 4;
+
+struct Truncation {
+  int count = 0;  // of the stages; with none, nothing is truncated
+  Stage stages[kMaxStages];
   int64_t top_k = 0;
   double top_p = 1, min_p = 0;
 };
 
-struct Sampling {
-  Batch batch;  // its z, `where`, t and shape; its rows in order are the rows here
-  Cut cut;
+struct SampleArgs {
+  Batch batch;  // its z, `where`, temperatures and shape; its rows in order are the rows here
+  Truncation truncation;
   int64_t n = 0;
   bool replacement = true;
   uint32_t key[2];
   const uint64_t* row_keys = nullptr;
-  const double* uniforms = nullptr;  // rows by n, instead of row_keys: the inverse CDF there
-  int64_t* found = nullptr;          // rows by n: indices, -1 where there is nothing (more) to draw
-  uint8_t* kept = nullptr;  // rows by k: instead of draws, the entries that the truncation leaves
+  const double* uniforms =
+      nullptr;               // (rows, n), instead of row_keys: the arguments of the inverse CDF
+  int64_t* found = nullptr;  // (rows, n): classes, -1 where there is none to sample, or none left
+  uint8_t* kept = nullptr;   // (rows, k): instead of samples, whether the truncation keeps an entry
 };
 
-using Sample = void (*)(const Sampling&, int64_t first, int64_t last);
+using SampleFunction = void (*)(const SampleArgs&, int64_t first, int64_t last);
 
 namespace v2 {
-extern const Sample sample;
+extern const SampleFunction sample;
 }
 namespace v3 {
-extern const Sample sample;
+extern const SampleFunction sample;
 }
 namespace v4 {
-extern const Sample sample;
+extern const SampleFunction sample;
 }
 namespace neon {
-extern const Sample sample;
+extern const SampleFunction sample;
 }
 
 }  // namespace logitlab

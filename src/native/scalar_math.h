@@ -2,12 +2,10 @@
 #pragma once
 
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <limits>
 
 namespace logitlab {
-namespace {  // compiled anew for every instruction set
+namespace {  // compiled separately for every instruction set
 
 constexpr double kLog2E = 0x1.71547652b82fep+0;
 constexpr double kLog2ELow = 0x1.777d0ffda0d24p-56;
@@ -33,7 +31,7 @@ struct Exp2<double> {
       0x1.b54167aae8c04p-24, 0x1.e605f9b672d54p-28, 0x1.c0637f86a43f7p-32};
 };
 
-// And what its rounding leaves.
+// 2^x of |x| <= 1/2, and its rounding error.
 inline double exp2_reduced(double x, double* low = nullptr) {
   using P = Exp2<double>;
   double y = P::c[P::degree - 1];
@@ -45,9 +43,9 @@ inline double exp2_reduced(double x, double* low = nullptr) {
 
 // To the nearest integer, |x| < 2^51.
 inline double nearest(double x) {
-  constexpr double magic = 0x1.8p52;
-  volatile double shifted = x + magic;
-  return shifted - magic;
+  constexpr double rounding = 0x1.8p52;
+  volatile double shifted = x + rounding;
+  return shifted - rounding;
 }
 
 // exp(q + q_low) for q <= 0.
@@ -59,15 +57,16 @@ inline double exp_of(double q, double q_low) {
   return std::ldexp(exp2_reduced((high - n) + low), int(n));
 }
 
-// log(1 + x + x_low) for x >= 0, by log((1 + s)/(1 - s)) = 2 s + 2 s^3/3 + ..., and what its
-// rounding leaves.
+// log(1 + x + x_low) for x >= 0, by log((1 + s)/(1 - s)) = 2 s + 2 s^3/3 + ..., and its rounding
+// error.
 inline double log1p_of(double x, double x_low, double& low) {
+  constexpr double infinity = std::numeric_limits<double>::infinity();
   low = 0;
-  if (!(x < std::numeric_limits<double>::infinity())) return x;
-  double k = 0, f = x, lost = x_low / (1 + x);
+  if (!(x < infinity)) return x;
+  double k = 0, f = x, error = x_low / (1 + x);
   if (x > 0.41) {  // 1 + x = 2^k (1 + f) with f in [1/sqrt 2 - 1, sqrt 2 - 1]
     const double u = 1 + x;
-    lost = ((x < 1 ? x - (u - 1) : 1 - (u - x)) + x_low) / u;
+    error = ((x < 1 ? x - (u - 1) : 1 - (u - x)) + x_low) / u;
     int exponent;
     double m = std::frexp(u, &exponent);
     if (m < 0x1.6a09e667f3bcdp-1) {
@@ -80,8 +79,8 @@ inline double log1p_of(double x, double x_low, double& low) {
   const double s = f / (2 + f), s2 = s * s;
   double tail = 0;
   for (int i = 25; i >= 3; i -= 2) tail = std::fma(tail, s2, 2.0 / i);
-  // 2 s = f - s f, and s f is exact enough where f itself is.
-  const double rest = s * std::fma(tail, s2, -f) + std::fma(k, kLn2Low, lost);
+  // 2 s = f - s f; s f is accurate enough, as f is exact.
+  const double rest = s * std::fma(tail, s2, -f) + std::fma(k, kLn2Low, error);
   const double part = f + rest, whole = k * kLn2, log = whole + part, back = log - whole;
   low = (rest - (part - f)) + std::fma(k, kLn2, -whole) + ((whole - (log - back)) + (part - back));
   return log;

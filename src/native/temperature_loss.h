@@ -1,31 +1,18 @@
-// What a temperature is fitted on: of each row the log-loss at beta = 1/T and its first and second
-// derivative in beta, in one pass over memory.
+// What temperature scaling minimises: the log-loss of each row at beta = 1/T and its first and
+// second derivative by beta, in one pass over memory.
 //
 // With m the largest entry and p = softmax(beta z): loss = log sum exp(beta (z - m)) - beta (z_y -
-// m), slope = beta (E_p[z - m] - (z_y - m)), curvature = beta^2 Var_p[z]: numbers without a unit.
+// m), slope = beta (E_p[z - m] - (z_y - m)), curvature = beta^2 Var_p[z].
 #pragma once
 
-#include "row_kernel.h"
+#include "batch.h"
+#include "chunk_kernel.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
 namespace {
 
-// Sixteen sums of float, widened every kGroup entries, or of double.
-template <class T>
-struct Total;
-template <>
-struct Total<float> {
-  Vec<double> s{0.0};
-  void add_to(const Vec<float>& x) { s = add(s, widen(x)); }
-};
-template <>
-struct Total<double> {
-  Vec<double> s{0.0};
-  void add_to(const Vec<double>& x) { s = add(s, x); }
-};
-
-inline double sum_of(const Vec<double>& v) {
+inline double lane_sum(const Vec<double>& v) {
   double lane[kLanes];
   v.put(lane);
   for (int half = kLanes / 2; half; half /= 2)
@@ -33,85 +20,90 @@ inline double sum_of(const Vec<double>& v) {
   return lane[0];
 }
 
-// The weights of a row, times 1, x and x^2 for x = (z - m) log2(e) beta.
+// Sums of w, w x and w x^2 over a row, where w are the weights and x = (z - m) log2(e) beta.
 template <class T>
 struct Moments {
-  Vec<T> c, c_low, magic, floor, top, least;
-  Total<T> s0, s1, s2;
+  Vec<T> c, c_low, rounding, floor, top, min_x;
+  Vec<double> sum_w{0.0}, sum_wx{0.0}, sum_wx2{0.0};
 
-  Moments(T m, const Scale<T>& s, const Frame<T>& f)
-      : c(s.c), c_low(s.c_low), magic(f.magic), floor(f.floor), top(m), least(T(-256)) {}
+  Moments(T m, const InverseTemperature<T>& beta, const ExponentFrame<T>& frame)
+      : c(beta.c),
+        c_low(beta.c_low),
+        rounding(frame.rounding),
+        floor(frame.floor),
+        top(m),
+        min_x(T(-256)) {}
 
-  // Group blocks of sixteen entries, of which the sums are taken in T.
-  template <int Group>
-  void add_to(const T* z) {
-    Vec<T> a0(T(0)), a1(T(0)), a2(T(0));
-    for (int j = 0; j < Group; ++j) {
-      const Vec<T> v(z + j * kLanes), w = weights(v, c, c_low, magic, floor);
-      // Below 2^-256 an entry is nothing, and -inf among them harmless.
-      const Vec<T> x = larger(least, mul(sub(v, top), c)), wx = mul(w, x);
-      a0 = add(a0, w);
-      a1 = add(a1, wx);
-      a2 = fma(wx, x, a2);
+  // Adds `Blocks` times sixteen entries, whose sums are computed in T.
+  template <int Blocks>
+  void accumulate(const T* z) {
+    Vec<T> w_sum(T(0)), wx_sum(T(0)), wx2_sum(T(0));
+    for (int j = 0; j < Blocks; ++j) {
+      const Vec<T> v(z + j * kLanes), w = weights(v, c, c_low, rounding, floor);
+      // Weights below 2^-256 do not count; the bound replaces -inf.
+      const Vec<T> x = larger(min_x, mul(sub(v, top), c)), wx = mul(w, x);
+      w_sum = add(w_sum, w);
+      wx_sum = add(wx_sum, wx);
+      wx2_sum = fma(wx, x, wx2_sum);
     }
-    s0.add_to(a0), s1.add_to(a1), s2.add_to(a2);
+    sum_w = add(sum_w, widen(w_sum));
+    sum_wx = add(sum_wx, widen(wx_sum));
+    sum_wx2 = add(sum_wx2, widen(wx2_sum));
   }
 };
 
-// loss, slope, curvature and z_y - m; the first is NaN where the row is out of range.
+// Writes loss, slope, curvature and z_y - m; the loss is NaN where the row is out of range.
 template <class T>
-void moments_row(const T* z, int64_t k, int64_t y, const Scale<T>& s, double* out) {
+void write_moments(const T* z, int64_t k, int64_t y, const InverseTemperature<T>& beta,
+                   double* out) {
   const T m = largest(z, k);
-  out[0] = std::numeric_limits<double>::quiet_NaN();
+  out[0] = kNaN<double>;
   out[3] = double(z[y]) - double(m);
-  if (!(std::fabs(m * s.c) < Range<T>::reach)) return;
-  const Frame<T> frame = frame_of(m, s);
-  Moments<T> sums(m, s, frame);
+  if (!(absolute(m * beta.c) < Range<T>::max_exponent)) return;
+  const ExponentFrame<T> frame = exponent_frame(m, beta);
+  Moments<T> sums(m, beta, frame);
   int64_t i = 0;
-  for (; i + kGroup <= k; i += kGroup) sums.template add_to<4>(z + i);
-  for (; i + kLanes <= k; i += kLanes) sums.template add_to<1>(z + i);
+  for (; i + kGroupSize <= k; i += kGroupSize) sums.template accumulate<4>(z + i);
+  for (; i + kLanes <= k; i += kLanes) sums.template accumulate<1>(z + i);
   if (i < k) {
     T padded[kLanes];
-    std::fill(std::copy(z + i, z + k, padded), padded + kLanes,
-              -std::numeric_limits<T>::infinity());
-    sums.template add_to<1>(padded);
+    copy_padded(z + i, k - i, padded, kLanes, -kInfinity<T>);
+    sums.template accumulate<1>(padded);
   }
-  const double sum = sum_of(sums.s0.s), mean = sum_of(sums.s1.s) / sum;
-  const double square = sum_of(sums.s2.s) / sum;
-  // The weight of the largest entry is 2^(m c - N), in the same unit as the sum.
-  const double x = double(m);
-  const double top = exp2_reduced(std::fma(x, double(s.c), -double(frame.n)) + x * double(s.c_low));
-  const double unlift = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
-  const double c = double(s.c);
-  out[0] = log1p_of(std::max(sum * unlift / top - 1, 0.0)) - out[3] / s.t;
-  out[1] = mean / (c * s.t) - out[3] / s.t;
-  out[2] = std::max(square - mean * mean, 0.0) / (c * s.t * (c * s.t));
+  const double sum = lane_sum(sums.sum_w), mean = lane_sum(sums.sum_wx) / sum;
+  const double mean_square = lane_sum(sums.sum_wx2) / sum;
+  // The weight of the largest entry is 2^(m c - N); `sum` is multiplied by 2^lift.
+  const double x = double(m), t = beta.t, c = double(beta.c);
+  const double top = exp2_reduced(std::fma(x, c, -double(frame.exponent)) + x * double(beta.c_low));
+  out[0] = log1p_of(max(sum * kUnlift<T> / top - 1, 0.0)) - out[3] / t;
+  out[1] = mean / (c * t) - out[3] / t;
+  out[2] = max(mean_square - mean * mean, 0.0) / (c * t * (c * t));
 }
 
 template <class T>
-void moments_of(const T* z, const int64_t* y, int64_t k, double t, double* out, int64_t first,
-                int64_t last) {
-  const Scale<T> s = scale_of<T>(t);
+void compute_moments(const T* z, const int64_t* y, int64_t k, double t, double* out, int64_t first,
+                     int64_t last) {
+  const InverseTemperature<T> beta = inverse_temperature<T>(t);
   for (int64_t r = first; r < last; ++r) {
-    if (s.usable)
-      moments_row(z + r * k, k, y[r], s, out + 4 * r);
+    if (beta.in_range)
+      write_moments(z + r * k, k, y[r], beta, out + 4 * r);
     else
-      out[4 * r] = std::numeric_limits<double>::quiet_NaN();
+      out[4 * r] = kNaN<double>;
   }
 }
 
-void moments_rows(Kind kind, const void* z, const int64_t* y, int64_t k, double t, double* out,
-                  int64_t first, int64_t last) {
+void moments_of_rows(Kind kind, const void* z, const int64_t* y, int64_t k, double t, double* out,
+                     int64_t first, int64_t last) {
   if (kind == kFloat32)
-    moments_of(static_cast<const float*>(z), y, k, t, out, first, last);
+    compute_moments(static_cast<const float*>(z), y, k, t, out, first, last);
   else
-    moments_of(static_cast<const double*>(z), y, k, t, out, first, last);
+    compute_moments(static_cast<const double*>(z), y, k, t, out, first, last);
 }
 
 }  // namespace
 
-extern const MomentsRun moments;
-const MomentsRun moments = moments_rows;
+extern const MomentsFunction moments;
+const MomentsFunction moments = moments_of_rows;
 
 }  // namespace LOGITLAB_ISA
 }  // namespace logitlab

@@ -26,8 +26,10 @@ namespace logitlab {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+// How long an idle thread waits actively for the next call.
 constexpr auto kSpin = std::chrono::microseconds(80);
-constexpr int64_t kBrief = 1 << 17;  // entries
+// Entries whose computation takes about as long as waking a thread.
+constexpr int64_t kShortCall = 1 << 17;
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -37,54 +39,57 @@ inline void pause() {
 #endif
 }
 
-// The kernels' own floating-point mode: subnormal numbers are numbers, whatever the caller set.
-class Mode {
+// The floating-point mode of the kernels: the default one, without flush-to-zero. Restores the mode
+// of the caller.
+class FloatingPointMode {
 #if defined(__x86_64__)
  public:
-  Mode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
-  ~Mode() { _mm_setcsr(saved_); }
+  FloatingPointMode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
+  ~FloatingPointMode() { _mm_setcsr(saved_); }
 
  private:
   unsigned saved_;
 #elif defined(__aarch64__)
  public:
-  Mode() {
+  FloatingPointMode() {
     asm volatile("mrs %0, fpcr" : "=r"(saved_));
     asm volatile("msr fpcr, %0" ::"r"(uint64_t(0)));
   }
-  ~Mode() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+  ~FloatingPointMode() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
 
  private:
   uint64_t saved_;
 #endif
 };
 
-// What the process may use: its affinity, its cgroup's quota (version 2) and OMP_NUM_THREADS.
+// The processors that the process may use, by its affinity, its cgroup's quota (version 2) and
+// OMP_NUM_THREADS.
 int usable_threads() {
   int n = int(std::thread::hardware_concurrency());
 #if defined(__linux__)
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
   std::ifstream quota("/sys/fs/cgroup/cpu.max");
-  double most, period;
-  if (quota >> most >> period && period > 0) n = std::min(n, std::max(1, int(most / period + 0.5)));
+  double allowed, period;
+  if (quota >> allowed >> period && period > 0)
+    n = std::min(n, std::max(1, int(allowed / period + 0.5)));
 #endif
-  if (const char* wish = std::getenv("OMP_NUM_THREADS")) {
-    const int given = std::atoi(wish);
+  if (const char* value = std::getenv("OMP_NUM_THREADS")) {
+    const int given = std::atoi(value);
     if (given > 0) n = std::min(n, given);
   }
   return std::clamp(n, 1, kMaxThreads);
 }
 
-// Where a thread may run beside its caller. The system likes to wake a thread on the processor of
-// whoever woke it, where the two take turns while another processor idles.
+// Keeps threads off the caller's processor. The system tends to wake a thread on the processor of
+// the thread that woke it, where the two alternate while another processor idles.
 #if defined(__linux__)
-class Places {
+class Placement {
  public:
   using Thread = pthread_t;
   static Thread self() { return pthread_self(); }
 
-  // To be called by the caller, `asleep` where some of its threads are.
+  // Called by the caller; `asleep` where some threads sleep.
   void begin(bool asleep) {
     caller_ = sched_getcpu();
     if (asleep && sched_getaffinity(0, sizeof others_, &others_) == 0 && caller_ >= 0)
@@ -93,7 +98,7 @@ class Places {
   void move(Thread thread) const {
     if (CPU_COUNT(&others_)) pthread_setaffinity_np(thread, sizeof others_, &others_);
   }
-  // To be called by a thread that works for the caller.
+  // Called by a thread that works for the caller.
   void leave_caller() {
     if (sched_getcpu() != caller_) return;
     cpu_set_t others;
@@ -107,7 +112,7 @@ class Places {
   cpu_set_t others_ = {};
 };
 #else
-class Places {
+class Placement {
  public:
   using Thread = int;
   static Thread self() { return 0; }
@@ -119,17 +124,17 @@ class Places {
 
 class Pool {
  public:
-  std::mutex in_use;  // held by the call whose tasks are being worked on
+  std::mutex in_use;  // held by the call that uses the threads
 
-  // Whether threads sleep, and nobody has asked for as long as they would have stayed awake.
-  bool resting() {
+  // Whether threads sleep, and the last call was longer ago than they wait actively.
+  bool idle() {
     const Clock::rep now = Clock::now().time_since_epoch().count();
-    const Clock::rep before = asked_.exchange(now, std::memory_order_relaxed);
+    const Clock::rep before = last_call_.exchange(now, std::memory_order_relaxed);
     return sleeping_.load(std::memory_order_relaxed) > 0 && Clock::duration(now - before) > kSpin;
   }
 
   void run(int64_t tasks, int threads, void (*task)(const void*, int64_t), const void* context) {
-    for (; started_ < threads - 1; ++started_) std::thread([this] { work(); }).detach();
+    for (; started_ < threads - 1; ++started_) std::thread([this] { thread_loop(); }).detach();
     const bool asleep = sleeping_.load(std::memory_order_relaxed) > 0;
     {
       const std::lock_guard lock(mutex_);
@@ -138,25 +143,25 @@ class Pool {
         share_[i].next.store(tasks * i / threads, std::memory_order_relaxed);
         share_[i].end = tasks * (i + 1) / threads;
       }
-      wanted_ = threads - 1;
-      places_.begin(asleep);
-      for (size_t i = 0; asleep && i < std::min<size_t>(wanted_, workers_.size()); ++i)
-        places_.move(workers_[i]);
+      needed_ = threads - 1;
+      placement_.begin(asleep);
+      for (size_t i = 0; asleep && i < std::min<size_t>(needed_, workers_.size()); ++i)
+        placement_.move(workers_[i]);
       generation_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
-    drain(0);
+    work_on_shares(0);
     {
       const std::lock_guard lock(mutex_);
-      wanted_ = 0;  // whoever has not come yet need not
+      needed_ = 0;  // threads that have not started yet are not needed
     }
-    while (inside_.load(std::memory_order_acquire)) pause();
+    while (working_.load(std::memory_order_acquire)) pause();
   }
 
  private:
-  // A thread's own share first, the same in every call, as its cache may still hold what lies
-  // there; then what is left of the others'.
-  void drain(int own) {
+  // A thread's own share first, which is the same in every call, as its cache may still have the
+  // data; then what is left of the other shares.
+  void work_on_shares(int own) {
     for (int i = 0; i < shares_; ++i) {
       Share& share = share_[(own + i) % shares_];
       for (int64_t at; (at = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
@@ -164,14 +169,14 @@ class Pool {
     }
   }
 
-  void work() {
-    const Mode mode;
+  void thread_loop() {
+    const FloatingPointMode mode;
     uint64_t seen = 0;
-    bool wanted = false;
+    bool needed = false;
     int own;
     {
       const std::lock_guard lock(mutex_);
-      workers_.push_back(Places::self());
+      workers_.push_back(Placement::self());
       own = int(workers_.size());
     }
     for (;;) {
@@ -183,16 +188,16 @@ class Pool {
         wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
         sleeping_.fetch_sub(1, std::memory_order_relaxed);
         seen = generation_.load(std::memory_order_relaxed);
-        wanted = wanted_ > 0;
-        if (wanted) {
-          --wanted_;
-          inside_.fetch_add(1, std::memory_order_relaxed);
+        needed = needed_ > 0;
+        if (needed) {
+          --needed_;
+          working_.fetch_add(1, std::memory_order_relaxed);
         }
-        places_.leave_caller();
+        placement_.leave_caller();
       }
-      if (!wanted) continue;
-      drain(own);
-      inside_.fetch_sub(1, std::memory_order_release);
+      if (!needed) continue;
+      work_on_shares(own);
+      working_.fetch_sub(1, std::memory_order_release);
     }
   }
 
@@ -205,18 +210,18 @@ class Pool {
   };
   Share share_[kMaxThreads];
   int shares_ = 0;
-  std::atomic<int> inside_{0};
-  std::atomic<Clock::rep> asked_{0};
+  std::atomic<int> working_{0};
+  std::atomic<Clock::rep> last_call_{0};
   std::atomic<int> sleeping_{0};
-  std::vector<Places::Thread> workers_;
-  Places places_;
-  int started_ = 0, wanted_ = 0;
+  std::vector<Placement::Thread> workers_;
+  Placement placement_;
+  int started_ = 0, needed_ = 0;
   void (*task_)(const void*, int64_t) = nullptr;
   const void* context_ = nullptr;
 };
 
-// Never destroyed: its threads live as long as the process. A forked child has none of them and
-// begins anew.
+// Never destroyed, as its threads live as long as the process. A forked child has none of them and
+// starts with a new pool.
 Pool* pool = new Pool;
 const int registered = [] {
 #if defined(__unix__) || defined(__APPLE__)
@@ -225,20 +230,20 @@ const int registered = [] {
   return 0;
 }();
 
-std::atomic<int> allowed{usable_threads()};
+std::atomic<int> thread_limit{usable_threads()};
 
 }  // namespace
 
-int threads_worth(int64_t entries) {
+int threads_for(int64_t entries) {
   const int all = get_num_threads();
-  return all > 1 && entries < kBrief && pool->resting() ? 1 : all;
+  return all > 1 && entries < kShortCall && pool->idle() ? 1 : all;
 }
 
-int get_num_threads() { return allowed.load(std::memory_order_relaxed); }
-void set_num_threads(int n) { allowed.store(std::clamp(n, 1, kMaxThreads)); }
+int get_num_threads() { return thread_limit.load(std::memory_order_relaxed); }
+void set_num_threads(int n) { thread_limit.store(std::clamp(n, 1, kMaxThreads)); }
 
 void parallel(int64_t tasks, int threads, void (*task)(const void*, int64_t), const void* context) {
-  const Mode mode;
+  const FloatingPointMode mode;
   threads = int(std::min<int64_t>(threads, tasks));
   if (threads > 1) {
     Pool* p = pool;

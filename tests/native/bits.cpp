@@ -16,51 +16,53 @@ namespace {
 using namespace logitlab;
 
 uint64_t state = 1;
-double uniform() {  // a plain congruential generator: reproducible, nothing more
+double uniform() {  // a linear congruential generator
   state = state * 6364136223846793005u + 1442695040888963407u;
   return double(state >> 11) * 0x1p-53;
 }
 
-uint64_t digest = 14695981039346656037u;
-void add(const char* bytes, size_t n) {
+uint64_t digest = 14695981039346656037u;  // FNV-1a
+void update_digest(const char* bytes, size_t n) {
   for (size_t i = 0; i < n; ++i) digest = (digest ^ uint8_t(bytes[i])) * 1099511628211u;
 }
 
-// Logits in (-spread, spread) as the bits of each kind.
-std::vector<char> logits(Kind kind, size_t n, double spread) {
-  const size_t item = kind == kFloat64 ? 8 : kind == kFloat32 ? 4 : 2;
+int64_t item_size(Kind kind) { return kind == kFloat64 ? 8 : kind == kFloat32 ? 4 : 2; }
+
+// Logits in (-spread, spread) as the bits of each kind; float16 has arbitrary finite numbers.
+std::vector<char> random_logits(Kind kind, size_t n, double spread) {
+  const size_t item = size_t(item_size(kind));
   std::vector<char> bytes(n * item);
   for (size_t i = 0; i < n; ++i) {
     const double x = (2 * uniform() - 1) * spread;
-    const float f = float(x);
-    uint32_t b;
-    std::memcpy(&b, &f, 4);
-    const uint16_t brief = uint16_t(b >> 16);
-    const uint16_t half = uint16_t((b >> 16 & 0x8000) | (b >> 13 & 0x53ff));  // some number
+    const float single = float(x);
+    uint32_t bits;
+    std::memcpy(&bits, &single, 4);
+    const uint16_t bfloat = uint16_t(bits >> 16);
+    const uint16_t half = uint16_t((bits >> 16 & 0x8000) | (bits >> 13 & 0x53ff));
     const void* from = kind == kFloat64   ? static_cast<const void*>(&x)
-                       : kind == kFloat32 ? static_cast<const void*>(&f)
+                       : kind == kFloat32 ? static_cast<const void*>(&single)
                        : kind == kFloat16 ? static_cast<const void*>(&half)
-                                          : static_cast<const void*>(&brief);
+                                          : static_cast<const void*>(&bfloat);
     std::memcpy(&bytes[i * item], from, item);
   }
   return bytes;
 }
 
-enum class Aim { labels, smoothed, distributions };
+enum class TargetKind { labels, smoothed_labels, smoothed_distributions };
 
 void run(Op op, Kind kind, int64_t rows, int64_t k, double spread, double temperature, bool columns,
-         Aim aim = Aim::labels) {
-  const int64_t item = kind == kFloat64 ? 8 : kind == kFloat32 ? 4 : 2;
-  const std::vector<char> z = logits(kind, size_t(rows * k), spread);
+         TargetKind target_kind = TargetKind::labels) {
+  const int64_t item = item_size(kind);
+  const std::vector<char> z = random_logits(kind, size_t(rows * k), spread);
   std::vector<char> out(size_t(op == Op::logsumexp ? rows : rows * k) * item);
-  Batch b;
-  b.op = op, b.kind = kind, b.z = z.data(), b.out = out.data();
-  b.temperature = temperature, b.k = k, b.rows = rows, b.dims = 1;
-  b.z_step = b.out_step = columns ? rows * item : item;
-  b.shape[0] = rows;
-  b.z_stride[0] = columns ? item : k * item;
-  b.out_stride[0] = op == Op::logsumexp || columns ? item : k * item;
-  b.where_stride[0] = b.t_stride[0] = 0;
+  Batch batch;
+  batch.op = op, batch.kind = kind, batch.z = z.data(), batch.out = out.data();
+  batch.temperature = temperature, batch.k = k, batch.rows = rows, batch.dims = 1;
+  batch.z_step = batch.out_step = columns ? rows * item : item;
+  batch.shape[0] = rows;
+  batch.z_stride[0] = columns ? item : k * item;
+  batch.out_stride[0] = op == Op::logsumexp || columns ? item : k * item;
+  batch.where_stride[0] = batch.temperature_stride[0] = 0;
   std::vector<int64_t> label(static_cast<size_t>(rows));
   std::vector<double> scale(label.size()), loss(label.size());
   for (size_t i = 0; i < label.size(); ++i) {
@@ -69,54 +71,56 @@ void run(Op op, Kind kind, int64_t rows, int64_t k, double spread, double temper
   }
   std::vector<float> targets(size_t(rows * k));
   for (float& y : targets) y = float(uniform());
-  const std::vector<double> wide(targets.begin(), targets.end());
+  const std::vector<double> double_targets(targets.begin(), targets.end());
   if (op == Op::loss || op == Op::loss_and_gradient) {
-    b.scale = scale.data(), b.loss = loss.data();
-    if (aim == Aim::distributions)
-      b.targets = kind == kFloat64 ? static_cast<const void*>(wide.data()) : targets.data();
+    batch.gradient_scale = scale.data(), batch.loss = loss.data();
+    if (target_kind == TargetKind::smoothed_distributions)
+      batch.targets =
+          kind == kFloat64 ? static_cast<const void*>(double_targets.data()) : targets.data();
     else
-      b.label = label.data();
-    if (aim != Aim::labels) b.smoothing = 0.1;
+      batch.label = label.data();
+    if (target_kind != TargetKind::labels) batch.smoothing = 0.1;
   }
-  kernels::run(b, 0, rows);
-  add(out.data(), out.size());
-  add(reinterpret_cast<const char*>(loss.data()), loss.size() * sizeof(double));
+  kernels::run(batch, 0, rows);
+  update_digest(out.data(), out.size());
+  update_digest(reinterpret_cast<const char*>(loss.data()), loss.size() * sizeof(double));
 }
 
-// Draws, with and without replacement, and what a truncation leaves.
-void draw(Kind kind, int64_t rows, int64_t k, double temperature, const Cut& cut) {
-  const int64_t item = kind == kFloat64 ? 8 : kind == kFloat32 ? 4 : 2;
-  const std::vector<char> z = logits(kind, size_t(rows * k), 5);
+// Samples with and without replacement, and the mask of a truncation.
+void sample(Kind kind, int64_t rows, int64_t k, double temperature, const Truncation& truncation) {
+  const int64_t item = item_size(kind);
+  const std::vector<char> z = random_logits(kind, size_t(rows * k), 5);
   std::vector<uint64_t> keys(static_cast<size_t>(rows));
   for (size_t i = 0; i < keys.size(); ++i) keys[i] = i << 40 | 7;
-  Sampling s;
-  s.batch.kind = kind, s.batch.z = z.data(), s.batch.temperature = temperature;
-  s.batch.k = k, s.batch.rows = rows, s.batch.dims = 1, s.batch.z_step = item;
-  s.batch.shape[0] = rows, s.batch.z_stride[0] = k * item;
-  s.batch.where_stride[0] = s.batch.t_stride[0] = 0;
-  s.cut = cut, s.key[0] = 0x243f6a88, s.key[1] = 0x85a308d3, s.row_keys = keys.data();
+  SampleArgs args;
+  args.batch.kind = kind, args.batch.z = z.data(), args.batch.temperature = temperature;
+  args.batch.k = k, args.batch.rows = rows, args.batch.dims = 1, args.batch.z_step = item;
+  args.batch.shape[0] = rows, args.batch.z_stride[0] = k * item;
+  args.batch.where_stride[0] = args.batch.temperature_stride[0] = 0;
+  args.truncation = truncation, args.row_keys = keys.data();
+  args.key[0] = 0x243f6a88, args.key[1] = 0x85a308d3;
   for (const bool replacement : {true, false}) {
-    s.n = replacement ? 33 : 5, s.replacement = replacement;
-    std::vector<int64_t> found(size_t(rows * s.n));
-    s.found = found.data();
-    kernels::sample(s, 0, rows);
-    add(reinterpret_cast<const char*>(found.data()), found.size() * sizeof(int64_t));
+    args.n = replacement ? 33 : 5, args.replacement = replacement;
+    std::vector<int64_t> found(size_t(rows * args.n));
+    args.found = found.data();
+    kernels::sample(args, 0, rows);
+    update_digest(reinterpret_cast<const char*>(found.data()), found.size() * sizeof(int64_t));
   }
   std::vector<uint8_t> kept(size_t(rows * k));
-  s.kept = kept.data();
-  kernels::sample(s, 0, rows);
-  add(reinterpret_cast<const char*>(kept.data()), kept.size());
+  args.kept = kept.data();
+  kernels::sample(args, 0, rows);
+  update_digest(reinterpret_cast<const char*>(kept.data()), kept.size());
 }
 
-std::vector<Cut> cuts() {
-  Cut top_k, top_p, all;
+std::vector<Truncation> truncations() {
+  Truncation top_k, top_p, all;
   top_k.count = 1, top_k.stages[0] = Stage::top_k, top_k.top_k = 20;
   top_p.count = 2, top_p.stages[0] = Stage::temperature, top_p.stages[1] = Stage::top_p;
   top_p.top_p = 0.9;
   all = top_p;
   all.count = 4, all.stages[2] = Stage::min_p, all.stages[3] = Stage::top_k;
   all.min_p = 0.01, all.top_k = 100;
-  return {Cut{}, top_k, top_p, all};
+  return {Truncation{}, top_k, top_p, all};
 }
 
 }  // namespace
@@ -128,12 +132,14 @@ int main() {
       for (const int64_t k : {1, 2, 3, 7, 10, 64, 128, 129, 200, 1000, 5000})
         for (const bool columns : {false, true})
           for (const double t : {1.0, 0.3, 50.0, 0.0})
-            for (const Aim aim : {Aim::labels, Aim::smoothed, Aim::distributions})
-              if (aim == Aim::labels || op == Op::loss || op == Op::loss_and_gradient)
-                run(op, kind, 35, k, 40, t, columns, aim);
+            for (const TargetKind target_kind : {TargetKind::labels, TargetKind::smoothed_labels,
+                                                 TargetKind::smoothed_distributions})
+              if (target_kind == TargetKind::labels || op == Op::loss ||
+                  op == Op::loss_and_gradient)
+                run(op, kind, 35, k, 40, t, columns, target_kind);
     for (const int64_t k : {1, 3, 10, 129, 1000, 9000})
       for (const double t : {1.0, 0.3, 50.0, 0.0, -2.0})
-        for (const Cut& cut : cuts()) draw(kind, 7, k, t, cut);
+        for (const Truncation& truncation : truncations()) sample(kind, 7, k, t, truncation);
     std::printf("%d %016llx\n", int(kind), static_cast<unsigned long long>(digest));
   }
 }

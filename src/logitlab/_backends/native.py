@@ -1,6 +1,5 @@
 """NumPy arrays -> the compiled kernels; what they do not cover goes to the reference."""
 
-import importlib
 import math
 import operator
 from typing import Any
@@ -13,13 +12,13 @@ from logitlab._backends import reference
 from logitlab._backends.reference import centred, logits, one_minus
 from logitlab._backends.targets import Targets
 
-_native: Any
 try:
-    _native = importlib.import_module("logitlab._native")
+    import logitlab._native as _native
 except ModuleNotFoundError:  # installed without a C++ compiler
-    _native = None
+    _native = None  # type: ignore[assignment]
 
 __all__ = [
+    "_native",
     "centred",
     "get_num_threads",
     "jacobian",

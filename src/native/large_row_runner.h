@@ -1,0 +1,222 @@
+// The rows of a batch of more than kMaxSmallRow classes.
+#pragma once
+
+#include <type_traits>
+
+#include "column_rows.h"
+#include "layout.h"
+#include "row_kernel.h"
+#include "workspace.h"
+
+namespace logitlab {
+namespace LOGITLAB_ISA {
+namespace {
+
+template <class S, class T>
+class LargeRowRunner {
+  static constexpr bool kSameType = std::is_same_v<S, T>;
+
+ public:
+  explicit LargeRowRunner(const Batch& batch)
+      : batch_(batch),
+        contiguous_(kSameType && !batch.where && batch.z_step == sizeof(T) &&
+                    (batch.out_step == sizeof(T) || batch.op == Op::logsumexp)),
+        plain_(!batch.where && !batch.temperatures && batch.temperature >= 0),
+        batch_beta_(inverse_temperature<T>(std::fabs(batch.temperature))),
+        pitch_((batch.k + kLanes - 1) / kLanes * kLanes + kLanes) {}
+
+  void run(int64_t first, int64_t last) {
+    thread_local Workspace workspace;
+    // As many rows as fit the second-level cache, at most sixteen: neighbouring rows share cache
+    // lines where the class axis is not the last.
+    const int64_t width = clamp<int64_t>((1 << 17) / batch_.k, 1, kLanes);
+    const int64_t weight_rows = width > 1 ? kRowsAtOnce : 1;
+    rows_ = static_cast<T*>(workspace.reserve(pitch_ * (width + weight_rows) * sizeof(T) +
+                                              chunk_count(batch_.k) * sizeof(ChunkSums<T>)));
+    weights_ = rows_ + pitch_ * width;
+    chunks_ = reinterpret_cast<ChunkSums<T>*>(weights_ + pitch_ * weight_rows);
+    RowIterator rows(batch_, first);
+    for (; first < last; first += block_.size) {
+      block_.take(rows, int(min(width, last - first)));
+      if (!compute_columns()) compute_block();
+    }
+    workspace.release_above(size_t(1) << 25);
+  }
+
+ private:
+  // Four rows at once hide the latency of the horizontal sums.
+  static constexpr int kRowsAtOnce = 4;
+
+  // The results of a row of block_ are computed where z and out are, or in row r of rows_.
+  bool in_place(int r) const { return contiguous_ && block_.temperature[r] >= 0; }
+  const T* entries(int r) const {
+    return in_place(r) ? reinterpret_cast<const T*>(batch_.z + block_.offsets[r].z)
+                       : rows_ + r * pitch_;
+  }
+  T* results(int r) const {
+    return in_place(r) ? reinterpret_cast<T*>(batch_.out + block_.offsets[r].out)
+                       : rows_ + r * pitch_;
+  }
+
+  void compute_block() {
+    // Rows across the class axis are copied several classes at a time, in the order of memory.
+    const bool across = block_.size > 1 && batch_.z_step != sizeof(S) && !batch_.where;
+    if (across) {
+      load_across();
+    } else {
+      for (int r = 0; r < block_.size; ++r)
+        if (!in_place(r))
+          load_row<S>(batch_, block_.offsets[r], block_.temperature[r] < 0, rows_ + r * pitch_, 1);
+    }
+    int first = 0;
+    if (batch_.k <= kChunkSize && !batch_.temperatures)
+      for (; first + kRowsAtOnce <= block_.size; first += kRowsAtOnce)
+        compute_four_rows(first, across);
+    for (int r = first; r < block_.size; ++r) {
+      T logsumexp;
+      compute_row(r, batch_.op == Op::logsumexp ? &logsumexp : results(r));
+      store(r, logsumexp, across);
+    }
+    if (across && batch_.op != Op::logsumexp) store_across();
+  }
+
+  // Writes the result of a row that is not in place; store_across writes those of a whole block.
+  void store(int r, T logsumexp, bool across) {
+    if (batch_.op == Op::logsumexp)
+      store_logsumexp<S>(batch_, block_.offsets[r], block_.temperature[r], logsumexp);
+    else if (!in_place(r) && !across)
+      store_row<S>(batch_, block_.offsets[r], rows_ + r * pitch_, 1);
+  }
+
+  // Four rows of one chunk each, step by step.
+  void compute_four_rows(int first, bool across) {
+    ChunkSums<T> chunks[kRowsAtOnce];
+    T max[kRowsAtOnce], logsumexp[kRowsAtOnce];
+    bool in_range[kRowsAtOnce];
+    typename RowKernel<T>::Totals total[kRowsAtOnce];
+    auto row = [&](int i) {
+      const int r = first + i;
+      const bool stream = batch_.stream && in_place(r);
+      const T* z = entries(r);
+      T* out = batch_.op == Op::logsumexp ? logsumexp + i : results(r);
+      T* e = stream || z == out ? weights_ + i * pitch_ : out;
+      return RowKernel<T>{batch_.op, z, out, batch_.k, batch_beta_, e, chunks + i, stream};
+    };
+    for (int i = 0; i < kRowsAtOnce; ++i) max[i] = row(i).chunk_max(0);
+    for (int i = 0; i < kRowsAtOnce; ++i)
+      in_range[i] = batch_beta_.in_range && row(i).sum_chunk(0, max[i]);
+    for (int i = 0; i < kRowsAtOnce; ++i)
+      in_range[i] = in_range[i] && row(i).combine_chunks(total[i]);
+    for (int i = 0; i < kRowsAtOnce; ++i) {
+      const RowKernel<T> kernel = row(i);
+      if (in_range[i])
+        kernel.write_chunk(0, total[i]);
+      else
+        exact_row(batch_.op, kernel.z, kernel.out, batch_.k,
+                  std::fabs(block_.temperature[first + i]));
+      store(first + i, logsumexp[i], across);
+    }
+  }
+
+  void compute_row(int r, T* out) {
+    const T* z = entries(r);
+    const double t = std::fabs(block_.temperature[r]);
+    const bool stream = batch_.stream && in_place(r);
+    InverseTemperature<T> row_beta;
+    if (batch_.temperatures) row_beta = inverse_temperature<T>(t);
+    const InverseTemperature<T>& beta = batch_.temperatures ? row_beta : batch_beta_;
+    // exact_row needs z, so the weights do not replace it.
+    T* e = stream || z == out ? weights_ : out;
+    const RowKernel<T> kernel{batch_.op, z, out, batch_.k, beta, e, chunks_, stream};
+    typename RowKernel<T>::Totals total;
+    if (!kernel.run(batch_.row_threads, total)) exact_row(batch_.op, z, out, batch_.k, t);
+  }
+
+  bool adjacent(int64_t Offsets::* array) const {
+    return kSameType && block_.adjacent(array, sizeof(T));
+  }
+
+  // Sixteen rows that are adjacent columns, in place; false where they are not, or out of range.
+  bool compute_columns() {
+    if (!plain_ || !batch_beta_.in_range || block_.size != kLanes || batch_.k > kChunkSize ||
+        !adjacent(&Offsets::z) || (batch_.op != Op::logsumexp && !adjacent(&Offsets::out)))
+      return false;
+    if constexpr (kSameType) {
+      const int64_t step = batch_.z_step / int64_t(sizeof(T)),
+                    out_step = batch_.out_step / int64_t(sizeof(T));
+      ColumnRows<T> columns(batch_.op, reinterpret_cast<const T*>(batch_.z + block_.offsets[0].z),
+                            step, batch_.k, batch_beta_, rows_);
+      if (!columns.sum_weights()) return false;
+      T* out = reinterpret_cast<T*>(batch_.out + block_.offsets[0].out);
+      if (batch_.op == Op::softmax) {
+        columns.write_softmax(out, out_step);
+      } else if (batch_.op == Op::log_softmax) {
+        columns.write_log_softmax(out, out_step);
+      } else {
+        T logsumexp[kLanes];
+        if (!columns.logsumexp(logsumexp)) return false;
+        for (int r = 0; r < kLanes; ++r)
+          *reinterpret_cast<T*>(batch_.out + block_.offsets[r].out) = logsumexp[r];
+      }
+    }
+    return kSameType;
+  }
+
+  void load_across() {
+    constexpr T inf = kInfinity<T>;
+    int64_t i = 0;
+    int transposed = 0;  // rows of which classes below i are done
+    if (plain_ && adjacent(&Offsets::z)) {
+      const T* z = reinterpret_cast<const T*>(batch_.z + block_.offsets[0].z);
+      const int64_t step = batch_.z_step / int64_t(sizeof(T));
+      transposed = block_.size / 4 * 4;
+      for (; i + 4 <= batch_.k; i += 4)
+        for (int r = 0; r < transposed; r += 4)
+          transpose4(z + i * step + r, step, rows_ + r * pitch_ + i, pitch_);
+    }
+    auto load_class = [&](int64_t j, int first) {
+      for (int r = first; r < block_.size; ++r) {
+        const T x = widened(
+            *reinterpret_cast<const S*>(batch_.z + block_.offsets[r].z + j * batch_.z_step));
+        rows_[r * pitch_ + j] = block_.temperature[r] < 0 && x != -inf ? -x : x;
+      }
+    };
+    if (transposed < block_.size)
+      for (int64_t j = 0; j < i; ++j) load_class(j, transposed);
+    for (; i < batch_.k; ++i) load_class(i, 0);
+  }
+
+  void store_across() {
+    int64_t i = 0;
+    int transposed = 0;  // rows of which classes below i are done
+    if (adjacent(&Offsets::out)) {
+      T* out = reinterpret_cast<T*>(batch_.out + block_.offsets[0].out);
+      const int64_t step = batch_.out_step / int64_t(sizeof(T));
+      transposed = block_.size / 4 * 4;
+      for (; i + 4 <= batch_.k; i += 4)
+        for (int r = 0; r < transposed; r += 4)
+          transpose4(rows_ + r * pitch_ + i, pitch_, out + i * step + r, step);
+    }
+    auto store_class = [&](int64_t j, int first) {
+      for (int r = first; r < block_.size; ++r)
+        narrow_to(rows_[r * pitch_ + j],
+                  *reinterpret_cast<S*>(batch_.out + block_.offsets[r].out + j * batch_.out_step));
+    };
+    if (transposed < block_.size)
+      for (int64_t j = 0; j < i; ++j) store_class(j, transposed);
+    for (; i < batch_.k; ++i) store_class(i, 0);
+  }
+
+  const Batch& batch_;
+  const bool contiguous_;  // the entries of a row in z and out, of type T and without a mask
+  const bool plain_;       // no mask, and one temperature >= 0
+  const InverseTemperature<T> batch_beta_;
+  const int64_t pitch_;  // entries from one row of rows_ to the next
+  T *rows_, *weights_;
+  ChunkSums<T>* chunks_;
+  RowBlock block_;
+};
+
+}  // namespace
+}  // namespace LOGITLAB_ISA
+}  // namespace logitlab
