@@ -1,1 +1,1 @@
-"""Peers side by side, one run: ``python -m bench``."""
+"""Benchmarks against other libraries: ``python -m bench``."""

@@ -1,4 +1,4 @@
-"""Derivatives and losses beside torch's own: times, 2 threads."""
+"""Derivatives and losses compared with torch: times on 2 threads."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,18 +14,18 @@ Call = Callable[[], Any]
 Case = tuple[str, dict[str, Call]]
 
 
-def _array(shape: tuple[int, ...], spread: float = 3.0, seed: int = 0) -> Any:
+def _normal(shape: tuple[int, ...], spread: float = 3.0, seed: int = 0) -> Any:
     z = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
     z *= np.float32(spread)
     return z
 
 
-def _dense() -> Case:
+def _jacobian() -> Case:
     import torch
 
-    z = _array((16, 1000))
+    z = _normal((16, 1000))
     t = torch.from_numpy(z)
-    slow = torch.func.vmap(torch.func.jacrev(lambda x: torch.softmax(x, -1)))
+    automatic = torch.func.vmap(torch.func.jacrev(lambda x: torch.softmax(x, -1)))
 
     def formula() -> Any:
         p = torch.softmax(t, -1)
@@ -33,69 +33,69 @@ def _dense() -> Case:
 
     return "jacobian 16×1000", {
         "logitlab": lambda: logitlab.jacobian(z),
-        "vmap(jacrev)": lambda: slow(t),
+        "vmap(jacrev)": lambda: automatic(t),
         "diag_embed(p) - p pᵀ": formula,
     }
 
 
-def _product() -> Case:
-    z, v = _array((1_000_000,)), _array((1_000_000,), 1.0, 1)
+def _jacobian_product() -> Case:
+    z, v = _normal((1_000_000,)), _normal((1_000_000,), 1.0, 1)
     return "jacobian_product, K = 1000000", {
         "logitlab": lambda: logitlab.jacobian_product(z, v),
-        "our softmax": lambda: logitlab.softmax(z),
+        "logitlab.softmax": lambda: logitlab.softmax(z),
     }
 
 
 def _backward(name: str, shape: tuple[int, ...]) -> Case:
     import torch
 
-    z = torch.from_numpy(_array(shape)).requires_grad_()
-    g = torch.from_numpy(_array(shape, 1.0, 1))
+    z = torch.from_numpy(_normal(shape)).requires_grad_()
+    g = torch.from_numpy(_normal(shape, 1.0, 1))
     ours = getattr(logitlab, name)(z, 1)
-    theirs = getattr(torch, name)(z, 1)
+    reference = getattr(torch, name)(z, 1)
 
-    def back(value: Any) -> Call:
+    def backward(value: Any) -> Call:
         return lambda: torch.autograd.grad(value, z, g, retain_graph=True)
 
     title = f"{name} backward {'×'.join(map(str, shape))}"
-    return title, {"logitlab": back(ours), "torch": back(theirs)}
+    return title, {"logitlab": backward(ours), "torch": backward(reference)}
 
 
 def _loss(shape: tuple[int, int], targets: str = "labels") -> Case:
     import torch
 
-    z, rng = _array(shape), np.random.default_rng(1)
+    z, rng = _normal(shape), np.random.default_rng(1)
     y: Any = rng.integers(0, shape[1], shape[0])
     if targets == "distributions":
         y = logitlab.softmax(rng.standard_normal(shape, dtype=np.float32))
     smoothing = {"label_smoothing": 0.1} if targets == "smoothed labels" else {}
-    tensor, label = torch.from_numpy(z).requires_grad_(), torch.from_numpy(y)
+    tensor, target = torch.from_numpy(z).requires_grad_(), torch.from_numpy(y)
 
-    def through(loss: Callable[..., Any]) -> Call:
+    def with_gradients(loss: Callable[..., Any]) -> Call:
         def call() -> Any:
             tensor.grad = None
-            loss(tensor, label, **smoothing).backward()
+            loss(tensor, target, **smoothing).backward()
 
         return call
 
     title = f"cross_entropy {'×'.join(map(str, shape))}"
     return title if targets == "labels" else f"{title}, {targets}", {
         "logitlab": lambda: logitlab.cross_entropy_and_grad(z, y, **smoothing),
-        "logitlab in torch": through(logitlab.cross_entropy),
-        "torch": through(torch.nn.functional.cross_entropy),
+        "logitlab in torch": with_gradients(logitlab.cross_entropy),
+        "torch": with_gradients(torch.nn.functional.cross_entropy),
     }
 
 
 def _linear(n: int, d: int, k: int) -> Case:
     import torch
 
-    x, w = _array((n, d), 1.0), _array((k, d), 0.05, 1)
+    x, w = _normal((n, d), 1.0), _normal((k, d), 0.05, 1)
     y = np.random.default_rng(2).integers(0, k, n)
     tx, tw = (torch.from_numpy(a).requires_grad_() for a in (x, w))
-    label = torch.from_numpy(y)
+    target = torch.from_numpy(y)
     options = torch.nn.LinearCrossEntropyOptions()
 
-    def through(loss: Callable[[], Any]) -> Call:
+    def with_gradients(loss: Callable[[], Any]) -> Call:
         def call() -> Any:
             tx.grad = tw.grad = None
             loss().backward()
@@ -105,34 +105,35 @@ def _linear(n: int, d: int, k: int) -> Case:
     functional = torch.nn.functional
     return f"linear_cross_entropy {n}×{d}, {k} classes", {
         "logitlab": lambda: logitlab.linear_cross_entropy_and_grad(x, w, y),
-        "logitlab in torch": through(lambda: logitlab.linear_cross_entropy(tx, tw, label)),
-        "torch": through(lambda: functional.cross_entropy(tx @ tw.T, label)),
-        "torch, chunked": through(
-            lambda: functional.linear_cross_entropy(tx, tw, label, options=options)
+        "logitlab in torch": with_gradients(lambda: logitlab.linear_cross_entropy(tx, tw, target)),
+        "torch": with_gradients(lambda: functional.cross_entropy(tx @ tw.T, target)),
+        "torch, chunked": with_gradients(
+            lambda: functional.linear_cross_entropy(tx, tw, target, options=options)
         ),
     }
 
 
-def cases(what: str, quick: bool) -> list[Callable[[], Case]]:
-    if what == "losses":
+def cases(benchmark: str, quick: bool) -> list[Callable[[], Case]]:
+    """The functions that prepare the cases of a benchmark, derivatives or losses."""
+    if benchmark == "losses":
         shapes = [(4096, 1000), (256, 128256), (64, 1000), (100000, 10)]
-        some: list[Callable[[], Case]] = [lambda s=s: _loss(s) for s in shapes]
-        more = [(s, t) for s in shapes[:2] for t in ("smoothed labels", "distributions")]
-        some += [lambda s=s, t=t: _loss(s, t) for s, t in more]
-        return some if quick else [*some, lambda: _linear(2048, 512, 32000)]
+        losses: list[Callable[[], Case]] = [lambda s=s: _loss(s) for s in shapes]
+        other_targets = [(s, t) for s in shapes[:2] for t in ("smoothed labels", "distributions")]
+        losses += [lambda s=s, t=t: _loss(s, t) for s, t in other_targets]
+        return losses if quick else [*losses, lambda: _linear(2048, 512, 32000)]
     large = [shape for shape in SHAPES if np.prod(shape) >= 64000 and shape != (8192, 12564)]
     names = ["softmax"] if quick else ["softmax", "log_softmax"]
     return [
-        _dense,
-        _product,
+        _jacobian,
+        _jacobian_product,
         *(lambda n=n, s=s: _backward(n, s) for n in names for s in large),
     ]
 
 
-def measure(what: str, quick: bool) -> list[dict[str, Any]]:
-    """One row for each case: times in seconds by who computes."""
+def measure(benchmark: str, quick: bool) -> list[dict[str, Any]]:
+    """One row for each case: times in seconds, by library."""
     rows = []
-    for make in cases(what, quick):
+    for make in cases(benchmark, quick):
         title, calls = make()
         slow = title.startswith("linear")
         times = interleaved(calls, 3 if slow else 9)
@@ -144,7 +145,7 @@ def measure(what: str, quick: bool) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Times in milliseconds; in brackets the multiple of logitlab's."""
+    """Times in milliseconds; in brackets relative to logitlab."""
     names = list(dict.fromkeys(name for row in rows for name in row["times"]))
     lines = ["| float32 | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for row in rows:
@@ -161,17 +162,18 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def note(rows: list[dict[str, Any]]) -> str:
+def note() -> str:
+    """The note under the table: units, machine and versions."""
     return (
-        f"Milliseconds, medians of one run on {tables.machine()}, 2 threads; "
+        f"Median times in milliseconds of one run on {tables.machine()}, 2 threads; "
         f"{tables.versions(('numpy', 'torch'))}. A loss is timed with its gradients, a backward "
-        "alone. In brackets the multiple of logitlab's time."
+        "pass alone. In brackets: the time relative to logitlab's."
     )
 
 
-def report(what: str, quick: bool, write: bool) -> None:
-    rows = measure(what, quick)
-    text = f"{table(rows)}\n\n{note(rows)}"
+def report(benchmark: str, quick: bool, write: bool) -> None:
+    """Measure, print the table and write its page."""
+    text = f"{table(measure(benchmark, quick))}\n\n{note()}"
     print(text)
     if write:
-        tables.write_page(what, text)
+        tables.write_page(benchmark, text)

@@ -1,4 +1,4 @@
-"""The softmaxes that users meet, as functions of one array, for `python -m bench laws`."""
+"""Well-known softmax implementations as functions of one array, for `python -m bench laws`."""
 
 from typing import Any
 
@@ -8,19 +8,19 @@ from bench.peers import onnx_session
 
 
 def naive(z: Any) -> Any:
-    """The formula as it is written."""
+    """exp(z) / sum(exp(z))."""
     e = np.exp(z)
     return e / e.sum(axis=-1, keepdims=True)
 
 
 def stable(z: Any) -> Any:
-    """The founding document's: the maximum is subtracted first."""
+    """The formula after the maximum is subtracted."""
     e = np.exp(z - np.max(z, axis=-1, keepdims=True))
     return e / np.sum(e, axis=-1, keepdims=True)
 
 
 def naive_log(z: Any) -> Any:
-    """NumPy's one-liner for the logarithm."""
+    """The logarithm of the stable formula."""
     return np.log(stable(z))
 
 
@@ -56,7 +56,7 @@ _compiled: dict[str, Any] = {}
 
 
 def torch_compiled(z: Any) -> Any:
-    """torch.softmax by torch.compile, of any shape."""
+    """torch.softmax compiled by torch.compile for any shape."""
     import torch
 
     if "softmax" not in _compiled:
@@ -79,7 +79,7 @@ def tensorflow_log_softmax(z: Any) -> Any:
 
 
 def sklearn_softmax(z: Any) -> Any:
-    """scikit-learn's, on which its classifiers stand."""
+    """The softmax of scikit-learn's classifiers."""
     from sklearn.utils.extmath import softmax
 
     return softmax(z)
@@ -89,14 +89,14 @@ _sessions: dict[str, Any] = {}
 
 
 def onnx_softmax(z: Any) -> Any:
-    """onnxruntime's Softmax."""
+    """Softmax of onnxruntime."""
     if "Softmax" not in _sessions:
         _sessions["Softmax"] = onnx_session("Softmax", np.float32)
     return _sessions["Softmax"].run(None, {"x": z})[0]
 
 
 def onnx_log_softmax(z: Any) -> Any:
-    """onnxruntime's LogSoftmax."""
+    """LogSoftmax of onnxruntime."""
     if "LogSoftmax" not in _sessions:
         _sessions["LogSoftmax"] = onnx_session("LogSoftmax", np.float32)
     return _sessions["LogSoftmax"].run(None, {"x": z})[0]

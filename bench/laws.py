@@ -1,4 +1,4 @@
-"""The table of the world: how far the softmaxes that users meet keep the laws of softmax."""
+"""Conformance of well-known softmax implementations to the laws of softmax."""
 
 import contextlib
 import importlib
@@ -11,11 +11,11 @@ import numpy as np
 
 import logitlab
 from bench import tables
-from logitlab.laws import LawReport
+from logitlab.laws import LawReport, LawResult
 
-# Title: module.function, kind, types (None: all that it takes).
-_WORLD: dict[str, tuple[str, str, list[str] | None]] = {
-    "the formula": ("bench.implementations.naive", "numpy", ["float32"]),
+# Title: module.function, array library, dtypes (None: all that it takes).
+_IMPLEMENTATIONS: dict[str, tuple[str, str, list[str] | None]] = {
+    "naive formula": ("bench.implementations.naive", "numpy", ["float32"]),
     "stable formula": ("bench.implementations.stable", "numpy", ["float32"]),
     "SciPy": ("scipy.special.softmax", "numpy", ["float16", "float32"]),
     "scikit-learn": ("bench.implementations.sklearn_softmax", "numpy", ["float32"]),
@@ -28,7 +28,7 @@ _WORLD: dict[str, tuple[str, str, list[str] | None]] = {
     "logitlab": ("logitlab.softmax", "numpy", None),
     "logitlab on torch": ("logitlab.softmax", "torch", ["bfloat16", "float32"]),
     "logitlab on JAX": ("logitlab.softmax", "jax", ["float32"]),
-    "log of the stable formula": ("bench.implementations.naive_log", "numpy", ["float32"]),
+    "log of stable formula": ("bench.implementations.naive_log", "numpy", ["float32"]),
     "SciPy log_softmax": ("scipy.special.log_softmax", "numpy", ["float16", "float32"]),
     "torch log_softmax": ("bench.implementations.torch_log_softmax", "torch", ["float32"]),
     "JAX log_softmax": ("bench.implementations.jax_log_softmax", "jax", ["float32"]),
@@ -44,27 +44,39 @@ _WORLD: dict[str, tuple[str, str, list[str] | None]] = {
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "jax", "onnxruntime", "tensorflow-cpu")
 
 
+_INTRODUCTION = (
+    "One row for each implementation, one column for each law. A cell is the result of the law: "
+    "exact; n ULP (at most 16); inaccurate (more than 16 ULP, at most 1e-3 relative); "
+    "**fails**; or **differs** (a convention, not a law of mathematics). It is empty where the "
+    "law is not applicable. The number is the largest deviation found, in ULP of the dtype of "
+    "the result, over the dtypes in the first column. Each failure has a counterexample below: "
+    "a line of Python to run in the root of a clone of this repository."
+)
+
+
 def measure() -> Iterator[tuple[str, LawReport]]:
-    """The reports of the implementations that are installed, one after the other."""
-    for title, (path, kind, dtypes) in _WORLD.items():
+    """Check each implementation whose library is installed; print its failures."""
+    for title, (path, array_library, dtypes) in _IMPLEMENTATIONS.items():
         module, _, name = path.rpartition(".")
         try:
             function = getattr(importlib.import_module(module), name)
-            report = logitlab.check_softmax(function, kind=kind, dtypes=dtypes, name=path)
+            report = logitlab.check_softmax(
+                function, array_library=array_library, dtypes=dtypes, name=path
+            )
         except ImportError as error:
-            print(f"{title}: left out, {error}", flush=True)
+            print(f"{title}: skipped, {error}", flush=True)
             continue
-        print(f"{title}: broken: {', '.join(report.failures) or 'nothing'}", flush=True)
-        for verdict in report:
-            found = verdict.counterexample
-            if found is not None and not repeats(found.line, found.came):
-                print(f"{title}, {verdict.law.name}: not repeated by {found.line}", flush=True)
+        print(f"{title}: fails: {', '.join(report.failures) or 'none'}", flush=True)
+        for result in report:
+            c = result.counterexample
+            if c is not None and not is_reproducible(c.code, c.result):
+                print(f"{title}, {result.law.name}: not reproduced by {c.code}", flush=True)
         yield title, report
 
 
-def repeats(line: str, came: str) -> bool:
-    """Whether the pasted line runs, or raises the error that the report names."""
-    setup, _, call = line.partition("; ")
+def is_reproducible(code: str, result: str) -> bool:
+    """Whether the code of a counterexample runs, or raises the error in its result."""
+    setup, _, call = code.partition("; ")
     scope: dict[str, Any] = {}
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
@@ -73,68 +85,70 @@ def repeats(line: str, came: str) -> bool:
             with contextlib.redirect_stdout(io.StringIO()):
                 eval(call.partition("  #")[0], scope)
         except Exception as error:
-            return type(error).__name__ in came
-    return "Error" not in came
+            return type(error).__name__ in result
+    return "Error" not in result
 
 
 def _cell(report: LawReport, law: str) -> str:
-    verdict = next((v for v in report if v.law.name == law), None)
-    if verdict is None or verdict.level == "not applicable":
+    result = next((result for result in report if result.law.name == law), None)
+    if result is None or result.level == "not applicable":
         return ""
-    text = str(verdict).removeprefix("within ")
-    return f"**{text}**" if verdict.level in ("broken", "differs") else text
+    text = str(result).removeprefix("within ")
+    return text if result.passed else f"**{text}**"
+
+
+def _table(reports: dict[str, LawReport], laws: list[str]) -> str:
+    lines = ["| | " + " | ".join(laws) + " |", "|---" * (len(laws) + 1) + "|"]
+    for title, report in reports.items():
+        row = f"{title} ({', '.join(report.dtypes)})"
+        lines.append(f"| {row} | {' | '.join(_cell(report, law) for law in laws)} |")
+    return "\n".join(lines)
+
+
+def _counterexample(result: LawResult) -> str:
+    c = result.counterexample
+    assert c is not None
+    return (
+        f"{result.law.name}: {result}, {c.dtype}\n\n```python\n{c.code}\n"
+        f"# result    {c.result}\n# expected  {c.expected}\n```"
+    )
 
 
 def page(reports: dict[str, LawReport]) -> str:
-    """Two tables, and every broken cell with its counterexample."""
-    parts = [
-        "# The laws of softmax, and who keeps them",
-        "Rows: implementations. Columns: laws. A cell is a level: exact, n ULP (within 16), weak "
-        "(beyond 16 ULP, within 1e-3 relative), **broken**, or **differs** (a convention, not a "
-        "law of mathematics); empty where the function does not claim it. The number is the worst "
-        "distance that was found, in ULP of the result's type, over the types named with the row. "
-        "Each broken cell has its counterexample below: a line to paste, from the root of "
-        "a clone of this repository.",
-        _remark(),
-    ]
-    laws = {v.law.name: v.law for report in reports.values() for v in report}
-    for mathematics in (True, False):
+    """The page of all results, with the counterexample of each failure."""
+    parts = ["# Conformance to the laws of softmax", _INTRODUCTION, _remark()]
+    parts += ["## Summary", summary_table(reports)]
+    laws = {result.law.name: result.law for report in reports.values() for result in report}
+    for convention, heading in ((False, "## Mathematics"), (True, "## Conventions")):
         columns = [
             name
             for name, law in laws.items()
-            if law.convention != mathematics and any(_cell(r, name) for r in reports.values())
+            if law.convention == convention and any(_cell(r, name) for r in reports.values())
         ]
-        lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-        for title, report in reports.items():
-            row = f"{title} ({', '.join(report.dtypes)})"
-            lines.append(f"| {row} | {' | '.join(_cell(report, c) for c in columns)} |")
-        heading = "## Mathematics" if mathematics else "## Conventions"
-        parts += [heading, "\n".join(lines)]
+        parts += [heading, _table(reports, columns)]
     parts.append("## Counterexamples")
     for title, report in reports.items():
-        bad = [v for v in report if v.level in ("broken", "differs")]
-        if bad:
+        failing = [result for result in report if not result.passed]
+        if failing:
             parts.append(f"### {title}")
-        for v in bad:
-            c = v.counterexample
-            if c is not None:
-                parts.append(
-                    f"{v.law.name}: {v}, {c.dtype}\n\n```python\n{c.line}\n"
-                    f"# gives {c.came}\n# exact {c.exact}\n```"
-                )
-    parts.append("## What each law says")
+        parts += [_counterexample(result) for result in failing]
+    parts.append("## The laws")
     parts += [
         f"- **{law.name}**: {law.statement}. {law.reason} ({law.source})" for law in laws.values()
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def brief(reports: dict[str, LawReport]) -> str:
-    """How many laws of mathematics each claims, keeps weakly and breaks."""
-    lines = ["| | laws claimed | weak | broken |", "|---|---|---|---|"]
+def summary_table(reports: dict[str, LawReport]) -> str:
+    """The number of applicable, inaccurate and failing laws of mathematics."""
+    lines = ["| | applicable laws | inaccurate | fails |", "|---|---|---|---|"]
     for title, report in reports.items():
-        levels = [v.level for v in report if not v.law.convention and v.level != "not applicable"]
-        counts = (len(levels), levels.count("weak"), levels.count("broken"))
+        levels = [
+            result.level
+            for result in report
+            if not result.law.convention and result.level != "not applicable"
+        ]
+        counts = (len(levels), levels.count("inaccurate"), levels.count("fails"))
         lines.append(f"| {title} | {' | '.join(map(str, counts))} |")
     return "\n".join(lines)
 
@@ -143,28 +157,27 @@ def _remark() -> str:
     return f"`python -m bench laws --write` on {tables.machine()}; {tables.versions(_LIBRARIES)}."
 
 
-_PROMISED = ("logitlab", "logitlab on torch", "logitlab log_softmax")
+# On JAX, XLA flushes subnormal numbers to zero.
+_CONFORMING = ("logitlab", "logitlab on torch", "logitlab log_softmax")
 
 
-def promised(reports: dict[str, LawReport]) -> list[str]:
-    """Where logitlab misses its contract on NumPy and torch (XLA flushes subnormals on JAX)."""
+def contract_violations(reports: dict[str, LawReport]) -> list[str]:
+    """The laws that logitlab does not pass, or is inaccurate in, on NumPy and torch."""
     return [
-        f"{title}: {v.law.name} is {v}"
-        for title in _PROMISED
-        for v in reports.get(title, ())
-        if v.level in ("weak", "broken", "differs")
+        f"{title}: {result.law.name} is {result}"
+        for title in _CONFORMING
+        for result in reports.get(title, ())
+        if result.level in ("inaccurate", "fails", "differs")
     ]
 
 
 def run(write: bool) -> None:
-    """Look at all, print and write the page; end with an error if logitlab misses its contract."""
+    """Check every implementation and write the page; exit with an error if logitlab fails."""
     reports: dict[str, LawReport] = {}
     for title, report in measure():
         reports[title] = report
         if write:
             tables.replace(tables.ROOT / "docs" / "laws.md", page(reports))
-    if write:
-        tables.write_into_readme("laws", brief(reports), _remark())
-    missed = promised(reports)
-    if missed:
-        raise SystemExit("\n".join(missed))
+    violations = contract_violations(reports)
+    if violations:
+        raise SystemExit("\n".join(violations))

@@ -1,8 +1,8 @@
-"""softmax, log_softmax and logsumexp of the libraries that a user would otherwise pick.
+"""softmax, log_softmax and logsumexp of other libraries, as calls to time.
 
-A peer is a function of a NumPy array that prepares everything (arrays of the peer's own kind, the
-compiled graph) and gives back a call without arguments; its result is what `numpy` makes of it.
-None where the peer has no such function or type.
+Each entry of PEERS takes the name of the function, a NumPy array and the class axis. It prepares
+the arrays of its library and compiles the function, and returns a call without arguments; None
+where the library lacks the function or the dtype. `as_numpy` converts the result of the call.
 """
 
 from collections.abc import Callable
@@ -25,6 +25,7 @@ def _tensor(z: Any) -> Any:
 
 
 def as_numpy(x: Any) -> Any:
+    """The result of a call as a NumPy array."""
     if type(x).__module__ == "torch":
         return x.float().numpy() if str(x.dtype) == "torch.bfloat16" else x.numpy()
     return np.asarray(x)
@@ -36,14 +37,14 @@ def copy(name: str, z: Any, axis: int) -> Call | None:
     return lambda: target.copy_(source)
 
 
-def ours(name: str, z: Any, axis: int) -> Call | None:
+def logitlab_(name: str, z: Any, axis: int) -> Call | None:
     import logitlab
 
     function = getattr(logitlab, name)
     return lambda: function(z, axis)
 
 
-def ours_out(name: str, z: Any, axis: int) -> Call | None:
+def logitlab_out(name: str, z: Any, axis: int) -> Call | None:
     import logitlab
 
     if name == "logsumexp":
@@ -90,12 +91,12 @@ def jax_jit(name: str, z: Any, axis: int) -> Call | None:
 
 
 def onnx_session(operator: str, dtype: Any, axis: int = -1, threads: int = 0) -> Any:
-    """One operator in onnxruntime; 0 threads are as many as it likes."""
+    """An onnxruntime session of one operator; 0 threads is its default number."""
     import onnx
     import onnxruntime
 
-    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    x, y = (onnx.helper.make_tensor_value_info(n, kind, None) for n in "xy")
+    tensor_type = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    x, y = (onnx.helper.make_tensor_value_info(n, tensor_type, None) for n in "xy")
     node = onnx.helper.make_node(operator, ["x"], ["y"], axis=axis)
     graph = onnx.helper.make_graph([node], "g", [x], [y])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
@@ -129,8 +130,8 @@ def onnxruntime_(name: str, z: Any, axis: int) -> Call | None:
 
 PEERS = {
     "copy": copy,
-    "logitlab": ours,
-    "logitlab out=": ours_out,
+    "logitlab": logitlab_,
+    "logitlab out=": logitlab_out,
     "torch": torch_,
     "torch out=": torch_out,
     "SciPy": scipy_,

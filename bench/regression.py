@@ -110,19 +110,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def brief(rows: list[dict[str, Any]]) -> str:
-    """Of the peers the fastest scikit-learn solver."""
-    lines = ["| | logitlab | fastest scikit-learn | |", "|---|---|---|---|"]
-    for row in rows:
-        ours, theirs = row["peers"]["logitlab"]["seconds"], _best(row, "sklearn")
-        at_least = all(r["gap"] > CLOSE for n, r in row["peers"].items() if n.startswith("sklearn"))
-        sign = "> " if at_least else ""
-        lines.append(
-            f"| {row['case']} | {ours:.3g} | {sign}{theirs:.3g} | {sign}{theirs / ours:.1f}× |"
-        )
-    return "\n".join(lines)
-
-
 def note(rows: list[dict[str, Any]]) -> str:
     penalised = [row for row in rows if "no penalty" not in row["case"]]
     ratios = [_best(row, "sklearn") / row["peers"]["logitlab"]["seconds"] for row in penalised]
@@ -237,4 +224,3 @@ def report(quick: bool, raw: Path | None, write: bool) -> None:
     print(page(found))
     if write:
         tables.write_page("regression", page(found))
-        tables.write_into_readme("regression", brief(found["cases"]), _held(found["memory"]))

@@ -1,4 +1,4 @@
-"""Draws beside what a user of torch writes: times by shape and truncation, 2 threads."""
+"""Sampling compared with softmax and multinomial of torch: times on 2 threads."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,19 +18,19 @@ TOP_P, TOP_K, MIN_P = 0.9, 50, 0.05
 def _torch_top_p(scaled: Any) -> Any:
     import torch
 
-    ordered, place = scaled.sort(dim=-1, descending=True)
+    ordered, index = scaled.sort(dim=-1, descending=True)
     p = ordered.softmax(-1)
-    cut = p.cumsum(-1) - p >= TOP_P
+    excluded = p.cumsum(-1) - p >= TOP_P
     return torch.full_like(scaled, -torch.inf).scatter(
-        -1, place, ordered.masked_fill(cut, -torch.inf)
+        -1, index, ordered.masked_fill(excluded, -torch.inf)
     )
 
 
 def _torch_top_k(scaled: Any) -> Any:
     import torch
 
-    least = scaled.topk(TOP_K, dim=-1).values[..., -1:]
-    return scaled.masked_fill(scaled < least, -torch.inf)
+    smallest = scaled.topk(TOP_K, dim=-1).values[..., -1:]
+    return scaled.masked_fill(scaled < smallest, -torch.inf)
 
 
 def _torch_min_p(scaled: Any) -> Any:
@@ -40,8 +40,8 @@ def _torch_min_p(scaled: Any) -> Any:
     return scaled.masked_fill(p < MIN_P * p.amax(-1, keepdim=True), -torch.inf)
 
 
-# What is cut, and how torch is made to cut it.
-CUTS: dict[str, tuple[dict[str, Any], list[Callable[[Any], Any]]]] = {
+# The options of logitlab.sample and the same truncation in torch.
+TRUNCATIONS: dict[str, tuple[dict[str, Any], list[Callable[[Any], Any]]]] = {
     "none": ({}, []),
     "top_p 0.9": ({"top_p": TOP_P}, [_torch_top_p]),
     "top_k 50": ({"top_k": TOP_K}, [_torch_top_k]),
@@ -52,38 +52,38 @@ CUTS: dict[str, tuple[dict[str, Any], list[Callable[[Any], Any]]]] = {
 }
 
 
-def _torch_draw(z: Any, n: int, cuts: list[Callable[[Any], Any]]) -> Call:
+def _torch_sample(z: Any, n: int, truncations: list[Callable[[Any], Any]]) -> Call:
     import torch
 
     tensor = torch.from_numpy(z)
 
     def call() -> Any:
         x = tensor / TEMPERATURE
-        for cut in cuts:
-            x = cut(x)
+        for truncate in truncations:
+            x = truncate(x)
         return torch.multinomial(x.softmax(-1), n, replacement=True)
 
     return call
 
 
-def _ours(z: Any, n: int, cut: dict[str, Any]) -> Call:
+def _logitlab_sample(z: Any, n: int, options: dict[str, Any]) -> Call:
     rng = np.random.default_rng(0)
-    return lambda: logitlab.sample(z, n, temperature=TEMPERATURE, rng=rng, **cut)
+    return lambda: logitlab.sample(z, n, temperature=TEMPERATURE, rng=rng, **options)
 
 
-# The logits, the temperatures and the number of draws of a known lesson on temperature.
-_LESSON = np.array([2.0, 1.0, 3.0, 5.0, 4.0], np.float32)
-_LESSON_T = [0.1, 0.5, 1.0, 10.0]
+# A small example: frequencies of 1000 samples at four temperatures.
+_EXAMPLE = np.array([2.0, 1.0, 3.0, 5.0, 4.0], np.float32)
+_EXAMPLE_TEMPERATURES = [0.1, 0.5, 1.0, 10.0]
 
 
-def _lesson_in_torch() -> Any:
+def _torch_sweep() -> Any:
     import torch
 
-    z, found = torch.from_numpy(_LESSON), {}
-    for t in _LESSON_T:
+    z, samples = torch.from_numpy(_EXAMPLE), {}
+    for t in _EXAMPLE_TEMPERATURES:
         p = torch.softmax(z / t, -1)
-        found[t] = [torch.multinomial(p, 1, replacement=True).item() for _ in range(1000)]
-    return found
+        samples[t] = [torch.multinomial(p, 1, replacement=True).item() for _ in range(1000)]
+    return samples
 
 
 def _row(
@@ -95,41 +95,41 @@ def _row(
 
 
 def measure(quick: bool) -> list[dict[str, Any]]:
-    """One row for each case: times in seconds."""
+    """One row for each case: times in seconds, by library."""
     repeats = 3 if quick else 7
 
-    def few(calls: dict[str, Call]) -> dict[str, float]:
+    def time_calls(calls: dict[str, Call]) -> dict[str, float]:
         return interleaved(calls, repeats)
 
     rows = []
     rng = np.random.default_rng(0)
     for spread in (1, 3):
         z = rng.standard_normal((64, 128256), dtype=np.float32) * np.float32(spread)
-        for name, (cut, cuts) in CUTS.items():
+        for name, (options, truncations) in TRUNCATIONS.items():
             calls = {
-                "logitlab": _ours(z, 1, cut),
-                "torch": _torch_draw(z, 1, cuts),
+                "logitlab": _logitlab_sample(z, 1, options),
+                "torch": _torch_sample(z, 1, truncations),
                 "logitlab.logsumexp": partial(logitlab.logsumexp, z),
             }
-            rows.append(_row(f"64×128256, sd {spread}, {name}", calls, few))
+            rows.append(_row(f"64×128256, sd {spread}, {name}", calls, time_calls))
     for shape in ((256, 1000), (100_000, 10)):
         z = rng.standard_normal(shape, dtype=np.float32) * np.float32(3)
         for n in (1, 100):
-            calls = {"logitlab": _ours(z, n, {}), "torch": _torch_draw(z, n, [])}
-            draws = "1 draw" if n == 1 else f"{n} draws"
-            rows.append(_row(f"{shape[0]}×{shape[1]}, sd 3, {draws}", calls, few))
-    lesson = partial(logitlab.temperature_sweep, _LESSON, _LESSON_T, n=1000, rng=0)
-    calls = {"logitlab": lesson, "torch": _lesson_in_torch}
-    rows.append(_row("5 logits, 4 temperatures, 1000 draws each", calls, few))
+            calls = {"logitlab": _logitlab_sample(z, n, {}), "torch": _torch_sample(z, n, [])}
+            samples = "1 sample" if n == 1 else f"{n} samples"
+            rows.append(_row(f"{shape[0]}×{shape[1]}, sd 3, {samples}", calls, time_calls))
+    sweep = partial(logitlab.temperature_sweep, _EXAMPLE, _EXAMPLE_TEMPERATURES, n=1000, rng=0)
+    calls = {"logitlab": sweep, "torch": _torch_sweep}
+    rows.append(_row("5 logits, 4 temperatures, 1000 samples each", calls, time_calls))
     z = np.zeros((1, 1 << 25), np.float32)
-    rows.append(_row("1×2^25, 1 draw", {"logitlab": _ours(z, 1, {})}, few))
+    rows.append(_row("1×2^25, 1 sample", {"logitlab": _logitlab_sample(z, 1, {})}, time_calls))
     return rows
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Milliseconds, and in brackets the multiple of logitlab's time."""
+    """Times in milliseconds; in brackets relative to logitlab."""
     names = list(dict.fromkeys(peer for row in rows for peer in row["times"]))
-    lines = ["| draws | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines = ["| logits | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for row in rows:
         ours, cells = row["times"]["logitlab"], [row["case"]]
         for name in names:
@@ -145,10 +145,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def note(rows: list[dict[str, Any]]) -> str:
-    """What the figures are and where they were measured."""
+    """The note under the table: units, machine, versions and what torch computes."""
     return (
-        f"Milliseconds, medians of one run on {tables.machine()}; "
-        f"{tables.versions(('numpy', 'torch'))}; T = {TEMPERATURE}, float32. In brackets the "
-        "multiple of logitlab's time. torch: softmax, what cuts (a sort for top_p, topk for top_k) "
-        "and multinomial; in the row of 5 logits, a loop of 4000 calls of multinomial."
+        f"Median times in milliseconds of one run on {tables.machine()}; "
+        f"{tables.versions(('numpy', 'torch'))}; T = {TEMPERATURE}, float32. In brackets: the "
+        "time relative to logitlab's. torch: softmax, truncation (a sort for top_p, topk for "
+        "top_k) and multinomial; for the 5 logits, a loop of 4000 calls of multinomial."
     )

@@ -1,33 +1,34 @@
-"""Interleaved timing: every peer is timed in turn, again and again, and the median counts."""
+"""Interleaved timing: the calls are timed in turn, repeatedly; the result is the median."""
 
 import statistics
 import time
 from collections.abc import Callable
 
-# Thread pools that spin after work slow whatever runs next.
-_PAUSE = 0.05
-_LEAST = 2e-3  # seconds that one measurement takes: short calls are timed many in a row
+# Thread pools that spin after a call slow down the next one.
+_PAUSE_SECONDS = 0.05
+_MIN_SECONDS = 2e-3  # of one measurement; a short call is repeated
 
 
-def _once(call: Callable[[], object], loop: int) -> float:
+def _time_loop(call: Callable[[], object], n_calls: int) -> float:
+    """Seconds for one of several calls in a row."""
     start = time.perf_counter()
-    for _ in range(loop):
+    for _ in range(n_calls):
         call()
-    return (time.perf_counter() - start) / loop
+    return (time.perf_counter() - start) / n_calls
 
 
 def interleaved(calls: dict[str, Callable[[], object]], repeats: int = 11) -> dict[str, float]:
     """The median time of each call, in seconds."""
-    loops = {}
+    n_calls = {}
     for name, call in calls.items():
         call()
         call()
-        loops[name] = max(1, min(1000, round(_LEAST / max(_once(call, 3), 1e-7))))
+        n_calls[name] = max(1, min(1000, round(_MIN_SECONDS / max(_time_loop(call, 3), 1e-7))))
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            time.sleep(_PAUSE)
+            time.sleep(_PAUSE_SECONDS)
             call()
             call()
-            times[name].append(_once(call, loops[name]))
-    return {name: statistics.median(found) for name, found in times.items()}
+            times[name].append(_time_loop(call, n_calls[name]))
+    return {name: statistics.median(samples) for name, samples in times.items()}

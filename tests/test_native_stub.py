@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from logitlab.backends import native
 
 ROOT = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""`logitlab check`, the adaptors and the pytest helper."""
+"""`logitlab check`, the adapters for programs and sessions, and the pytest helper."""
 
 import json
 import re
@@ -18,25 +18,25 @@ from logitlab._app.cli import app
 from logitlab.laws import as_tests, program
 
 FAST = ["order", "-inf", "+inf"]
-test_sound = as_tests(softmaxes.sound, laws=FAST, dtypes=["float32"])
+test_correct = as_tests(softmaxes.correct_softmax, laws=FAST, dtypes=["float32"])
 
 
 def run(*arguments):
-    done = CliRunner().invoke(app, ["check", *arguments])
-    return done.exit_code, done.output
+    result = CliRunner().invoke(app, ["check", *arguments])
+    return result.exit_code, result.output
 
 
 def test_command_line(tmp_path):
-    """A table, JSON and a page; the exit status says whether a law is broken."""
+    """A table, JSON and a page; exit status 1 where a law fails."""
     status, text = run("logitlab:softmax", "--law", "order", "--dtype", "float32")
     assert (status, "exact" in text) == (0, True)
     page = tmp_path / "r.html"
     arguments = ("softmaxes:no_shift", "--dtype", "float32", "--law", "overflow")
     status, text = run(*arguments, "--json", "--html", str(page))
     assert status == 1
-    found = json.loads(text)
-    assert found["failures"] == ["overflow"]
-    assert "softmaxes.no_shift(" in found["laws"]["overflow"]["counterexample"]["line"]
+    values = json.loads(text)
+    assert values["failures"] == ["overflow"]
+    assert "softmaxes.no_shift(" in values["laws"]["overflow"]["counterexample"]["code"]
     assert "softmaxes.no_shift" in page.read_text("utf-8")
     status, text = run("softmaxes:infinity_minus_infinity", "--law", "+inf")
     assert (status, "differs" in text) == (0, True)
@@ -44,16 +44,16 @@ def test_command_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        ([], "name one function"),
+        ([], "give one function"),
         (["softmaxes"], "MODULE:FUNCTION"),
         (["softmaxes:nothing_of_the_kind"], "nothing_of_the_kind"),
         (["no_such_module:f"], "no_such_module"),
-        (["logitlab:softmax", "--law", "gravity"], "accepted: bounds"),
-        (["logitlab:softmax", "--dtype", "float8"], "accepted: float16"),
-        (["logitlab:softmax", "--kind", "abacus"], "accepted: numpy"),
-        (["json:dumps"], "gives no probabilities"),
+        (["logitlab:softmax", "--law", "gravity"], "laws must be some of bounds"),
+        (["logitlab:softmax", "--dtype", "float8"], "dtypes must be some of float16"),
+        (["logitlab:softmax", "--array-library", "abacus"], "must be one of numpy"),
+        (["json:dumps"], "function must return probabilities"),
         (["missing.onnx"], "no such file"),
         (["./m:f"], "module './m' cannot be imported: TypeError: the 'package' argument"),
         (["syntax_fails:f"], "module 'syntax_fails' cannot be imported: SyntaxError"),
@@ -61,10 +61,10 @@ def test_command_line(tmp_path):
         (["value_fails:f"], "module 'value_fails' cannot be imported: ValueError: x\n"),
         (["--program", "no-such-program -x"], "--program 'no-such-program -x': no such program"),
         (["--program", "'"], '--program "\'": No closing quotation'),
-        (["logitlab:softmax", "--seed", "-1"], "--seed is -1; accepted: 0 and up"),
+        (["logitlab:softmax", "--seed", "-1"], "--seed must be >= 0, got -1"),
     ],
 )
-def test_mistakes_get_one_line(tmp_path, monkeypatch, arguments, said):
+def test_errors_are_one_line(tmp_path, monkeypatch, arguments, message):
     """On standard error, with exit status 2."""
     monkeypatch.syspath_prepend(tmp_path)
     for name, text in (
@@ -75,12 +75,12 @@ def test_mistakes_get_one_line(tmp_path, monkeypatch, arguments, said):
         (tmp_path / f"{name}.py").write_text(text)
     status, text = run(*arguments)
     assert status == 2
-    assert said in text
+    assert message in text
     assert text.count("\n") == 1
 
 
 def test_a_program(tmp_path):
-    """It reads .npy and writes .npy; what it breaks is found, and a crash is one of its results."""
+    """It reads .npy and writes .npy; an exit status other than 0 is an error of the call."""
     source = tmp_path / "softmax.py"
     source.write_text(
         "import io, sys, numpy as np\n"
@@ -92,13 +92,13 @@ def test_a_program(tmp_path):
     command = [sys.executable, str(source)]
     report = logitlab.check_softmax(command, laws=["one class", "NaN"], dtypes=["float32"])
     assert report["one class"].level == "exact"
-    assert "no NaN please" in report["NaN"].counterexample.came
+    assert "no NaN please" in report["NaN"].counterexample.result
     assert program(command)(np.zeros((1, 4))).tolist() == [[0.25] * 4]
 
 
 def onnx_model(path: Path):
-    kind = onnx.TensorProto.FLOAT
-    x, y = (onnx.helper.make_tensor_value_info(n, kind, ["N", "K"]) for n in "xy")
+    dtype = onnx.TensorProto.FLOAT
+    x, y = (onnx.helper.make_tensor_value_info(n, dtype, ["N", "K"]) for n in "xy")
     node = onnx.helper.make_node("Softmax", ["x"], ["y"], axis=-1)
     graph = onnx.helper.make_graph([node], "g", [x], [y])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
@@ -107,7 +107,7 @@ def onnx_model(path: Path):
 
 
 def test_an_onnxruntime_session(tmp_path):
-    """In the one type that it takes, from Python and by file name."""
+    """In the only dtype that it takes, from Python and by file name."""
     onnxruntime = pytest.importorskip("onnxruntime")
     path = tmp_path / "softmax.onnx"
     onnx_model(path)
@@ -116,56 +116,55 @@ def test_an_onnxruntime_session(tmp_path):
     assert report.dtypes == ("float32",)
     assert report["order"].level == "exact"
     assert report["+inf"].level == "differs"
-    line = report["+inf"].counterexample.line
-    setup, _, call = line.partition("; ")
+    setup, _, call = report["+inf"].counterexample.code.partition("; ")
     scope = {"session": session}
     exec(setup, scope)
     assert np.isnan(eval(call, scope)).all()
     assert run(str(path), "--law", "order")[0] == 0
 
 
-def test_kinds_and_axes_are_found_out():
-    """torch without a NumPy face, a module, another axis, a list that comes back."""
+def test_array_libraries_and_axes():
+    """Functions and modules of torch are detected; any axis; a list as the result."""
     for function in (torch.softmax, torch.nn.Softmax(-1), lambda z: torch.exp(z) / 2):
         report = logitlab.check_softmax(function, laws=["NaN"])
-        assert report.kind == "torch"
+        assert report.array_library == "torch"
     for axis in (0, 1, -2, 2):
         report = logitlab.check_softmax(logitlab.softmax, axis=axis, laws=FAST, dtypes=["float32"])
         assert report, report
     assert logitlab.check_softmax(
-        softmaxes.sound, axis=0, laws=["sum"], dtypes=["float32"]
+        softmaxes.correct_softmax, axis=0, laws=["sum"], dtypes=["float32"]
     ).failures
     report = logitlab.check_softmax(
-        lambda z: logitlab.softmax(z).tolist(), laws=["accuracy", "type"], dtypes=["float32"]
+        lambda z: logitlab.softmax(z).tolist(), laws=["accuracy", "dtype"], dtypes=["float32"]
     )
     assert report
-    assert report["type"].level == "differs"
+    assert report["dtype"].level == "differs"
 
 
-@pytest.mark.parametrize("kind", ["torch", "jax"])
-def test_derivatives_are_found_by_the_library(kind):
-    """By automatic differentiation, where none is given."""
-    laws = [*softmaxes.BAD_JACOBIANS.values()] if kind == "torch" else ["gradient"]
-    function = logitlab.softmax if kind == "torch" else pytest.importorskip("jax").nn.softmax
-    report = logitlab.check_softmax(function, kind=kind, laws=laws, dtypes=["float32"])
+@pytest.mark.parametrize("library", ["torch", "jax"])
+def test_automatic_differentiation(library):
+    """Without a given Jacobian, the array library differentiates the function."""
+    laws = [*softmaxes.BAD_JACOBIANS.values()] if library == "torch" else ["gradient"]
+    function = logitlab.softmax if library == "torch" else pytest.importorskip("jax").nn.softmax
+    report = logitlab.check_softmax(function, array_library=library, laws=laws, dtypes=["float32"])
     assert report, report
     assert {v.level for v in report} <= {"exact", "within"}
 
 
-def test_logitlab_derivatives_and_draws():
-    """Those of NumPy arrays."""
+def test_a_jacobian_and_a_sampler_of_numpy_arrays():
+    """logitlab.jacobian and logitlab.sample pass."""
     report = logitlab.check_softmax(
         logitlab.softmax,
         laws=["jacobian", "jacobian rows", "gradient", *softmaxes.BAD_SAMPLERS.values()],
         dtypes=["float32", "float64"],
-        differentiate=logitlab.jacobian,
+        jacobian=logitlab.jacobian,
         sampler=logitlab.sample,
     )
     assert {v.level for v in report} <= {"exact", "within"}, report
 
 
-def test_what_does_not_apply_is_not_passed():
-    """A law that the function does not claim is said to be so, with the reason."""
+def test_laws_that_are_not_applicable():
+    """The result says so, with the reason."""
     report = logitlab.check_softmax(softmaxes.no_shift, laws=["temperature", "maximum", "jacobian"])
     assert {v.level for v in report} == {"not applicable"}
     assert "temperature" in report["temperature"].note
@@ -173,35 +172,36 @@ def test_what_does_not_apply_is_not_passed():
 
 
 def test_report_forms():
-    """A dictionary that JSON takes, a page, a table; strictness."""
+    """A dictionary for JSON, a page, a table; strict."""
     report = logitlab.check_softmax(
         softmaxes.infinity_minus_infinity, laws=["+inf", "accuracy"], dtypes=["float16"]
     )
     assert "accuracy" in report.failures
-    found = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert {"classes", "mean", "worst"} <= set(found["laws"]["accuracy"]["measures"][0])
+    values = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    keys = {"dtype", "n_classes", "logits", "worst_ulp", "mean_ulp"}
+    assert set(values["laws"]["accuracy"]["measurements"][0]) == keys
     assert "<table>" in report.to_html()
     assert "differs" in str(report)
     assert not logitlab.check_softmax(softmaxes.infinity_minus_infinity, laws=["+inf"], strict=True)
 
 
-def test_a_notebook_shows_a_part_of_its_page(monkeypatch):
-    """It styles nothing beside itself; as text it stays text."""
+def test_the_table_in_a_notebook(monkeypatch):
+    """It is part of the page, and its styles apply to itself alone; text stays text."""
     report = logitlab.check_softmax(softmaxes.no_shift, laws=["overflow"], dtypes=["float32"])
     text = str(report)
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     assert str(report) == text != ""
-    shown = report._repr_html_()
-    assert shown in report.to_html()
-    assert not re.search("<(!doctype|html|head|body|title|meta)", shown)
-    rules = shown.partition("<style>")[2].partition("</style>")[0]
+    table = report._repr_html_()
+    assert table in report.to_html()
+    assert not re.search("<(!doctype|html|head|body|title|meta)", table)
+    rules = table.partition("<style>")[2].partition("</style>")[0]
     selectors = [rule.partition("{")[0].strip() for rule in rules.split("}")[:-1]]
     assert len(selectors) > 5
     assert all(selector.startswith(".logitlab-laws") for selector in selectors)
 
 
-class Called:
-    """A softmax that is an instance."""
+class CallableSoftmax:
+    """A softmax that is an instance of a class."""
 
     def __call__(self, z, axis=-1):
         e = np.exp(z)
@@ -211,32 +211,37 @@ class Called:
         return self(z, axis)
 
 
-def test_what_has_no_name_is_called_function():
-    """The line of a counterexample runs with the instance under that name; the title is its own."""
-    for function, title in ((Called(), "Called"), (Called().method, "Called.method")):
+def test_the_name_of_an_instance_in_code_is_function():
+    """The code of a counterexample runs with that name; the title has the name of the class."""
+    for function, title in (
+        (CallableSoftmax(), "CallableSoftmax"),
+        (CallableSoftmax().method, "CallableSoftmax.method"),
+    ):
         report = logitlab.check_softmax(function, laws=["overflow"], dtypes=["float32"])
         assert report.function == title
-        setup, _, call = report["overflow"].counterexample.line.partition("; ")
+        setup, _, call = report["overflow"].counterexample.code.partition("; ")
         scope = {"function": function}
         exec(setup, scope)
         with np.errstate(all="ignore"):
             assert np.isnan(eval(call, scope)).any()
-    named = logitlab.check_softmax(Called(), laws=["overflow"], dtypes=["float32"], name="mine")
-    assert "; mine(" in named["overflow"].counterexample.line
+    named = logitlab.check_softmax(
+        CallableSoftmax(), laws=["overflow"], dtypes=["float32"], name="mine"
+    )
+    assert "; mine(" in named["overflow"].counterexample.code
 
 
 def test_the_pytest_helper(tmp_path):
-    """One case for each law: kept, broken, not applicable."""
+    """One case for each law: passed, failed, skipped."""
     (tmp_path / "test_it.py").write_text(
         "import numpy as np\n"
         "from logitlab.laws import as_tests\n"
         "def softmax(z):\n    e = np.exp(z)\n    return e / e.sum(-1, keepdims=True)\n"
         "test_it = as_tests(softmax, laws=['-inf', 'overflow', 'maximum'], dtypes=['float32'])\n"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
         capture_output=True,
         text=True,
     )
-    assert "1 failed, 1 passed, 1 skipped" in done.stdout
-    assert "gives nan" in done.stdout.replace("gives  ", "gives ")
+    assert "1 failed, 1 passed, 1 skipped" in process.stdout
+    assert "  result    nan" in process.stdout

@@ -1,4 +1,4 @@
-"""`logitlab check`: the laws on a function that a person names."""
+"""`logitlab check`: checks a softmax against the laws."""
 
 import importlib
 import json
@@ -12,23 +12,24 @@ import typer
 
 from logitlab._app.io.outputs import check_file, plain_mistakes, printing, whole
 from logitlab._app.io.source import UserError
-from logitlab.laws import LawReport
-from logitlab.laws import check_softmax as judge
+from logitlab.laws import LawReport, check_softmax
 
 
-def find(target: str | None, program: str | None) -> tuple[Any, str | None]:
-    """The function that was named, and what to call it in the counterexamples."""
+def _load_function(target: str | None, program: str | None) -> tuple[Any, str | None]:
+    """The function to check, and its name in the code of the counterexamples."""
     if (target is None) == (program is None):
-        raise UserError("name one function: MODULE:FUNCTION, FILE.onnx, or --program COMMAND")
+        raise UserError(
+            "give one function to check: MODULE:FUNCTION, FILE.onnx or --program COMMAND"
+        )
     if program is not None:
-        return _command(program), None
+        return _split_command(program), None
     assert target is not None
     if target.endswith(".onnx"):
-        return _session(Path(target)), None
-    return _imported(target), target.replace(":", ".")
+        return _load_session(Path(target)), None
+    return _import_function(target), target.replace(":", ".")
 
 
-def _command(program: str) -> list[str]:
+def _split_command(program: str) -> list[str]:
     try:
         words = shlex.split(program)
     except ValueError as error:
@@ -38,48 +39,43 @@ def _command(program: str) -> list[str]:
     return words
 
 
-def _imported(target: str) -> Any:
-    from logitlab.laws.subject import importable  # needs hypothesis, as the other commands do not
-
+def _import_function(target: str) -> Any:
+    module, _, name = target.partition(":")
+    if not module or not name:
+        raise UserError(f"function must be given as MODULE:FUNCTION, got {target!r}")
     sys.path.insert(0, "")
-    module = target.partition(":")[0]
     try:
-        importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # a stranger's module raises what it likes
+        value: Any = importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # the module may raise any class
         lines = str(error).splitlines()
         cause = ": ".join([type(error).__name__, *lines[:1]])
         raise UserError(f"module {module!r} cannot be imported: {cause}") from error
     try:
-        return importable(target)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+        for part in name.split("."):
+            value = getattr(value, part)
     except AttributeError as error:
         raise UserError(f"{target}: {error}") from error
+    return value
 
 
-def _session(path: Path) -> Any:
+def _load_session(path: Path) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError(f"{path}: onnxruntime is not installed") from error
+        raise UserError(f"{path}: run: pip install onnxruntime") from error
     if not path.exists():
         raise UserError(f"{path}: no such file")
     try:
         return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has no class of its own for a bad file
+    except Exception as error:  # onnxruntime has no common class for a bad file
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
 
 
-def examine(function: Any, page: Path | None, **options: Any) -> LawReport:
-    """The report; its page is written where it is wanted."""
+def _check(function: Any, **options: Any) -> LawReport:
     try:
-        report = judge(function, **options)
+        return check_softmax(function, **options)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
-    if page is not None:
-        with whole(page) as temporary:
-            temporary.write_text(report.to_html(), "utf-8")
-    return report
 
 
 def check(
@@ -87,7 +83,8 @@ def check(
         str | None,
         typer.Argument(
             metavar="MODULE:FUNCTION",
-            help="A softmax or log_softmax, such as scipy.special:softmax; or FILE.onnx.",
+            help="The softmax or log_softmax to check, such as scipy.special:softmax; or a "
+            "FILE.onnx.",
             show_default=False,
         ),
     ] = None,
@@ -95,58 +92,68 @@ def check(
         str | None,
         typer.Option(
             metavar="COMMAND",
-            help="Instead: a program that reads .npy on stdin and writes .npy on stdout.",
+            help="Check a program that reads .npy on stdin and writes .npy on stdout.",
             show_default=False,
         ),
     ] = None,
     law: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this law (may be repeated).", show_default=False),
+        typer.Option(
+            metavar="NAME", help="Check this law only (may be repeated).", show_default=False
+        ),
     ] = None,
     dtype: Annotated[
         list[str] | None,
-        typer.Option(metavar="TYPE", help="Only this type (may be repeated).", show_default=False),
+        typer.Option(
+            metavar="DTYPE", help="Check this dtype only (may be repeated).", show_default=False
+        ),
     ] = None,
-    kind: Annotated[
+    array_library: Annotated[
         str | None,
         typer.Option(
-            metavar="KIND",
-            help="numpy, torch, torch:cuda, jax, tensorflow or cupy arrays. By default found out.",
+            metavar="NAME",
+            help="Library of the arrays: numpy, torch, torch:cuda, jax, tensorflow or cupy. "
+            "Detected automatically by default.",
             show_default=False,
         ),
     ] = None,
     axis: Annotated[int, typer.Option(help="The class axis.")] = -1,
-    seed: Annotated[int, typer.Option(help="Of the random rows.")] = 0,
-    full: Annotated[bool, typer.Option("--full", help="More rows, up to 10^6 classes.")] = False,
+    seed: Annotated[int, typer.Option(help="The seed of the random rows, >= 0.")] = 0,
+    full: Annotated[
+        bool, typer.Option("--full", help="Check more rows, up to 10^6 classes.")
+    ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="A convention that differs is a failure too.")
+        bool, typer.Option("--strict", help="Count a convention that differs as a failure.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page too.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="Write an HTML page too.", show_default=False),
     ] = None,
 ) -> None:
-    """How far a softmax keeps the laws of softmax; exit status 1 if one is broken."""
+    """Check a softmax against the laws of softmax; exit status 1 if one fails."""
     from rich.console import Console
 
     with plain_mistakes():
         if seed < 0:
-            raise UserError(f"--seed is {seed}; accepted: 0 and up")
+            raise UserError(f"--seed must be >= 0, got {seed}")
         if html is not None:
             check_file(html, [] if function is None else [Path(function)])
-        found, name = find(function, program)
-        report = examine(
-            found,
-            html,
+        loaded, name = _load_function(function, program)
+        report = _check(
+            loaded,
             name=name,
             laws=law or None,
             dtypes=dtype or None,
-            kind=kind,
+            array_library=array_library,
             axis=axis,
             seed=seed,
             effort="full" if full else "quick",
             strict=strict,
         )
+        if html is not None:
+            with whole(html) as temporary:
+                temporary.write_text(report.to_html(), "utf-8")
         with printing():
             if as_json:
                 text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)

@@ -1,1 +1,1 @@
-"""Exact arithmetic: values of floating-point types, double-double and multiprecision."""
+"""Exact arithmetic: double-double and multiprecision softmax, and errors in ULP."""

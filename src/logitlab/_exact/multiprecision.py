@@ -1,7 +1,7 @@
 """softmax in multiprecision arithmetic (mpmath, 50 digits), one row at a time.
 
-The oracle that the double-double arithmetic is held to, and the one for every temperature and every
-special value. The rules are those of the library's contract.
+The reference for the double-double arithmetic, and for every temperature and special value, which
+follow the contract of the library.
 """
 
 import math
@@ -15,11 +15,11 @@ from logitlab._exact.formats import Exact
 
 mp = mpmath.mp.clone()
 mp.dps = 50
-_LEAST = -(10**6)
+_MIN_EXPONENT = -(10**6)
 
 
 def _weights(row: Sequence[float], temperature: float) -> dict[int, Any] | None:
-    """The kept entries and e^((z - m)/T) of each; None: there is no distribution."""
+    """e^((z - max)/T) by index of entries not excluded; None where there is no distribution."""
     if any(math.isnan(x) for x in row):
         return None
     sign = -1 if temperature < 0 else 1
@@ -45,7 +45,7 @@ def softmax(row: Sequence[float], temperature: float = 1.0) -> list[Any]:
 
 
 def log_softmax(row: Sequence[float], temperature: float = 1.0) -> list[Any]:
-    """The logarithms of the probabilities; by log1p, which keeps the digits of a tiny rest."""
+    """The log-probabilities of a row, as mpmath numbers; log1p keeps the digits at the maximum."""
     weights = _weights(row, temperature)
     if weights is None:
         return [mp.nan] * len(row)
@@ -63,7 +63,7 @@ def log_softmax(row: Sequence[float], temperature: float = 1.0) -> list[Any]:
 
 
 def logsumexp(row: Sequence[float], temperature: float = 1.0) -> Any:
-    """T log Σ e^(z/T)."""
+    """T log Σ e^(z/T), as an mpmath number."""
     if any(math.isnan(x) for x in row):
         return mp.nan
     sign = -1 if temperature < 0 else 1
@@ -81,13 +81,13 @@ def logsumexp(row: Sequence[float], temperature: float = 1.0) -> Any:
 
 
 def log_sum(weights: dict[int, Any]) -> Any:
-    """log Σ w, where the largest weight is 1."""
+    """log Σ w of weights of which the largest is 1."""
     rest = sorted(weights.values())[:-1]
     return mp.log1p(mp.fsum(rest))
 
 
-def exact(numbers: Sequence[Any]) -> Exact:
-    """mpmath numbers as one row of exact values."""
+def to_exact(numbers: Sequence[Any]) -> Exact:
+    """One row of exact values from mpmath numbers."""
     values: list[tuple[float, float, int]] = []
     for x in numbers:
         if x == 0 or not mp.isfinite(x):
@@ -95,9 +95,9 @@ def exact(numbers: Sequence[Any]) -> Exact:
         else:
             power = mpmath.frexp(x)[1] - 1
             m = mp.ldexp(x, -power)
-            first = float(m)
-            # Far below every type, how far is of no interest.
-            parts = (first, float(m - first), max(power, _LEAST))
+            hi = float(m)
+            # The exponents of every dtype are far above the limit.
+            parts = (hi, float(m - hi), max(power, _MIN_EXPONENT))
         values.append(parts)
-    hi, lo, exponent = zip(*values, strict=True) if values else ((), (), ())
-    return Exact(np.array([hi]), np.array([lo]), np.array([exponent], np.int64))
+    his, los, exponents = zip(*values, strict=True) if values else ((), (), ())
+    return Exact(np.array([his]), np.array([los]), np.array([exponents], np.int64))

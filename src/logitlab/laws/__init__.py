@@ -1,15 +1,27 @@
-"""The laws of softmax as a conformance suite for anyone's implementation."""
+"""A conformance suite for softmax: laws to check any implementation against."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from logitlab import _checks
-from logitlab.laws.array_types import program
-from logitlab.laws.law import Counterexample, Law, Verdict
+from logitlab._exact.formats import FORMATS
+from logitlab.laws.array_libraries import program
+from logitlab.laws.law import Counterexample, Law, LawResult
 from logitlab.laws.report import LawReport
 
-__all__ = ["Counterexample", "Law", "LawReport", "Verdict", "as_tests", "check_softmax", "program"]
+if TYPE_CHECKING:  # these modules need Hypothesis and mpmath
+    from logitlab.laws.context import Context
+
+__all__ = [
+    "Counterexample",
+    "Law",
+    "LawReport",
+    "LawResult",
+    "as_tests",
+    "check_softmax",
+    "program",
+]
 
 
 def check_softmax(
@@ -18,65 +30,66 @@ def check_softmax(
     axis: int = -1,
     dtypes: Sequence[str] | None = None,
     laws: Sequence[str] | None = None,
-    differentiate: Any = None,
-    sampler: Any = None,
+    jacobian: Callable[..., Any] | None = None,
+    sampler: Callable[..., Any] | None = None,
     seed: int = 0,
     effort: str = "quick",
     strict: bool = False,
-    kind: str | None = None,
+    array_library: str | None = None,
     name: str | None = None,
 ) -> LawReport:
-    """How far a softmax keeps the laws of softmax.
+    """Conformance of a function to the laws of softmax.
 
-    Every law is stated for floating point, judged against exact arithmetic (mpmath; double-double
-    beyond 1000 classes) and given a level: ``exact``, ``within`` n ULP (up to 16), ``weak`` (beyond
-    16 ULP but within 1e-3 relative) or ``broken``; a convention that is not kept ``differs``; what
-    the function does not claim is ``not applicable``. Errors are measured in ULP of the result's
-    type, or of the logits' where that has fewer digits.
+    Each law is stated for floating-point arithmetic and checked against exact arithmetic (mpmath;
+    double-double beyond 1000 classes). Its result has a level: ``exact``; ``within`` n ULP, n up to
+    16; ``inaccurate``, beyond 16 ULP but within a relative error of 1e-3; or ``fails``. A
+    convention that is not followed ``differs``; a law of something that the function does not
+    offer is ``not applicable``. Errors are in ULP of the dtype of the result, or of that of the
+    logits where it is coarser.
 
     Parameters
     ----------
     function : callable, onnxruntime session, or list of str
-        Takes logits, gives probabilities or their logarithms (which, is found out). A list is the
-        command of a program that reads an .npy file on standard input and writes one on standard
-        output. Parameters named ``axis`` or ``dim`` are given the axis; one named
-        ``temperature`` or ``T`` is tried out.
+        Returns the probabilities of logits, or their logarithms (detected automatically). A list
+        is the command of a program that reads an .npy file on standard input and writes one on
+        standard output. A parameter named ``axis`` or ``dim`` gets the axis; one named
+        ``temperature`` or ``T`` is checked too.
     axis : int
         The class axis.
     dtypes : sequence of str, optional
         Of float16, bfloat16, float32 and float64; by default those that the function takes.
     laws : sequence of str, optional
-        The names of the laws to look at; by default all.
-    differentiate : callable, optional
-        Takes a row of shape (K,), gives the Jacobian of `function` there, of shape (K, K). For
-        torch and JAX it is found by automatic differentiation.
+        The names of the laws to check; by default all.
+    jacobian : callable, optional
+        Returns the Jacobian of `function`, of shape (K, K), at a row of shape (K,). By default
+        that of automatic differentiation in torch, JAX and TensorFlow.
     sampler : callable, optional
-        ``sampler(z, n, rng=seed)`` draws n categories from a row of logits.
+        ``sampler(z, n, rng=seed)`` samples n categories from a row of logits.
     seed : int
-        Of the random rows.
+        The seed of the random rows.
     effort : str
-        ``"quick"`` or ``"full"``: more rows, up to a million classes, longer searches.
+        ``"quick"`` or ``"full"``: more rows, up to a million classes, longer searches for a
+        small counterexample.
     strict : bool
-        Whether a convention that differs makes the report false.
-    kind : str, optional
-        The arrays to call it with: numpy, torch, jax, tensorflow, cupy, or torch:DEVICE. By default
-        NumPy's, or those of the first library in use that it works on.
+        Whether a convention that differs is a failure.
+    array_library : str, optional
+        The library of the arrays to call the function with: numpy, torch, jax, tensorflow, cupy,
+        or torch:DEVICE. By default NumPy, or the first imported library that the function takes.
     name : str, optional
-        How the function is called in the counterexamples.
+        The name of the function in the code of the counterexamples.
 
     Returns
     -------
     LawReport
-        True where no law of mathematics is broken, so ``assert check_softmax(function)`` is a
-        test.
+        True where no law of mathematics fails, so ``assert check_softmax(function)`` is a test.
 
     Raises
     ------
     TypeError
-        `function` is no callable, or gives no array for a small array of logits; `seed` or `axis`
-        is no int; `dtypes` or `laws` is no list.
+        `function` is not callable, or returns no array for a small array of logits; `seed` or
+        `axis` is not an int; `dtypes` or `laws` is not a list.
     ValueError
-        An unknown law, type, kind or effort.
+        An unknown law, dtype, array library or effort.
 
     Examples
     --------
@@ -88,19 +101,30 @@ def check_softmax(
     >>> report = logitlab.check_softmax(softmax, dtypes=["float32"], laws=["-inf", "overflow"])
     >>> report.failures
     ['overflow']
-    >>> "nan" in report["overflow"].counterexample.came
+    >>> "nan" in report["overflow"].counterexample.result
     True
     """
     from logitlab.laws.evaluation import evaluate
 
-    context = _prepare(function, axis, dtypes, differentiate, sampler, seed, effort, kind, name)
-    subject = context.subject
+    selected = _select_laws(laws)
+    context = _make_context(
+        function,
+        axis=axis,
+        dtypes=dtypes,
+        jacobian=jacobian,
+        sampler=sampler,
+        seed=seed,
+        effort=effort,
+        array_library=array_library,
+        name=name,
+    )
+    tested = context.function
     return LawReport(
-        function=subject.name,
-        kind=subject.kind.name,
-        computes="log_softmax" if subject.log else "softmax",
-        dtypes=subject.dtypes,
-        verdicts=tuple(evaluate(context, law) for law in _named(laws)),
+        function=tested.name,
+        array_library=tested.library.name,
+        computes="log_softmax" if tested.log else "softmax",
+        dtypes=tested.dtypes,
+        results=tuple(evaluate(context, law) for law in selected),
         strict=strict,
     )
 
@@ -108,7 +132,7 @@ def check_softmax(
 def as_tests(
     function: Any, *, laws: Sequence[str] | None = None, strict: bool = False, **options: Any
 ) -> Callable[[str], None]:
-    """A test for pytest, one case for each law.
+    """A parametrized pytest function with one case for each law.
 
     Parameters
     ----------
@@ -124,7 +148,8 @@ def as_tests(
     Returns
     -------
     callable
-        To be named ``test_...`` in a test module. A law that is not applicable is skipped.
+        To be assigned to a name ``test_...`` in a test module. A law that is not applicable is
+        skipped.
 
     Examples
     --------
@@ -136,79 +161,70 @@ def as_tests(
     """
     import pytest
 
-    given: dict[str, Any] = {
-        "axis": -1,
-        "dtypes": None,
-        "differentiate": None,
-        "sampler": None,
-        "seed": 0,
-        "effort": "quick",
-        "kind": None,
-        "name": None,
-        **options,
-    }
     from logitlab.laws.evaluation import evaluate
 
-    context = functools.cache(lambda: _prepare(function, **given))
-    chosen = {law.name: law for law in _named(laws)}
+    context = functools.cache(lambda: _make_context(function, **options))
+    selected = {law.name: law for law in _select_laws(laws)}
 
-    @pytest.mark.parametrize("law", chosen)
+    @pytest.mark.parametrize("law", selected)
     def test(law: str) -> None:
-        verdict = evaluate(context(), chosen[law])
-        if verdict.level == "not applicable":
-            pytest.skip(verdict.note)
-        if verdict.level == "broken" or (strict and verdict.level == "differs"):
-            c = verdict.counterexample
-            shown = "" if c is None else f"\n{c.line}\n  gives {c.came}\n  exact {c.exact}"
-            pytest.fail(f"{law}: {verdict}\n{verdict.law.statement}{shown}", pytrace=False)
+        result = evaluate(context(), selected[law])
+        if result.level == "not applicable":
+            pytest.skip(result.note)
+        if result.level == "fails" or (strict and result.level == "differs"):
+            c = result.counterexample
+            lines = [f"{law}: {result}", result.law.statement]
+            if c is not None:
+                lines += [c.code, f"  result    {c.result}", f"  expected  {c.expected}"]
+            pytest.fail("\n".join(lines), pytrace=False)
 
     return test
 
 
-def _names(given: Sequence[str] | None, name: str, example: str) -> Sequence[str]:
-    """A list of names, none of None."""
-    if given is None:
-        return ()
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(f"{name} is {given!r}; accepted: a list of names, as [{example!r}]")
-    return given
+def _check_names(names: Any, argument: str, known: Iterable[str]) -> None:
+    """Raise an error unless `names` is a list of known names or None."""
+    if names is None:
+        return
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"{argument} must be a list of names, got {names!r}")
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{argument} must be some of {', '.join(known)}, got {name!r}")
 
 
-def _named(laws: Sequence[str] | None) -> list[Law]:
+def _select_laws(names: Sequence[str] | None) -> list[Law]:
     from logitlab.laws.catalogue import LAWS
 
-    unknown = [name for name in _names(laws, "laws", "order") if name not in LAWS]
-    if unknown:
-        raise ValueError(f"laws holds {unknown[0]!r}; accepted: {', '.join(LAWS)}")
-    return [law for law in LAWS.values() if laws is None or law.name in laws]
+    _check_names(names, "laws", LAWS)
+    return [law for law in LAWS.values() if names is None or law.name in names]
 
 
-def _prepare(
+def _make_context(
     function: Any,
-    axis: int,
-    dtypes: Sequence[str] | None,
-    differentiate: Any,
-    sampler: Any,
-    seed: int,
-    effort: str,
-    kind: str | None,
-    name: str | None,
-) -> Any:
-    from logitlab._exact.formats import FORMATS
+    *,
+    axis: int = -1,
+    dtypes: Sequence[str] | None = None,
+    jacobian: Callable[..., Any] | None = None,
+    sampler: Callable[..., Any] | None = None,
+    seed: int = 0,
+    effort: str = "quick",
+    array_library: str | None = None,
+    name: str | None = None,
+) -> "Context":
     from logitlab.laws.context import Context
-    from logitlab.laws.subject import Subject
+    from logitlab.laws.tested_function import TestedFunction
 
-    if effort not in ("quick", "full"):
-        raise ValueError(f"effort is {effort!r}; accepted: 'quick' and 'full'")
+    _checks.choice(effort, "effort", ("quick", "full"))
     seed, axis = _checks.integer(seed, "seed", 0), _checks.integer(axis, "axis")
-    unknown = [dtype for dtype in _names(dtypes, "dtypes", "float32") if dtype not in FORMATS]
-    if unknown:
-        raise ValueError(f"dtypes holds {unknown[0]!r}; accepted: {', '.join(FORMATS)}")
-    subject = Subject(function, axis=axis, kind=kind, name=name)
+    _check_names(dtypes, "dtypes", FORMATS)
+    tested = TestedFunction(function, axis=axis, array_library=array_library, name=name)
     if dtypes is not None:
-        missing = [dtype for dtype in dtypes if dtype not in subject.dtypes]
-        if missing:
-            taken = ", ".join(subject.dtypes)
-            raise TypeError(f"dtypes holds {missing[0]!r}; the function takes {taken}")
-        subject.dtypes = tuple(dtypes)
-    return Context(subject, seed=seed, effort=effort, differentiate=differentiate, sampler=sampler)
+        for dtype in dtypes:
+            if dtype not in tested.dtypes:
+                raise TypeError(
+                    f"dtypes must be some of those that the function takes, "
+                    f"{', '.join(tested.dtypes)}, got {dtype!r}"
+                )
+        tested.dtypes = tuple(dtypes)
+    return Context(tested, seed=seed, full=effort == "full", jacobian=jacobian, sampler=sampler)

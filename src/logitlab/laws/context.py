@@ -1,79 +1,100 @@
-"""A function under test, the rows it is called with, its results and the exact values."""
+"""The context of a check: the function, its options, cached results and exact values."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from logitlab._exact import doubledouble, multiprecision
 from logitlab._exact.formats import Exact
-from logitlab.laws.cases import Case, body
-from logitlab.laws.subject import Result, Subject
+from logitlab.laws.cases import Case, ordinary_cases
+from logitlab.laws.tested_function import Result, TestedFunction
 
-_SMALL = 64  # entries up to which multiprecision arithmetic is the faster one
+_SMALL = 64  # entries; up to here multiprecision arithmetic is fast enough
 
 
 class Context:
-    """A function under test with its cached results and exact values."""
+    """A function to check, with its results and the exact values of the cases.
 
-    def __init__(self, subject: Subject, *, seed: int = 0, effort: str = "quick", **extra: Any):
-        self.subject = subject
+    Parameters
+    ----------
+    function : TestedFunction
+    seed : int
+        The seed of the random rows.
+    full : bool
+        Whether to check more and longer rows.
+    jacobian : callable, optional
+        Returns the Jacobian of the function at a row.
+    sampler : callable, optional
+        Samples categories from a row of logits.
+    """
+
+    def __init__(
+        self,
+        function: TestedFunction,
+        *,
+        seed: int = 0,
+        full: bool = False,
+        jacobian: Callable[..., Any] | None = None,
+        sampler: Callable[..., Any] | None = None,
+    ) -> None:
+        self.function = function
         self.seed = seed
-        self.full = effort == "full"
-        self.differentiate: Any = extra.get("differentiate")
-        self.sampler: Any = extra.get("sampler")
-        self._held: set[Case] = set()  # cases that every law looks at
+        self.full = full
+        self.jacobian = jacobian
+        self.sampler = sampler
+        self._ordinary: set[Case] = set()  # the cases that several laws share
         self._results: dict[Case, Result] = {}
         self._exact: dict[Case, Exact] = {}
 
-    def body(self, dtype: str) -> tuple[Case, ...]:
-        """Ordinary rows of a type, of every length and spread."""
-        cases = body(dtype, self.seed, self.full)
-        self._held.update(cases)
+    def ordinary_cases(self, dtype: str) -> tuple[Case, ...]:
+        """Ordinary rows of a dtype, of every length and standard deviation."""
+        cases = ordinary_cases(dtype, self.seed, self.full)
+        self._ordinary.update(cases)
         return cases
 
     def result(self, case: Case) -> Result:
-        """What the function gives."""
+        """The result of the function on a case; cached for the ordinary cases."""
         if case in self._results:
             return self._results[case]
-        result = self.subject(case)
-        if case in self._held:
+        result = self.function(case)
+        if case in self._ordinary:
             self._results[case] = result
         return result
 
     def exact(self, case: Case) -> Exact:
-        """The exact answer, of probabilities or of their logarithms."""
+        """The exact result: probabilities, or log-probabilities if the function returns those."""
         if case in self._exact:
             return self._exact[case]
-        if case.classes > _SMALL and (case.z == case.z[:, :1]).all() and np.isfinite(case.z).all():
-            share = multiprecision.mp.mpf(1) / case.classes
-            one = multiprecision.mp.log(share) if self.subject.log else share
-            shares = multiprecision.exact([one])
-            return Exact(*(np.broadcast_to(part, case.z.shape) for part in shares))
+        log = self.function.log
+        finite = np.isfinite(case.z).all()
+        if case.n_classes > _SMALL and (case.z == case.z[:, :1]).all() and finite:
+            probability = multiprecision.mp.mpf(1) / case.n_classes
+            value = multiprecision.mp.log(probability) if log else probability
+            exact = multiprecision.to_exact([value])
+            return Exact(*(np.broadcast_to(part, case.z.shape) for part in exact))
         special = np.isnan(case.z).any() or (case.z == np.inf).any()
-        nothing = (case.z == -np.inf).all(axis=-1).any()
-        if case.options or special or nothing or case.z.size <= _SMALL:
-            rows = [self.recomputed(case, i) for i in range(len(case.z))]
-            exact = Exact(*(np.concatenate(part) for part in zip(*rows, strict=True)))
-        else:
-            exact = _long_rows(case, self.subject.log)
-        return exact
+        all_excluded = (case.z == -np.inf).all(axis=-1).any()
+        if case.options or special or all_excluded or case.z.size <= _SMALL:
+            rows = [self._multiprecision_row(case, i) for i in range(len(case.z))]
+            return Exact(*(np.concatenate(part) for part in zip(*rows, strict=True)))
+        return _doubledouble_rows(case, log)
 
-    def recomputed(self, case: Case, i: int) -> Exact:
-        """One row of the exact answer in multiprecision arithmetic."""
-        function = multiprecision.log_softmax if self.subject.log else multiprecision.softmax
-        temperature = case.options.get("temperature", 1.0)
-        return multiprecision.exact(function(case.z[i].tolist(), temperature))
-
-    def replace_exact(self, case: Case, row: int) -> None:
-        """Replace one row of the exact values by multiprecision arithmetic."""
+    def refine_exact_row(self, case: Case, row: int) -> None:
+        """Replace one row of the exact result of a case by its multiprecision value."""
         exact = Exact(*(part.copy() for part in self.exact(case)))
-        for part, new in zip(exact, self.recomputed(case, row), strict=True):
+        for part, new in zip(exact, self._multiprecision_row(case, row), strict=True):
             part[row] = new[0]
         self._exact[case] = exact
 
+    def _multiprecision_row(self, case: Case, i: int) -> Exact:
+        softmax = multiprecision.log_softmax if self.function.log else multiprecision.softmax
+        temperature = case.options.get("temperature", 1.0)
+        return multiprecision.to_exact(softmax(case.z[i].tolist(), temperature))
+
 
 @functools.lru_cache(maxsize=2000)
-def _long_rows(case: Case, log: bool) -> Exact:
-    """The exact answer in double-double arithmetic; every function is tried on the same rows."""
+def _doubledouble_rows(case: Case, log: bool) -> Exact:
+    # Cached across functions, which are all checked on the same ordinary cases.
     return doubledouble.log_softmax(case.z) if log else doubledouble.softmax(case.z)

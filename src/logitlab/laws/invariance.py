@@ -7,127 +7,139 @@ import numpy as np
 from hypothesis import strategies as st
 
 from logitlab._exact.formats import rounded, spacing
-from logitlab.laws.cases import Case, normal
+from logitlab.laws.cases import Case, Strategies, normal_case
 from logitlab.laws.context import Context
-from logitlab.laws.law import Measured, failed
-from logitlab.laws.subject import Result, public_name
+from logitlab.laws.law import Deviation, from_error
+from logitlab.laws.tested_function import Result, public_name
 
 _SHAPES = ((2, 2), (3, 5), (17, 8), (5, 16), (16, 17), (40, 33), (9, 100), (4, 257), (3, 4099))
 
 
-def compared(context: Context, case: Case, came: Result, wanted: Result) -> Measured:
-    """Two results entry by entry, in ULP (logarithms: of 1 at least)."""
-    if came.error or wanted.error:
-        return failed(came.error or wanted.error)
-    a, b = came.values, wanted.values
+def _difference(context: Context, case: Case, result: Result, expected: Result) -> Deviation:
+    """The difference of two results in ULP, of log-probabilities in ULP of 1 at least."""
+    if result.error or expected.error:
+        return from_error(result.error or expected.error)
+    a, b = result.values, expected.values
     size = np.abs(np.where(np.isfinite(b), b, 0.0))
-    size = np.maximum(size, 1.0) if context.subject.log else size
-    unit = spacing(size, wanted.coarser(case.dtype))
+    size = np.maximum(size, 1.0) if context.function.log else size
+    unit = spacing(size, expected.coarser_dtype(case.dtype))
     with np.errstate(all="ignore"):
-        same = (a == b) | (np.isnan(a) & np.isnan(b))
-        off = np.where(same, 0.0, np.abs(a - b))
+        equal = (a == b) | (np.isnan(a) & np.isnan(b))
+        off = np.where(equal, 0.0, np.abs(a - b))
         off = np.where(np.isnan(off), np.inf, off)
         ulps = (off / unit).max(axis=-1, initial=0.0)
         relative = np.where(off == 0, 0.0, off / size).max(axis=-1, initial=0.0)
-    return Measured(ulps, np.nan_to_num(relative, nan=np.inf), a, b)
+    return Deviation(ulps, np.nan_to_num(relative, nan=np.inf), a, b)
 
 
-def first(measured: Measured) -> Measured:
-    """What is found in the first of the two results that the line gives."""
-    return measured._replace(place="the first: ")
+def _of_first_result(deviation: Deviation) -> Deviation:
+    """The deviation of the first of the two results that the code returns."""
+    return deviation._replace(prefix="first result: ")
 
 
-def batches(context: Context, dtype: str) -> Iterator[Case]:
-    """Normal rows in batches of several shapes."""
-    for n, k in _SHAPES:
-        yield normal(n, k, 3.0, context.seed + k, dtype)
+Build = Callable[[int, int, int, str], Case]  # of n rows, k classes, seed and dtype
 
 
-def smaller(case: Case) -> Any:
-    """Smaller batches."""
-    return st.builds(
-        lambda n, k, seed: normal(n, k, 3.0, seed, case.dtype),
-        st.integers(1, max(1, len(case.z))),
-        st.integers(1, max(1, case.classes)),
-        st.integers(0, 5) | st.just(case.classes),
-    )
+def _smaller(build: Build) -> Callable[[Case], Strategies]:
+    """Batches with fewer rows and classes."""
+
+    def simpler(case: Case) -> Strategies:
+        return [
+            st.builds(
+                lambda n, k, seed: build(n, k, seed, case.dtype),
+                st.integers(1, max(1, len(case.z))),
+                st.integers(1, max(1, case.n_classes)),
+                st.integers(0, 5) | st.just(case.n_classes),
+            )
+        ]
+
+    return simpler
 
 
-def part(case: Case, key: Any, source: str) -> Case:
-    """Some rows or another order of the classes, as a case of its own."""
-    return Case(case.z[key], case.dtype, f"{case.source}{source}", options=case.options)
+def _normal_batch(n: int, k: int, seed: int, dtype: str) -> Case:
+    return normal_case(n, k, 3.0, seed, dtype)
 
 
-def _reversed(case: Case) -> Case:
-    return part(case, np.s_[:, ::-1], "[:, ::-1]")
-
-
-def _turned(result: Result) -> Result:
-    return result._replace(values=result.values[:, ::-1]) if not result.error else result
-
-
-def permutation(context: Context, case: Case) -> Measured:
-    """The reversed row against the row's result reversed."""
-    there = context.subject(_reversed(case))
-    return first(compared(context, case, there, _turned(context.result(case))))
-
-
-def permutation_line(context: Context, case: Case, row: int) -> str:
-    """Both calls."""
-    return context.subject.line((_reversed(case), "(%s)"), (case, "(%s)"))
-
-
-def batch(context: Context, case: Case) -> Measured:
-    """Each row in its batch against the row alone."""
-    together = context.result(case)
-    if together.error:
-        return failed(together.error)
-    rows = range(len(case.z)) if len(case.z) < 10 else (0, 1, len(case.z) // 2, len(case.z) - 1)
-    alone = together.values.copy()
-    for i in rows:
-        single = context.subject(part(case, np.s_[i : i + 1], ""))
-        if single.error:
-            return failed(single.error)
-        alone[i] = single.values[0]
-    return first(compared(context, case, together, together._replace(values=alone)))
-
-
-def batch_line(context: Context, case: Case, row: int) -> str:
-    """The batch, and the row alone."""
-    alone = part(case, np.s_[row : row + 1], f"[{row}:{row + 1}]")
-    return context.subject.line((case, "(%s)"), (alone, "(%s)"))
-
-
-def repeated(n: int, k: int, seed: int, dtype: str) -> Case:
-    """The same row in every place of a batch."""
+def _repeated_row(n: int, k: int, seed: int, dtype: str) -> Case:
     row = np.random.default_rng(seed).normal(0, 3, k)
     text = f"np.tile(np.random.default_rng({seed}).normal(0, 3, {k}), ({n}, 1))"
     return Case(np.tile(rounded(row, dtype), (n, 1)), dtype, text)
 
 
-def repeats(context: Context, dtype: str) -> Iterator[Case]:
-    """Of several shapes."""
+smaller_batches = _smaller(_normal_batch)
+smaller_repeated_rows = _smaller(_repeated_row)
+
+
+def batches(context: Context, dtype: str) -> Iterator[Case]:
+    """Normal rows in batches of several shapes."""
     for n, k in _SHAPES:
-        yield repeated(n, k, context.seed + k, dtype)
+        yield _normal_batch(n, k, context.seed + k, dtype)
 
 
-def fewer_repeats(case: Case) -> Any:
-    """Smaller ones."""
-    return st.builds(
-        lambda n, k, seed: repeated(n, k, seed, case.dtype),
-        st.integers(1, max(1, len(case.z))),
-        st.integers(1, max(1, case.classes)),
-        st.integers(0, 5) | st.just(case.classes),
-    )
+def repeated_rows(context: Context, dtype: str) -> Iterator[Case]:
+    """The same row at every position of batches of several shapes."""
+    for n, k in _SHAPES:
+        yield _repeated_row(n, k, context.seed + k, dtype)
 
 
-def position(context: Context, case: Case) -> Measured:
-    """Every row against the first."""
+def large_batches(context: Context, dtype: str) -> Iterator[Case]:
+    """Batches large enough for several threads."""
+    yield normal_case(400, 100, 3.0, 1, dtype)
+    yield normal_case(2, 70_000, 3.0, 2, dtype)
+
+
+def _part(case: Case, key: Any, source: str) -> Case:
+    """Some rows, or another order of the classes, as a case of its own."""
+    return Case(case.z[key], case.dtype, f"{case.source}{source}", options=case.options)
+
+
+def _reversed_classes(case: Case) -> Case:
+    return _part(case, np.s_[:, ::-1], "[:, ::-1]")
+
+
+def permutation(context: Context, case: Case) -> Deviation:
+    """The result of the reversed row against the reversed result of the row."""
+    expected = context.result(case)
+    if not expected.error:
+        expected = expected._replace(values=expected.values[:, ::-1])
+    result = context.function(_reversed_classes(case))
+    return _of_first_result(_difference(context, case, result, expected))
+
+
+def permutation_code(context: Context, case: Case, row: int) -> str:
+    """Code with both calls."""
+    return context.function.code((_reversed_classes(case), "(%s)"), (case, "(%s)"))
+
+
+def batch(context: Context, case: Case) -> Deviation:
+    """The result of a row in a batch against the result of the row alone."""
     result = context.result(case)
     if result.error:
-        return failed(result.error)
+        return from_error(result.error)
+    rows = range(len(case.z)) if len(case.z) < 10 else (0, 1, len(case.z) // 2, len(case.z) - 1)
+    alone = result.values.copy()
+    for i in rows:
+        single = context.function(_part(case, np.s_[i : i + 1], ""))
+        if single.error:
+            return from_error(single.error)
+        alone[i] = single.values[0]
+    expected = result._replace(values=alone)
+    return _of_first_result(_difference(context, case, result, expected))
+
+
+def batch_code(context: Context, case: Case, row: int) -> str:
+    """Code with the call on the batch and that on the row alone."""
+    alone = _part(case, np.s_[row : row + 1], f"[{row}:{row + 1}]")
+    return context.function.code((case, "(%s)"), (alone, "(%s)"))
+
+
+def position(context: Context, case: Case) -> Deviation:
+    """The result of every row against that of the first, where all rows are equal."""
+    result = context.result(case)
+    if result.error:
+        return from_error(result.error)
     first = np.broadcast_to(result.values[:1], result.values.shape)
-    return compared(context, case, result, result._replace(values=first))
+    return _difference(context, case, result, result._replace(values=first))
 
 
 LAYOUTS: dict[str, Callable[[Any], Any]] = {
@@ -140,68 +152,75 @@ LAYOUTS: dict[str, Callable[[Any], Any]] = {
 
 
 def layouts(context: Context, dtype: str) -> Iterator[Case]:
-    """Every batch in every layout."""
-    kind = context.subject.kind.name
+    """Every batch in every memory layout."""
+    library = context.function.library.name
     for n, k in _SHAPES[1:-1]:
         for name in LAYOUTS:
-            if kind == "numpy" or "-1]" not in name:  # torch has no negative strides
-                yield normal(n, k, 3.0, k, dtype, parameter=name)
+            if library == "numpy" or "-1]" not in name:  # torch has no negative strides
+                yield normal_case(n, k, 3.0, k, dtype, parameter=name)
 
 
-def layout(context: Context, case: Case) -> Measured:
-    """The same numbers laid out otherwise."""
-    subject = context.subject
-    z = subject.arrange(case.z)
-    plain = subject.kind.numpy(z, case.dtype)
-    array = subject.kind.make(LAYOUTS[case.parameter](plain), case.dtype)
-    laid_out = subject.run(array, z.shape)
-    return first(compared(context, case, laid_out, context.result(case)))
+def layout(context: Context, case: Case) -> Deviation:
+    """The result for another memory layout against that for a contiguous array."""
+    function = context.function
+    z = function.to_axis(case.z)
+    contiguous = function.library.numpy_array(z, case.dtype)
+    array = function.library.from_numpy(LAYOUTS[case.parameter](contiguous), case.dtype)
+    result = function.run(array, z.shape)
+    return _of_first_result(_difference(context, case, result, context.result(case)))
 
 
-def layout_line(context: Context, case: Case, row: int) -> str:
-    """The layout, and the plain array."""
-    return context.subject.line((case, case.parameter), (case, "(%s)"))
+def layout_code(context: Context, case: Case, row: int) -> str:
+    """Code with the call on the layout and that on the contiguous array."""
+    return context.function.code((case, case.parameter), (case, "(%s)"))
 
 
-def near_layouts(case: Case) -> Any:
+def smaller_layouts(case: Case) -> Strategies:
     """The same layout of smaller batches."""
-    return smaller(case).map(lambda c: Case(c.z, c.dtype, c.source, parameter=case.parameter))
+    (batches,) = smaller_batches(case)
+    return [batches.map(lambda c: Case(c.z, c.dtype, c.source, parameter=case.parameter))]
 
 
 def no_layouts(context: Context) -> str:
-    """Only NumPy and torch let their user lay out an array."""
-    name = context.subject.kind.name
-    return "" if name in ("numpy", "torch") else f"{name} lays out its arrays itself"
+    """The reason where the array library does not let its user choose the layout."""
+    name = context.function.library.name
+    return "" if name in ("numpy", "torch") else f"{name} chooses the memory layout itself"
 
 
-def threads(context: Context, case: Case) -> Measured:
-    """On one thread against several."""
-    setter = thread_setter(context)
-    before = setter[1]()
+def threads(context: Context, case: Case) -> Deviation:
+    """The result on four threads against that on one."""
+    functions = _thread_functions(context)
+    assert functions is not None
+    set_num_threads, get_num_threads = functions
+    before = get_num_threads()
     try:
-        setter[0](1)
-        one = context.subject(case)
-        setter[0](4)
-        several = context.subject(case)
+        set_num_threads(1)
+        one = context.function(case)
+        set_num_threads(4)
+        four = context.function(case)
     finally:
-        setter[0](before)
-    return compared(context, case, several, one)
+        set_num_threads(before)
+    return _difference(context, case, four, one)
 
 
-def threads_line(context: Context, case: Case, row: int) -> str:
-    """The call on several threads."""
-    name, module = public_name(thread_setter(context)[0])
+def threads_code(context: Context, case: Case, row: int) -> str:
+    """Code with the call on four threads."""
+    functions = _thread_functions(context)
+    assert functions is not None
+    name, module = public_name(functions[0])
     form = f"({name}(4), {{}})[1]"
-    return context.subject.line((case, "(%s)"), form=form, module=module)
+    return context.function.code((case, "(%s)"), form=form, module=module)
 
 
-def thread_setter(context: Context) -> Any:
-    """How the number of threads is set and got."""
-    if context.subject.name.startswith("logitlab."):
+def _thread_functions(
+    context: Context,
+) -> tuple[Callable[[int], None], Callable[[], int]] | None:
+    """The functions that set and get the number of threads, if they are known."""
+    if context.function.name.startswith("logitlab."):
         from logitlab._backends.native import get_num_threads, set_num_threads
 
         return set_num_threads, get_num_threads
-    if context.subject.kind.name == "torch":
+    if context.function.library.name == "torch":
         import torch
 
         return torch.set_num_threads, torch.get_num_threads
@@ -209,48 +228,40 @@ def thread_setter(context: Context) -> Any:
 
 
 def no_threads(context: Context) -> str:
-    """Nothing is known of other libraries' threads."""
-    if thread_setter(context) is None:
-        return "its number of threads cannot be set from here"
-    return ""
+    """The reason where the number of threads cannot be set."""
+    return "" if _thread_functions(context) else "the number of threads cannot be set"
 
 
-def large_batches(context: Context, dtype: str) -> Iterator[Case]:
-    """Enough work for several threads."""
-    yield normal(400, 100, 3.0, 1, dtype)
-    yield normal(2, 70_000, 3.0, 2, dtype)
+def determinism(context: Context, case: Case) -> Deviation:
+    """The largest difference of the results of repeated calls."""
+    first, *others = (context.function(case) for _ in range(4))
+    deviations = [_difference(context, case, first, other) for other in others]
+    return _of_first_result(max(deviations, key=lambda d: float(d.ulps.max())))
 
 
-def determinism(context: Context, case: Case) -> Measured:
-    """Three runs of the same call."""
-    one, *others = (context.subject(case) for _ in range(4))
-    found = [compared(context, case, one, other) for other in others]
-    return first(max(found, key=lambda measured: float(measured.ulps.max())))
+def determinism_code(context: Context, case: Case, row: int) -> str:
+    """Code with two calls."""
+    return context.function.code((case, "(%s)"), (case, "(%s)"))
 
 
-def determinism_line(context: Context, case: Case, row: int) -> str:
-    """Two of the runs."""
-    return context.subject.line((case, "(%s)"), (case, "(%s)"))
-
-
-def untouched(context: Context, case: Case) -> Measured:
-    """The array that was given, after the call."""
-    subject = context.subject
-    z = subject.arrange(case.z)
-    array = subject.make(np.array(z, order="C"), case.dtype)
-    result = subject.run(array, z.shape)
+def unchanged_input(context: Context, case: Case) -> Deviation:
+    """The array of logits after the call against the logits."""
+    function = context.function
+    z = function.to_axis(case.z)
+    array = function.make_array(np.array(z, order="C"), case.dtype)
+    result = function.run(array, z.shape)
     if result.error:
-        return failed(result.error)
-    after = subject.back(array, z.shape)
-    return compared(context, case, after, after._replace(values=case.z))
+        return from_error(result.error)
+    after = function.to_rows(array, z.shape)
+    return _difference(context, case, after, after._replace(values=case.z))
 
 
-def untouched_line(context: Context, case: Case, row: int) -> str:
-    """The array after the call."""
-    return context.subject.line((case, "(z := %s)"), form="({}, z)[1]")
+def unchanged_input_code(context: Context, case: Case, row: int) -> str:
+    """Code that returns the array after the call."""
+    return context.function.code((case, "(z := %s)"), form="({}, z)[1]")
 
 
 def immutable(context: Context) -> str:
-    """Arrays that nobody can write to."""
-    name = context.subject.kind.name
+    """The reason where arrays cannot be written to."""
+    name = context.function.library.name
     return f"{name} arrays are immutable" if name in ("jax", "tensorflow") else ""

@@ -1,147 +1,181 @@
-"""What a law is, how far a function keeps it, and what is found."""
+"""A law, the deviation of a function from it, and the result of checking it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from logitlab._exact.formats import Values
-from logitlab.laws.cases import Case
-from logitlab.laws.context import Context
+from logitlab._exact.formats import Floats
 
-LEVELS = ("exact", "within", "weak", "differs", "broken")
-WITHIN = 16.0  # ULP
-WEAK = 1e-3  # relative
-_ROUNDED = 0.505  # ULP of a wide result that is rounded once
+if TYPE_CHECKING:  # they need Hypothesis and mpmath, which `import logitlab.laws` does not load
+    from logitlab.laws.cases import Case, Strategies
+    from logitlab.laws.context import Context
 
-
-class Measured(NamedTuple):
-    """How far each row of a case is from a law, and what stands where."""
-
-    ulps: Values  # (N,)
-    relative: Values  # (N,)
-    came: Values  # (N, M)
-    wanted: Values  # (N, M)
-    texts: tuple[str, str] | None = None  # instead of these numbers
-    means: Values | None = None  # (N,) of the ULPs
-    entries: Any = None  # (N,) where in the row the worst one stands
-    of: Values | None = None  # (N, ...) the call's own values, where `came` is made of them
-    made: tuple[str, ...] = ()  # what each entry of such a `came` is
-    span: int = 1  # rows that a finding is about
-    place: str = ""  # where it stands in what the line gives
+LEVELS = ("exact", "within", "inaccurate", "differs", "fails")
+MAX_ULP = 16.0  # of the level "within"
+MAX_RELATIVE = 1e-3  # of the level "inaccurate"
+_ROUNDED_ONCE = 0.505  # ULP: a result in wider arithmetic, rounded once
 
 
-def stated(violated: bool, came: str, wanted: str) -> Measured:
-    """A finding about the whole call that is no number."""
+class Deviation(NamedTuple):
+    """The deviation of each row of a case from a law, and the numbers to show for it.
+
+    `result` and `expected` are the values of the function and those that the law requires. Where
+    `result` is derived from the values of the function (a sum, a distance), `values` holds those
+    values and `quantities` the name of each entry of `result`.
+    """
+
+    ulps: Floats  # (N,); NaN where the law does not cover the row
+    relative: Floats  # (N,)
+    result: Floats  # (N, M)
+    expected: Floats  # (N, M)
+    texts: tuple[str, str] | None = None  # result and expected, where they are not numbers
+    mean_ulps: Floats | None = None  # (N,)
+    worst_entries: Any = None  # (N,) flat index in the row of `result`
+    values: Floats | None = None  # (N, ...)
+    quantities: tuple[str, ...] = ()
+    n_rows: int = 1  # rows that one deviation concerns
+    prefix: str = ""  # where in the output of the code the result is found
+
+
+def from_condition(violated: bool, result: str, expected: str) -> Deviation:
+    """The deviation of a whole call from a condition that holds or does not."""
     one = np.full(1, np.inf if violated else 0.0)
-    return Measured(one, one, np.zeros((1, 1)), np.zeros((1, 1)), (came, wanted))
+    return Deviation(one, one, np.zeros((1, 1)), np.zeros((1, 1)), (result, expected))
 
 
-def failed(error: str) -> Measured:
-    """The function raised an error where it owes a result."""
-    return stated(True, error, "a result")
+def from_error(error: str) -> Deviation:
+    """The deviation of a call that raised an error."""
+    return from_condition(True, error, "a result")
 
 
-def silent(n: int = 1) -> Measured:
-    """The law does not speak of these rows."""
-    return Measured(*(np.full(n, np.nan),) * 2, *(np.zeros((n, 1)),) * 2)
+def not_covered(n: int = 1) -> Deviation:
+    """The deviation of n rows that the law does not cover."""
+    return Deviation(*(np.full(n, np.nan),) * 2, *(np.zeros((n, 1)),) * 2)
 
 
 @dataclass(frozen=True)
 class Law:
-    """One law.
+    """A law of softmax, stated for floating-point arithmetic.
 
-    `cases` are the rows of a type to look at, `measure` the distance from what the law wants;
-    `near` makes the strategy of simpler cases from a found one; `absent` says why the law is not
-    applicable, or is empty.
+    Attributes
+    ----------
+    name, statement, source, reason : str
+        What the law says, where it comes from and why it matters.
+    cases : callable
+        The cases of a dtype on which the law is checked.
+    measure : callable
+        The deviation of the function on a case.
+    simpler : callable, optional
+        The Hypothesis strategies of cases simpler than a given one.
+    convention : bool
+        Whether the law is a convention, not a law of mathematics.
+    zero_tolerance : bool
+        Whether any deviation is a failure.
+    limits_relative : bool
+        Whether a relative error beyond 1e-3 is a failure even within 16 ULP.
+    code : callable, optional
+        The Python code that shows a row of a case; by default the call.
+    not_applicable : callable
+        The reason why the law is not applicable to the function; empty if it is.
+    dtypes : tuple of str
+        The dtypes to check; by default the floating dtypes that the function takes.
     """
 
     name: str
     statement: str
     source: str
     reason: str
-    cases: Callable[[Context, str], Iterable[Case]]
-    measure: Callable[[Context, Case], Measured]
-    near: Callable[[Case], Any] | None = None
+    cases: Callable[["Context", str], Iterable["Case"]]
+    measure: Callable[["Context", "Case"], Deviation]
+    simpler: Callable[["Case"], "Strategies"] | None = None
     convention: bool = False
-    never: bool = False  # any violation at all breaks it
-    absolute: bool = False  # beyond rounding, more than 1e-3 breaks it whatever the ULP
-    # What is to be pasted for a row of a case, where that is not the one call.
-    line: Callable[[Context, Case, int], str] | None = None
-    absent: Callable[[Context], str] = lambda context: ""
-    dtypes: tuple[str, ...] = ()  # by default the floating types that the function takes
+    zero_tolerance: bool = False
+    limits_relative: bool = False
+    code: Callable[["Context", "Case", int], str] | None = None
+    not_applicable: Callable[["Context"], str] = lambda context: ""
+    dtypes: tuple[str, ...] = ()
 
     def level(self, ulps: float, relative: float) -> str:
-        """The level that a worst distance stands for."""
-        if ulps <= 0.5 and not (self.never and ulps > 0):
+        """The level of a deviation."""
+        if ulps <= 0.5 and not (self.zero_tolerance and ulps > 0):
             return "exact"
-        if self.absolute and ulps > _ROUNDED and relative > WEAK:
-            return "broken"
-        if not self.never and ulps <= WITHIN:
+        if self.limits_relative and ulps > _ROUNDED_ONCE and relative > MAX_RELATIVE:
+            return "fails"
+        if not self.zero_tolerance and ulps <= MAX_ULP:
             return "within"
         if self.convention:
             return "differs"
-        return "weak" if not self.never and relative <= WEAK else "broken"
+        return "inaccurate" if not self.zero_tolerance and relative <= MAX_RELATIVE else "fails"
 
 
 class Counterexample(NamedTuple):
-    """A line that can be pasted, what it gives, and the exact answer.
+    """Python code that shows a deviation, its result and the expected result.
 
-    Where a law is about a number made of what the line gives, such as a sum, both are told: the
-    values, then what was made of them.
+    Attributes
+    ----------
+    code : str
+        One line of Python to paste.
+    result : str
+        What the code returns, or the error that it raises. Where the law is about a number derived
+        from it, such as a sum, that number follows.
+    expected : str
+        The exact result.
+    dtype : str
+        The dtype in which the deviation is measured.
     """
 
-    line: str
-    came: str
-    exact: str
+    code: str
+    result: str
+    expected: str
     dtype: str
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """How far one law is kept.
+class LawResult:
+    """The result of checking one law.
 
     Attributes
     ----------
     law : Law
     level : str
-        ``exact``, ``within`` (n ULP), ``weak`` (beyond 16 ULP but within 1e-3 relative),
-        ``broken``; ``differs`` for a convention that is not kept; ``not applicable``.
-    ulps : float or None
-        The worst distance, where the law has one.
+        ``exact``, ``within`` (at most 16 ULP), ``inaccurate`` (more than 16 ULP, at most 1e-3
+        relative) or ``fails``; ``differs`` where a convention is not followed; ``not applicable``.
+    worst_ulp : float or None
+        The largest deviation in ULP, where there is one.
     counterexample : Counterexample or None
-        The smallest that was found, unless the law is kept.
+        The smallest one found; None where the level is exact or within.
     note : str
-        Why a law is not applicable, or what else there is to say.
+        Why the law is not applicable.
     by_dtype : dict of str to (str, float)
-        Level and worst distance of each type.
-    measures : list of dict
-        Worst and mean error by type, number of classes and spread, where the law has them.
+        Level and largest deviation of each dtype.
+    measurements : list of dict
+        Largest and mean error by dtype, number of classes and distribution of the logits, for the
+        laws that have them.
     """
 
     law: Law
     level: str
-    ulps: float | None = None
+    worst_ulp: float | None = None
     counterexample: Counterexample | None = None
     note: str = ""
     by_dtype: dict[str, tuple[str, float]] = field(default_factory=dict)
-    measures: list[dict[str, Any]] = field(default_factory=list)
+    measurements: list[dict[str, Any]] = field(default_factory=list)
 
     @property
-    def kept(self) -> bool:
-        """Neither broken nor different."""
-        return self.level not in ("broken", "differs")
+    def passed(self) -> bool:
+        """Whether the function neither fails the law nor differs from the convention."""
+        return self.level not in ("fails", "differs")
 
     def __str__(self) -> str:
-        if self.level == "within" and self.ulps is not None:
-            return f"within {number(self.ulps)} ULP"
-        finite = self.ulps is not None and 0 < self.ulps < np.inf
-        if self.level == "weak" or (finite and self.level in ("broken", "differs")):
-            return f"{self.level} ({number(self.ulps or 0)} ULP)"
+        if self.level == "within" and self.worst_ulp is not None:
+            return f"within {_three_digits(self.worst_ulp)} ULP"
+        finite = self.worst_ulp is not None and 0 < self.worst_ulp < np.inf
+        if self.level == "inaccurate" or (finite and self.level in ("fails", "differs")):
+            return f"{self.level} ({_three_digits(self.worst_ulp or 0)} ULP)"
         return self.level
 
 
-def number(x: float) -> str:
-    """Three digits."""
+def _three_digits(x: float) -> str:
     return f"{x:.2g}" if x >= 1e4 else f"{x:.3g}"

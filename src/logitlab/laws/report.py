@@ -6,88 +6,92 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from logitlab.laws.law import Verdict
+from logitlab.laws.law import LawResult
 
 _COLOURS = {
     "exact": "green",
     "within": "green",
-    "weak": "yellow",
+    "inaccurate": "yellow",
     "differs": "magenta",
-    "broken": "red",
+    "fails": "red",
     "not applicable": "dim",
 }
 
 
 @dataclass(frozen=True)
 class LawReport:
-    """How far a function keeps each law.
+    """Conformance results of a function, law by law.
 
-    It is true where no law of mathematics is broken (with ``strict``, where no convention
-    differs either), prints as a table and is iterated over by :class:`Verdict`.
+    It is true where no law of mathematics fails (with ``strict``, where every convention is
+    followed too), prints as a table, and iterates over its results.
 
     Attributes
     ----------
     function : str
         The name of the function.
-    kind : str
-        The array library it was called with.
+    array_library : str
+        The library of the arrays that the function was called with.
     computes : str
         ``softmax`` or ``log_softmax``.
     dtypes : tuple of str
-        The floating types it takes.
-    verdicts : tuple of Verdict
+        The floating dtypes that it was checked in.
+    results : tuple of LawResult
     strict : bool
     """
 
     function: str
-    kind: str
+    array_library: str
     computes: str
     dtypes: tuple[str, ...]
-    verdicts: tuple[Verdict, ...]
+    results: tuple[LawResult, ...]
     strict: bool = False
 
     def __bool__(self) -> bool:
         return not self.failures
 
-    def __iter__(self) -> Iterator[Verdict]:
-        return iter(self.verdicts)
+    def __iter__(self) -> Iterator[LawResult]:
+        return iter(self.results)
 
-    def __getitem__(self, law: str) -> Verdict:
-        return next(v for v in self.verdicts if v.law.name == law)
+    def __getitem__(self, law: str) -> LawResult:
+        for result in self.results:
+            if result.law.name == law:
+                return result
+        raise KeyError(law)
 
     @property
     def failures(self) -> list[str]:
-        """The names of the broken laws; with ``strict``, of the conventions that differ too."""
-        bad = ("broken", "differs") if self.strict else ("broken",)
-        return [v.law.name for v in self.verdicts if v.level in bad]
+        """The names of the laws that fail; with ``strict``, of the conventions that differ too."""
+        failing = ("fails", "differs") if self.strict else ("fails",)
+        return [result.law.name for result in self.results if result.level in failing]
 
     def __rich__(self) -> Any:
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=f"{self.function}: {self.computes} of {self.kind} arrays")
-        for heading in ("law", "level", "worst in", ""):
+        table = Table(title=f"{self.function}: {self.computes} of {self.array_library} arrays")
+        for heading in ("law", "result", "worst dtype", "note"):
             table.add_column(heading)
-        for v in self.verdicts:
-            name = f"{v.law.name} *" if v.law.convention else v.law.name
-            level = Text(str(v), style=_COLOURS[v.level])
-            table.add_row(name, level, _worst_type(v), Text(v.note, style="dim"))
-        broken = sum(v.level == "broken" for v in self.verdicts)
-        differ = sum(v.level == "differs" for v in self.verdicts)
-        table.caption = f"broken: {broken}; conventions (*) that differ: {differ}"
-        # One line each, whatever the width of the terminal: they are to be pasted.
-        shown: list[Any] = [table]
-        for v in self.verdicts:
-            if v.counterexample is not None:
-                c = v.counterexample
-                style = _COLOURS[v.level]
+        for result in self.results:
+            name = f"{result.law.name} *" if result.law.convention else result.law.name
+            level = Text(str(result), style=_COLOURS[result.level])
+            table.add_row(name, level, _worst_dtype(result), Text(result.note, style="dim"))
+        n_fail = sum(result.level == "fails" for result in self.results)
+        n_differ = sum(result.level == "differs" for result in self.results)
+        table.caption = f"laws that fail: {n_fail}; conventions (*) that differ: {n_differ}"
+        parts: list[Any] = [table]
+        for result in self.results:
+            if result.counterexample is not None:
+                c = result.counterexample
+                # Not wrapped at the width of the terminal, so that the code can be pasted.
                 text = Text(no_wrap=True, overflow="ignore")
-                text.append(f"\n{v.law.name}: {v.law.statement}\n", style=style)
-                text.append(f"{c.line}\n", style="bold")
-                text.append(f"    gives  {c.came}\n    exact  {c.exact}")
-                shown.append(text)
-        return Group(*shown)
+                text.append(
+                    f"\n{result.law.name}: {result.law.statement}\n", style=_COLOURS[result.level]
+                )
+                text.append(f"{c.code}\n", style="bold")
+                text.append(f"    result    {c.result}\n    expected  {c.expected}")
+                parts.append(text)
+        return Group(*parts)
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -99,84 +103,87 @@ class LawReport:
     __repr__ = __str__
 
     def to_dict(self) -> dict[str, Any]:
-        """All that was found, as plain values (JSON has no infinity: an infinite distance is a
-        string)."""
-        laws = {}
-        for v in self.verdicts:
-            laws[v.law.name] = {
-                "kind": "convention" if v.law.convention else "mathematics",
-                "level": v.level,
-                "ulps": _plain(v.ulps),
-                "statement": v.law.statement,
-                "source": v.law.source,
-                "reason": v.law.reason,
-                "note": v.note,
-                "by_dtype": {
-                    dtype: {"level": level, "ulps": _plain(ulps)}
-                    for dtype, (level, ulps) in v.by_dtype.items()
-                },
-                "counterexample": None if v.counterexample is None else v.counterexample._asdict(),
-                "measures": [
-                    {**m, "worst": _plain(m["worst"]), "mean": _plain(m["mean"])}
-                    for m in v.measures
-                ],
-            }
+        """All results as values that JSON can hold; an infinite deviation is "infinite"."""
         return {
             "function": self.function,
-            "kind": self.kind,
+            "array_library": self.array_library,
             "computes": self.computes,
             "dtypes": list(self.dtypes),
-            "kept": bool(self),
+            "passed": bool(self),
             "strict": self.strict,
             "failures": self.failures,
-            "laws": laws,
+            "laws": {result.law.name: _result_dict(result) for result in self.results},
         }
 
     def to_html(self) -> str:
-        """A page of its own."""
-        title = html.escape(f"{self.function}: the laws of softmax")
+        """The results as an HTML page."""
+        title = html.escape(f"{self.function}: conformance to the laws of softmax")
         return _PAGE.format(title=title, table=self._repr_html_())
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: a table that styles itself and nothing beside it."""
-        verdict = "keeps" if self else "breaks"
+        """The results as a table for a notebook, with styles that apply to this table alone."""
+        failures = f"Fails: {', '.join(self.failures)}." if self.failures else "Passes."
         about = html.escape(
-            f"{self.computes} of {self.kind} arrays; {', '.join(self.dtypes)}. "
-            f"It {verdict} the laws{': ' + ', '.join(self.failures) if not self else ''}."
+            f"{self.computes} of {self.array_library} arrays; {', '.join(self.dtypes)}. {failures}"
         )
-        rows = "\n".join(_row(v) for v in self.verdicts)
+        rows = "\n".join(_html_row(result) for result in self.results)
         return _TABLE.format(about=about, rows=rows)
 
 
-def _plain(x: float | None) -> float | str | None:
+def _category(result: LawResult) -> str:
+    return "convention" if result.law.convention else "mathematics"
+
+
+def _worst_dtype(result: LawResult) -> str:
+    if result.level in ("exact", "not applicable"):
+        return ""
+    worst = (result.level, result.worst_ulp)
+    return next((dtype for dtype, value in result.by_dtype.items() if value == worst), "")
+
+
+def _json_number(x: float | None) -> float | str | None:
     return x if x is None or abs(x) < float("inf") else "infinite"
 
 
-def _worst_type(v: Verdict) -> str:
-    if v.level in ("exact", "not applicable"):
-        return ""
-    return next((d for d, (level, u) in v.by_dtype.items() if (level, u) == (v.level, v.ulps)), "")
+def _result_dict(result: LawResult) -> dict[str, Any]:
+    c = result.counterexample
+    return {
+        "category": _category(result),
+        "level": result.level,
+        "worst_ulp": _json_number(result.worst_ulp),
+        "statement": result.law.statement,
+        "source": result.law.source,
+        "reason": result.law.reason,
+        "note": result.note,
+        "by_dtype": {
+            dtype: {"level": level, "worst_ulp": _json_number(ulps)}
+            for dtype, (level, ulps) in result.by_dtype.items()
+        },
+        "counterexample": None if c is None else c._asdict(),
+        "measurements": [
+            m | {key: _json_number(m[key]) for key in ("worst_ulp", "mean_ulp")}
+            for m in result.measurements
+        ],
+    }
 
 
-def _row(v: Verdict) -> str:
-    cell = html.escape(v.note)
-    if v.counterexample is not None:
-        c = (html.escape(text) for text in v.counterexample)
-        line, came, exact, _ = c
-        cell = f"<code>{line}</code><br>gives {came}<br>exact {exact}"
-    kind = "convention" if v.law.convention else "mathematics"
-    types = ", ".join(f"{d}: {level}" for d, (level, _) in v.by_dtype.items())
-    said, title = (
-        html.escape(text) for text in (v.law.statement, f"{v.law.reason} {v.law.source}")
-    )
+def _html_row(result: LawResult) -> str:
+    cell = html.escape(result.note)
+    if result.counterexample is not None:
+        code, value, expected, _ = (html.escape(text) for text in result.counterexample)
+        cell = f"<code>{code}</code><br>result {value}<br>expected {expected}"
+    law = result.law
+    tooltip = html.escape(f"{law.reason} {law.source}")
+    by_dtype = html.escape(", ".join(f"{d}: {level}" for d, (level, _) in result.by_dtype.items()))
     return (
-        f'<tr class="{v.level.split()[0]}"><th title="{title}">{html.escape(v.law.name)}</th>'
-        f'<td>{kind}</td><td class="level" title="{html.escape(types)}">{html.escape(str(v))}</td>'
-        f"<td>{said}</td><td>{cell}</td></tr>"
+        f'<tr class="{result.level.split()[0]}"><th title="{tooltip}">{html.escape(law.name)}</th>'
+        f"<td>{_category(result)}</td>"
+        f'<td class="level" title="{by_dtype}">{html.escape(str(result))}</td>'
+        f"<td>{html.escape(law.statement)}</td><td>{cell}</td></tr>"
     )
 
 
-# Colours of the levels are mixed with that of the text: to be read on light and on dark.
+# The colours of the levels are mixed with the text colour, to be legible on light and on dark.
 _TABLE = """<div class="logitlab-laws"><style>
 .logitlab-laws {{ overflow-x: auto; }}
 .logitlab-laws table {{ border-collapse: collapse; width: 100%; }}
@@ -187,12 +194,12 @@ _TABLE = """<div class="logitlab-laws"><style>
 .logitlab-laws .level {{ font-weight: 600; }}
 .logitlab-laws :is(.exact, .within) .level {{
  color: color-mix(in srgb, currentColor 30%, #1a9f3f); }}
-.logitlab-laws .weak .level {{ color: color-mix(in srgb, currentColor 30%, #b8860b); }}
+.logitlab-laws .inaccurate .level {{ color: color-mix(in srgb, currentColor 30%, #b8860b); }}
 .logitlab-laws .differs .level {{ color: color-mix(in srgb, currentColor 30%, #8250df); }}
-.logitlab-laws .broken .level {{ color: color-mix(in srgb, currentColor 30%, #e02030); }}
+.logitlab-laws .fails .level {{ color: color-mix(in srgb, currentColor 30%, #e02030); }}
 .logitlab-laws .not {{ opacity: .6; }}
 </style><p>{about}</p>
-<table><thead><tr><th>law</th><th>kind</th><th>level</th><th>statement</th>
+<table><thead><tr><th>law</th><th>category</th><th>result</th><th>statement</th>
 <th>smallest counterexample</th></tr></thead><tbody>
 {rows}
 </tbody></table></div>

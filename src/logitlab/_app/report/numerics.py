@@ -65,7 +65,7 @@ def _shift(z: NDArray[Any]) -> tuple[NDArray[Any], Long]:
 def look(z: NDArray[Any]) -> Laws:
     """Look for each law on floating rows of logits, all of which have a distribution."""
     dtype = "longdouble" if z.dtype == np.longdouble else z.dtype.name
-    wider = dtype != "longdouble" and np.finfo(np.longdouble).nmant > FORMATS[dtype].digits
+    wider = dtype != "longdouble" and np.finfo(np.longdouble).nmant > FORMATS[dtype].nmant
     measured = "float64" if dtype == "longdouble" else dtype
     one = spacing(1.0, measured)
     order = ties = tied = exact_rows = rounded_rows = broken = 0
