@@ -1,5 +1,8 @@
 """The conformance suite: its exact arithmetic, and its results for known functions."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.special
@@ -189,3 +192,17 @@ def test_bad_options(options, message):
         logitlab.check_softmax(
             logitlab.softmax, **{"dtypes": ["float32"], "laws": ["order"], **options}
         )
+
+
+def test_import_loads_neither_hypothesis_nor_mpmath():
+    """The other commands work without the extra `laws`."""
+    code = "import sys, logitlab.laws; print({'hypothesis', 'mpmath'} & set(sys.modules))"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.stdout == "set()\n", process.stderr
+
+
+def test_an_unknown_law_is_a_key_error():
+    """A report has the laws that were checked."""
+    report = logitlab.check_softmax(logitlab.softmax, dtypes=["float32"], laws=["empty"])
+    with pytest.raises(KeyError, match="order"):
+        report["order"]

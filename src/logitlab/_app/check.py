@@ -71,11 +71,15 @@ def _load_session(path: Path) -> Any:
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
 
 
+_OPTIONS = {"laws": "--law", "dtypes": "--dtype", "array_library": "--array-library"}
+
+
 def _check(function: Any, **options: Any) -> LawReport:
     try:
         return check_softmax(function, **options)
     except (TypeError, ValueError) as error:
-        raise UserError(str(error)) from error
+        argument, space, rule = str(error).partition(" ")
+        raise UserError(f"{_OPTIONS.get(argument, argument)}{space}{rule}") from error
 
 
 def check(

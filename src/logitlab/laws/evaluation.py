@@ -16,7 +16,7 @@ from logitlab.laws.cases import Case, explicit_case, shortest_repr
 from logitlab.laws.context import Context
 from logitlab.laws.law import LEVELS, Counterexample, Deviation, Law, LawResult
 
-_MAX_CLASSES = 1000  # classes; up to here a reported deviation is from multiprecision arithmetic
+_MAX_CLASSES = 1000  # up to here, reported deviations are from multiprecision arithmetic
 
 
 class Severity(NamedTuple):
@@ -43,13 +43,13 @@ def evaluate(context: Context, law: Law) -> LawResult:
     measurements: list[dict[str, Any]] = []
     worst: WorstRow | None = None
     for dtype in law.dtypes or context.function.dtypes:
-        found = _find_worst_row(context, law, law.cases(context, dtype), measurements)
-        if found is None:
+        dtype_worst = _find_worst_row(context, law, law.cases(context, dtype), measurements)
+        if dtype_worst is None:
             continue
-        severity = _refined_severity(context, law, found.case, found.row)
+        severity = _refined_severity(context, law, dtype_worst.case, dtype_worst.row)
         by_dtype[dtype] = (LEVELS[severity.level], severity.ulps)
         if worst is None or severity > worst.severity:
-            worst = found._replace(severity=severity)
+            worst = dtype_worst._replace(severity=severity)
     if worst is None:
         note = "the function accepts none of the rows of this law"
         return LawResult(law, "not applicable", note=note)
@@ -110,14 +110,14 @@ def _smallest_case(context: Context, law: Law, worst: WorstRow) -> tuple[Case, i
         return case, row
     budget = 4.0 if context.full else 0.5  # seconds for each strategy
     deadline = time.monotonic() + budget
-    answers: dict[str, bool] = {}  # Hypothesis requires the same answer after the deadline
+    cache: dict[str, bool] = {}  # Hypothesis requires repeatable results, after the deadline too
 
     def is_as_severe(simpler: Case) -> bool:
         key = f"{simpler.source} {simpler.options}"
-        if key not in answers and time.monotonic() <= deadline:
+        if key not in cache and time.monotonic() <= deadline:
             severity, at = _severity(law, law.measure(context, simpler))
-            answers[key] = at is not None and severity.level >= worst.severity.level
-        return answers.get(key, False)
+            cache[key] = at is not None and severity.level >= worst.severity.level
+        return cache.get(key, False)
 
     quiet = settings(
         max_examples=400,

@@ -14,7 +14,7 @@ from logitlab.laws.row_checks import order_violations, sort_by_logit, tie_violat
 _TAIL = 1e-6  # the law "accuracy" covers probabilities from here up, "tail" those below
 
 
-def worst_entries(
+def worst_entry_deviation(
     ulps: Floats, relative: Floats, covered: Any, result: Floats, expected: Floats
 ) -> Deviation:
     """The deviation of the worst covered entry of each row; NaN where none is covered."""
@@ -54,7 +54,7 @@ def _from_exact(context: Context, case: Case, covered: Any = None) -> Deviation:
     ulps, relative = errors(result.values, exact, dtype)
     expected = exact.to_float64()
     mask = np.ones(expected.shape, bool) if covered is None else covered(expected, dtype)
-    return worst_entries(ulps, relative, mask, result.values, expected)
+    return worst_entry_deviation(ulps, relative, mask, result.values, expected)
 
 
 def all_entries(context: Context, case: Case) -> Deviation:
@@ -106,7 +106,7 @@ def bounds(context: Context, case: Case) -> Deviation:
         off = np.where(np.isnan(p), np.inf, np.maximum(off, 0.0))
     ulps = off / spacing(1.0, result.coarser_dtype(case.dtype))
     expected = context.exact(case).to_float64()
-    return worst_entries(ulps, off, np.ones(p.shape, bool), p, expected)
+    return worst_entry_deviation(ulps, off, np.ones(p.shape, bool), p, expected)
 
 
 def _event_masses(context: Context, case: Case, events: dict[str, Any]) -> Deviation:
@@ -150,7 +150,7 @@ def _event_masses(context: Context, case: Case, events: dict[str, Any]) -> Devia
         np.stack(column, axis=-1) for column in zip(*columns, strict=True)
     )
     covered = np.ones(ulps.shape, bool)
-    deviation = worst_entries(ulps, relative, covered, masses, expected_masses)
+    deviation = worst_entry_deviation(ulps, relative, covered, masses, expected_masses)
     return deviation._replace(values=result.values, quantities=tuple(events))
 
 
@@ -191,7 +191,7 @@ def _adjacent(context: Context, case: Case, ties: bool) -> Deviation:
     with np.errstate(all="ignore"):
         unit = spacing(p[:, 1:], result.coarser_dtype(case.dtype))
         ulps = np.where(off == 0, 0.0, off / np.where(np.isfinite(unit), unit, 1.0))
-    deviation = worst_entries(ulps, off, covered, off, off)
+    deviation = worst_entry_deviation(ulps, off, covered, off, off)
     return deviation._replace(
         result=result.values,
         expected=context.exact(case).to_float64(),

@@ -59,9 +59,9 @@ def public_name(function: Any, default: str = "function") -> tuple[str, str]:
     short = default if inspect.ismethod(function) else getattr(function, "__name__", default)
     module = getattr(function, "__module__", None) or ""
     top = module.partition(".")[0]
-    for place in (top, f"{top}.special", f"{top}.nn", "torch", "torch.nn.functional", module):
-        if short.isidentifier() and getattr(sys.modules.get(place), short, None) is function:
-            return f"{place}.{short}", place
+    for path in (top, f"{top}.special", f"{top}.nn", "torch", "torch.nn.functional", module):
+        if short.isidentifier() and getattr(sys.modules.get(path), short, None) is function:
+            return f"{path}.{short}", path
     return (short if short.isidentifier() else default), ""
 
 
