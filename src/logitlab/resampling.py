@@ -23,8 +23,8 @@ class Interval(NamedTuple):
     high: float
 
 
-class ScoreAccumulator:
-    """Accumulates the scores of rows, block by block, in bounded memory.
+class ScoreSums:
+    """Sums of the scores of rows, accumulated block by block in bounded memory.
 
     Up to 16384 rows, each row is a group. More rows are assigned to 16384 groups at random: groups
     of independent rows are independent, so resampling groups estimates the same variance as
@@ -50,16 +50,14 @@ class ScoreAccumulator:
             else np.arange(rows, dtype=np.uint16)
         )
 
-    def add(
-        self, rows: Integers | slice, z: Floats, y: Integers, temperature: Any = 1.0
-    ) -> tuple[Floats, Floats]:
+    def add(self, rows: Integers | slice, z: Floats, y: Integers) -> tuple[Floats, Floats]:
         """Add rows that have a distribution; return their probabilities and log-losses.
 
         `rows` are the numbers of the rows of z among all rows.
         """
         index = np.arange(len(y))
-        p: Floats = softmax(z, temperature=temperature)
-        loss: Floats = -log_softmax(z, temperature=temperature)[index, y]
+        p: Floats = softmax(z)
+        loss: Floats = -log_softmax(z)[index, y]
         confidence, correct, infinite = p.max(axis=-1), z.argmax(axis=-1) == y, loss == np.inf
         values = np.zeros((len(y), self.group_sums.shape[1]))
         values[:, 0], values[:, 1] = 1, correct
@@ -115,11 +113,11 @@ def percentile_intervals(
 
 def _group_sums(z: Any, y: Any, n_bins: int, name: str) -> Floats:
     z, y = as_rows(z, y, name)
-    accumulator = ScoreAccumulator(len(y), n_bins)
+    sums = ScoreSums(len(y), n_bins)
     for rows in blocks(*z.shape):
         softmax_rows(z, rows, name)  # raises an error for rows without a distribution
-        accumulator.add(rows, z[rows].astype(np.float64), y[rows])
-    return accumulator.group_sums
+        sums.add(rows, z[rows].astype(np.float64), y[rows])
+    return sums.group_sums
 
 
 def bootstrap(

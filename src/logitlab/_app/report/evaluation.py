@@ -23,7 +23,7 @@ from logitlab.reliability import (
 )
 from logitlab.resampling import (
     Interval,
-    ScoreAccumulator,
+    ScoreSums,
     percentile_intervals,
     resampled_sums,
     scores_from_sums,
@@ -102,7 +102,7 @@ class Judge:
 
     def __init__(self, classes: int, halves: Integers, sampled: NDArray[np.bool_]) -> None:
         """`sampled`: the rows judged class by class, which costs more than all the rest."""
-        self.tally = ScoreAccumulator(len(halves), N_BINS)
+        self.tally = ScoreSums(len(halves), N_BINS)
         self._edges = uniform_edges(N_BINS)
         self._halves, self.sampled = halves, sampled
         self.cells = np.zeros((2, 3, _CELLS))
@@ -111,8 +111,8 @@ class Judge:
         self._worst: list[tuple[float, int, int, int, float]] = []
         self._pairs: Counter[tuple[int, int]] = Counter()
 
-    def add(self, rows: Integers, z: Floats, y: Integers, temperature: Any = 1.0) -> None:
-        p, _ = self.tally.add(rows, z, y, temperature)
+    def add(self, rows: Integers, z: Floats, y: Integers) -> None:
+        p, _ = self.tally.add(rows, z, y)
         top, guess = p.max(axis=-1), z.argmax(axis=-1)
         hit = guess == y
         fine = bin_indices(np.linspace(0, 1, _CELLS + 1), top)
@@ -132,9 +132,7 @@ class Judge:
             if len(self._worst) > _WORST:
                 heapq.heappop(self._worst)
 
-    def scores(
-        self, again: Floats, before: "tuple[ScoreAccumulator, Floats] | None" = None
-    ) -> Scores:
+    def scores(self, again: Floats, before: "tuple[ScoreSums, Floats] | None" = None) -> Scores:
         """`again`: the sums over rows drawn anew; `before`: tally and sums of other logits."""
         value, drawn = scores_from_sums(self.tally.group_sums.sum(axis=0)), scores_from_sums(again)
         differences = None

@@ -10,7 +10,7 @@ from logitlab._rows import Floats, Integers
 from logitlab.probabilities import softmax
 from logitlab.resampling import (
     Interval,
-    ScoreAccumulator,
+    ScoreSums,
     percentile_intervals,
     resampled_sums,
     scores_from_sums,
@@ -89,7 +89,7 @@ class TextPass:
 
     def __init__(self, tokens: Integers) -> None:
         self._tokens = tokens
-        self._tally = ScoreAccumulator(len(tokens))
+        self._tally = ScoreSums(len(tokens))
         self._log_p = np.full(len(tokens), np.nan)
         self._ranks = np.zeros(len(tokens), np.int64)
 
