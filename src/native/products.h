@@ -35,7 +35,7 @@ void column_products(const ProductArgs& args) {
   });
 }
 
-// The arguments for rows [first, last) alone; where p is null it is computed in `workspace`.
+// The arguments for rows [first, last); where p is null it is computed in `workspace`.
 template <class T>
 ProductArgs select_rows(const ProductArgs& args, int64_t first, int64_t last, Workspace& workspace,
                         int row_threads) {

@@ -54,7 +54,7 @@ struct RowKernel {
       if (e && (op == Op::softmax || op == Op::loss_and_gradient)) fill(to, size(i), T(0));
       return true;
     }
-    // True also of -inf, which here stands beside NaN.
+    // A largest entry of -inf is out of range, as there is a NaN in the chunk.
     if (!(absolute(m * beta.c) < Range<T>::max_exponent)) return false;
     chunks[i] = op == Op::softmax && !e
                     ? sum_weights<T, false, false>(from, nullptr, size(i), m, beta)
