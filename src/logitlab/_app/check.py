@@ -10,7 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from logitlab._app.io.outputs import check_file, plain_mistakes, printing, whole
+from logitlab._app.io.outputs import (
+    atomic_write,
+    catch_print_errors,
+    check_file,
+    exit_on_user_error,
+)
 from logitlab._app.io.source import UserError
 from logitlab.laws import LawReport
 from logitlab.laws import check_softmax as judge
@@ -77,7 +82,7 @@ def examine(function: Any, page: Path | None, **options: Any) -> LawReport:
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
     if page is not None:
-        with whole(page) as temporary:
+        with atomic_write(page) as temporary:
             temporary.write_text(report.to_html(), "utf-8")
     return report
 
@@ -129,7 +134,7 @@ def check(
     """How far a softmax keeps the laws of softmax; exit status 1 if one is broken."""
     from rich.console import Console
 
-    with plain_mistakes():
+    with exit_on_user_error():
         if seed < 0:
             raise UserError(f"--seed is {seed}; accepted: 0 and up")
         if html is not None:
@@ -147,7 +152,7 @@ def check(
             effort="full" if full else "quick",
             strict=strict,
         )
-        with printing():
+        with catch_print_errors():
             if as_json:
                 text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
                 typer.echo(text)
