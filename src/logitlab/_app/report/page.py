@@ -29,7 +29,7 @@ PROBABILITIES_HINT = (
 SCORE_TITLES = {
     "accuracy": "accuracy",
     "log_loss": "log-loss (nats)",
-    "brier_score": "Brier score (0 to 2)",
+    "brier_score": "Brier score",
     "calibration_error": f"ECE ({N_BINS} bins)",
 }
 _NAMED_DTYPES = ("float16", "bfloat16", "float32", "float64")

@@ -3,13 +3,13 @@
 The diagnosis
     The consistency test of :func:`logitlab.calibration_test` decides at the 5 % level. If it does
     not reject, there is *no significant miscalibration*. If it rejects, the model is
-    *overconfident* (*underconfident*) where at least three quarters of the ECE come from bins in
+    *overconfident* (*underconfident*) where at least three quarters of the ECE comes from bins in
     which the confidence is above (below) the accuracy. Otherwise it is *overconfident for some
     confidences and underconfident for others*.
 
 Too few rows
     With fewer than :data:`MIN_ROWS` = 100 rows a test that does not reject shows nothing: the 95 %
-    interval of an accuracy near 50 % reaches 10 percentage points or more to each side. The
+    interval of an accuracy near 50 % reaches about 10 percentage points or more to each side. The
     diagnosis is then *too few rows to tell*. A rejection counts at any number of rows, because the
     Monte Carlo test is exact. The bootstrap is not: calibrators are compared from 100 rows on.
 
