@@ -130,7 +130,7 @@ def test_command_errors(file, tmp_path):
     for arguments, text in (
         ([str(path), "-o", str(tmp_path / "d.csv")], "row 300 has no distribution"),
         ([str(path), "--top-k", "0"], "--top-k must be >= 1, got 0"),
-        ([str(path), "-o", "x.txt"], "x.txt: unknown kind of file; accepted: .csv, .parquet"),
+        ([str(path), "-o", "x.txt"], "x.txt: the file type must be one of .csv, .parquet"),
         ([str(path), "--order", "hf"], "order is 'hf'"),
         (["missing.npy"], "missing.npy: no such file"),
     ):

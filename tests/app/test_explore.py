@@ -370,11 +370,12 @@ def test_the_port_is_bound_to_loopback_alone(server):
     [
         (["nowhere.npy"], "nowhere.npy: no such file"),
         (["--labels", "y.npy"], "--labels and --probabilities need LOGITS"),
-        (["thin.npy"], "thin.npy: has shape (3, 0); needed: a row of at least one class"),
-        (["twice.csv"], "twice.csv: two columns are called 'a'"),
+        (["thin.npy"], "thin.npy: logits must have a row and a class, got shape (3, 0)"),
+        (["twice.csv"], "twice.csv: column names must be distinct, got 'a' twice"),
         (
             ["p.npy", "--probabilities"],
-            "p.npy: row 70000 sums to 2, not to 1; logits are read without --probabilities",
+            "p.npy: row 70000: probabilities must sum to 1, got 2; omit --probabilities if these "
+            "are logits",
         ),
     ],
 )
@@ -418,12 +419,15 @@ def test_the_browser_is_told_by_a_private_file(monkeypatch):
 def test_plain_data():
     """NaN and infinities as JSON can hold them."""
     data = {"a": np.array([1.0, np.nan, np.inf]), "b": (np.int64(3), -np.inf, True)}
-    assert view_module.plain(data) == {"a": [1.0, None, "inf"], "b": [3, "-inf", True]}
+    assert view_module.json_values(data, infinity_as_text=True) == {
+        "a": [1.0, None, "inf"],
+        "b": [3, "-inf", True],
+    }
 
 
 def test_a_refusal_of_a_file_is_a_person_s_error(tmp_path):
     """Labels of the wrong length, as in the report."""
     np.save(tmp_path / "z.npy", np.zeros((3, 2)))
     np.save(tmp_path / "y.npy", np.zeros(4, int))
-    with pytest.raises(UserError, match="labels have shape"):
+    with pytest.raises(UserError, match="the same number of rows"):
         from_file(str(tmp_path / "z.npy"), str(tmp_path / "y.npy"), False)

@@ -10,7 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from logitlab._app.io.outputs import check_file, plain_mistakes, printing, whole
+from logitlab._app.io.outputs import (
+    atomic_write,
+    catch_print_errors,
+    check_file,
+    exit_on_user_error,
+)
 from logitlab._app.io.source import UserError
 from logitlab.laws import LawReport, check_softmax
 
@@ -138,7 +143,7 @@ def check(
     """Check a softmax against the laws of softmax; exit status 1 if one fails."""
     from rich.console import Console
 
-    with plain_mistakes():
+    with exit_on_user_error():
         if seed < 0:
             raise UserError(f"--seed must be >= 0, got {seed}")
         if html is not None:
@@ -156,9 +161,9 @@ def check(
             strict=strict,
         )
         if html is not None:
-            with whole(html) as temporary:
+            with atomic_write(html) as temporary:
                 temporary.write_text(report.to_html(), "utf-8")
-        with printing():
+        with catch_print_errors():
             if as_json:
                 text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
                 typer.echo(text)

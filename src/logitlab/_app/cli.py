@@ -11,14 +11,14 @@ import typer
 
 from logitlab._app.check import check
 from logitlab._app.io.outputs import (
+    catch_print_errors,
+    catch_write_errors,
     check_file,
     check_folder,
-    plain_mistakes,
-    printing,
+    exit_on_user_error,
     progress,
-    writing,
 )
-from logitlab._app.io.source import TABLES, Logits, UserError, counted, locate
+from logitlab._app.io.source import TABLES, Logits, UserError, parse_file_spec, pluralize
 from logitlab._rows import Integers
 
 app = typer.Typer(
@@ -34,7 +34,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        with plain_mistakes(), printing():
+        with exit_on_user_error(), catch_print_errors():
             typer.echo(version("logitlab"))
         raise typer.Exit
 
@@ -100,9 +100,9 @@ def report(
     from logitlab._app.report.json import as_json
 
     console = Console(soft_wrap=False)
-    with plain_mistakes():
+    with exit_on_user_error():
         specs = [spec for spec in (*(logits or ()), labels, targets) if spec]
-        check_folder(out, page.FILES, [locate(spec)[0] for spec in specs])
+        check_folder(out, page.FILES, [parse_file_spec(spec)[0] for spec in specs])
         found, shared = [], None
         given = _read(logits or [], labels, targets, probabilities)
         with progress(shown=sys.stderr.isatty()) as track:
@@ -120,13 +120,13 @@ def report(
                         track=track,
                     )
                 )
-        with writing(out):
+        with catch_write_errors(out):
             if len(found) > 1:
                 models = compare.compare(found)
                 compare.write(models, out)
             else:
                 page.write(found[0], out)
-        with printing():
+        with catch_print_errors():
             if json_only:
                 shown = compare.to_json(models) if len(found) > 1 else as_json(found[0])
                 typer.echo(json.dumps(shown, indent=2))
@@ -213,18 +213,18 @@ def fit(
     from logitlab._app.report.analysis import analyse
     from logitlab._app.report.json import as_json as to_json
 
-    with plain_mistakes():
+    with exit_on_user_error():
         check_folder(out, (FILE, "coefficients.csv", *page.FILES), files_of(table))
         shown = sys.stderr.isatty()
         learned = learn(table, target, C=C, impute=impute, share=held_out, verbose=shown)
         with progress(shown=shown) as track:
             found = analyse(learned.held_out, learned.truth, track=track)
-        temperature = found.judged.temperature if found.judged else None
+        temperature = found.evaluation.temperature if found.evaluation else None
         model = replace(learned.model, temperature=temperature or 1.0)
         coefficients = as_csv(learned.coefficients).encode()
-        with writing(out):
+        with catch_write_errors(out):
             page.write(found, out, {FILE: model.as_bytes(), "coefficients.csv": coefficients})
-        with printing():
+        with catch_print_errors():
             for line in learned.story:
                 typer.echo(line, err=as_json)
             if as_json:
@@ -259,15 +259,15 @@ def predict(
     from logitlab._app.fit.features import encode, files_of, read_table
     from logitlab._app.fit.model import file_of, load, write_predictions
 
-    with plain_mistakes():
+    with exit_on_user_error():
         check_file(out, [file_of(model), *files_of(table)], TABLES)
         fitted = load(model)
         x, remarks = encode(read_table(table), fitted.columns, table)
         for remark in remarks:
             typer.echo(f"logitlab: {remark}", err=True)
         write_predictions(out, fitted.classes, fitted.probabilities(x))
-        with printing():
-            typer.echo(f"Written: {out}, {counted(x.shape[0], 'row')}")
+        with catch_print_errors():
+            typer.echo(f"Written: {out}, {pluralize(x.shape[0], 'row')}")
 
 
 @app.command()
@@ -294,7 +294,7 @@ def explore(
     from logitlab._app.explore.datasets import Library, from_file
     from logitlab._app.explore.server import serve
 
-    with plain_mistakes():
+    with exit_on_user_error():
         if logits is None and (labels is not None or probabilities):
             raise UserError("--labels and --probabilities need LOGITS")
         rows = None if logits is None else from_file(logits, labels, probabilities)
@@ -356,11 +356,11 @@ def draw(
     from logitlab._app import sample
     from logitlab._app.io.arrays import open_logits
 
-    with plain_mistakes():
+    with exit_on_user_error():
         if out is not None and as_json:
             raise UserError("--json prints to standard output; it does not go with -o")
         if out is not None:
-            check_file(out, [locate(logits)[0]], TABLES)
+            check_file(out, [parse_file_spec(logits)[0]], TABLES)
         parts = sample.tables(
             open_logits(logits),
             log_prob=log_prob,
@@ -373,14 +373,14 @@ def draw(
             replacement=not without_replacement,
             rng=secrets.randbits(64) if seed is None else seed,
         )
-        with printing():
+        with catch_print_errors():
             if as_json:
                 sample.print_json(parts)
             elif out is None:
                 sample.print_csv(parts)
             else:
                 count = sample.write(parts, out)
-                typer.echo(f"Written: {out} ({counted(count, 'draw')})")
+                typer.echo(f"Written: {out} ({pluralize(count, 'draw')})")
 
 
 app.command()(check)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from logitlab._app.io.outputs import whole
+from logitlab._app.io.outputs import atomic_write
 from logitlab._app.io.source import Logits, UserError
 from logitlab._rows import blocks
 from logitlab.sampling import ORDERS, sample, sample_with_log_prob
@@ -135,5 +135,5 @@ def write(parts: Iterator[Any], path: Path) -> int:
     from pyarrow import csv, parquet
 
     kind = parquet.ParquetWriter if path.suffix.lower() == ".parquet" else csv.CSVWriter
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         return _send(parts, lambda schema: kind(temporary, schema))

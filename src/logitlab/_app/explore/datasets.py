@@ -13,7 +13,7 @@ from logitlab._app.explore.ranking import Ranking
 from logitlab._app.io.arrays import open_logits, read_labels
 from logitlab._app.io.example import digits
 from logitlab._app.io.passes import Passes
-from logitlab._app.io.source import Logits, in_memory, locate
+from logitlab._app.io.source import Logits, in_memory, parse_file_spec
 from logitlab._rows import Floats, Integers, blocks
 from logitlab.probabilities import logits as logits_of
 
@@ -44,7 +44,7 @@ class Rows:
 
     @cached_property
     def _rows(self) -> NDArray[Any]:
-        held = self.source.held
+        held = self.source.array
         return np.concatenate(list(self.source.read())) if held is None else held
 
     def _wide(self, z: NDArray[Any]) -> Floats:
@@ -129,7 +129,7 @@ def from_file(spec: str, labels: str | None, probabilities: bool) -> Rows:
     if probabilities:
         for _ in Passes(source, True, lambda chunks, _rows, _what: chunks).blocks("checking"):
             pass  # a row that holds none is refused
-    path, name = locate(spec)
+    path, name = parse_file_spec(spec)
     return Rows(source, _code(path, name, source, probabilities), y, probabilities)
 
 

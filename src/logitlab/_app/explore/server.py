@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from logitlab._app.explore.datasets import Library
 from logitlab._app.explore.state import read
 from logitlab._app.explore.view import view
-from logitlab._app.io.outputs import printing
+from logitlab._app.io.outputs import catch_print_errors
 from logitlab._app.io.source import UserError
 from logitlab.sampling import ORDERS
 
@@ -159,7 +159,7 @@ def serve(library: Library, port: int, browser: bool) -> None:
             "lifespan": "off",
         }
         server = uvicorn.Server(uvicorn.Config(application(library, token), **settings))
-        with printing():
+        with catch_print_errors():
             print(address)
         page = _opened(address) if browser else contextlib.nullcontext()
         # uvicorn raises the signal again once it has closed every connection.

@@ -10,6 +10,7 @@ from logitlab._app.explore.derivatives import gradient, jacobian
 from logitlab._app.explore.precision import precision
 from logitlab._app.explore.reliability import judgement
 from logitlab._app.explore.state import Row, State, apply
+from logitlab._app.io.json_values import json_values
 from logitlab._rows import Floats, Integers
 from logitlab.plot.canvas import ranking_logits
 from logitlab.plot.temperature import temperature_path
@@ -20,21 +21,6 @@ from logitlab.scores import entropy
 SHOWN = 40  # classes drawn one by one
 STREAM = 300  # draws listed one by one
 _PATH = 201  # points of the way through the simplex
-
-
-def plain(x: Any) -> Any:
-    """Data as JSON can hold it: NaN is None, infinities are text."""
-    if isinstance(x, dict):
-        return {key: plain(value) for key, value in x.items()}
-    if isinstance(x, np.ndarray):
-        return plain(x.tolist())
-    if isinstance(x, list | tuple):
-        return [plain(value) for value in x]
-    if isinstance(x, np.generic):
-        return plain(x.item())
-    if isinstance(x, float) and not math.isfinite(x):
-        return None if math.isnan(x) else "inf" if x > 0 else "-inf"
-    return x
 
 
 def shown_classes(state: State, row: Row) -> Integers:
@@ -168,7 +154,7 @@ def view(state: State) -> dict[str, Any]:
     for name in state.parts:
         if name in parts:
             found[name] = _part(parts[name])
-    return plain(found)  # type: ignore[no-any-return]
+    return json_values(found, infinity_as_text=True)  # type: ignore[no-any-return]
 
 
 def _part(compute: Any) -> dict[str, Any]:

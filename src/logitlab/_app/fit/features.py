@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab._app.io.source import UserError, counted, plain_errors
+from logitlab._app.io.source import UserError, catch_read_errors, pluralize
 from logitlab._app.io.tables import check_names, is_tabular, read_csv
 
 
@@ -53,7 +53,7 @@ def read_table(path: Path) -> Any:
         raise UserError(f"{path}: no .parquet file in this folder")
     if path.is_file() and not is_tabular(path):
         raise UserError(f"{path}: unknown kind of file; accepted: .csv, .parquet, a folder of them")
-    with plain_errors(path):
+    with catch_read_errors(path):
         if path.is_dir():
             table = parquet.read_table(path, schema=_common_schema(path))
         else:
@@ -83,7 +83,7 @@ def _common_schema(folder: Path) -> Any:
         for column in sorted(known ^ names):
             here, there = (first.path, part.path) if column in known else (part.path, first.path)
             raise UserError(f"{there}: has no column {column!r}, but {here} has it")
-        with plain_errors(Path(part.path)):
+        with catch_read_errors(Path(part.path)):
             schema = pa.unify_schemas([schema, part.physical_schema], promote_options="permissive")
     return schema
 
@@ -215,7 +215,7 @@ def encode(table: Any, columns: Sequence[Column], path: Path) -> tuple[Any, list
         if missing.any() and column.fill is None:
             raise UserError(
                 f"{path}: column {column.name!r} is missing in "
-                f"{counted(int(missing.sum()), 'row')}, first in row {int(missing.argmax())}; "
+                f"{pluralize(int(missing.sum()), 'row')}, first in row {int(missing.argmax())}; "
                 "fit with --impute to fill the gaps"
             )
         values[missing] = column.fill
@@ -229,7 +229,7 @@ def encode(table: Any, columns: Sequence[Column], path: Path) -> tuple[Any, list
         unseen = int(part.shape[0] - part.nnz)
         part = part[:, skipped:]
         if unseen:
-            hold = f"{counted(unseen, 'row')} {'holds' if unseen == 1 else 'hold'}"
+            hold = f"{pluralize(unseen, 'row')} {'holds' if unseen == 1 else 'hold'}"
             remarks.append(f"column {column.name!r}: {hold} text that the fit has not seen")
         parts.append(part)
     if any(column.categories is not None for column in columns):

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab._app.fit.features import Column
-from logitlab._app.io.outputs import whole
-from logitlab._app.io.source import UserError, plain_errors
+from logitlab._app.io.outputs import atomic_write
+from logitlab._app.io.source import UserError, catch_read_errors
 from logitlab.probabilities import softmax
 
 FILE = "model.safetensors"
@@ -68,7 +68,7 @@ def load(path: Path) -> Model:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        with plain_errors(path), safe_open(path, "np") as held:
+        with catch_read_errors(path), safe_open(path, "np") as held:
             text = (held.metadata() or {}).get(_KEY)
             tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
     except SafetensorError as error:
@@ -120,5 +120,5 @@ def write_predictions(path: Path, classes: Sequence[Any], p: NDArray[np.float64]
         likeliest += "_"
     table = pa.table([best, *p.T.copy()], [likeliest, *names])
     write = parquet.write_table if path.suffix.lower() == ".parquet" else csv.write_csv
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         write(table, temporary)

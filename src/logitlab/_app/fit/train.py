@@ -13,7 +13,7 @@ import numpy as np
 
 from logitlab._app.fit.features import encode, labels, learn_columns, read_table
 from logitlab._app.fit.model import Model
-from logitlab._app.io.source import Logits, UserError, counted, in_memory
+from logitlab._app.io.source import Logits, UserError, in_memory, pluralize
 from logitlab._rows import Integers
 
 
@@ -55,9 +55,9 @@ def learn(
         coef, intercept = np.vstack([-coef, coef]) / 2, np.hstack([-intercept, intercept]) / 2
     model = Model(target, tuple(regression.classes_.tolist()), tuple(columns), coef, intercept, 1.0)
     story = [
-        f"{len(fitted)} rows fitted, {len(judged)} held out; {counted(len(columns), 'column')}, "
-        f"{counted(len(names), 'feature')}, {len(model.classes)} classes; C={C:g}, "
-        f"{counted(int(regression.n_iter_[0]), 'iteration')}",
+        f"{len(fitted)} rows fitted, {len(judged)} held out; {pluralize(len(columns), 'column')}, "
+        f"{pluralize(len(names), 'feature')}, {len(model.classes)} classes; C={C:g}, "
+        f"{pluralize(int(regression.n_iter_[0]), 'iteration')}",
         *remarks,
         *(str(warning.message) for warning in caught),
     ]
@@ -100,7 +100,7 @@ def _split(y: Any, target: str, share: float, path: Path) -> tuple[Any, Any]:
     judging = math.ceil(share * len(y))
     if min(judging, len(y) - judging) < len(values):
         raise UserError(
-            f"{path}: --held-out {share:g} leaves {counted(len(y) - judging, 'row')} to fit and "
+            f"{path}: --held-out {share:g} leaves {pluralize(len(y) - judging, 'row')} to fit and "
             f"{judging} to judge; accepted: a share that leaves both a row for each of the "
             f"{len(values)} classes"
         )

@@ -1,4 +1,4 @@
-"""Logits and labels from files: ``FILE``, or ``FILE:NAME`` for one array or column inside it."""
+"""Logits and labels in files: ``FILE``, or ``FILE:NAME`` for one array or column of the file."""
 
 import contextlib
 import zipfile
@@ -13,11 +13,11 @@ from logitlab._app.io.source import (
     NUMBERS,
     Logits,
     UserError,
-    counted,
+    catch_read_errors,
     in_memory,
-    locate,
-    pick,
-    plain_errors,
+    parse_file_spec,
+    pluralize,
+    select_name,
 )
 from logitlab._app.io.tables import is_tabular, label_column, table_logits
 from logitlab._rows import Integers
@@ -26,107 +26,119 @@ _MAGIC = b"\x93NUMPY"
 
 
 def _array(path: Path, name: str | None) -> NDArray[Any]:
-    """One array of an array file; a single .npy is a memory map."""
+    """One array of an array file; that of a .npy file is a memory map."""
     kind = path.suffix.lower()
-    with plain_errors(path):
+    with catch_read_errors(path):
         if kind == ".npy":
             if name is not None:
-                raise UserError(f"{path}: a .npy file holds one array, so no {name!r}")
+                raise UserError(f"{path}: a .npy file has no names, got {name!r}")
             with path.open("rb") as file:
                 if file.read(len(_MAGIC)) != _MAGIC:
-                    raise UserError(f"{path}: is no .npy file")
+                    raise UserError(f"{path}: not a valid .npy file")
             mapped: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
             return mapped
         if kind == ".npz":
             if not zipfile.is_zipfile(path):
-                raise UserError(f"{path}: is no .npz file")
+                raise UserError(f"{path}: not a valid .npz file")
             with np.load(path, allow_pickle=False) as archive:
-                return np.asarray(archive[pick(path, name, archive.files)])
+                return np.asarray(archive[select_name(path, name, archive.files)])
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(path, "np") as tensors:
-                name = pick(path, name, list(tensors.keys()))
+                name = select_name(path, name, list(tensors.keys()))
                 if tensors.get_slice(name).get_dtype() == "BF16":
-                    import ml_dtypes  # noqa: F401  makes bfloat16 a NumPy type
+                    import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
                 return np.asarray(tensors.get_tensor(name))
         except SafetensorError as error:
             raise ValueError(error) from None
 
 
 def open_logits(spec: str, labels: str | None = None) -> Logits:
-    """The logits of ``FILE`` or ``FILE:NAME``; of a table without NAME every column is a class.
+    """The logits of ``FILE`` or ``FILE:NAME``.
 
-    A column that holds the labels is left out, and so is an unnamed first one (pandas' index).
-    NAME may be several columns, ``a,b,c``, or one column of lists.
+    NAME is an array of the file, a column of lists, or several columns, ``a,b,c``. In a table
+    without NAME every column is a class, except a column of labels and columns without a name
+    (the index that pandas writes).
     """
-    path, name = locate(spec)
+    path, name = parse_file_spec(spec)
     if is_tabular(path):
-        beside = locate(labels) if labels else (None, None)
-        logits = table_logits(path, name, beside[1] if beside[0] == path else None)
+        labels_path, column = parse_file_spec(labels) if labels else (None, None)
+        logits = table_logits(path, name, column if labels_path == path else None)
         logits = replace(logits, source=spec)
     else:
         z = _array(path, name)
         if z.dtype.kind not in NUMBERS and z.dtype.name != "bfloat16":
-            raise UserError(f"{spec}: holds {_spoken(z.dtype)}, not numbers")
+            raise UserError(f"{spec}: must contain numbers, got {_dtype_label(z.dtype)}")
         if z.ndim < 2:
-            raise UserError(f"{spec}: has shape {z.shape}; logits are rows by classes")
+            raise UserError(f"{spec}: logits must have a shape (rows, classes), got {z.shape}")
         logits = in_memory(spec, z)
     if logits.rows == 0 or logits.classes == 0:
-        raise UserError(f"{spec}: has shape {logits.shape}; needed: a row of at least one class")
+        raise UserError(f"{spec}: logits must have a row and a class, got shape {logits.shape}")
     return logits
 
 
-def _spoken(dtype: np.dtype[Any]) -> str:
+def _dtype_label(dtype: np.dtype[Any]) -> str:
     return "text" if dtype.kind in "USO" else dtype.name
 
 
 def read_labels(spec: str, logits: Logits) -> Integers:
     """The label of each row, as the number of its class.
 
-    Labels are numbers of columns, from 0, or names. Names, and numbers where every one of them
-    is a column's name, mean the columns so named; where the columns have no names, the sorted
+    Labels are column numbers, from 0, or names. Names mean the columns of that name, and so do
+    numbers if every one of them is the name of a column. If the columns have no names, the sorted
     distinct names are the classes in order, and there must be K of them.
     """
-    path, name = locate(spec)
+    path, name = parse_file_spec(spec)
     y = label_column(path, name) if is_tabular(path) else _array(path, name)
     if y.dtype.kind == "f" and np.isnan(y).any():
-        raise UserError(f"{spec}: no label in row {int(np.isnan(y).argmax())}")
+        raise UserError(f"{spec}: the label of row {int(np.isnan(y).argmax())} is missing")
     if y.dtype.kind not in "iuUS":
-        raise UserError(f"{spec}: labels are integers or names, not {_spoken(y.dtype)}")
+        raise UserError(f"{spec}: labels must be integers or names, got {_dtype_label(y.dtype)}")
     rows = logits.shape[:-1]
     if y.shape not in (rows, (*rows, 1)):
-        raise UserError(f"{spec}: labels have shape {y.shape}, {logits.source} has rows {rows}")
+        raise UserError(_shape_error(spec, y.shape, logits))
     y = y.reshape(-1)
     if y.dtype.kind == "S":
         y = np.char.decode(y, "utf-8")
     if y.dtype.kind == "U":
         with contextlib.suppress(ValueError):
             y = y.astype(np.int64)
-    distinct, place = np.unique(y, return_inverse=True)
+    distinct, index = np.unique(y, return_inverse=True)
     if logits.names is not None and (
         y.dtype.kind == "U" or {str(value) for value in distinct} <= set(logits.names)
     ):
-        column = {label: k for k, label in enumerate(logits.names)}
-        unknown = [str(value) for value in distinct if str(value) not in column]
+        columns = {label: k for k, label in enumerate(logits.names)}
+        unknown = [str(value) for value in distinct if str(value) not in columns]
         if unknown:
             row = int(np.argmax(y == unknown[0]))
             raise UserError(
-                f"{spec}: label {unknown[0]!r} in row {row} is no column of {logits.source}"
+                f"{spec}: the label of row {row} must be a column of {logits.source}, "
+                f"got {unknown[0]!r}"
             )
-        return np.array([column[str(value)] for value in distinct], np.int64)[place]
+        return np.array([columns[str(value)] for value in distinct], np.int64)[index]
+    classes = pluralize(logits.classes, "class", "classes")
     if y.dtype.kind == "U":
         if len(distinct) != logits.classes:
             raise UserError(
-                f"{spec}: {len(distinct)} distinct names for the "
-                f"{counted(logits.classes, 'class', 'classes')} of {logits.source}; "
-                "use the numbers of the columns, from 0"
+                f"{spec}: {pluralize(len(distinct), 'distinct name')}, {logits.source}: {classes}; "
+                "they must have the same number, or use column numbers from 0 as labels"
             )
-        return place.astype(np.int64)
+        return index.astype(np.int64)
     if len(outside := distinct[(distinct < 0) | (distinct >= logits.classes)]):
         row = int(np.argmax(y == outside[0]))
         raise UserError(
-            f"{spec}: label {outside[0]} in row {row}; accepted: 0 to {logits.classes - 1}, as "
-            f"{logits.source} has {counted(logits.classes, 'class', 'classes')}"
+            f"{spec}: the label of row {row} must be in 0 to {logits.classes - 1} "
+            f"({logits.source} has {classes}), got {outside[0]}"
         )
     return y.astype(np.int64)
+
+
+def _shape_error(spec: str, shape: tuple[int, ...], logits: Logits) -> str:
+    rows = logits.shape[:-1]
+    if len(shape) == len(rows) == 1:
+        return (
+            f"{spec}: {pluralize(shape[0], 'row')}, {logits.source}: {pluralize(rows[0], 'row')}; "
+            "they must have the same number of rows"
+        )
+    return f"{spec}: labels must have shape {rows} as the rows of {logits.source}, got {shape}"

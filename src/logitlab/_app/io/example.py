@@ -1,4 +1,4 @@
-"""The data that come with the library: what the report shows when no file is given."""
+"""The embedded example of the report: logits of handwritten digits."""
 
 import numpy as np
 
@@ -7,10 +7,10 @@ from logitlab._rows import Integers
 
 
 def digits() -> tuple[Logits, Integers]:
-    """Logits and labels of handwritten digits that a linear softmax model has not seen.
+    """Logits and labels of held-out handwritten digits, from a linear softmax model.
 
-    The 1797 images of 8 by 8 pixels that come with scikit-learn: one half fits the model, the
-    other is judged.
+    The model is fitted on half of the 1797 images of 8 by 8 pixels that scikit-learn contains;
+    the other half is held out.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split

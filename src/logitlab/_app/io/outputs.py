@@ -1,4 +1,4 @@
-"""What a command writes: refused before the work, written whole, or one line that says why not."""
+"""Output files and progress: targets are checked first, files are written atomically."""
 
 import contextlib
 import os
@@ -14,8 +14,8 @@ from logitlab._app.io.source import UserError
 
 
 @contextlib.contextmanager
-def plain_mistakes() -> Iterator[None]:
-    """A person's mistake is one line on standard error, and exit status 2."""
+def exit_on_user_error() -> Iterator[None]:
+    """Print a UserError as one line on standard error, and exit with status 2."""
     try:
         yield
     except UserError as error:
@@ -24,23 +24,24 @@ def plain_mistakes() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def printing() -> Iterator[None]:
-    """Standard output that takes no more is a mistake; but a pipe may be closed early."""
+def catch_print_errors() -> Iterator[None]:
+    """Turn an error of standard output into a UserError, except that of a closed pipe."""
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        # What its buffer still holds would fail once more at exit.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        # The text that is left in the buffer would fail again at exit.
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
         raise UserError(f"standard output: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
-def writing(out: Path) -> Iterator[None]:
+def catch_write_errors(out: Path) -> Iterator[None]:
+    """Turn an error of writing `out` into a UserError."""
     try:
         yield
     except OSError as error:
@@ -48,9 +49,9 @@ def writing(out: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A file to write, which becomes `path` in the end; after an error there is nothing."""
-    with writing(path):
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary file that replaces `path` at the end, and is removed after an error."""
+    with catch_write_errors(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".logitlab-")
         os.close(handle)
         temporary = Path(name)
@@ -64,57 +65,57 @@ def whole(path: Path) -> Iterator[Path]:
 
 def _check_target(path: Path, inputs: Iterable[Path]) -> None:
     if path.exists() and not path.is_file():
-        what = "a folder" if path.is_dir() else "no plain file"
-        raise UserError(f"{path}: is {what}, where a file is to be written")
-    for given in inputs:
-        if path.exists() and given.exists() and path.samefile(given):
-            raise UserError(f"{path}: is read from, so it cannot be written to")
+        kind = "a folder" if path.is_dir() else "a special file"
+        raise UserError(f"{path}: the output must be a file, got {kind}")
+    for source in inputs:
+        if path.exists() and source.exists() and path.samefile(source):
+            raise UserError(f"{path}: the output must not be an input file")
 
 
-def _check_room(folder: Path) -> None:
+def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise UserError(f"{folder}: {'is not a' if folder.exists() else 'no such'} folder")
+        raise UserError(f"{folder}: {'not a' if folder.exists() else 'no such'} folder")
     if not os.access(folder, os.W_OK):
         raise UserError(f"{folder}: no permission to write in this folder")
 
 
-def check_file(path: Path, inputs: Iterable[Path], kinds: tuple[str, ...] = ()) -> None:
-    """Refuse a file that could not be written, is one of `inputs`, or is of no known kind."""
-    if kinds and path.suffix.lower() not in kinds:
-        raise UserError(f"{path}: unknown kind of file; accepted: {', '.join(kinds)}")
-    _check_room(path.parent)
+def check_file(path: Path, inputs: Iterable[Path], suffixes: tuple[str, ...] = ()) -> None:
+    """Refuse an output file that cannot be written, is one of `inputs`, or has another suffix."""
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise UserError(f"{path}: the file type must be one of {', '.join(suffixes)}")
+    _check_folder(path.parent)
     _check_target(path, inputs)
 
 
 def check_folder(folder: Path, names: Iterable[str], inputs: Iterable[Path]) -> None:
-    """Refuse a folder in which files of these names could not be written, or are `inputs`."""
+    """Refuse a folder in which files of these names cannot be written, or are `inputs`."""
     inputs = list(inputs)
-    _check_room(next(place for place in (folder, *folder.absolute().parents) if place.exists()))
+    _check_folder(next(path for path in (folder, *folder.absolute().parents) if path.exists()))
     for name in names:
         _check_target(folder / name, inputs)
 
 
 def write_files(files: Mapping[str, bytes], directory: Path) -> None:
-    """Files of these names in `directory`: all whole, or none changed."""
+    """Write files of these names in `directory`; after an error none is changed."""
     directory.mkdir(parents=True, exist_ok=True)
     for name in files:
         if (directory / name).is_dir():
-            raise UserError(f"{directory / name}: is a folder, where a file is to be written")
+            raise UserError(f"{directory / name}: the output must be a file, got a folder")
     with tempfile.TemporaryDirectory(dir=directory, prefix=".logitlab-") as temporary:
         new, old = Path(temporary) / "new", Path(temporary) / "old"
         new.mkdir()
         old.mkdir()
-        for name, held in files.items():
-            (new / name).write_bytes(held)
-        begun = []
+        for name, content in files.items():
+            (new / name).write_bytes(content)
+        started = []
         try:
             for name in files:
-                begun.append(name)
+                started.append(name)
                 if (directory / name).exists():
                     os.replace(directory / name, old / name)
                 os.replace(new / name, directory / name)
         except BaseException:
-            for name in begun:
+            for name in started:
                 if (old / name).exists():
                     os.replace(old / name, directory / name)
                 elif not (new / name).exists():
@@ -124,20 +125,20 @@ def write_files(files: Mapping[str, bytes], directory: Path) -> None:
 
 @contextlib.contextmanager
 def progress(shown: bool) -> Iterator[Any]:
-    """A `track` for the passes over blocks: a bar on a terminal's standard error."""
+    """A :data:`Track` of passes over blocks: a progress bar on standard error if `shown`."""
     if not shown:
-        yield lambda chunks, total, what: chunks
+        yield lambda chunks, total, task: chunks
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
 
-        def track(chunks: Any, total: int, what: str) -> Iterator[Any]:
-            task = bar.add_task(what, total=total)
+        def track(chunks: Any, total: int, task: str) -> Iterator[Any]:
+            number = bar.add_task(task, total=total)
             for chunk in chunks:
                 yield chunk
-                bar.advance(task, len(chunk))
-            bar.remove_task(task)
+                bar.advance(number, len(chunk))
+            bar.remove_task(number)
 
         yield track

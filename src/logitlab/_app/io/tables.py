@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab._app.io.source import NUMBERS, TABLES, Logits, UserError, pick, plain_errors
+from logitlab._app.io.source import (
+    NUMBERS,
+    TABLES,
+    Logits,
+    UserError,
+    catch_read_errors,
+    select_name,
+)
 
 
 def is_tabular(path: Path) -> bool:
@@ -16,12 +23,15 @@ def is_tabular(path: Path) -> bool:
 
 
 def read_csv(path: Path) -> Any:
-    """A table; a first line of numbers is data, unless it counts the columns as pandas does."""
+    """The table of a .csv file.
+
+    A first line of numbers is data, except 0, 1, 2, ..., the header that pandas writes.
+    """
     from pyarrow import csv
 
     table = csv.read_csv(path)
     if table.num_columns == 1:
-        _refuse_blank_lines(path)
+        _check_no_blank_lines(path)
     header = table.column_names
     try:
         numbers = [float(name) for name in header]
@@ -33,32 +43,32 @@ def read_csv(path: Path) -> Any:
     return csv.read_csv(path, read_options=csv.ReadOptions(autogenerate_column_names=True))
 
 
-def _refuse_blank_lines(path: Path) -> None:
-    """In a single column they could be rows without a value; Arrow would leave them out."""
+def _check_no_blank_lines(path: Path) -> None:
+    """Refuse blank lines in a single column: Arrow skips them, but they may be missing values."""
     for number, line in enumerate(path.read_bytes().rstrip().splitlines(), 1):
         if not line.strip():
-            raise UserError(f"{path}: line {number} is blank")
+            raise UserError(f"{path}: line {number} is blank; remove it or fill in a value")
 
 
 def check_names(path: Path, names: Sequence[str]) -> None:
-    """No two columns of one name; those without a name are not used."""
-    twice = [name for name, n in Counter(names).items() if name and n > 1]
-    if twice:
-        raise UserError(f"{path}: two columns are called {twice[0]!r}")
+    """Refuse two columns of the same name; columns without a name are not used."""
+    repeated = [name for name, n in Counter(names).items() if name and n > 1]
+    if repeated:
+        raise UserError(f"{path}: column names must be distinct, got {repeated[0]!r} twice")
 
 
-def _columns(path: Path, name: str | None, held: Sequence[str], besides: str | None) -> list[str]:
-    """The columns of the logits: those named, or all but the labels and an unnamed index."""
+def _columns(path: Path, name: str | None, names: Sequence[str], labels: str | None) -> list[str]:
+    """The columns of the logits: those in `name`, or all but the labels and an unnamed index."""
     if name is None:
-        chosen = [column for column in held if column not in ("", besides)]
+        columns = [column for column in names if column not in ("", labels)]
     else:
-        chosen = [name] if name in held else name.split(",")
-    for column in chosen:
-        pick(path, column, held)
-    return chosen
+        columns = [name] if name in names else name.split(",")
+    for column in columns:
+        select_name(path, column, names)
+    return columns
 
 
-def _numeric(kind: Any) -> bool:
+def _is_numeric(kind: Any) -> bool:
     from pyarrow import types
 
     return bool(
@@ -69,10 +79,11 @@ def _numeric(kind: Any) -> bool:
     )
 
 
-def table_logits(path: Path, name: str | None, besides: str | None) -> Logits:
+def table_logits(path: Path, name: str | None, labels: str | None) -> Logits:
+    """The logits in the columns `name` of a table, or in all columns but `labels`."""
     from pyarrow import parquet, types
 
-    with plain_errors(path):
+    with catch_read_errors(path):
         if path.suffix.lower() == ".csv":
             table = read_csv(path)
             schema, rows = table.schema, table.num_rows
@@ -80,7 +91,7 @@ def table_logits(path: Path, name: str | None, besides: str | None) -> Logits:
             file = parquet.ParquetFile(path)
             schema, rows = file.schema_arrow, file.metadata.num_rows
             check_names(path, schema.names)
-    columns = _columns(path, name, schema.names, besides)
+    columns = _columns(path, name, schema.names, labels)
     kinds = [schema.field(column).type for column in columns]
     lists = len(kinds) == 1 and (
         types.is_list(kinds[0])
@@ -88,10 +99,10 @@ def table_logits(path: Path, name: str | None, besides: str | None) -> Logits:
         or types.is_fixed_size_list(kinds[0])
     )
     for column, kind in zip(columns, kinds, strict=True):
-        if not _numeric(kind.value_type if lists else kind):
+        if not _is_numeric(kind.value_type if lists else kind):
             raise UserError(
-                f"{path}: column {column!r} holds {kind}, not numbers; "
-                f"name the columns of the logits: {path}:A,B,C"
+                f"{path}: column {column!r} must contain numbers, got {kind}; "
+                f"select the columns of the logits with {path}:A,B,C"
             )
 
     def dense(batch: Any) -> NDArray[Any]:
@@ -102,12 +113,12 @@ def table_logits(path: Path, name: str | None, besides: str | None) -> Logits:
         flat = cells.flatten().to_numpy(zero_copy_only=False)
         width, rest = divmod(len(flat), max(len(cells), 1))
         if rest or cells.null_count or set(cells.value_lengths().unique().to_pylist()) != {width}:
-            raise UserError(f"{path}: the lists of column {columns[0]!r} differ in length")
+            raise UserError(f"{path}: the lists of column {columns[0]!r} must have one length")
         rows: NDArray[Any] = flat.reshape(-1, width)
         return rows
 
     def batches(size: int) -> Iterator[NDArray[Any]]:
-        with plain_errors(path):
+        with catch_read_errors(path):
             source = (
                 table.select(columns).to_batches(max_chunksize=size)
                 if path.suffix.lower() == ".csv"
@@ -126,30 +137,31 @@ def table_logits(path: Path, name: str | None, besides: str | None) -> Logits:
     def read() -> Iterator[NDArray[Any]]:
         for z in batches(step):
             if z.shape[1] != classes:
-                raise UserError(f"{path}: the lists of column {columns[0]!r} differ in length")
-            # A gap in a column of integers makes its batch floating.
+                raise UserError(f"{path}: the lists of column {columns[0]!r} must have one length")
+            # A batch with a missing value in a column of integers is of a floating-point type.
             yield z if z.dtype.kind == "f" and dtype.kind != "f" else z.astype(dtype, copy=False)
 
     return Logits(str(path), (rows, classes), dtype, None if lists else tuple(columns), read)
 
 
 def label_column(path: Path, name: str | None) -> NDArray[Any]:
+    """The labels in a column of a table; `name` may be None if there is only one column."""
     from pyarrow import parquet, types
 
-    with plain_errors(path):
+    with catch_read_errors(path):
         if path.suffix.lower() == ".csv":
             table = read_csv(path)
-            held = [column for column in table.column_names if column]
-            column = table.column(pick(path, name, held))
+            names = [column for column in table.column_names if column]
+            column = table.column(select_name(path, name, names))
         else:
-            held = parquet.read_schema(path).names
-            check_names(path, held)
-            chosen = pick(path, name, held)
-            column = parquet.read_table(path, columns=[chosen]).column(chosen)
+            names = parquet.read_schema(path).names
+            check_names(path, names)
+            selected = select_name(path, name, names)
+            column = parquet.read_table(path, columns=[selected]).column(selected)
         if types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         if column.null_count:
             row = column.is_null().to_pylist().index(True)
-            raise UserError(f"{path}: no label in row {row}")
+            raise UserError(f"{path}: the label of row {row} is missing")
         values: NDArray[Any] = column.to_numpy()
     return values.astype(np.str_) if values.dtype == object else values

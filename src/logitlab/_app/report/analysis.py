@@ -1,4 +1,7 @@
-"""Everything the report says, found in passes over blocks of rows: memory does not grow with K."""
+"""All results of a report, computed in passes over blocks of rows.
+
+The memory does not grow with the number of rows.
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,94 +10,91 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab._app.io.passes import Incoming, Passes, Track, in_type
+from logitlab._app.io.passes import InputSummary, Passes, Track, as_floating
 from logitlab._app.io.source import Logits, UserError
-from logitlab._app.report.evaluation import HELD, SEED, Judge, Judged, halves, judge
+from logitlab._app.report.evaluation import (
+    FIT_ELEMENTS,
+    SEED,
+    Evaluation,
+    ScoreAccumulator,
+    evaluate,
+    random_halves,
+)
 from logitlab._app.report.histogram import Distribution
-from logitlab._app.report.language_model import OverTime, Text, TextPass, nucleus_sizes
-from logitlab._app.report.numerics import Laws, look
+from logitlab._app.report.language_model import (
+    EntropyOverSteps,
+    TextAccumulator,
+    TextScores,
+    nucleus_sizes,
+)
+from logitlab._app.report.numerics import NumericalChecks, check_rows
 from logitlab._rows import Floats, Integers, blocks
 from logitlab.probabilities import softmax
 from logitlab.scores import entropy
+from logitlab.sweep import TemperatureSweep, temperature_sweep
 
-SAMPLE = 1 << 21  # elements of the rows that sweep and laws are computed on
+_SAMPLE_ELEMENTS = 1 << 21  # entries of the rows of the temperature curves and numerical checks
 _NUCLEUS_ROWS = 64
-DRAWS = 1000
-SWEEP = np.geomspace(0.1, 10, 25)
-SHOWN_TEMPERATURES = (0.25, 0.5, 1.0, 2.0, 4.0)
-
-
-@dataclass(frozen=True)
-class Example:
-    """One row at several temperatures, and how often 1000 draws gave each class."""
-
-    row: int
-    logits: Floats
-    probabilities: Floats  # (temperatures, K)
-    frequencies: Floats
+N_SAMPLES = 1000
+CURVE_TEMPERATURES = np.geomspace(0.1, 10, 25)
+EXAMPLE_TEMPERATURES = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True)
 class Analysis:
+    """The results of a report."""
+
     source: Logits
     probabilities: bool
-    incoming: Incoming
-    judged_rows: int
+    input_summary: InputSummary
+    evaluated_rows: int
     sharpness: dict[str, Distribution]
     sampled_rows: int
-    sweep_entropy: Floats
-    sweep_top: Floats
-    nucleus: Integers  # sizes: (nuclei, temperatures, rows)
-    over_time: OverTime
-    example: Example
-    laws: Laws
-    judged: Judged | None
-    text: Text | None
+    mean_entropy: Floats  # at CURVE_TEMPERATURES
+    mean_top_probability: Floats
+    nucleus: Integers  # sizes: (TOP_P, TEMPERATURES, rows)
+    entropy_over_steps: EntropyOverSteps
+    example_row: int
+    example: TemperatureSweep
+    numerical_checks: NumericalChecks
+    evaluation: Evaluation | None
+    text: TextScores | None
 
     @property
     def looks_like_probabilities(self) -> bool:
-        """What was read as logits."""
-        return self.incoming.looks_like_probabilities and not self.probabilities
+        """Whether rows that were read as logits look like probabilities."""
+        return self.input_summary.looks_like_probabilities and not self.probabilities
 
 
-class _Sample:
-    """Rows drawn at random, as the passes come by; of few rows, all."""
+class _RandomRows:
+    """A random sample of the rows, collected over blocks."""
 
-    def __init__(self, source: Logits, elements: int, least: int) -> None:
-        size = min(source.rows, max(least, elements // source.classes))
-        drawn = np.random.default_rng(SEED).choice(source.rows, size, replace=False, shuffle=False)
-        self.chosen = np.zeros(source.rows, bool)
-        self.chosen[drawn] = True
+    def __init__(self, source: Logits, elements: int, minimum: int) -> None:
+        """At most `elements` entries, but at least `minimum` rows if there are so many."""
+        size = min(source.rows, max(minimum, elements // source.classes))
+        chosen = np.random.default_rng(SEED).choice(source.rows, size, replace=False, shuffle=False)
+        self.mask = np.zeros(source.rows, bool)
+        self.mask[chosen] = True
         self._rows: list[Integers] = []
         self._logits: list[NDArray[Any]] = []
 
     def add(self, rows: Integers, z: NDArray[Any]) -> None:
-        mine = self.chosen[rows]
-        self._rows.append(rows[mine])
-        self._logits.append(z[mine])
+        keep = self.mask[rows]
+        self._rows.append(rows[keep])
+        self._logits.append(z[keep])
 
-    def all(self) -> tuple[Integers, NDArray[Any]]:
+    def collected(self) -> tuple[Integers, NDArray[Any]]:
         return np.concatenate(self._rows), np.concatenate(self._logits)
 
 
-def _example(row: int, z: Floats) -> Example:
-    p = np.stack([softmax(z, temperature=t) for t in SHOWN_TEMPERATURES])
-    rng = np.random.default_rng(SEED)
-    frequencies = np.zeros_like(p)
-    for drawn, q in zip(frequencies, p, strict=True):
-        # Only classes that can be drawn: the last one of a multinomial takes what rounding left.
-        possible = q > 0
-        drawn[possible] = rng.multinomial(DRAWS, q[possible] / q[possible].sum()) / DRAWS
-    return Example(row, z, p, frequencies)
-
-
-def _sweep(z: Floats) -> tuple[Floats, Floats]:
-    means = np.zeros((2, len(SWEEP)))
-    for i, t in enumerate(SWEEP):
+def _temperature_curves(z: Floats) -> tuple[Floats, Floats]:
+    """Mean entropy and mean top probability at CURVE_TEMPERATURES."""
+    sums = np.zeros((2, len(CURVE_TEMPERATURES)))
+    for i, t in enumerate(CURVE_TEMPERATURES):
         for part in blocks(*z.shape):
-            means[0, i] += entropy(z[part], temperature=t).sum()
-            means[1, i] += softmax(z[part], temperature=t).max(axis=-1).sum()
-    return means[0] / len(z), means[1] / len(z)
+            sums[0, i] += entropy(z[part], temperature=t).sum()
+            sums[1, i] += softmax(z[part], temperature=t).max(axis=-1).sum()
+    return sums[0] / len(z), sums[1] / len(z)
 
 
 def _sharpness(classes: int) -> dict[str, Distribution]:
@@ -113,24 +113,25 @@ def analyse(
     targets: Integers | None = None,
     probabilities: bool = False,
     shared: NDArray[np.bool_] | None = None,
-    track: Track = lambda chunks, _rows, _what: chunks,
+    track: Track = lambda chunks, _rows, _task: chunks,
 ) -> Analysis:
     """All sections of the report; `track` wraps each pass over the file (a progress bar).
 
-    `labels` are judged and calibrated for; `targets` are the tokens of a text; `shared` are the
-    rows that are looked at, of all.
+    `labels` are the true classes, for scores and calibrators; `targets` are the tokens of a text;
+    `shared` selects the rows that are analysed.
     """
     log_k = math.log(source.classes)
     sharpness = _sharpness(source.classes)
-    sample = _Sample(source, SAMPLE, _NUCLEUS_ROWS)
-    held = None if labels is None else _Sample(source, HELD, 16)
-    half = halves(source.rows) if labels is not None else np.empty(0, np.int64)
-    before = None if held is None else Judge(source.classes, half, held.chosen)
-    text = None if targets is None else TextPass(targets)
-    over_time = OverTime(source.shape)
-    incoming, passes = Incoming(), Passes(source, probabilities, track, shared)
-    best, example_row, example = math.inf, -1, np.empty(0)
-    for rows, z in passes.blocks("reading", incoming):
+    sample = _RandomRows(source, _SAMPLE_ELEMENTS, _NUCLEUS_ROWS)
+    if labels is not None:
+        fit_sample = _RandomRows(source, FIT_ELEMENTS, 16)
+        folds = random_halves(source.rows)
+        uncalibrated = ScoreAccumulator(source.classes, folds, fit_sample.mask)
+    text = None if targets is None else TextAccumulator(targets)
+    over_steps = EntropyOverSteps(source.shape)
+    input_summary, passes = InputSummary(), Passes(source, probabilities, track, shared)
+    distance, example_row, example = math.inf, -1, np.empty(0)
+    for rows, z in passes.blocks("reading", input_summary):
         if not len(rows):
             continue
         wide = z.astype(np.float64)
@@ -139,42 +140,43 @@ def analyse(
         sharpness["perplexity"].add(np.exp(nats))
         sharpness["top_probability"].add(p.max(axis=-1))
         sharpness["jacobian_trace"].add(np.sum(p * (1 - p), axis=-1))
-        over_time.add(rows, nats)
+        over_steps.add(rows, nats)
         sample.add(rows, z)
-        # The row halfway between certain and flat shows the most.
-        middling = int(np.abs(nats - log_k / 2).argmin())
-        if abs(nats[middling] - log_k / 2) < best:
-            best = abs(nats[middling] - log_k / 2)
-            example_row, example = int(rows[middling]), wide[middling].copy()
-        if before is not None and held is not None and labels is not None:
-            before.add(rows, wide, labels[rows])
-            held.add(rows, z)
+        # The example is the row whose entropy is nearest to half of the maximum.
+        nearest = int(np.abs(nats - log_k / 2).argmin())
+        if abs(nats[nearest] - log_k / 2) < distance:
+            distance = abs(nats[nearest] - log_k / 2)
+            example_row, example = int(rows[nearest]), wide[nearest].copy()
+        if labels is not None:
+            uncalibrated.add(rows, wide, labels[rows])
+            fit_sample.add(rows, z)
         if text is not None:
             text.add(rows, wide)
     if example_row < 0:
-        raise UserError(f"{source.source}: no row holds a distribution, only NaN or -inf")
-    _, few = sample.all()
-    some = np.random.default_rng(SEED).choice(
-        len(few), min(len(few), _NUCLEUS_ROWS), replace=False, shuffle=False
+        raise UserError(f"{source.source}: every row is NaN or all -inf; none has a distribution")
+    _, sampled = sample.collected()
+    nucleus_rows = np.random.default_rng(SEED).choice(
+        len(sampled), min(len(sampled), _NUCLEUS_ROWS), replace=False, shuffle=False
     )
-    sweep = _sweep(few.astype(np.float64))
-    judged = None
-    if before is not None and held is not None and labels is not None:
-        judged = judge(passes, labels, before, held.all(), half)
+    mean_entropy, mean_top_probability = _temperature_curves(sampled.astype(np.float64))
+    evaluation = None
+    if labels is not None:
+        evaluation = evaluate(passes, labels, uncalibrated, fit_sample.collected(), folds)
+    excluded = input_summary.nan_rows + input_summary.empty_rows + input_summary.unpaired_rows
     return Analysis(
         source=source,
         probabilities=probabilities,
-        incoming=incoming,
-        judged_rows=source.rows
-        - (incoming.nan_rows + incoming.empty_rows + incoming.unshared_rows),
+        input_summary=input_summary,
+        evaluated_rows=source.rows - excluded,
         sharpness=sharpness,
-        sampled_rows=len(few),
-        sweep_entropy=sweep[0],
-        sweep_top=sweep[1],
-        nucleus=nucleus_sizes(few[some].astype(np.float64)),
-        over_time=over_time,
-        example=_example(example_row, example),
-        laws=look(in_type(few, source.dtype)),
-        judged=judged,
-        text=text.text() if text else None,
+        sampled_rows=len(sampled),
+        mean_entropy=mean_entropy,
+        mean_top_probability=mean_top_probability,
+        nucleus=nucleus_sizes(sampled[nucleus_rows].astype(np.float64)),
+        entropy_over_steps=over_steps,
+        example_row=example_row,
+        example=temperature_sweep(example, EXAMPLE_TEMPERATURES, n=N_SAMPLES, rng=SEED),
+        numerical_checks=check_rows(as_floating(sampled, source.dtype)),
+        evaluation=evaluation,
+        text=text.scores() if text else None,
     )

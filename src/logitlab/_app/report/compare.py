@@ -1,4 +1,4 @@
-"""Several models on the same labels, side by side: paired differences from the first one."""
+"""Comparison of several models on the same labels: paired differences from the first one."""
 
 import json
 from dataclasses import dataclass
@@ -10,154 +10,168 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from logitlab._app.io.json_values import json_values
 from logitlab._app.io.outputs import write_files
 from logitlab._app.io.passes import Passes, Track
 from logitlab._app.io.source import Logits, UserError
 from logitlab._app.report import figures
 from logitlab._app.report.analysis import Analysis
-from logitlab._app.report.evaluation import RESAMPLES, SEED, Judged
-from logitlab._app.report.format import count, figure, signed, span
-from logitlab._app.report.json import as_json, finite
-from logitlab._app.report.page import LOOKS, TITLES, environment
-from logitlab._app.report.verdict import verdict
+from logitlab._app.report.evaluation import (
+    N_RESAMPLES,
+    SEED,
+    Evaluation,
+    excludes_zero,
+)
+from logitlab._app.report.format import bounds, count, number, signed
+from logitlab._app.report.json import as_json
+from logitlab._app.report.page import PROBABILITIES_HINT, SCORE_TITLES, environment
+from logitlab._app.report.summary import summary
 from logitlab.resampling import Interval, percentile_intervals, resampled_sums, scores_from_sums
 
-_ROUNDING = 1e-12  # of scores, whose size is about 1
 Differences = dict[str, Interval]
 
 
 @dataclass(frozen=True)
 class Model:
+    """A model with its paired differences from other models; None for itself."""
+
     name: str
     analysis: Analysis
-    judged: Judged
-    differences: Differences | None  # from the first model, as they came; None for itself
-    calibrated_differences: Differences | None  # after temperature scaling of both
-    behind: Differences | None  # from the model with the least log-loss; None for itself
+    evaluation: Evaluation
+    differences: Differences | None  # from the first model, both uncalibrated
+    calibrated_differences: Differences | None  # both after temperature scaling
+    differences_from_best: Differences | None  # from the model with the smallest log-loss
 
 
 def _names(sources: list[str]) -> list[str]:
-    """File names where they tell the models apart, else the whole of what was given, numbered
-    where one was given twice."""
-    short = [source.rpartition("/")[2] for source in sources]
-    if len(set(short)) == len(short):
-        return short
+    """File names if they are distinct, else the whole paths, else numbered file names."""
+    file_names = [source.rpartition("/")[2] for source in sources]
+    if len(set(file_names)) == len(file_names):
+        return file_names
     if len(set(sources)) == len(sources):
         return sources
-    return [f"{name} ({i})" for i, name in enumerate(sources, 1)]
+    return [f"{name} ({i})" for i, name in enumerate(file_names, 1)]
 
 
 def shared_rows(sources: list[Logits], probabilities: bool, track: Track) -> NDArray[np.bool_]:
-    """The rows that have a distribution in every model: scores of other rows do not compare."""
-    found = []
+    """The rows that have a distribution in every model; only these can be compared."""
+    masks = []
     for source in sources:
-        has = np.zeros(source.rows, bool)
-        for rows, _ in Passes(source, probabilities, track).blocks("looking for common rows"):
-            has[rows] = True
-        found.append(has)
-    shared: NDArray[np.bool_] = reduce(np.logical_and, found)
+        mask = np.zeros(source.rows, bool)
+        for rows, _ in Passes(source, probabilities, track).blocks("finding the shared rows"):
+            mask[rows] = True
+        masks.append(mask)
+    shared: NDArray[np.bool_] = reduce(np.logical_and, masks)
     if not shared.any():
-        raise UserError("no row has a distribution in every model: one of them is NaN or all -inf")
+        raise UserError("every row is NaN or all -inf in some model; models must share a row")
     return shared
 
 
-def _differences(judged: list[Judged], way: str, base: int = 0) -> list[Differences | None]:
-    """From the model of that number; the same rows are drawn for all."""
-    if not all(way in one.cells for one in judged):
-        return [None] * len(judged)
-    cells = [one.cells[way] for one in judged]
-    again = np.split(resampled_sums(np.hstack(cells), RESAMPLES, SEED), len(cells), axis=1)
-    value = [scores_from_sums(one.sum(axis=0)) for one in cells]
-    drawn = [scores_from_sums(one) for one in again]
+def _differences(
+    evaluations: list[Evaluation], calibrator: str, base: int = 0
+) -> list[Differences | None]:
+    """Paired differences from the model with number `base`, on the same resampled rows."""
+    if not all(calibrator in evaluation.cells for evaluation in evaluations):
+        return [None] * len(evaluations)
+    cells = [evaluation.cells[calibrator] for evaluation in evaluations]
+    sums = np.split(resampled_sums(np.hstack(cells), N_RESAMPLES, SEED), len(cells), axis=1)
+    values = [scores_from_sums(c.sum(axis=0)) for c in cells]
+    resampled = [scores_from_sums(s) for s in sums]
     with np.errstate(invalid="ignore"):
         return [
-            None if i == base else percentile_intervals(v - value[base], d - drawn[base])
-            for i, (v, d) in enumerate(zip(value, drawn, strict=True))
+            None
+            if i == base
+            else percentile_intervals(value - values[base], scores - resampled[base])
+            for i, (value, scores) in enumerate(zip(values, resampled, strict=True))
         ]
 
 
 def compare(analyses: list[Analysis]) -> list[Model]:
-    judged = [a.judged for a in analyses if a.judged is not None]
-    plain, scaled = _differences(judged, "none"), _differences(judged, "temperature")
-    behind = _differences(judged, "none", int(np.argmin([j.before["log_loss"] for j in judged])))
-    names = _names([a.source.source for a in analyses])
+    """The models of these analyses, with their paired differences."""
+    evaluations = [a.evaluation for a in analyses if a.evaluation is not None]
+    best = int(np.argmin([e.uncalibrated["log_loss"] for e in evaluations]))
     return [
-        Model(*each) for each in zip(names, analyses, judged, plain, scaled, behind, strict=True)
+        Model(*values)
+        for values in zip(
+            _names([a.source.source for a in analyses]),
+            analyses,
+            evaluations,
+            _differences(evaluations, "uncalibrated"),
+            _differences(evaluations, "temperature"),
+            _differences(evaluations, "uncalibrated", best),
+            strict=True,
+        )
     ]
 
 
-def clear(i: Interval) -> bool:
-    """Whether an interval of a difference holds no 0, nor what rounding makes of it."""
-    return bool(i.low > _ROUNDING or i.high < -_ROUNDING)
-
-
 def headline(models: list[Model]) -> tuple[str, str]:
-    """Which model has the smallest log-loss, and whether its lead on every other is certain."""
-    losses = ", ".join(f"{m.name} {figure(m.judged.before['log_loss'])}" for m in models)
+    """Whether the smallest log-loss is significantly smaller than every other, and the numbers."""
+    losses = ", ".join(f"{m.name} {number(m.evaluation.uncalibrated['log_loss'])}" for m in models)
     text = f"Log-loss in nats: {losses}."
-    best = next(m for m in models if m.behind is None)
-    if not np.isfinite(best.judged.before["log_loss"]):
-        return "No clear winner", f"{text} Every model gives some label the probability 0."
-    leads = [(m.name, m.behind["log_loss"]) for m in models if m.behind is not None]
-    level = [name for name, d in leads if max(abs(d.low), abs(d.high)) <= _ROUNDING]
-    close = [lead for lead in leads if lead[0] not in level and not clear(lead[1])]
-    if level:
-        text += f" {' and '.join([best.name, *level])} have the same log-loss."
-    if close:
-        said = ", ".join(_lead(*lead) for lead in close)
-        text += f" {best.name} leads {said}: no more than chance gives."
-    if level or close:
-        return "No clear winner", text
-    every = "" if len(leads) == 1 else ", and the others more clearly"
-    said = _lead(*min(leads, key=lambda lead: lead[1].low))
-    return f"{best.name} has the smallest log-loss", f"{text} It leads {said}{every}."
+    undecided = (
+        "No significant difference in log-loss"
+        if len(models) == 2
+        else "No model has a significantly smaller log-loss than all others"
+    )
+    best = next(m for m in models if m.differences_from_best is None)
+    if not np.isfinite(best.evaluation.uncalibrated["log_loss"]):
+        return undecided, (f"{text} Every model gives probability 0 to the true class of some row.")
+    others = [
+        (m.name, m.differences_from_best["log_loss"])
+        for m in models
+        if m.differences_from_best is not None
+    ]
+    listed = ", ".join(_difference(*other) for other in others)
+    text = f"{text} Differences from {best.name}: {listed}."
+    if all(excludes_zero(difference) for _, difference in others):
+        return f"{best.name} has the smallest log-loss", text
+    return undecided, text
 
 
-def _lead(name: str, d: Interval) -> str:
+def _difference(name: str, d: Interval) -> str:
     if not np.isfinite(d.value):
-        return f"{name}, whose log-loss is infinite"
-    return f"{name} by {figure(d.value)} (95 % interval {span(d)})"
+        return f"{name} {signed(d.value)}"
+    note = "" if excludes_zero(d) else ", not significant"
+    return f"{name} {signed(d.value)} (95 % interval {bounds(d)}{note})"
 
 
 def as_html(models: list[Model]) -> str:
-    word, sentence = headline(models)
+    """The comparison as one self-contained page."""
+    heading, details = headline(models)
     pictures = [
         {**picture, "title": f"{m.name}: {picture['title']}"}
         for i, m in enumerate(models)
-        for picture in figures.reliability(m.judged, prefix=f"m{i}-")
-        if picture["way"] in ("none", "temperature")
+        for picture in figures.reliability(m.evaluation, prefix=f"m{i}-")
+        if picture["calibrator"] in ("uncalibrated", "temperature")
     ]
     return (
         environment()
         .get_template("compare.html")
         .render(
             models=models,
-            word=word,
-            sentence=sentence,
-            verdicts=[": ".join(verdict(m.judged)) for m in models],
-            pictures=pictures,
-            titles=TITLES,
-            looks=LOOKS,
-            clear=clear,
+            heading=heading,
+            details=details,
+            summaries=[": ".join(summary(m.evaluation)) for m in models],
+            figures=pictures,
             version=version("logitlab"),
         )
     )
 
 
 def to_json(models: list[Model]) -> dict[str, Any]:
-    """The figures of each model, and its paired differences from the first."""
-    found: dict[str, Any] = finite(
+    """The results of each model, and its paired differences from the first."""
+    result: dict[str, Any] = json_values(
         {
             "models": [as_json(m.analysis) for m in models],
             "differences_from_first": [m.differences for m in models],
-            "differences_after_temperature": [m.calibrated_differences for m in models],
+            "differences_after_temperature_scaling": [m.calibrated_differences for m in models],
         }
     )
-    return found
+    return result
 
 
 def write(models: list[Model], directory: Path) -> None:
-    """`report.html` and `report.json`."""
+    """Write `report.html` and `report.json`."""
     files = {
         "report.html": as_html(models).encode(),
         "report.json": json.dumps(to_json(models), indent=2).encode() + b"\n",
@@ -166,24 +180,25 @@ def write(models: list[Model], directory: Path) -> None:
 
 
 def print_summary(models: list[Model], console: Any) -> None:
-    """The scores side by side."""
+    """Print a table of the scores with one column per model."""
     from rich.table import Table
 
-    word, sentence = headline(models)
-    console.print(f"{word}. {sentence}", markup=False, highlight=False)
+    heading, details = headline(models)
+    console.print(f"{heading}. {details}", markup=False, highlight=False)
     table = Table()
     table.add_column("")
     for m in models:
         table.add_column(m.name, justify="right")
-    table.add_row("rows", *(count(m.analysis.judged_rows) for m in models))
-    for key, title in TITLES.items():
-        table.add_row(title, *(figure(m.judged.before[key]) for m in models))
+    table.add_row("rows", *(count(m.analysis.evaluated_rows) for m in models))
+    for key, title in SCORE_TITLES.items():
+        table.add_row(title, *(number(m.evaluation.uncalibrated[key]) for m in models))
         cells = [m.differences[key] if m.differences else None for m in models]
-        table.add_row("  less the first", *(signed(d.value) if d else "" for d in cells))
-    after = [m.judged.calibrated.get("temperature") for m in models]
-    name = "calibration error after temperature"
-    table.add_row(name, *(f"{s['calibration_error']:.4f}" if s else "–" for s in after))
+        table.add_row("  difference from the first", *(signed(d.value) if d else "" for d in cells))
+    scaled = [m.evaluation.calibrated.get("temperature") for m in models]
+    cells_after = (f"{s['calibration_error']:.4f}" if s else "–" for s in scaled)
+    table.add_row("ECE after temperature scaling", *cells_after)
     console.print(table)
     for m in models:
         if m.analysis.looks_like_probabilities:
-            console.print(f"{m.name}: {LOOKS}", markup=False, highlight=False, soft_wrap=True)
+            hint = f"{m.name}: {PROBABILITIES_HINT}"
+            console.print(hint, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Logits held against labels: scores and calibrators with intervals, classes, mistakes."""
+"""Evaluation of logits with labels: scores and calibrators with intervals, classes, errors."""
 
 import heapq
 import math
@@ -31,24 +31,30 @@ from logitlab.resampling import (
 
 SEED = 0
 N_BINS = 15
-RESAMPLES = 1000
-_CELLS = 200 * N_BINS  # of confidence: what one of them holds is of one confidence, nearly
-HELD = 1 << 24  # entries of the rows that vector and matrix scaling are fitted on
-MOST = {"vector": 2000, "matrix": 200}  # classes
-_WORST = 10  # mistakes that are listed
+N_RESAMPLES = 1000
+FIT_ELEMENTS = 1 << 24  # entries of the rows that vector and matrix scaling are fitted on
+MAX_CLASSES = {"vector": 2000, "matrix": 200}
+_ROUNDING = 1e-12  # rounding error of a difference of scores, whose size is about 1
+_CONFIDENCE_CELLS = 200 * N_BINS  # so narrow that the rows of a cell have nearly one confidence
+_LISTED = 10  # errors and confusions that are listed
 
-Held = tuple[Integers, NDArray[Any]]  # row numbers and logits of rows kept in memory
-Apply = Callable[[NDArray[Any], Integers], Any]  # logits and row numbers to calibrated logits
+RowSample = tuple[Integers, NDArray[Any]]  # numbers and logits of rows that are kept in memory
+Transform = Callable[[NDArray[Any], Integers], Any]  # logits, row numbers -> calibrated logits
+
+
+def excludes_zero(difference: Interval) -> bool:
+    """Whether the interval of a difference excludes 0, by more than rounding errors."""
+    return bool(difference.low > _ROUNDING or difference.high < -_ROUNDING)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one way to calibrate; ``intervals`` by the names of :func:`logitlab.bootstrap`."""
+    """Scores of one calibrator; the dictionaries have the keys of :func:`logitlab.bootstrap`."""
 
     intervals: dict[str, Interval]
-    differences: dict[str, Interval] | None  # from the logits as they came
-    debiased: float
-    classwise: float | None
+    differences: dict[str, Interval] | None  # from the uncalibrated logits, paired
+    debiased_error: float
+    classwise_error: float | None
     test: CalibrationTest
     curve: ReliabilityCurve
     class_curve: ReliabilityCurve | None
@@ -58,7 +64,9 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Mistake:
+class Misclassification:
+    """A row whose most probable class is not the true class."""
+
     row: int
     predicted: int
     confidence: float
@@ -67,15 +75,15 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class ByClass:
-    """Of the rows that each class is predicted in: how many, how sure, how right. Shape (K,)."""
+class PredictedClasses:
+    """Rows, mean confidence and accuracy of each predicted class: shape (K,)."""
 
     rows: Integers
     confidence: Floats
     accuracy: Floats
 
     def half_width(self) -> Floats:
-        """Of a 95 % interval of the accuracy: 1.96 standard errors (Agresti and Coull)."""
+        """Half the width of a 95 % interval of the accuracy (Agresti and Coull)."""
         n = self.rows + 4
         p = (self.rows * np.nan_to_num(self.accuracy) + 2) / n
         width: Floats = 1.96 * np.sqrt(p * (1 - p) / n)
@@ -83,68 +91,79 @@ class ByClass:
 
 
 @dataclass(frozen=True)
-class Judged:
-    before: Scores
+class Evaluation:
+    """Scores before and after calibration, and where the errors are."""
+
+    rows: int
+    uncalibrated: Scores
     calibrated: dict[str, Scores]  # cross-fitted: temperature, vector, matrix
-    failures: dict[str, str]  # why a calibrator is not there
+    failures: dict[str, str]  # why a calibrator was not fitted
     temperature: float | None  # fitted on all rows
     fold_temperatures: tuple[float, ...] | None
-    fitted_rows: int  # that vector and matrix scaling were fitted on
-    isotonic_error: float | None  # of the top confidence after isotonic regression, cross-fitted
-    classes: ByClass
-    mistakes: list[Mistake]
-    confusions: list[tuple[int, int, int]]  # true, predicted, rows
-    cells: dict[str, Floats] = field(repr=False)  # of the tallies: none, temperature
+    fitted_rows: int  # of vector and matrix scaling
+    isotonic_error: float | None  # ECE after isotonic regression of the confidence, cross-fitted
+    predicted_classes: PredictedClasses
+    misclassifications: list[Misclassification]  # the most confident ones
+    confusions: list[tuple[int, int, int]]  # true class, predicted class, rows
+    cells: dict[str, Floats] = field(repr=False)  # of the tallies: uncalibrated, temperature
 
 
-class Judge:
-    """Sums of one way to calibrate, block by block."""
+class ScoreAccumulator:
+    """Accumulates the scores of one calibrator over blocks of rows."""
 
-    def __init__(self, classes: int, halves: Integers, sampled: NDArray[np.bool_]) -> None:
-        """`sampled`: the rows judged class by class, which costs more than all the rest."""
-        self.tally = ScoreSums(len(halves), N_BINS)
+    def __init__(self, classes: int, folds: Integers, classwise_rows: NDArray[np.bool_]) -> None:
+        """`classwise_rows`: the rows of the class-wise error, the most expensive score."""
+        self.tally = ScoreSums(len(folds), N_BINS)
         self._edges = uniform_edges(N_BINS)
-        self._halves, self.sampled = halves, sampled
-        self.cells = np.zeros((2, 3, _CELLS))
-        self._class_sums = np.zeros((3, classes, N_BINS)) if classes <= MOST["vector"] else None
-        self._by_class = np.zeros((3, classes))
-        self._worst: list[tuple[float, int, int, int, float]] = []
+        self._folds, self.classwise_rows = folds, classwise_rows
+        self.cells = np.zeros((2, 3, _CONFIDENCE_CELLS))
+        few_classes = classes <= MAX_CLASSES["vector"]
+        self._class_sums = np.zeros((3, classes, N_BINS)) if few_classes else None
+        self._predicted = np.zeros((3, classes))
+        self._most_confident: list[tuple[float, int, int, int, float]] = []
         self._pairs: Counter[tuple[int, int]] = Counter()
 
     def add(self, rows: Integers, z: Floats, y: Integers) -> None:
         p, _ = self.tally.add(rows, z, y)
-        top, guess = p.max(axis=-1), z.argmax(axis=-1)
-        hit = guess == y
-        fine = bin_indices(np.linspace(0, 1, _CELLS + 1), top)
-        place = self._halves[rows] * _CELLS + fine
-        for i, weight in enumerate((None, top, hit)):
-            self.cells[:, i] += np.bincount(place, weight, 2 * _CELLS).reshape(2, _CELLS)
-        for i, weight in enumerate((None, top, hit)):
-            self._by_class[i] += np.bincount(guess, weight, len(self._by_class[i]))
-        wrong = np.flatnonzero(~hit)
+        confidence, predicted = p.max(axis=-1), z.argmax(axis=-1)
+        correct = predicted == y
+        cell = bin_indices(np.linspace(0, 1, _CONFIDENCE_CELLS + 1), confidence)
+        cell = self._folds[rows] * _CONFIDENCE_CELLS + cell
+        for i, weight in enumerate((None, confidence, correct)):
+            sums = np.bincount(cell, weight, 2 * _CONFIDENCE_CELLS)
+            self.cells[:, i] += sums.reshape(2, _CONFIDENCE_CELLS)
+            self._predicted[i] += np.bincount(predicted, weight, len(self._predicted[i]))
+        wrong = np.flatnonzero(~correct)
         if self._class_sums is not None:
-            some = self.sampled[rows]
-            self._class_sums += classwise_bin_sums(self._edges, p[some], y[some])
-            self._pairs.update(zip(y[wrong].tolist(), guess[wrong].tolist(), strict=True))
-        for i in wrong[np.argsort(-top[wrong], kind="stable")[:_WORST]]:
-            found = (top[i], -int(rows[i]), int(guess[i]), int(y[i]), p[i, y[i]])
-            heapq.heappush(self._worst, found)
-            if len(self._worst) > _WORST:
-                heapq.heappop(self._worst)
+            sampled = self.classwise_rows[rows]
+            self._class_sums += classwise_bin_sums(self._edges, p[sampled], y[sampled])
+            self._pairs.update(zip(y[wrong].tolist(), predicted[wrong].tolist(), strict=True))
+        for i in wrong[np.argsort(-confidence[wrong], kind="stable")[:_LISTED]]:
+            item = (confidence[i], -int(rows[i]), int(predicted[i]), int(y[i]), p[i, y[i]])
+            heapq.heappush(self._most_confident, item)
+            if len(self._most_confident) > _LISTED:
+                heapq.heappop(self._most_confident)
 
-    def scores(self, again: Floats, before: "tuple[ScoreSums, Floats] | None" = None) -> Scores:
-        """`again`: the sums over rows drawn anew; `before`: tally and sums of other logits."""
-        value, drawn = scores_from_sums(self.tally.group_sums.sum(axis=0)), scores_from_sums(again)
+    def scores(self, resampled: Floats, before: "tuple[ScoreSums, Floats] | None" = None) -> Scores:
+        """The scores with intervals.
+
+        `resampled` are the sums over resampled rows; `before` are the tally and the sums, over
+        the same resampled rows, of the uncalibrated logits.
+        """
+        value, resampled_scores = (
+            scores_from_sums(self.tally.group_sums.sum(axis=0)),
+            scores_from_sums(resampled),
+        )
         differences = None
         if before is not None:
             with np.errstate(invalid="ignore"):
                 differences = percentile_intervals(
                     value - scores_from_sums(before[0].group_sums.sum(axis=0)),
-                    drawn - scores_from_sums(before[1]),
+                    resampled_scores - scores_from_sums(before[1]),
                 )
         sums = self._class_sums
         return Scores(
-            percentile_intervals(value, drawn),
+            percentile_intervals(value, resampled_scores),
             differences,
             float(error_from_sums(self.tally.bin_sums, 1, debiased=True)),
             None if sums is None else float(np.mean(error_from_sums(sums, 1))),
@@ -154,149 +173,168 @@ class Judge:
         )
 
     def isotonic_error(self) -> float | None:
-        """The calibration error of the confidences after isotonic regression on the other half."""
+        """The ECE after isotonic regression of the confidence, fitted on the other fold."""
         from sklearn.isotonic import IsotonicRegression
 
         bins = np.zeros((3, N_BINS))
-        for held in (0, 1):
-            (n, stated, right), (m, other, hits) = self.cells[1 - held], self.cells[held]
-            seen, asked = n > 0, m > 0
-            if not seen.any() or not asked.any():
+        for fold in (0, 1):
+            rows, confidence, correct = self.cells[1 - fold]
+            test_rows, test_confidence, test_correct = self.cells[fold]
+            filled, test_filled = rows > 0, test_rows > 0
+            if not filled.any() or not test_filled.any():
                 return None
             model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-            model.fit(stated[seen] / n[seen], right[seen] / n[seen], sample_weight=n[seen])
-            q = model.predict(other[asked] / m[asked])
-            place = bin_indices(self._edges, q)
-            for i, weight in enumerate((m[asked], m[asked] * q, hits[asked])):
-                bins[i] += np.bincount(place, weight, N_BINS)
+            n = rows[filled]
+            model.fit(confidence[filled] / n, correct[filled] / n, sample_weight=n)
+            n = test_rows[test_filled]
+            q = model.predict(test_confidence[test_filled] / n)
+            bin_numbers = bin_indices(self._edges, q)
+            for i, weight in enumerate((n, n * q, test_correct[test_filled])):
+                bins[i] += np.bincount(bin_numbers, weight, N_BINS)
         return float(error_from_sums(bins, 1))
 
-    def by_class(self) -> ByClass:
-        n, stated, right = self._by_class
+    def predicted_classes(self) -> PredictedClasses:
+        n, confidence, correct = self._predicted
         with np.errstate(invalid="ignore"):
-            return ByClass(n.astype(np.int64), stated / n, right / n)
+            return PredictedClasses(n.astype(np.int64), confidence / n, correct / n)
 
-    def mistakes(self) -> list[Mistake]:
+    def misclassifications(self) -> list[Misclassification]:
+        """The most confident errors."""
         return [
-            Mistake(-row, guess, float(top), true, float(p))
-            for top, row, guess, true, p in sorted(self._worst, reverse=True)
+            Misclassification(-row, predicted, float(confidence), true, float(p))
+            for confidence, row, predicted, true, p in sorted(self._most_confident, reverse=True)
         ]
 
     def confusions(self) -> list[tuple[int, int, int]]:
+        """The most frequent pairs of true and predicted class."""
         ordered = sorted(self._pairs.items(), key=lambda item: (-item[1], item[0]))
-        return [(true, guess, n) for (true, guess), n in ordered[:_WORST]]
+        return [(true, predicted, n) for (true, predicted), n in ordered[:_LISTED]]
 
 
 _LIMITS = {
-    0.0: "the label ranks first in every row, so the log-loss falls for as long as the "
-    "temperature does",
-    math.inf: "the logits speak against the labels: equal shares for all classes have a smaller "
-    "log-loss than any temperature (are the labels numbered as the columns are?)",
+    0.0: "the true class has the largest logit in every row, so the log-loss decreases as long as "
+    "the temperature does",
+    math.inf: "equal probabilities for all classes have a smaller log-loss than any temperature "
+    "(do the labels match the order of the columns?)",
 }
 
 
-def _check_halves(rows: NDArray[Any]) -> None:
-    """Each of the halves needs rows, to fit on and to judge."""
+def _check_folds(rows: NDArray[Any]) -> None:
+    """Refuse a fold without rows to fit on and to evaluate."""
     if not rows.all():
         raise ValueError(
-            f"there are too few rows that have a distribution, {int(rows[0])} and {int(rows[1])} "
-            "in the two halves that judge each other"
+            "each of the two cross-fitting folds must have a row with a distribution, "
+            f"got {int(rows[0])} and {int(rows[1])}"
         )
 
 
-def _temperatures(passes: Passes, labels: Integers, half: Integers) -> list[float]:
-    """The temperatures of all rows, and of those outside each half, found in the same passes."""
+def _temperatures(passes: Passes, labels: Integers, folds: Integers) -> list[float]:
+    """The temperatures of all rows, of those outside fold 0, and of those outside fold 1."""
     searches = [TemperatureSearch() for _ in range(3)]
-    left = dict(zip((None, 0, 1), searches, strict=True))
-    while left:
+    active = dict(zip((None, 0, 1), searches, strict=True))
+    while active:
         for rows, z in passes.blocks("fitting the temperature"):
-            for held, search in left.items():
-                keep = half[rows] != held if held is not None else slice(None)
+            for fold, search in active.items():
+                keep = folds[rows] != fold if fold is not None else slice(None)
                 with numbered(rows[keep]):
                     search.add(z[keep], labels[rows[keep]])
-        left = {held: search for held, search in left.items() if not search.advance()}
-    found = [search.temperature or 0.0 for search in searches]
-    for t in found:
+        active = {fold: search for fold, search in active.items() if not search.advance()}
+    temperatures = [search.temperature or 0.0 for search in searches]
+    for t in temperatures:
         if t in _LIMITS:
             raise ValueError(_LIMITS[t])
-    return found
+    return temperatures
 
 
 def _affine(
-    make: Callable[[], Any], name: str, held: Held, labels: Integers, half: Integers
-) -> Apply:
-    rows, z = held
-    if z.shape[1] > MOST[name]:
-        raise ValueError(f"{z.shape[1]} classes are too many; accepted: up to {MOST[name]}")
-    _check_halves(np.bincount(half[rows], minlength=2))
+    make: Callable[[], Any], name: str, sample: RowSample, labels: Integers, folds: Integers
+) -> Transform:
+    """Vector or matrix scaling, each fold transformed by the fit on the other fold."""
+    rows, z = sample
+    if z.shape[1] > MAX_CLASSES[name]:
+        raise ValueError(f"the number of classes must be <= {MAX_CLASSES[name]}, got {z.shape[1]}")
+    _check_folds(np.bincount(folds[rows], minlength=2))
     fitted = []
-    for keep in (half[rows] != k for k in (0, 1)):
+    for keep in (folds[rows] != fold for fold in (0, 1)):
         with numbered(rows[keep]):
             fitted.append(make().fit(z[keep], labels[rows[keep]]))
 
-    def apply(block: NDArray[Any], numbers: Integers) -> Any:
+    def transform(block: NDArray[Any], row_numbers: Integers) -> Any:
         calibrated = np.empty(block.shape)
-        for k in (0, 1):
-            mine = half[numbers] == k
-            calibrated[mine] = fitted[k].transform(block[mine].astype(np.float64))
+        for fold in (0, 1):
+            mask = folds[row_numbers] == fold
+            calibrated[mask] = fitted[fold].transform(block[mask].astype(np.float64))
         return calibrated
 
-    return apply
+    return transform
 
 
 def _reason(error: ValueError) -> str:
-    """Without the argument's name, which a reader of the report has not seen."""
+    """The message without the name of the argument, which the report does not show."""
     return f"row {error.row} {error.why}" if isinstance(error, RowError) else str(error)
 
 
-def judge(passes: Passes, labels: Integers, before: Judge, held: Held, half: Integers) -> Judged:
-    """Scores before and after each calibrator, every row calibrated by the other half."""
-    ways: dict[str, Apply] = {}
+def evaluate(
+    passes: Passes,
+    labels: Integers,
+    uncalibrated: ScoreAccumulator,
+    sample: RowSample,
+    folds: Integers,
+) -> Evaluation:
+    """Scores before and after each calibrator, 2-fold cross-fitted."""
+    transforms: dict[str, Transform] = {}
     failures: dict[str, str] = {}
-    temperature, folds = None, None
+    temperature, fold_temperatures = None, None
     try:
-        _check_halves(before.cells[:, 0].sum(axis=-1))
-        temperature, *fold = _temperatures(passes, labels, half)
-        folds = tuple(fold)
-        of_half = np.array(fold)
-        ways["temperature"] = lambda z, rows: z.astype(np.float64) / of_half[half[rows]][:, None]
+        _check_folds(uncalibrated.cells[:, 0].sum(axis=-1))
+        temperature, *others = _temperatures(passes, labels, folds)
+        fold_temperatures = tuple(others)
+        of_fold = np.array(others)
+        transforms["temperature"] = lambda z, rows: (
+            z.astype(np.float64) / of_fold[folds[rows]][:, None]
+        )
     except ValueError as error:
         failures["temperature"] = _reason(error)
     for name, make in (("vector", VectorScaling), ("matrix", MatrixScaling)):
         try:
-            ways[name] = _affine(make, name, held, labels, half)
+            transforms[name] = _affine(make, name, sample, labels, folds)
         except ValueError as error:
             failures[name] = _reason(error)
-    after = {name: Judge(passes.classes, half, before.sampled) for name in ways}
-    if ways:
-        for rows, z in passes.blocks("judging after calibration"):
-            for name, apply in ways.items():
-                after[name].add(rows, apply(z, rows), labels[rows])
-    everything = [before, *after.values()]
-    again = resampled_sums(np.hstack([one.tally.group_sums for one in everything]), RESAMPLES, SEED)
-    parts = np.split(again, len(everything), axis=1)
-    return Judged(
-        before=before.scores(parts[0]),
+    calibrated = {
+        name: ScoreAccumulator(passes.classes, folds, uncalibrated.classwise_rows)
+        for name in transforms
+    }
+    if transforms:
+        for rows, z in passes.blocks("evaluating the calibrators"):
+            for name, transform in transforms.items():
+                calibrated[name].add(rows, transform(z, rows), labels[rows])
+    accumulators = [uncalibrated, *calibrated.values()]
+    resampled = resampled_sums(
+        np.hstack([a.tally.group_sums for a in accumulators]), N_RESAMPLES, SEED
+    )
+    parts = np.split(resampled, len(accumulators), axis=1)
+    cells = {"uncalibrated": uncalibrated.tally.group_sums}
+    if "temperature" in calibrated:
+        cells["temperature"] = calibrated["temperature"].tally.group_sums
+    return Evaluation(
+        rows=int(uncalibrated.tally.bin_sums[0].sum()),
+        uncalibrated=uncalibrated.scores(parts[0]),
         calibrated={
-            name: one.scores(part, (before.tally, parts[0]))
-            for (name, one), part in zip(after.items(), parts[1:], strict=True)
+            name: accumulator.scores(part, (uncalibrated.tally, parts[0]))
+            for (name, accumulator), part in zip(calibrated.items(), parts[1:], strict=True)
         },
         failures=failures,
         temperature=temperature,
-        fold_temperatures=folds,
-        fitted_rows=len(held[0]),
-        isotonic_error=before.isotonic_error(),
-        classes=before.by_class(),
-        mistakes=before.mistakes(),
-        confusions=before.confusions(),
-        cells={
-            name: one.tally.group_sums
-            for name, one in {"none": before, **after}.items()
-            if name in ("none", "temperature")
-        },
+        fold_temperatures=fold_temperatures,
+        fitted_rows=len(sample[0]),
+        isotonic_error=uncalibrated.isotonic_error(),
+        predicted_classes=uncalibrated.predicted_classes(),
+        misclassifications=uncalibrated.misclassifications(),
+        confusions=uncalibrated.confusions(),
+        cells=cells,
     )
 
 
-def halves(rows: int) -> Integers:
-    """Which half each row is in; a single row is in the first."""
+def random_halves(rows: int) -> Integers:
+    """The cross-fitting fold of each row, 0 or 1; a single row is in fold 0."""
     return random_folds(rows, 2, SEED) if rows > 1 else np.zeros(rows, np.int64)

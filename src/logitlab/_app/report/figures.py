@@ -1,5 +1,6 @@
-"""The pictures of the report, as SVG."""
+"""The figures of the report, as SVG."""
 
+import html
 import io
 import math
 import re
@@ -12,12 +13,13 @@ from cycler import cycler
 from matplotlib.figure import Figure
 
 from logitlab import plot
-from logitlab._app.report.analysis import SHOWN_TEMPERATURES, SWEEP, Analysis
-from logitlab._app.report.evaluation import Judged, Scores
+from logitlab._app.report.analysis import CURVE_TEMPERATURES, Analysis
+from logitlab._app.report.evaluation import Evaluation, Scores
 from logitlab._app.report.histogram import Distribution
 from logitlab._rows import Floats, Integers
+from logitlab.reliability import ReliabilityCurve
 
-# What matplotlib is told, and what stands there in the page: a CSS variable.
+# Placeholder colours for matplotlib, and the CSS variables that replace them in the page.
 _COLOURS = {
     "#010101": "var(--ink)",
     "#020202": "var(--muted)",
@@ -48,9 +50,9 @@ _STYLE: Any = {
 def svg(
     draw: Callable[[Any], Any], *, name: str, label: str, width: float = 4.4, height: float = 2.9
 ) -> str:
-    """An SVG element of what `draw` makes on a figure; `label` is read to those who can't see it.
+    """The SVG element of a figure that `draw` fills; `label` is its text for screen readers.
 
-    `name` is unique in the page: identifiers inside the picture begin with it. Sizes in inches.
+    `name` is unique in the page: it is the prefix of the identifiers in the SVG. Sizes in inches.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -67,36 +69,39 @@ def svg(
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
 
 
 SHOWN_CLASSES = 12
-_BARS = 40  # bins of a drawn histogram
+_BARS = 40  # bins of a histogram in a figure
 SHARPNESS = {
     "entropy": "entropy (nats)",
-    "perplexity": "perplexity (classes)",
+    "perplexity": "perplexity (effective classes)",
     "top_probability": "top probability",
     "jacobian_trace": "trace of the Jacobian, 1 − Σ p²",
 }
-Pictures = Iterator[dict[str, str]]
+Figures = Iterator[dict[str, str]]  # title and svg
 
 
-def short(name: str, length: int = 24) -> str:
+def shortened(name: str, length: int = 24) -> str:
+    """A name of at most `length` characters."""
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
-def names_of(a: Analysis) -> tuple[str, ...]:
+def class_names(a: Analysis) -> tuple[str, ...]:
+    """The names of the classes, or their numbers."""
     return a.source.names or tuple(str(k) for k in range(a.source.classes))
 
 
-def _histogram(d: Distribution) -> tuple[Any, Any]:
+def _coarse_histogram(d: Distribution) -> tuple[Floats, Integers]:
     step = len(d.counts) // _BARS
     return d.edges[::step], d.counts.reshape(_BARS, step).sum(axis=1)
 
 
-def sharpness(a: Analysis) -> Pictures:
+def sharpness(a: Analysis) -> Figures:
+    """Histograms over the rows."""
     for name, d in a.sharpness.items():
-        edges, counts = _histogram(d)
+        edges, counts = _coarse_histogram(d)
 
         def draw(figure: Any, d: Any = d, edges: Any = edges, counts: Any = counts) -> None:
             plot.distribution(edges, counts, mean=d.mean, ax=figure.add_subplot())
@@ -106,99 +111,112 @@ def sharpness(a: Analysis) -> Pictures:
         yield {"title": title, "svg": svg(draw, name=name, label=label, height=2.2)}
 
 
-def sweep(a: Analysis) -> str:
-    share = a.sweep_entropy / max(math.log(a.source.classes), 1e-300)
+def temperature_curves(a: Analysis) -> str:
+    """Mean top probability and mean entropy as functions of the temperature."""
+    share = a.mean_entropy / max(math.log(a.source.classes), 1e-300)
 
     def draw(figure: Any) -> None:
-        plot.temperature_summary(SWEEP, share, a.sweep_top, ax=figure.add_subplot())
+        plot.temperature_summary(
+            CURVE_TEMPERATURES, share, a.mean_top_probability, ax=figure.add_subplot()
+        )
 
-    label = "Mean top probability and mean entropy against temperature from 0.1 to 10"
-    return svg(draw, name="sweep", label=label, width=5.4)
+    label = "Mean top probability and mean entropy as functions of the temperature, 0.1 to 10"
+    return svg(draw, name="temperature", label=label, width=5.4)
 
 
-def example(a: Analysis) -> Pictures:
-    e = a.example
-    order = np.argsort(-e.logits, kind="stable")[:SHOWN_CLASSES]
+def example(a: Analysis) -> Figures:
+    """Probabilities and sampled frequencies of the example row, one figure per temperature."""
+    sweep = a.example
+    # The highest temperature has the fewest ties by underflow.
+    order = np.argsort(-sweep.probabilities[-1], kind="stable")[:SHOWN_CLASSES]
     order = np.sort(order) if a.source.classes <= SHOWN_CLASSES else order
-    names = [names_of(a)[k] for k in order]
-    names = [short(name, 9) for name in names]
+    names = [shortened(class_names(a)[k], 9) for k in order]
     crowded = sum(map(len, names)) > 40
-    for i, t in enumerate(SHOWN_TEMPERATURES):
+    for i, t in enumerate(sweep.temperatures):
 
         def draw(figure: Any, i: int = i) -> None:
-            p, drawn = e.probabilities[i][order], e.frequencies[i][order]
-            ax = plot.outcome_bars(names, p, drawn, ax=figure.add_subplot())
+            p, frequencies = sweep.probabilities[i][order], sweep.frequencies[i][order]
+            ax = plot.outcome_bars(names, p, frequencies, ax=figure.add_subplot())
             if crowded:
                 ax.tick_params("x", rotation=90)
 
-        label = f"Probabilities of row {e.row} at temperature {t:g} with drawn frequencies"
+        label = f"Probabilities and sampled frequencies of row {a.example_row} at temperature {t:g}"
         picture = svg(draw, name=f"example{i}", label=label, width=3.4, height=2.2)
         yield {"title": f"T = {t:g}", "svg": picture}
 
 
-def _reliability(name: str, title: str, curve: Any, what: str, *axes: str) -> dict[str, str]:
-    """`axes` are what stands at them, if not confidence and accuracy."""
+def _reliability(
+    name: str, title: str, curve: ReliabilityCurve, subject: str, *axis_labels: str
+) -> dict[str, str]:
+    """A reliability diagram; `axis_labels` replace confidence and accuracy."""
 
     def draw(figure: Any) -> None:
         ax = plot.reliability_diagram(curve, ax=figure.add_subplot())
-        if axes:
-            ax.set(xlabel=axes[0], ylabel=axes[1])
+        if axis_labels:
+            ax.set(xlabel=axis_labels[0], ylabel=axis_labels[1])
 
-    label = f"Reliability diagram of {what}, {title}"
+    label = f"Reliability diagram of {subject}, {title}"
     return {"title": title, "svg": svg(draw, name=name, label=label, width=4.0, height=3.4)}
 
 
-def reliability(judged: Judged, prefix: str = "") -> Pictures:
-    """Top label, before and after each calibrator; the way is told beside title and picture."""
-    for name, scores in {"none": judged.before, **judged.calibrated}.items():
-        title = "As it came" if name == "none" else f"After {name} scaling"
-        title = f"{title}: calibration error {scores['calibration_error']:.4f}"
-        picture = _reliability(f"{prefix}top-{name}", title, scores.curve, "the top label")
-        yield {**picture, "way": name}
+def reliability(evaluation: Evaluation, prefix: str = "") -> Figures:
+    """Of the top class, uncalibrated and after each calibrator, whose name is added as a key."""
+    for name, scores in {
+        "uncalibrated": evaluation.uncalibrated,
+        **evaluation.calibrated,
+    }.items():
+        title = "Uncalibrated" if name == "uncalibrated" else f"After {name} scaling"
+        title = f"{title}: ECE {scores['calibration_error']:.4f}"
+        picture = _reliability(f"{prefix}top-{name}", title, scores.curve, "the top class")
+        yield {**picture, "calibrator": name}
 
 
-def classwise(judged: Judged) -> Pictures:
-    """All classes together, before and after temperature scaling."""
-    shown: dict[str, Scores] = {"As it came": judged.before}
-    if "temperature" in judged.calibrated:
-        shown["After temperature scaling"] = judged.calibrated["temperature"]
+def classwise_reliability(evaluation: Evaluation) -> Figures:
+    """Of all classes together, before and after temperature scaling."""
+    shown: dict[str, Scores] = {"Uncalibrated": evaluation.uncalibrated}
+    if "temperature" in evaluation.calibrated:
+        shown["After temperature scaling"] = evaluation.calibrated["temperature"]
     for i, (title, scores) in enumerate(shown.items()):
-        if scores.class_curve is not None and scores.classwise is not None:
-            title = f"{title}: class-wise error {scores.classwise:.4f}"
-            axes = "probability of a class", "how often it came true"
-            yield _reliability(f"classes{i}", title, scores.class_curve, "every class", *axes)
+        if scores.class_curve is not None and scores.classwise_error is not None:
+            title = f"{title}: class-wise ECE {scores.classwise_error:.4f}"
+            axis_labels = "predicted probability of a class", "observed frequency"
+            yield _reliability(
+                f"classes{i}", title, scores.class_curve, "every class", *axis_labels
+            )
 
 
-def shown_classes(judged: Judged) -> Integers:
-    """Classes by gap, the most over-confident first; of many those at the two ends."""
-    by = judged.classes
-    order = np.argsort(-(by.confidence - by.accuracy), kind="stable")
-    order = order[by.rows[order] > 0]
+def shown_classes(evaluation: Evaluation) -> Integers:
+    """Predicted classes, the most overconfident first; of many those at both ends."""
+    classes = evaluation.predicted_classes
+    order = np.argsort(-(classes.confidence - classes.accuracy), kind="stable")
+    order = order[classes.rows[order] > 0]
     if len(order) > 2 * SHOWN_CLASSES:
         order = np.concatenate([order[:SHOWN_CLASSES], order[-SHOWN_CLASSES:]])
     return order
 
 
-def class_gaps(a: Analysis, judged: Judged) -> str:
-    by, names, order = judged.classes, names_of(a), shown_classes(judged)
-    gap: Floats = by.confidence - by.accuracy
+def class_gaps(a: Analysis, evaluation: Evaluation) -> str:
+    """Mean confidence minus accuracy of each predicted class."""
+    classes, names, order = evaluation.predicted_classes, class_names(a), shown_classes(evaluation)
+    gap: Floats = classes.confidence - classes.accuracy
 
     def draw(figure: Any) -> None:
-        labels = [short(names[k], 16) for k in order]
-        half_width = by.half_width()[order]
+        labels = [shortened(names[k], 16) for k in order]
+        half_width = classes.half_width()[order]
         ax = plot.class_gaps(labels, gap[order], half_width, ax=figure.add_subplot())
         ax.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.3g} %".replace("-", "−"))
 
-    label = "Mean confidence less accuracy of each predicted class, with 95 % intervals"
+    label = "Mean confidence minus accuracy of each predicted class, with 95 % intervals"
     return svg(draw, name="gaps", label=label, width=4.4, height=0.8 + 0.21 * len(order))
 
 
-def over_time(a: Analysis) -> str:
-    steps, values = a.over_time.curve()
+def entropy_over_steps(a: Analysis) -> str:
+    """Mean entropy in windows of consecutive steps."""
+    steps, values = a.entropy_over_steps.curve()
 
     def draw(figure: Any) -> None:
         ax = plot.over_time(steps, values, ax=figure.add_subplot())
         ax.set_ylabel("entropy (nats)")
 
     label = "Mean entropy in windows of consecutive steps"
-    return svg(draw, name="time", label=label, width=5.4, height=2.4)
+    return svg(draw, name="steps", label=label, width=5.4, height=2.4)

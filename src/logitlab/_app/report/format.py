@@ -1,4 +1,4 @@
-"""Numbers as text."""
+"""Formatting of numbers for the report."""
 
 import math
 
@@ -8,18 +8,19 @@ from logitlab.resampling import Interval
 
 
 def percent(x: float, digits: int = 1) -> str:
-    """With so many decimals; what is below 1 never as 100 %."""
-    least = 100 - 10**-digits
+    """A share in per cent; a share below 1 is never rounded up to 100 %."""
+    largest = 100 - 10**-digits
     text = f"{100 * x:.{digits}f}"
-    return f"> {least:.{digits}f} %" if x < 1 and float(text) == 100 else f"{text} %"
+    return f"> {largest:.{digits}f} %" if x < 1 and float(text) == 100 else f"{text} %"
 
 
 def count(n: int) -> str:
+    """An integer with a narrow space between groups of three digits."""
     return f"{n:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
-def figure(x: float, digits: int = 4) -> str:
-    """With so many decimals; a number of very many digits by its power of ten."""
+def number(x: float, digits: int = 4) -> str:
+    """A number with `digits` decimals, or in exponent notation from a million on."""
     if math.isnan(x):
         return "–"
     if math.isinf(x):
@@ -29,17 +30,18 @@ def figure(x: float, digits: int = 4) -> str:
 
 
 def p_value(p: float) -> str:
+    """``p = 0.31``, or ``p < 0.001``."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def signed(x: float, digits: int = 4) -> str:
-    """With its sign, but for what rounds to 0."""
-    text = figure(x, digits)
+    """A number with its sign; without one if it rounds to 0."""
+    text = number(x, digits)
     return f"+{text}" if x > 0 and text.strip("0.") else text
 
 
-def span(i: Interval, digits: int = 4) -> str:
-    """The bounds of an interval; of an infinite score there are none."""
-    if not np.isfinite(i.low):
+def bounds(interval: Interval, digits: int = 4) -> str:
+    """``low to high``; an infinite score has no interval."""
+    if not np.isfinite(interval.low):
         return "no interval"
-    return f"{figure(i.low, digits)} to {figure(i.high, digits)}"
+    return f"{number(interval.low, digits)} to {number(interval.high, digits)}"

@@ -1,18 +1,18 @@
-"""A histogram filled block by block."""
+"""A histogram that is filled block by block."""
 
 import numpy as np
 
 from logitlab._rows import Floats
 
-_FINE = 10_000  # cells of a histogram: the resolution of its quantiles
+_CELLS = 10_000  # the resolution of the quantiles
 
 
 class Distribution:
     """A histogram on a known range, filled block by block; its mean is exact."""
 
     def __init__(self, low: float, high: float) -> None:
-        self.edges = np.linspace(low, max(high, low + 1e-9), _FINE + 1)
-        self.counts = np.zeros(_FINE, np.int64)
+        self.edges = np.linspace(low, max(high, low + 1e-9), _CELLS + 1)
+        self.counts = np.zeros(_CELLS, np.int64)
         self._sum = 0.0
 
     def add(self, values: Floats) -> None:
@@ -26,12 +26,13 @@ class Distribution:
 
     @property
     def resolution(self) -> float:
-        """How far a quantile may be off."""
+        """The largest error of a quantile."""
         return float(self.edges[1] - self.edges[0])
 
     def quantile(self, q: float) -> float:
+        """The `q`-quantile, interpolated linearly in its cell."""
         below = np.concatenate([[0], np.cumsum(self.counts)]) / self.counts.sum()
-        cell = min(int(np.searchsorted(below, q, side="right")) - 1, _FINE - 1)
+        cell = min(int(np.searchsorted(below, q, side="right")) - 1, _CELLS - 1)
         cell = cell if self.counts[cell] else int(np.flatnonzero(self.counts[: cell + 1])[-1])
         part = (q - below[cell]) / (below[cell + 1] - below[cell])
         return float(self.edges[cell] + part * (self.edges[cell + 1] - self.edges[cell]))

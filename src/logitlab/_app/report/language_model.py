@@ -1,13 +1,12 @@
-"""Logits as steps of a language model: nucleus sizes, entropy over time, the text that was."""
+"""Logits of a language model: nucleus sizes, entropy over steps, token log-probabilities."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab._app.report.evaluation import RESAMPLES, SEED
+from logitlab._app.report.evaluation import N_RESAMPLES, SEED
 from logitlab._rows import Floats, Integers
-from logitlab.probabilities import softmax
 from logitlab.resampling import (
     Interval,
     ScoreSums,
@@ -15,52 +14,51 @@ from logitlab.resampling import (
     resampled_sums,
     scores_from_sums,
 )
+from logitlab.sampling import truncate
 
-NUCLEI = (0.9, 0.95)
+TOP_P = (0.9, 0.95)
 TEMPERATURES = (0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0)
-_WINDOWS = 200
-_WORST = 10  # tokens that are listed
+_MAX_WINDOWS = 200
+_LISTED = 10  # tokens that are listed
 
 
 def nucleus_sizes(z: Floats) -> Integers:
-    """How many classes the top-p prefix holds: shape (len(NUCLEI), len(TEMPERATURES), rows)."""
-    sizes = np.zeros((len(NUCLEI), len(TEMPERATURES), len(z)), np.int64)
-    for r, row in enumerate(z):
-        ordered = -np.sort(-row)
-        for j, t in enumerate(TEMPERATURES):
-            mass = np.cumsum(softmax(ordered, temperature=t))
-            for i, p in enumerate(NUCLEI):
-                sizes[i, j, r] = min(int(np.searchsorted(mass, p)) + 1, len(row))
-    return sizes
+    """The number of classes that top-p keeps: shape (len(TOP_P), len(TEMPERATURES), rows)."""
+    sizes = [
+        [np.sum(truncate(z, temperature=t, top_p=p) > -np.inf, axis=-1) for t in TEMPERATURES]
+        for p in TOP_P
+    ]
+    return np.array(sizes, np.int64)
 
 
-class OverTime:
-    """The mean of a figure in windows of consecutive steps.
+class EntropyOverSteps:
+    """The mean entropy in windows of consecutive steps.
 
-    Rows are steps; of an array of three or more dimensions its last but one counts them.
+    Rows are steps; in an array of three or more dimensions the last but one counts them.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.steps = shape[-2]
-        windows = min(_WINDOWS, self.steps)
-        self._sums = np.zeros((2, windows))
+        self._sums = np.zeros((2, min(_MAX_WINDOWS, self.steps)))
 
     def add(self, rows: Integers, values: Floats) -> None:
         windows = self._sums.shape[1]
-        place = (rows % self.steps) * windows // self.steps
+        window = (rows % self.steps) * windows // self.steps
         for i, weight in enumerate((None, values)):
-            self._sums[i] += np.bincount(place, weight, windows)
+            self._sums[i] += np.bincount(window, weight, windows)
 
     def curve(self) -> tuple[Floats, Floats]:
-        """The middle of each window that has rows, as a step, and the mean in it."""
+        """The middle step of each window that has rows, and the mean in it."""
         windows = self._sums.shape[1]
-        some = self._sums[0] > 0
+        filled = self._sums[0] > 0
         middle = (np.arange(windows) + 0.5) * self.steps / windows - 0.5
-        return middle[some], self._sums[1][some] / self._sums[0][some]
+        return middle[filled], self._sums[1][filled] / self._sums[0][filled]
 
 
 @dataclass(frozen=True)
-class Surprise:
+class Token:
+    """A token with the probability and the rank that the model gave it."""
+
     row: int
     token: int
     probability: float
@@ -68,15 +66,15 @@ class Surprise:
 
 
 @dataclass(frozen=True)
-class Text:
-    """What the model gave to the tokens that were there. NaN and 0 for a row left out."""
+class TextScores:
+    """Scores of the target tokens. In a row that is excluded: log-probability NaN, rank 0."""
 
     tokens: Integers
     log_probabilities: Floats
-    ranks: Integers  # 1 is the most probable
+    ranks: Integers  # 1 is the most probable token
     log_loss: Interval
-    top: Interval  # share of the tokens that were the most probable
-    surprises: list[Surprise]
+    accuracy: Interval  # share of the tokens with rank 1
+    least_probable: list[Token]
 
     @property
     def perplexity(self) -> Interval:
@@ -84,8 +82,8 @@ class Text:
             return Interval(*(float(np.exp(x)) for x in self.log_loss))
 
 
-class TextPass:
-    """Token log-probabilities, collected block by block."""
+class TextAccumulator:
+    """Accumulates log-probabilities and ranks of tokens over blocks of rows."""
 
     def __init__(self, tokens: Integers) -> None:
         self._tokens = tokens
@@ -99,26 +97,26 @@ class TextPass:
         self._log_p[rows] = -loss
         self._ranks[rows] = 1 + np.sum(z > np.take_along_axis(z, y[:, None], axis=-1), axis=-1)
 
-    def text(self) -> Text:
+    def scores(self) -> TextScores:
         cells = self._tally.group_sums
-        again = scores_from_sums(resampled_sums(cells, RESAMPLES, SEED))
-        found = percentile_intervals(scores_from_sums(cells.sum(axis=0)), again)
+        resampled = scores_from_sums(resampled_sums(cells, N_RESAMPLES, SEED))
+        intervals = percentile_intervals(scores_from_sums(cells.sum(axis=0)), resampled)
         order = np.argsort(np.where(np.isnan(self._log_p), np.inf, self._log_p), kind="stable")
-        surprises = [
-            Surprise(
+        least_probable = [
+            Token(
                 int(row),
                 int(self._tokens[row]),
                 float(np.exp(self._log_p[row])),
                 int(self._ranks[row]),
             )
-            for row in order[:_WORST]
+            for row in order[:_LISTED]
             if self._ranks[row]
         ]
-        return Text(
+        return TextScores(
             self._tokens,
             self._log_p,
             self._ranks,
-            found["log_loss"],
-            found["accuracy"],
-            surprises,
+            intervals["log_loss"],
+            intervals["accuracy"],
+            least_probable,
         )

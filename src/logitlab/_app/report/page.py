@@ -1,4 +1,4 @@
-"""The report: one page, one JSON file, one table for the terminal, of one analysis."""
+"""The report of one analysis: an HTML page, a JSON file, and a table for the terminal."""
 
 import csv
 import io
@@ -14,77 +14,82 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from logitlab._app.io.outputs import write_files
 from logitlab._app.report import figures
-from logitlab._app.report.analysis import DRAWS, Analysis
-from logitlab._app.report.evaluation import N_BINS, Judged, Scores
-from logitlab._app.report.format import count, figure, p_value, percent, signed, span
+from logitlab._app.report.analysis import N_SAMPLES, Analysis
+from logitlab._app.report.evaluation import N_BINS, Evaluation, Scores, excludes_zero
+from logitlab._app.report.format import bounds, count, number, p_value, percent, signed
 from logitlab._app.report.json import as_json
-from logitlab._app.report.language_model import NUCLEI, TEMPERATURES, Text
-from logitlab._app.report.verdict import perplexity_in_words, verdict
+from logitlab._app.report.language_model import TEMPERATURES, TOP_P, TextScores
+from logitlab._app.report.summary import MIN_ROWS, entropy_summary, summary
 
 FILES = ("report.html", "report.json", "tokens.csv")
-LOOKS = (
+PROBABILITIES_HINT = (
     "Every row is non-negative and sums to one: these look like probabilities. If they are, run "
-    "again with --probabilities; here they are taken for logits."
+    "again with --probabilities; this report reads them as logits."
 )
-TITLES = {
+SCORE_TITLES = {
     "accuracy": "accuracy",
     "log_loss": "log-loss (nats)",
-    "brier_score": "Brier score (0 to 2)",
-    "calibration_error": f"calibration error ({N_BINS} bins)",
+    "brier_score": "Brier score",
+    "calibration_error": f"ECE ({N_BINS} bins)",
 }
-_EXPLICIT = ("float16", "bfloat16", "float32", "float64")
+_NAMED_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def environment() -> Environment:
-    """The templates, with what they may say numbers by."""
-    found = Environment(
+    """The Jinja environment of the templates, with the filters that format numbers."""
+    env = Environment(
         loader=PackageLoader("logitlab._app.report"),
         undefined=StrictUndefined,
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(
-        percent=percent, count=count, figure=figure, span=span, p_value=p_value, signed=signed
+    env.filters.update(
+        percent=percent, count=count, number=number, bounds=bounds, p_value=p_value, signed=signed
     )
-    return found
+    env.tests.update(significant=excludes_zero)
+    env.globals.update(score_titles=SCORE_TITLES, hint=PROBABILITIES_HINT, min_rows=MIN_ROWS)
+    return env
 
 
 def headline(a: Analysis) -> tuple[str, str]:
-    if a.judged is not None:
-        return verdict(a.judged)
+    """The heading of the report, and the sentence below it."""
+    if a.evaluation is not None:
+        return summary(a.evaluation)
     if a.text is not None:
         p = a.text.perplexity
-        sure = f", {span(p, 2)} with 95 % confidence" if np.isfinite(p.value) else ""
-        value = f"{p.value:.4g}" if np.isfinite(p.value) else figure(p.value)
+        interval = f"95 % interval {bounds(p, 2)}; " if np.isfinite(p.value) else ""
+        value = f"{p.value:.4g}" if np.isfinite(p.value) else number(p.value)
         return f"Perplexity {value}", (
-            f"of the text{sure}; the token that came was the most probable one in "
-            f"{percent(a.text.top.value)} of {count(len(a.text.tokens))} steps."
+            f"{interval}the target token is the most probable one in "
+            f"{percent(a.text.accuracy.value)} of {count(int((a.text.ranks > 0).sum()))} rows."
         )
-    return perplexity_in_words(a.sharpness["entropy"].mean, a.source.classes)
+    return entropy_summary(a.sharpness["entropy"].mean, a.source.classes)
 
 
-def calibrators(judged: Judged) -> list[tuple[str, Scores]]:
-    return [("none", judged.before), *judged.calibrated.items()]
+def calibrators(evaluation: Evaluation) -> list[tuple[str, Scores]]:
+    """Names and scores: uncalibrated, then each calibrator."""
+    return [("uncalibrated", evaluation.uncalibrated), *evaluation.calibrated.items()]
 
 
-def _class_table(a: Analysis, judged: Judged) -> list[dict[str, Any]]:
-    by, names, width = judged.classes, figures.names_of(a), judged.classes.half_width()
+def _class_table(a: Analysis, evaluation: Evaluation) -> list[dict[str, Any]]:
+    classes, names = evaluation.predicted_classes, figures.class_names(a)
+    gap, half_width = classes.confidence - classes.accuracy, classes.half_width()
     return [
         {
             "name": names[k],
-            "rows": int(by.rows[k]),
-            "says": float(by.confidence[k]),
-            "right": float(by.accuracy[k]),
-            "gap": float(by.confidence[k] - by.accuracy[k]),
-            "sure": abs(by.confidence[k] - by.accuracy[k]) > width[k],
+            "rows": int(classes.rows[k]),
+            "confidence": float(classes.confidence[k]),
+            "accuracy": float(classes.accuracy[k]),
+            "gap": float(gap[k]),
+            "significant": abs(gap[k]) > half_width[k],
         }
-        for k in figures.shown_classes(judged)
+        for k in figures.shown_classes(evaluation)
     ]
 
 
 def _sharpness_table(a: Analysis) -> list[tuple[str, list[str]]]:
-    """Means, and quantiles with those decimals that the histograms resolve."""
+    """Means, and quantiles with the decimals that the histograms resolve."""
 
     def resolved(x: float, error: float) -> str:
         return f"{x:.{min(4, max(0, math.floor(-math.log10(error))))}f}"
@@ -105,9 +110,9 @@ def _sharpness_table(a: Analysis) -> list[tuple[str, list[str]]]:
 
 
 def as_html(a: Analysis) -> str:
-    """One self-contained page."""
-    judged = a.judged
-    word, sentence = headline(a)
+    """The report as one self-contained page."""
+    evaluation = a.evaluation
+    heading, details = headline(a)
     nucleus = np.median(a.nucleus, axis=-1), a.nucleus.max(axis=-1)
     dtype = a.source.dtype.name
     return (
@@ -115,36 +120,34 @@ def as_html(a: Analysis) -> str:
         .get_template("report.html")
         .render(
             a=a,
-            looks=LOOKS,
-            word=word,
-            sentence=sentence,
-            incoming=a.incoming,
-            laws=a.laws,
-            judged=judged,
+            heading=heading,
+            details=details,
+            input_summary=a.input_summary,
+            checks=a.numerical_checks,
+            evaluation=evaluation,
             text=a.text,
-            calibrators=calibrators(judged) if judged else [],
-            score_titles=TITLES,
-            class_table=_class_table(a, judged) if judged else [],
+            calibrators=calibrators(evaluation) if evaluation else [],
+            class_table=_class_table(a, evaluation) if evaluation else [],
             dtype=dtype,
-            naive_dtype=dtype if dtype in _EXPLICIT else "float64",
+            naive_dtype=dtype if dtype in _NAMED_DTYPES else "float64",
             names=a.source.names,
-            name_of=figures.names_of(a),
-            short=figures.short,
+            class_names=figures.class_names(a),
+            shortened=figures.shortened,
             sharpness=_sharpness_table(a),
-            sharpness_pictures=list(figures.sharpness(a)),
-            sweep=figures.sweep(a),
-            example_pictures=list(figures.example(a)),
-            reliability=list(figures.reliability(judged)) if judged else [],
-            classwise=list(figures.classwise(judged)) if judged else [],
-            gaps=figures.class_gaps(a, judged) if judged else None,
-            over_time=None if judged else figures.over_time(a),
-            nuclei=NUCLEI,
+            sharpness_figures=list(figures.sharpness(a)),
+            temperature_curves=figures.temperature_curves(a),
+            example_figures=list(figures.example(a)),
+            reliability=list(figures.reliability(evaluation)) if evaluation else [],
+            classwise=list(figures.classwise_reliability(evaluation)) if evaluation else [],
+            class_gaps=figures.class_gaps(a, evaluation) if evaluation else None,
+            entropy_over_steps=None if evaluation else figures.entropy_over_steps(a),
+            top_p=TOP_P,
             nucleus=[
-                (t, [(nucleus[0][i, j], nucleus[1][i, j]) for i in range(len(NUCLEI))])
+                (t, [(nucleus[0][i, j], nucleus[1][i, j]) for i in range(len(TOP_P))])
                 for j, t in enumerate(TEMPERATURES)
             ],
             nucleus_rows=a.nucleus.shape[-1],
-            draws=DRAWS,
+            n_samples=N_SAMPLES,
             n_bins=N_BINS,
             shown_classes=figures.SHOWN_CLASSES,
             version=version("logitlab"),
@@ -152,7 +155,7 @@ def as_html(a: Analysis) -> str:
     )
 
 
-def _tokens_csv(text: Text) -> str:
+def _tokens_csv(text: TextScores) -> str:
     stream = io.StringIO()
     table = csv.writer(stream, lineterminator="\n")
     table.writerow(["row", "token", "log_probability", "rank"])
@@ -163,12 +166,12 @@ def _tokens_csv(text: Text) -> str:
     return stream.getvalue()
 
 
-def write(a: Analysis, directory: Path, beside: Mapping[str, bytes] | None = None) -> None:
-    """`report.html`, `report.json`, of a text `tokens.csv`, and what goes beside them."""
+def write(a: Analysis, directory: Path, other_files: Mapping[str, bytes] | None = None) -> None:
+    """Write `report.html`, `report.json`, for a text `tokens.csv`, and `other_files`."""
     files = {
         "report.html": as_html(a).encode(),
         "report.json": json.dumps(as_json(a), indent=2).encode() + b"\n",
-        **(beside or {}),
+        **(other_files or {}),
     }
     if a.text is not None:
         files["tokens.csv"] = _tokens_csv(a.text).encode()
@@ -176,38 +179,39 @@ def write(a: Analysis, directory: Path, beside: Mapping[str, bytes] | None = Non
 
 
 def print_summary(a: Analysis, console: Any) -> None:
-    """The verdict and the headline figures as a table."""
+    """Print the summary and a table of the scores."""
     from rich.table import Table
 
-    word, sentence = headline(a)
-    console.print(f"{word}: {sentence}", markup=False, highlight=False)
-    ways = calibrators(a.judged) if a.judged else []
-    table = Table(show_header=bool(ways), title=a.source.source, title_justify="left")
+    evaluation, rows = a.evaluation, a.input_summary
+    heading, details = headline(a)
+    console.print(f"{heading}: {details}", markup=False, highlight=False)
+    columns = calibrators(evaluation) if evaluation else []
+    table = Table(show_header=bool(columns), title=a.source.source, title_justify="left")
     table.add_column("")
-    for name in [name for name, _ in ways] or [""]:
-        table.add_column("as it came" if name == "none" else name, justify="right")
+    for name in [name for name, _ in columns] or [""]:
+        table.add_column(name, justify="right")
     table.add_row("rows × classes", f"{count(a.source.rows)} × {count(a.source.classes)}")
     table.add_row("type", a.source.dtype.name)
     if not a.probabilities:
-        table.add_row("rows where plain exp fails", count(a.incoming.naive_overflow_rows))
-    for skipped, what in ((a.incoming.nan_rows, "NaN"), (a.incoming.empty_rows, "only -inf")):
-        if skipped:
-            table.add_row(f"rows left out: {what}", count(skipped))
+        table.add_row("rows where naive softmax overflows", count(rows.naive_overflow_rows))
+    for excluded, reason in ((rows.nan_rows, "NaN"), (rows.empty_rows, "all -inf")):
+        if excluded:
+            table.add_row(f"rows excluded: {reason}", count(excluded))
     table.add_row("mean entropy (nats)", f"{a.sharpness['entropy'].mean:.4f}")
     table.add_row("mean perplexity", f"{a.sharpness['perplexity'].mean:.4f}")
-    if a.laws.worst_ulp is not None:
-        table.add_row("worst error of softmax", f"{a.laws.worst_ulp:.2f} ULP")
+    if a.numerical_checks.max_ulp is not None:
+        table.add_row("largest error of softmax", f"{a.numerical_checks.max_ulp:.2f} ULP")
     if a.text is not None:
-        table.add_row("log-loss of the text (nats)", figure(a.text.log_loss.value))
-        table.add_row("perplexity of the text", figure(a.text.perplexity.value))
-    for key, title in TITLES.items() if ways else ():
-        table.add_row(title, *(figure(scores[key]) for _, scores in ways))
-    if a.judged and a.judged.temperature is not None:
-        table.add_row("temperature", "1", f"{a.judged.temperature:.4g}")
+        table.add_row("log-loss of the text (nats)", number(a.text.log_loss.value))
+        table.add_row("perplexity of the text", number(a.text.perplexity.value))
+    for key, title in SCORE_TITLES.items() if columns else ():
+        table.add_row(title, *(number(scores[key]) for _, scores in columns))
+    if evaluation and evaluation.temperature is not None:
+        table.add_row("temperature", "1", f"{evaluation.temperature:.4g}")
     console.print(table)
     if a.looks_like_probabilities:
-        console.print(LOOKS, soft_wrap=True)
-    if a.judged and a.judged.calibrated:
-        console.print("Calibrated figures are cross-fitted: two halves, each judged by the other.")
-    for name, why in a.judged.failures.items() if a.judged else ():
-        console.print(f"no {name} scaling: {why}", markup=False)
+        console.print(PROBABILITIES_HINT, soft_wrap=True)
+    if evaluation and evaluation.calibrated:
+        console.print("Scores of the calibrators are 2-fold cross-fitted.")
+    for name, reason in evaluation.failures.items() if evaluation else ():
+        console.print(f"{name} scaling was not fitted: {reason}", markup=False)

@@ -1,0 +1,78 @@
+"""Helpers of the tests of `logitlab report`."""
+
+import html.parser
+import json
+
+import numpy as np
+from typer.testing import CliRunner
+
+import logitlab
+from logitlab._app.cli import app
+
+KEYS = {
+    "rows",
+    "classes",
+    "dtype",
+    "evaluated_rows",
+    "input_summary",
+    "mean_entropy",
+    "accuracy",
+    "log_loss",
+    "brier",
+    "ece",
+    "temperature",
+    "calibrated",
+    "evaluation",
+    "text",
+}
+
+
+def run(*arguments):
+    """Run `logitlab report` with these arguments."""
+    return CliRunner().invoke(app, ["report", *map(str, arguments)], catch_exceptions=False)
+
+
+def report(folder, *arguments):
+    """The contents of report.json of a run that must succeed; files are in folder/out."""
+    result = run(*arguments, "-o", folder / "out")
+    assert result.exit_code == 0, result.output
+    values = json.loads((folder / "out" / "report.json").read_text("utf-8"))
+    assert values.keys() >= KEYS
+    return values
+
+
+def labelled(n=300, k=4, seed=0):
+    """Logits and labels of an overconfident model: T = 1.5."""
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((n, k)) * 4
+    y = np.array([rng.choice(k, p=p) for p in logitlab.softmax(z, temperature=1.5)])
+    return z, y
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that tags are closed; collects identifiers and what a browser would fetch."""
+
+    VOID = frozenset({"meta", "br", "img", "link", "input", "hr"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.fetched = [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href", "srcset") and not value.startswith("#"):
+                self.fetched.append(value)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
