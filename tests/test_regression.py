@@ -1,4 +1,4 @@
-"""SoftmaxRegression: scikit-learn's conventions, and the optimum on any scale of the features."""
+"""SoftmaxRegression: the optimum at any scale of the features, warnings, refused arguments."""
 
 import math
 import warnings
@@ -10,18 +10,11 @@ import scipy.sparse as sp
 from sklearn.datasets import load_digits, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import logitlab
 from logitlab import SoftmaxRegression
 from logitlab.regression.objective import Objective, Rows
 from logitlab.regression.solver import metric, newton_metric
-
-
-@parametrize_with_checks([SoftmaxRegression()])
-def test_scikit_learn_conventions(estimator, check):
-    """Every check that scikit-learn has for a classifier."""
-    check(estimator)
 
 
 def loss(model, X, y, weight=1.0):

@@ -14,7 +14,7 @@ from logitlab._app.io.passes import Passes
 from logitlab._bins import bins_of, class_sums, equal_width, gap_norm
 from logitlab._rows import Floats, Integers
 from logitlab.calibration import MatrixScaling, TemperatureSearch, VectorScaling, random_folds
-from logitlab.calibration.base import RowError, numbered
+from logitlab.calibration.base import RowError, original_row_numbers
 from logitlab.reliability import CalibrationTest, ReliabilityCurve, consistency, curve_of
 from logitlab.resampling import Interval, Tally, percentile, redrawn, scores_of
 
@@ -200,7 +200,7 @@ def _temperatures(passes: Passes, labels: Integers, half: Integers) -> list[floa
         for rows, z in passes.blocks("fitting the temperature"):
             for held, search in left.items():
                 keep = half[rows] != held if held is not None else slice(None)
-                with numbered(rows[keep]):
+                with original_row_numbers(rows[keep]):
                     search.add(z[keep], labels[rows[keep]])
         left = {held: search for held, search in left.items() if not search.advance()}
     found = [search.temperature or 0.0 for search in searches]
@@ -219,7 +219,7 @@ def _affine(
     _check_halves(np.bincount(half[rows], minlength=2))
     fitted = []
     for keep in (half[rows] != k for k in (0, 1)):
-        with numbered(rows[keep]):
+        with original_row_numbers(rows[keep]):
             fitted.append(make().fit(z[keep], labels[rows[keep]]))
 
     def apply(block: NDArray[Any], numbers: Integers) -> Any:
@@ -234,7 +234,7 @@ def _affine(
 
 def _reason(error: ValueError) -> str:
     """Without the argument's name, which a reader of the report has not seen."""
-    return f"row {error.row} {error.why}" if isinstance(error, RowError) else str(error)
+    return f"row {error.row} {error.reason}" if isinstance(error, RowError) else str(error)
 
 
 def judge(passes: Passes, labels: Integers, before: Judge, held: Held, half: Integers) -> Judged:
