@@ -1,4 +1,4 @@
-"""TemperatureScaling beside its peers: time, temperature, and the log-loss it reaches."""
+"""TemperatureScaling and its peers: time, temperature and log-loss of a fit."""
 
 import statistics
 import time
@@ -17,7 +17,7 @@ _REPEATS = 3
 
 
 def problem(shape: tuple[int, int]) -> tuple[Any, Any]:
-    """float32 logits that are over-confident by a factor of 1.7, and their labels."""
+    """Return float32 logits whose true temperature is 1.7, and labels."""
     rng = np.random.default_rng(0)
     z = rng.standard_normal(shape, dtype=np.float32) * np.float32(3)
     y = np.concatenate(
@@ -29,12 +29,12 @@ def problem(shape: tuple[int, int]) -> tuple[Any, Any]:
     return z, y
 
 
-def ours(z: Any, y: Any) -> float:
+def fit_logitlab(z: Any, y: Any) -> float:
     return logitlab.TemperatureScaling().fit(z, y).temperature_
 
 
-def torch_lbfgs(z: Any, y: Any) -> float:
-    """As commonly written: 50 iterations, strong Wolfe, starting at 1.5."""
+def fit_torch(z: Any, y: Any) -> float:
+    """Fit as commonly written: 50 iterations, strong Wolfe, starting at 1.5."""
     import torch
 
     logits, labels = torch.from_numpy(z), torch.from_numpy(y)
@@ -52,17 +52,17 @@ def torch_lbfgs(z: Any, y: Any) -> float:
     return float(temperature.item())
 
 
-def scikit_learn(z: Any, y: Any) -> float:
-    """The calibrator of CalibratedClassifierCV(method="temperature"), without its folds."""
+def fit_scikit_learn(z: Any, y: Any) -> float:
+    """Fit the calibrator of CalibratedClassifierCV(method="temperature"), without its folds."""
     from sklearn.calibration import _TemperatureScaling
 
     return 1 / float(_TemperatureScaling().fit(z, y).beta_)
 
 
 PEERS: dict[str, Callable[[Any, Any], float]] = {
-    "logitlab": ours,
-    "torch LBFGS": torch_lbfgs,
-    "scikit-learn": scikit_learn,
+    "logitlab": fit_logitlab,
+    "torch LBFGS": fit_torch,
+    "scikit-learn": fit_scikit_learn,
 }
 
 
@@ -71,39 +71,47 @@ def _mean_loss(z: Any, y: Any, t: float) -> float:
 
 
 def optimum(z: Any, y: Any) -> float:
-    """The float64 minimum over log T, by Brent's method on the slope of the mean log-loss."""
-    wide, place = z.astype(np.float64), np.arange(len(y))
+    """Return the float64 minimum over T, by Brent's method on the slope of the mean log-loss."""
+    wide, rows = z.astype(np.float64), np.arange(len(y))
 
     def slope(log_t: float) -> float:
         p = logitlab.softmax(wide, temperature=np.exp(log_t))
-        return float(np.mean(np.einsum("nk,nk->n", p, wide) - wide[place, y]))
+        return float(np.mean(np.einsum("nk,nk->n", p, wide) - wide[rows, y]))
 
     return float(np.exp(scipy.optimize.brentq(slope, -2, 3, xtol=1e-12)))
 
 
-def _in_turn(z: Any, y: Any) -> tuple[dict[str, float], dict[str, float]]:
-    """Temperatures and median times; fits are too long for the repeats that short calls get."""
-    found: dict[str, float] = {}
+def _fit_in_turn(z: Any, y: Any) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the temperature and the median time of each peer, which are run in turn."""
+    temperatures: dict[str, float] = {}
     times: dict[str, list[float]] = {name: [] for name in PEERS}
     for _ in range(_REPEATS):
         for name, fit in PEERS.items():
             time.sleep(0.05)  # thread pools that spin after work slow what runs next
             start = time.perf_counter()
-            found[name] = fit(z, y)
+            temperatures[name] = fit(z, y)
             times[name].append(time.perf_counter() - start)
-    return found, {name: statistics.median(each) for name, each in times.items()}
+    return temperatures, {name: statistics.median(each) for name, each in times.items()}
 
 
 def measure(quick: bool) -> list[dict[str, Any]]:
-    """One row for each shape: seconds, temperatures, excess log-losses."""
+    """Return for each shape the seconds, temperatures and excess log-losses."""
     rows = []
     for shape in SHAPES[:2] if quick else SHAPES:
         z, y = problem(shape)
-        found, times = _in_turn(z, y)
+        temperatures, times = _fit_in_turn(z, y)
         best = optimum(z, y)
         least = _mean_loss(z, y, best)
-        excess = {name: _mean_loss(z, y, t) - least for name, t in found.items()}
-        rows.append({"shape": shape, "times": times, "t": found, "optimum": best, "excess": excess})
+        excess = {name: _mean_loss(z, y, t) - least for name, t in temperatures.items()}
+        rows.append(
+            {
+                "shape": shape,
+                "times": times,
+                "temperatures": temperatures,
+                "optimum": best,
+                "excess": excess,
+            }
+        )
         print(rows[-1], flush=True)
     return rows
 
@@ -117,11 +125,11 @@ def table(rows: list[dict[str, Any]]) -> str:
         cells = ["×".join(map(str, row["shape"]))]
         for name in PEERS:
             ratio = row["times"][name] / row["times"]["logitlab"]
-            off = abs(row["t"][name] / row["optimum"] - 1)
+            error = abs(row["temperatures"][name] / row["optimum"] - 1)
             multiple = "" if name == "logitlab" else f"{ratio:.1f}×, "
             cells.append(
-                f"{1e3 * row['times'][name]:.3g} ms ({multiple}T off by {off:.1g}, "
-                f"log-loss by {row['excess'][name]:.1g})"
+                f"{1e3 * row['times'][name]:.3g} ms ({multiple}error of T {error:.1g}, "
+                f"of the log-loss {row['excess'][name]:.1g})"
             )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -129,11 +137,12 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def report(rows: list[dict[str, Any]], write: bool) -> None:
     note = (
-        f"Time of one fit, medians of one run on {machine()}, {THREADS} threads; "
-        f"{versions(('numpy', 'torch', 'scikit-learn'))}. In brackets the multiple of logitlab's "
-        "time, the relative distance of T from the float64 optimum, and what the mean log-loss has "
-        "above the least. torch: LBFGS with 50 iterations and strong Wolfe line search from T = "
-        '1.5; scikit-learn: the calibrator of CalibratedClassifierCV(method="temperature").'
+        f"Time of one fit, median of {_REPEATS} on {machine()}, {THREADS} threads; "
+        f"{versions(('numpy', 'torch', 'scikit-learn'))}. In brackets: the multiple of logitlab's "
+        "time, the relative error of T from the float64 optimum, and the excess of the mean "
+        "log-loss over its minimum. torch: LBFGS with 50 iterations and strong Wolfe line search "
+        "from T = 1.5; scikit-learn: the calibrator of "
+        'CalibratedClassifierCV(method="temperature").'
     )
     text = f"{table(rows)}\n\n{note}"
     print(text)

@@ -1,4 +1,4 @@
-"""Softmax regression beside its peers: the time to an objective within 1e-6 of the best known."""
+"""Softmax regression and its peers: time to an objective within 1e-6 of the best known."""
 
 import json
 import signal
@@ -22,19 +22,19 @@ from bench.regression_cases import (
     logitlab,
     normal,
     objective,
-    takes,
+    supports,
 )
 from bench.timing import interleaved
 
 CLOSE = 1e-6  # relative to the best known objective
-CAP = 100.0  # seconds of one fit
-SLOW = 2.0  # a fit of so many seconds is timed once
-LONG = 20.0  # after a fit of so many seconds no stricter tolerance is tried
+CAP = 100.0  # seconds after which a fit is stopped
+SLOW = 2.0  # seconds from which on a fit is timed only once
+LONG = 20.0  # seconds from which on no stricter tolerance is tried
 REPEATS = 7
 
 
 def _timed(fit: Fit, case: Case, X: Any, y: Any, tol: float) -> tuple[float, Any]:
-    """Seconds and what was found; None where the cap cut it off."""
+    """Return the seconds and the solution of a fit, None where it was stopped."""
 
     def stop(*_: Any) -> None:
         raise TimeoutError
@@ -43,29 +43,29 @@ def _timed(fit: Fit, case: Case, X: Any, y: Any, tol: float) -> tuple[float, Any
     signal.setitimer(signal.ITIMER_REAL, CAP)
     start = time.perf_counter()
     try:
-        found = fit(X, y, case.C, tol)
+        solution = fit(X, y, case.C, tol)
     except TimeoutError:
-        found = None
+        solution = None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    return time.perf_counter() - start, found
+    return time.perf_counter() - start, solution
 
 
 def measure(case: Case, peers: dict[str, Fit]) -> dict[str, Any]:
-    """Of each peer the loosest tolerance that is close enough, and the median time with it."""
+    """Return for each peer the loosest sufficient tolerance and the median time at it."""
     X, y = case.data()
     best = objective(case, X, y, logitlab(X, y, case.C, 1e-10))
     results: dict[str, dict[str, Any]] = {}
     for name, fit in peers.items():
-        if not takes(name, case, X):
+        if not supports(name, case, X):
             continue
         for tol in TOLERANCES if name == "logitlab" else case.tolerances:
-            seconds, found = _timed(fit, case, X, y, tol)
-            gap = np.inf if found is None else objective(case, X, y, found) / best - 1
+            seconds, solution = _timed(fit, case, X, y, tol)
+            gap = np.inf if solution is None else objective(case, X, y, solution) / best - 1
             results[name] = {"tol": tol, "seconds": seconds, "gap": gap}
             print(f"  {name:24} tol {tol:g}: {seconds:.3f} s, gap {gap:.1e}", flush=True)
-            if gap <= CLOSE or found is None or seconds > LONG:
+            if gap <= CLOSE or solution is None or seconds > LONG:
                 break
     quick = {n: r for n, r in results.items() if r["gap"] <= CLOSE and r["seconds"] < SLOW}
     times: dict[str, list[float]] = {name: [] for name in quick}
@@ -73,17 +73,17 @@ def measure(case: Case, peers: dict[str, Fit]) -> dict[str, Any]:
         for name, result in quick.items():
             time.sleep(0.05)
             times[name].append(_timed(peers[name], case, X, y, result["tol"])[0])
-    for name, taken in times.items():
-        results[name]["seconds"] = statistics.median(taken)
-    whole = [_timed(logitlab, case, X, y, 1e-6)[0] for _ in range(3)]
-    return {"case": case.name, "peers": results, "default": statistics.median(whole)}
+    for name, seconds_of_repeats in times.items():
+        results[name]["seconds"] = statistics.median(seconds_of_repeats)
+    default = [_timed(logitlab, case, X, y, 1e-6)[0] for _ in range(3)]
+    return {"case": case.name, "peers": results, "default": statistics.median(default)}
 
 
 def _best(row: dict[str, Any], prefix: str) -> float:
-    """The least time of the peers so called; of those that fail, what they took."""
-    found = [r for name, r in row["peers"].items() if name.startswith(prefix)]
-    reached = [r["seconds"] for r in found if r["gap"] <= CLOSE]
-    return min(reached or [r["seconds"] for r in found])
+    """Return the least time of the peers with this prefix, also if none reaches the objective."""
+    results = [r for name, r in row["peers"].items() if name.startswith(prefix)]
+    reached = [r["seconds"] for r in results if r["gap"] <= CLOSE]
+    return min(reached or [r["seconds"] for r in results])
 
 
 def _cell(result: dict[str, Any], ours: float) -> str:
@@ -111,19 +111,20 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def note(rows: list[dict[str, Any]]) -> str:
-    penalised = [row for row in rows if "no penalty" not in row["case"]]
-    ratios = [_best(row, "sklearn") / row["peers"]["logitlab"]["seconds"] for row in penalised]
+    penalized = [row for row in rows if "no penalty" not in row["case"]]
+    ratios = [_best(row, "sklearn") / row["peers"]["logitlab"]["seconds"] for row in penalized]
     mean = float(np.exp(np.mean(np.log(ratios))))
     libraries = tables.versions(("numpy", "scikit-learn", "torch", "statsmodels"))
     return (
-        f"Seconds to an objective within 1e-6 (relative) of the best known, each at the loosest of "
-        f"the tolerances {', '.join(f'{t:g}' for t in TOLERANCES)} that gets there (on raw pixels "
-        f"the peers at 1e-6 only), at max_iter=1000; medians of {REPEATS}, fits of more than "
-        f"{SLOW:g} s once; after one of {LONG:g} s no stricter tolerance is tried, after {CAP:g} s "
-        "it is stopped (sag and saga, which cannot be, are left out on raw pixels). On "
-        f"{tables.machine()}; {libraries}. Geometric mean of the fastest scikit-learn solver's "
-        f"multiples with a penalty: {mean:.1f}, a solver that does not get there counted with the "
-        "time it took. liblinear has no multinomial model; statsmodels has no ridge penalty."
+        "Seconds to an objective within 1e-6 (relative) of the best known, at max_iter=1000. Each "
+        f"solver runs at the loosest of the tolerances {', '.join(f'{t:g}' for t in TOLERANCES)} "
+        "that reaches it (on raw pixels the peers run at 1e-6 only). Medians of "
+        f"{REPEATS}; fits of more than {SLOW:g} s are timed once. After a fit of {LONG:g} s no "
+        f"stricter tolerance is tried; after {CAP:g} s a fit is stopped (sag and saga cannot be "
+        f"stopped and are omitted on raw pixels). {tables.machine()}; {libraries}. Geometric mean "
+        "of the multiples of the fastest scikit-learn solver, in the cases with a penalty: "
+        f"{mean:.1f}; a solver that does not reach the objective counts with the time it took. "
+        "liblinear has no multinomial model; statsmodels has no ridge penalty."
     )
 
 
@@ -141,44 +142,44 @@ else:
     from sklearn.linear_model import LogisticRegression as Model
     model = Model(solver=sys.argv[1], max_iter=20)
 model.__class__(max_iter=1).fit(X[:2000], y[:2000])
-def held(name):
+def memory(name):
     line = next(l for l in open("/proc/self/status") if l.startswith(name))
     return int(line.split()[1]) / 1024
 open("/proc/self/clear_refs", "w").write("5")
-before = held("VmRSS")
+before = memory("VmRSS")
 model.fit(X, y)
-print(held("VmHWM") - before)
+print(memory("VmHWM") - before)
 """
 
 
 def memory() -> dict[str, float]:
-    """MiB beyond X at 200000×50 with 100 classes, at the peak of 20 iterations."""
-    found = {}
+    """Return the peak memory beyond X in MiB: 200000×50, 100 classes, 20 iterations."""
+    peaks = {}
     for which in ("logitlab", "lbfgs", "newton-cg"):
         command = [sys.executable, "-c", _MEMORY, which]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found[which] = float(done.stdout)
-    return found
+        peaks[which] = float(done.stdout)
+    return peaks
 
 
 def distributed() -> dict[str, float]:
-    """Seconds of one loss and gradient: 4 partitions of 25000×50, 10 classes."""
+    """Return the seconds of one loss and gradient: 4 partitions of 25000×50, 10 classes."""
     import dask.array as da
     from distributed import Client, LocalCluster
 
-    from logitlab.regression.engines import on_dask
+    from logitlab.regression.engines import make_dask_engine
     from logitlab.regression.objective import Rows
 
     X, y = normal(100_000, 50, 10)
     coef, intercept = np.random.default_rng(1).standard_normal((10, 50)), np.zeros(10)
-    here = Rows(X, y.astype(np.int64), None, 10)
+    in_memory = Rows(X, y.astype(np.int64), None, 10)
     options: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
     with LocalCluster(**options) as cluster, Client(cluster):
         chunked = da.from_array(X, chunks=(25_000, 50)), da.from_array(y, chunks=25_000)
-        there, _, _ = on_dask(*chunked, None, lambda classes, share: None)
+        on_workers, _, _ = make_dask_engine(*chunked, None, lambda classes, totals: None)
         calls = {
-            "one process": lambda: here.loss_and_gradient(coef, intercept),
-            "two workers": lambda: there.loss_and_gradient(coef, intercept),
+            "one process": lambda: in_memory.loss_and_gradient(coef, intercept),
+            "two workers": lambda: on_workers.loss_and_gradient(coef, intercept),
         }
         return interleaved(calls)
 
@@ -194,33 +195,33 @@ def run(quick: bool) -> dict[str, Any]:
     return {"cases": cases, "memory": memory(), "distributed": distributed()}
 
 
-def _held(mib: dict[str, float]) -> str:
+def _memory_sentence(mib: dict[str, float]) -> str:
     figures = ", ".join(
         f"{name} {value:.0f} ({value / mib['logitlab']:.1f}×)" for name, value in mib.items()
     )
     return (
-        "Memory beyond X, MiB, at the peak of 20 iterations on 200000×50 of float64 with 100 "
+        "Peak memory beyond X in MiB, in 20 iterations on 200000×50 of float64 with 100 "
         f"classes: {figures}."
     )
 
 
-def page(found: dict[str, Any]) -> str:
-    """The whole table, with memory and what distribution costs."""
-    seconds = found["distributed"]
-    here, there = (1e3 * seconds[name] for name in ("one process", "two workers"))
+def page(results: dict[str, Any]) -> str:
+    """Return the whole table, with the memory and the overhead of Dask."""
+    seconds = results["distributed"]
+    in_memory, on_workers = (1e3 * seconds[name] for name in ("one process", "two workers"))
     return (
-        f"{table(found['cases'])}\n\n{note(found['cases'])}\n\n"
-        f"{_held(found['memory'])}\n\n"
-        f"One loss and gradient, 100000×50 in 4 partitions, 10 classes: {here:.1f} ms in one "
-        f"process (2 threads), {there:.1f} ms with two Dask workers of one thread."
+        f"{table(results['cases'])}\n\n{note(results['cases'])}\n\n"
+        f"{_memory_sentence(results['memory'])}\n\n"
+        f"One loss and gradient, 100000×50 in 4 partitions, 10 classes: {in_memory:.1f} ms in one "
+        f"process (2 threads), {on_workers:.1f} ms with two Dask workers of one thread."
     )
 
 
 def report(quick: bool, raw: Path | None, write: bool) -> None:
-    """Measure and print; the raw figures go to a file, the tables to the documentation."""
-    found = run(quick)
+    """Measure and print; write the raw numbers to a file and the tables to the documentation."""
+    results = run(quick)
     if raw:
-        raw.write_text(json.dumps(found, indent=1), "utf-8")
-    print(page(found))
+        raw.write_text(json.dumps(results, indent=1), "utf-8")
+    print(page(results))
     if write:
-        tables.write_page("regression", page(found))
+        tables.write_page("regression", page(results))

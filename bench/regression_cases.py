@@ -1,4 +1,4 @@
-"""The problems of `python -m bench regression`, and who solves them."""
+"""The problems and the solvers of `python -m bench regression`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ def normal(n: int, d: int, k: int) -> tuple[Any, Any]:
 
 
 def raw_pixels() -> tuple[Any, Any]:
-    """Images of 40 motifs, 0 to 255, many pixels all but constant."""
+    """Return mixtures of 40 random images, 0 to 255; many pixels are almost constant."""
     rng = np.random.default_rng(0)
     base = rng.random((40, 784)) ** 4 * 255
     X = np.clip((rng.random((20000, 40)) ** 6) @ base, 0, 255)
@@ -40,12 +40,12 @@ def raw_pixels() -> tuple[Any, Any]:
 
 
 def words() -> tuple[Any, Any]:
-    """Logarithms of counts: 40 draws a row, the j-th column with a frequency of 1/j."""
+    """Return log(1 + counts): 40 words a row, column j with a frequency of 1/j."""
     rng = np.random.default_rng(0)
     n, d, k = 20000, 5000, 10
-    share = 1 / np.arange(1, d + 1)
-    drawn = rng.choice(d, size=n * 40, p=share / share.sum())
-    X = sp.csr_matrix((np.ones(n * 40), (np.repeat(np.arange(n), 40), drawn)), shape=(n, d))
+    frequency = 1 / np.arange(1, d + 1)
+    sampled = rng.choice(d, size=n * 40, p=frequency / frequency.sum())
+    X = sp.csr_matrix((np.ones(n * 40), (np.repeat(np.arange(n), 40), sampled)), shape=(n, d))
     X.sum_duplicates()
     X.data = np.log1p(X.data)
     z = X @ rng.standard_normal((d, k)) / 3
@@ -120,9 +120,9 @@ def statsmodels(X: Any, y: Any, C: float, tol: float) -> tuple[Any, Any]:
     import statsmodels.api as sm
 
     model = sm.MNLogit(y, sm.add_constant(X))
-    found = model.fit(method="newton", tol=tol, maxiter=1000, disp=0, skip_hessian=True)
-    table = np.hstack([np.zeros((X.shape[1] + 1, 1)), found.params])
-    return table[1:].T, table[0]
+    result = model.fit(method="newton", tol=tol, maxiter=1000, disp=0, skip_hessian=True)
+    parameters = np.hstack([np.zeros((X.shape[1] + 1, 1)), result.params])
+    return parameters[1:].T, parameters[0]
 
 
 PEERS: dict[str, Fit] = {
@@ -136,19 +136,20 @@ PEERS: dict[str, Fit] = {
 }
 
 
-def takes(peer: str, case: Case, X: Any) -> bool:
+def supports(peer: str, case: Case, X: Any) -> bool:
+    """Return whether a solver supports a case and needs minutes at most."""
     if peer == "statsmodels":
         return bool(np.isinf(case.C))  # it has no ridge penalty
     if peer == "sklearn newton-cholesky" and X.shape[1] > 2000:
         return False  # a Hessian of 50000 by 50000
     if peer in ("sklearn sag", "sklearn saga") and case.data is raw_pixels:
-        return False  # minutes that no signal can cut short
+        return False  # takes minutes, and no signal stops it
     return peer != "torch LBFGS" or not sp.issparse(X)
 
 
-def objective(case: Case, X: Any, y: Any, found: tuple[Any, Any]) -> float:
-    """The mean loss with the penalty's share, in float64."""
-    coef, intercept = found
+def objective(case: Case, X: Any, y: Any, solution: tuple[Any, Any]) -> float:
+    """Return the mean loss plus penalty in float64."""
+    coef, intercept = solution
     z = np.asarray(X @ coef.T + intercept, np.float64)
     z -= z.max(axis=1, keepdims=True)
     loss = np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(y)), y]

@@ -1,4 +1,4 @@
-"""Vector and matrix scaling: the minimum, its limits, and what they do to real predictions."""
+"""Vector and matrix scaling: the minimum, its limits, refused rows, real predictions."""
 
 import numpy as np
 import pytest
@@ -12,11 +12,11 @@ BOTH = [logitlab.VectorScaling, logitlab.MatrixScaling]
 
 
 def skewed(n=1500, k=4, seed=0):
-    """Labels whose law is no function of the temperature alone."""
+    """Labels whose distribution no single temperature describes."""
     rng = np.random.default_rng(seed)
     z = rng.standard_normal((n, k)) * 3
-    law = z * np.linspace(0.3, 0.8, k) + np.linspace(-1, 1, k)
-    return z, (law + rng.gumbel(size=z.shape)).argmax(axis=1)
+    true_logits = z * np.linspace(0.3, 0.8, k) + np.linspace(-1, 1, k)
+    return z, (true_logits + rng.gumbel(size=z.shape)).argmax(axis=1)
 
 
 def objective(scaling, z, y):
@@ -24,14 +24,14 @@ def objective(scaling, z, y):
     t = logitlab.TemperatureScaling().fit(z, y).temperature_
     loss = logitlab.cross_entropy(scaling.transform(z), y)
     if isinstance(scaling, logitlab.VectorScaling):
-        away = np.sum((t * scaling.scale_ - 1) ** 2) + np.sum(scaling.bias_**2)
-        return loss + scaling.ridge * away
+        penalty = np.sum((t * scaling.scale_ - 1) ** 2) + np.sum(scaling.bias_**2)
+        return loss + scaling.ridge * penalty
     off = t * scaling.weight_ * (1 - np.eye(len(scaling.bias_)))
     return loss + scaling.off_diagonal * np.sum(off**2) + scaling.bias * np.sum(scaling.bias_**2)
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_the_minimum_is_found(kind):
+def test_minimum(kind):
     """No small step from the fitted parameters lowers the objective."""
     z, y = skewed()
     scaling = kind().fit(z, y)
@@ -47,7 +47,7 @@ def test_the_minimum_is_found(kind):
 
 
 def test_matrix_scaling_is_logistic_regression():
-    """Without a ridge, scikit-learn's softmax regression on the logits."""
+    """Without a ridge it is scikit-learn's logistic regression on the logits."""
     z, y = skewed()
     ours = logitlab.MatrixScaling(off_diagonal=0, bias=0).fit(z, y)
     centred = z - z.mean(axis=1, keepdims=True)
@@ -58,58 +58,60 @@ def test_matrix_scaling_is_logistic_regression():
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_a_large_ridge_is_temperature_scaling(kind):
-    """Nothing is left but T (and, of a matrix, its diagonal)."""
+def test_large_ridge(kind):
+    """It leaves temperature scaling (of a matrix: the diagonal)."""
     z, y = skewed()
     if kind is logitlab.VectorScaling:
         p = kind(ridge=1e6).fit(z, y).predict_proba(z)
         expected = logitlab.TemperatureScaling().fit(z, y).predict_proba(z)
         np.testing.assert_allclose(p, expected, atol=1e-5)
     else:
-        found = kind(off_diagonal=1e6, bias=1e6).fit(z, y)
-        assert np.abs(found.weight_ - np.diag(np.diag(found.weight_))).max() < 1e-5
-        assert np.abs(found.bias_).max() < 1e-5
+        scaling = kind(off_diagonal=1e6, bias=1e6).fit(z, y)
+        assert np.abs(scaling.weight_ - np.diag(np.diag(scaling.weight_))).max() < 1e-5
+        assert np.abs(scaling.bias_).max() < 1e-5
 
 
 @pytest.mark.parametrize("kind", BOTH)
 def test_conventions(kind):
-    """Weights, clones, kinds of array, shifts of rows."""
+    """Weights, clones, array types, shifts of rows."""
     z, y = skewed(300)
     w = np.random.default_rng(1).integers(0, 4, len(y))
-    twice = kind().fit(np.repeat(z, w, axis=0), np.repeat(y, w))
-    found = clone(kind()).fit(z, y, sample_weight=w)
-    np.testing.assert_allclose(found.transform(z), twice.transform(z), atol=1e-4)
-    shifted = found.predict_proba(z + np.arange(300)[:, None])
-    np.testing.assert_allclose(shifted, found.predict_proba(z), atol=1e-12)
-    tensor = found.transform(torch.from_numpy(z).float())
+    repeated = kind().fit(np.repeat(z, w, axis=0), np.repeat(y, w))
+    scaling = clone(kind()).fit(z, y, sample_weight=w)
+    np.testing.assert_allclose(scaling.transform(z), repeated.transform(z), atol=1e-4)
+    shifted = scaling.predict_proba(z + np.arange(300)[:, None])
+    np.testing.assert_allclose(shifted, scaling.predict_proba(z), atol=1e-12)
+    tensor = scaling.transform(torch.from_numpy(z).float())
     assert tensor.dtype == torch.float32
-    np.testing.assert_allclose(tensor, found.transform(z), atol=1e-4)
-    assert found.transform(z.astype(np.float16)).dtype == np.float16
-    assert list(found.classes_) == [0, 1, 2, 3]
-    with pytest.raises(ValueError, match=r"z has shape \(2, 3\); accepted: rows of 4"):
-        found.transform(np.zeros((2, 3)))
-    name = next(iter(found.get_params()))
+    np.testing.assert_allclose(tensor, scaling.transform(z), atol=1e-4)
+    assert scaling.transform(z.astype(np.float16)).dtype == np.float16
+    assert list(scaling.classes_) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match=r"z must have shape \(\.\.\., 4\), got \(2, 3\)"):
+        scaling.transform(np.zeros((2, 3)))
+    name = next(iter(scaling.get_params()))
     with pytest.raises(ValueError, match=f"{name} must be finite and >= 0, got -1.0"):
-        found.set_params(**{name: -1}).fit(z, y)
+        scaling.set_params(**{name: -1}).fit(z, y)
 
 
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("VectorScaling", "ridge"), ("MatrixScaling", "off_diagonal"), ("MatrixScaling", "bias")],
 )
-def test_a_ridge_is_a_number(kind, name):
+def test_ridge_must_be_a_number(kind, name):
     with pytest.raises(TypeError, match=f"{name} must be a real number, got 'a'"):
         getattr(logitlab, kind)(**{name: "a"}).fit(*skewed(10))
 
 
 def test_excluded_classes():
-    """-inf stays -inf in vector scaling; a matrix has no place for it."""
+    """-inf stays -inf in vector scaling; matrix scaling refuses it."""
     z, y = skewed(300)
     wide = np.concatenate([z, np.full((len(z), 1), -np.inf)], axis=1)
-    found = logitlab.VectorScaling().fit(wide, y)
+    scaling = logitlab.VectorScaling().fit(wide, y)
     plain = logitlab.VectorScaling().fit(z, y)
-    np.testing.assert_allclose(found.predict_proba(wide)[:, :4], plain.predict_proba(z), atol=1e-5)
-    assert (found.predict_proba(wide)[:, 4] == 0).all()
+    np.testing.assert_allclose(
+        scaling.predict_proba(wide)[:, :4], plain.predict_proba(z), atol=1e-5
+    )
+    assert (scaling.predict_proba(wide)[:, 4] == 0).all()
     with pytest.raises(ValueError, match="row 0 of z holds an infinite logit"):
         logitlab.MatrixScaling().fit(wide, y)
     with pytest.raises(ValueError, match="row 0 of z holds \\+inf"):
@@ -119,7 +121,7 @@ def test_excluded_classes():
 @pytest.mark.parametrize("kind", BOTH)
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_any_scale(kind, scale):
-    """The ridge is on numbers without a unit."""
+    """The ridge penalizes numbers without a unit."""
     z, y = skewed(300)
     expected = kind().fit(z, y).predict_proba(z)
     np.testing.assert_allclose(
@@ -129,28 +131,28 @@ def test_any_scale(kind, scale):
 
 @pytest.mark.parametrize("kind", BOTH)
 def test_separable_logits(kind):
-    """Finite parameters, and the right classes."""
+    """Parameters are finite and the predictions correct."""
     z = np.eye(3)[[0, 1, 2] * 5] * 5
-    found = kind().fit(z, [0, 1, 2] * 5)
-    assert np.isfinite(found.transform(z)).all()
-    assert (found.transform(z).argmax(axis=1) == [0, 1, 2] * 5).all()
+    scaling = kind().fit(z, [0, 1, 2] * 5)
+    assert np.isfinite(scaling.transform(z)).all()
+    assert (scaling.transform(z).argmax(axis=1) == [0, 1, 2] * 5).all()
 
 
 def test_real_predictions(predictions):
-    """Cross-fitted: both have a smaller log-loss than temperature scaling on 10 and 100 classes."""
+    """Cross-fitted log-losses on 10 and 100 classes."""
     path, p, y = predictions
     z = logitlab.logits(p)
-    few = path.stem.endswith("-10")
+    ten_classes = path.stem.endswith("-10")
     loss = logitlab.cross_entropy(logitlab.cross_fit(logitlab.VectorScaling(), z, y), y)
-    assert loss == pytest.approx(0.2406 if few else 0.9325, abs=1e-3)
-    if few:
+    assert loss == pytest.approx(0.2406 if ten_classes else 0.9325, abs=1e-3)
+    if ten_classes:
         loss = logitlab.cross_entropy(logitlab.cross_fit(logitlab.MatrixScaling(), z, y), y)
         assert loss == pytest.approx(0.2420, abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_entries_that_the_map_cannot_take_are_refused(kind):
-    """As in the fit: by the row that holds them, of NumPy arrays and tensors."""
+def test_refused_entries(kind):
+    """The error names the row, as in the fit, for NumPy arrays and tensors."""
     scaling = kind().fit(*skewed())
     row = np.zeros((2, 4))
     row[1, 2] = np.inf
@@ -166,7 +168,7 @@ def test_entries_that_the_map_cannot_take_are_refused(kind):
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_huge_logits_are_as_good_as_others(kind):
+def test_huge_logits(kind):
     z, y = skewed()
     p = kind().fit(z, y).predict_proba(z)
     unit = 2.0**1019

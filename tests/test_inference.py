@@ -1,4 +1,4 @@
-"""The summary of a fit: statsmodels' figures, and what has none."""
+"""The summary of a fit against statsmodels, and fits without standard errors."""
 
 import math
 
@@ -8,7 +8,7 @@ from sklearn.datasets import load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning
 
 from logitlab import SoftmaxRegression
-from logitlab.regression.inference import _null
+from logitlab.regression.inference import _null_log_likelihood
 from logitlab.regression.objective import Objective, Rows
 
 
@@ -62,8 +62,8 @@ def test_two_classes(intercept):
         assert ours.null_log_likelihood == pytest.approx(theirs.llnull)
 
 
-def test_a_weight_is_so_many_rows():
-    """Weights of 0 to 3 give what repeated rows give; so do weights of classes."""
+def test_weights_count_as_repeated_rows():
+    """Weights of rows and of classes give the summary of repeated rows."""
     X, y = overlapping()
     weight = np.random.default_rng(0).integers(0, 4, len(y))
     options = {"C": math.inf, "tol": 1e-9, "class_weight": {0: 2, 1: 1, 2: 1}}
@@ -78,25 +78,28 @@ def test_a_weight_is_so_many_rows():
     assert weighted.rows == rows.rows == len(repeat)
 
 
-def test_a_class_without_weight_adds_nothing_to_the_null():
-    """0 log 0 is 0."""
+def test_null_log_likelihood_of_a_class_without_weight():
+    """0 log 0 = 0."""
     X, y = overlapping(2)
     weight = np.ones(len(y))
     weight[-1] = 0
     more = np.r_[y[:-1], 2]
-    found, expected = (
-        _null(Objective(Rows(X, labels, weight, k), k, math.inf, True))
+    value, expected = (
+        _null_log_likelihood(Objective(Rows(X, labels, weight, k), k, math.inf, True))
         for labels, k in ((more, 3), (y, 2))
     )
-    assert found == pytest.approx(expected, rel=1e-12)
+    assert value == pytest.approx(expected, rel=1e-12)
 
 
-def test_another_base():
-    """Differences from another class; the same likelihood."""
+def test_base():
+    """Another base gives differences from that class, and the same likelihood."""
     X, y = overlapping()
     labels = np.array(["low", "mid", "top"])[y]
     model = SoftmaxRegression(C=math.inf, tol=1e-9).fit(X, labels)
-    first, last = model.summary(X, labels), model.summary(X, labels, base="top", level=0.5)
+    first, last = (
+        model.summary(X, labels),
+        model.summary(X, labels, base="top", confidence_level=0.5),
+    )
     assert last.classes == ["low", "mid"]
     np.testing.assert_allclose(last.coef[0], -first.coef[1])
     np.testing.assert_allclose(last.standard_error[0], first.standard_error[1])
@@ -105,7 +108,7 @@ def test_another_base():
 
 
 def test_table_and_frame():
-    """Every figure is in both."""
+    """Both contain every number."""
     X, y = overlapping()
     summary = SoftmaxRegression(C=math.inf).fit(X, y).summary(X, y)
     frame = summary.to_frame()
@@ -117,24 +120,24 @@ def test_table_and_frame():
     assert "class 2" in text
 
 
-def test_what_has_no_standard_errors():
-    """A clear error each: a penalty, separation, dependent features, other rows."""
+def test_refused_summaries():
+    """A penalty, separation, collinear features, other rows, refused arguments."""
     X, y = overlapping()
-    with pytest.raises(ValueError, match=r"had a penalty \(C=1\.0\)"):
+    with pytest.raises(ValueError, match=r"summary needs a fit with C=math\.inf, got C=1\.0"):
         SoftmaxRegression().fit(X, y).summary(X, y)
     model = SoftmaxRegression(C=math.inf).fit(X, y)
-    with pytest.raises(ValueError, match="do not maximise"):
+    with pytest.raises(ValueError, match="do not maximize"):
         model.summary(X[:200], y[:200])
-    with pytest.raises(ValueError, match=r"base is 7; accepted: one of \[0, 1"):
+    with pytest.raises(ValueError, match=r"base must be one of \[0, 1, 2\], got 7"):
         model.summary(X, y, base=7)
-    with pytest.raises(ValueError, match="level must be between 0 and 1, got 95"):
-        model.summary(X, y, level=95)
-    with pytest.raises(ValueError, match="y has the classes"):
+    with pytest.raises(ValueError, match="confidence_level must be between 0 and 1, got 95"):
+        model.summary(X, y, confidence_level=95)
+    with pytest.raises(ValueError, match="y must have the classes of the fit"):
         model.summary(X[y < 2], y[y < 2])
-    twice = np.hstack([X, X[:, :1] - X[:, 3:]])
-    with pytest.raises(ValueError, match="depend on each other"):
-        SoftmaxRegression(C=math.inf).fit(twice, y).summary(twice, y)
-    for data in (load_wine, load_iris):  # completely; class 0 from the others
+    collinear = np.hstack([X, X[:, :1] - X[:, 3:]])
+    with pytest.raises(ValueError, match="linearly dependent"):
+        SoftmaxRegression(C=math.inf).fit(collinear, y).summary(collinear, y)
+    for data in (load_wine, load_iris):  # completely; only class 0
         X, y = data(return_X_y=True)
         with pytest.warns(ConvergenceWarning, match="separated"):
             model = SoftmaxRegression(C=math.inf).fit(X, y)

@@ -1,4 +1,4 @@
-"""SoftmaxRegression: scikit-learn's conventions, and the optimum on any scale of the features."""
+"""SoftmaxRegression: the optimum at any scale of the features, warnings, refused arguments."""
 
 import math
 import warnings
@@ -10,29 +10,23 @@ import scipy.sparse as sp
 from sklearn.datasets import load_digits, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import logitlab
 from logitlab import SoftmaxRegression
+from logitlab.regression.coefficients import one_row_per_class
 from logitlab.regression.objective import Objective, Rows
-from logitlab.regression.solver import metric, newton_metric
-
-
-@parametrize_with_checks([SoftmaxRegression()])
-def test_scikit_learn_conventions(estimator, check):
-    """Every check that scikit-learn has for a classifier."""
-    check(estimator)
+from logitlab.regression.solver import exact_inverse_hessian, initial_inverse_hessian
 
 
 def loss(model, X, y, weight=1.0):
-    """scikit-learn's objective at a fitted model."""
-    place = np.searchsorted(model.classes_, y)
-    each = -np.take_along_axis(model.predict_log_proba(X), place[:, None], axis=1)[:, 0]
-    return model.C * np.sum(weight * each) + 0.5 * np.sum(model.coef_**2)
+    """Return scikit-learn's objective at a fitted model."""
+    codes = np.searchsorted(model.classes_, y)
+    losses = -np.take_along_axis(model.predict_log_proba(X), codes[:, None], axis=1)[:, 0]
+    return model.C * np.sum(weight * losses) + 0.5 * np.sum(model.coef_**2)
 
 
 def peer(X, y, weight=None, **kwargs):
-    """The optimum by scikit-learn's most exact solver, on the float64 rows as they are."""
+    """Return the optimum of scikit-learn's most exact solver."""
     model = LogisticRegression(solver="newton-cholesky", tol=1e-12, max_iter=200, **kwargs)
     return model.fit(X, y, weight)
 
@@ -46,7 +40,7 @@ def problem(k, seed=0, n=300, d=5):
 
 @pytest.mark.parametrize("k", [2, 3, 7])
 @pytest.mark.parametrize("intercept", [True, False])
-def test_the_optimum_of_scikit_learn(k, intercept):
+def test_optimum_of_scikit_learn(k, intercept):
     """Coefficients, intercepts and every method, with weights of rows and classes."""
     X, y = problem(k, seed=k)
     labels = np.array([f"class {c}" for c in range(k)])[y]
@@ -67,21 +61,19 @@ def test_the_optimum_of_scikit_learn(k, intercept):
     assert ours.n_iter_[0] == len(ours.loss_curve_) - 1
 
 
-def test_two_classes_are_the_model_of_two_rows_at_half_the_penalty():
-    """A third class that never occurs is what a row for each class looks like."""
+def test_two_classes_at_half_the_penalty():
+    """The optimum of one row of coefficients is that of a row for each class at C / 2."""
     X, y = problem(2)
     one = SoftmaxRegression(C=3.0, tol=1e-9).fit(X, y)
     rows = Rows(X, y.astype(np.int64), None, 2)
     objective = Objective(rows, 2, 1.5, True)
-    both = objective.centred(
-        np.vstack([-one.coef_, one.coef_]) / 2, np.hstack([-one.intercept_, one.intercept_]) / 2
-    )
-    _, gradient = objective.value_and_gradient(both)
+    theta = objective.to_centred(*one_row_per_class(one.coef_, one.intercept_))
+    _, gradient = objective.value_and_gradient(theta)
     assert abs(gradient).max() < 1e-9
 
 
-def test_scale_does_not_matter():
-    """Dollars, shares and a shifted clock: the probabilities of the scaled fit, no warning."""
+def test_scale_of_the_features():
+    """Scaled and shifted features give the same fit, without a warning."""
     X, y = problem(4, n=500)
     unit = SoftmaxRegression(C=math.inf, tol=1e-9).fit(X, y)
     factor, shift = 10.0 ** np.array([6, -6, 3, 0, -3]), np.array([0, 0, 5e5, 1e4, -1])
@@ -91,7 +83,7 @@ def test_scale_does_not_matter():
 
 
 def test_raw_digits():
-    """Where lbfgs fails to converge: the optimum of newton-cholesky at the default tolerance."""
+    """The optimum at the default tolerance, where scikit-learn's lbfgs does not converge."""
     X, y = load_digits(return_X_y=True)
     model = SoftmaxRegression().fit(X, y)
     assert loss(model, X, y) == pytest.approx(17.0323521816, rel=1e-9)
@@ -101,32 +93,32 @@ def test_raw_digits():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", ["C", "F", "csr", "csc", "frame"])
-def test_kinds_of_rows(kind, dtype):
-    """Every layout gives one answer; dense rows are read where they lie."""
+def test_array_types(kind, dtype):
+    """Every layout gives the same coefficients."""
     X, y = problem(3, n=9000)
     X[np.abs(X) < 0.5] = 0
     plain = SoftmaxRegression().fit(X, y)
     X = X.astype(dtype)
-    given = {
+    converted = {
         "C": np.ascontiguousarray,
         "F": np.asfortranarray,
         "csr": sp.csr_matrix,
         "csc": sp.csc_array,
         "frame": lambda X: pd.DataFrame(X, columns=list("abcde")),
     }[kind](X)
-    model = SoftmaxRegression().fit(given, y)
+    model = SoftmaxRegression().fit(converted, y)
     assert model.coef_.dtype == dtype
     np.testing.assert_allclose(
         model.coef_, plain.coef_, rtol=0, atol=2e-5 if dtype == np.float32 else 1e-6
     )
     np.testing.assert_allclose(
-        model.predict_proba(given), plain.predict_proba(X), rtol=0, atol=1e-5
+        model.predict_proba(converted), plain.predict_proba(X), rtol=0, atol=1e-5
     )
     assert (kind == "frame") == hasattr(model, "feature_names_in_")
 
 
 def test_blocks_add_up():
-    """Loss, gradient and Hessian of rows in several blocks are those of the formula."""
+    """Loss, gradient and Hessian of rows in several blocks agree with the formulas."""
     X, y = problem(3, n=10_000, d=4)
     rng = np.random.default_rng(0)
     weight = rng.random(len(y))
@@ -153,27 +145,27 @@ def test_blocks_add_up():
         products = (xc[:, :-1].T * weight) @ xc[:, :-1]
         sums = weight @ xc[:, :-1]
         for full, expected in ((True, products), (False, np.diagonal(products))):
-            found = rows.scatter(centre, full)
-            np.testing.assert_allclose(found[0], sums, rtol=1e-9, atol=1e-9)
-            np.testing.assert_allclose(found[1], expected, rtol=1e-9, atol=1e-9)
+            scatter = rows.scatter(centre, full)
+            np.testing.assert_allclose(scatter[0], sums, rtol=1e-9, atol=1e-9)
+            np.testing.assert_allclose(scatter[1], expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("full", [True, False])
-def test_entries_that_a_sparse_matrix_holds_twice(full):
-    """They are one entry, their sum; the matrix is left as it is."""
+def test_duplicate_entries_of_a_sparse_matrix(full):
+    """They count as their sum; the matrix is not changed."""
     x = sp.csr_array(([1.0, 2.0, 4.0, 8.0], [1, 1, 0, 2], [0, 2, 4]), shape=(2, 3))
     y, centre = np.array([0, 1]), np.array([1.0, 2.0, 3.0])
-    for mine, dense in zip(
+    for result, expected in zip(
         Rows(x, y, None, 2).scatter(centre, full),
         Rows(x.toarray(), y, None, 2).scatter(centre, full),
         strict=True,
     ):
-        np.testing.assert_allclose(mine, dense)
+        np.testing.assert_allclose(result, expected)
     assert x.nnz == 4
 
 
-def test_products_of_sparse_columns_far_from_0():
-    """As exact as of dense rows, whatever the means: columns that are full, and rare ones."""
+def test_products_of_sparse_columns_with_large_means():
+    """They are as exact as those of dense rows, for dense and for rare columns."""
     rng = np.random.default_rng(1)
     near = rng.standard_normal((9000, 1))
     X = np.hstack([near, near + 1e-4 * rng.standard_normal((9000, 1))]) + 1e4
@@ -182,14 +174,14 @@ def test_products_of_sparse_columns_far_from_0():
     y, weight = np.zeros(9000, np.int64), rng.random(9000)
     centre = np.average(X, axis=0, weights=weight)
     expected = Rows(X, y, weight, 2).scatter(centre, True)[1]
-    found = Rows(sp.csr_array(X), y, weight, 2).scatter(centre, True)[1]
+    products = Rows(sp.csr_array(X), y, weight, 2).scatter(centre, True)[1]
     size = np.sqrt(np.diagonal(expected))
-    assert (abs(found - expected) < 1e-13 * np.outer(size, size)).all()
+    assert (abs(products - expected) < 1e-13 * np.outer(size, size)).all()
 
 
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
-def test_features_that_nearly_or_wholly_depend_far_from_0(form):
-    """The optimum of their difference, and the least norm, whatever holds the rows."""
+def test_collinear_features_with_large_means(form):
+    """Almost collinear features have their optimum, collinear ones that of least norm."""
     rng = np.random.default_rng(1)
     t, u = rng.standard_normal((2, 500))
     y = (u + rng.logistic(size=500) > 0).astype(int)
@@ -199,13 +191,13 @@ def test_features_that_nearly_or_wholly_depend_far_from_0(form):
     rng = np.random.default_rng(4)
     X = rng.standard_normal((200, 2)) + 10
     y = (X[:, 0] - 10 + rng.logistic(size=200) > 0).astype(int)
-    wholly = SoftmaxRegression(C=math.inf).fit(form(np.c_[X, X.sum(axis=1)]), y).coef_[0]
-    assert wholly @ [1, 1, -1] == pytest.approx(0, abs=1e-9)
+    exact = SoftmaxRegression(C=math.inf).fit(form(np.c_[X, X.sum(axis=1)]), y).coef_[0]
+    assert exact @ [1, 1, -1] == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", [np.array, np.float32, sp.csr_array, sp.csc_matrix])
 def test_constant_columns_have_no_coefficient(kind):
-    """Without penalty too, whatever rounding leaves of their variance; they are the intercept's."""
+    """Also without penalty, and where rounding leaves a variance above 0."""
     X, y = problem(2, n=1000, d=2)
     weight = np.random.default_rng(0).random(1000) + 0.1
     for w in (None, weight):
@@ -218,23 +210,26 @@ def test_constant_columns_have_no_coefficient(kind):
             np.testing.assert_allclose(model.intercept_, plain.intercept_, rtol=1e-4)
 
 
-def test_metrics_are_inverse_hessians():
-    """At equal probabilities the metric of the features; anywhere, that of Newton."""
+def test_inverse_hessians():
+    """At equal probabilities both are the inverse of the Hessian."""
     X, y = problem(3, n=200)
     objective = Objective(Rows(X * 100 + 7, y.astype(np.int64), None, 3), 3, 1.0, True)
     rng = np.random.default_rng(0)
     g = rng.standard_normal((3, 6))
     g -= g.mean(axis=0)
     theta = np.zeros((3, 6))
-    for apply in (metric(objective), newton_metric(objective, theta)):
-        step = apply(g)
+    for inverse_hessian in (
+        initial_inverse_hessian(objective),
+        exact_inverse_hessian(objective, theta),
+    ):
+        step = inverse_hessian(g)
         np.testing.assert_allclose(
             objective.hessian(theta) @ step.ravel(), g.ravel(), rtol=0, atol=1e-8
         )
 
 
-def test_the_end_is_near_the_optimum():
-    """What the stopping rule estimates is the distance from the true optimum."""
+def test_stopping_rule():
+    """The relative distance from the optimum is within tol squared."""
     X, y = problem(5, n=2000)
     exact = SoftmaxRegression(tol=1e-12).fit(X, y)
     best = exact.loss_curve_[-1]
@@ -246,11 +241,13 @@ def test_the_end_is_near_the_optimum():
 
 
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
-def test_an_end_by_rounding_is_said(form):
-    """Far from 0 in float32, where coefficients are off; not near 0, nor in float64."""
+def test_warning_about_rounding(form):
+    """Emitted for float32 features with large means; not for small means, nor float64."""
     X, y = problem(3, n=2000)
     model = SoftmaxRegression(C=math.inf)
-    with pytest.warns(ConvergenceWarning, match=r"rounding hides the rest: centre X, or pass it"):
+    with pytest.warns(
+        ConvergenceWarning, match="rounding prevents further progress: centre X, or pass"
+    ):
         model.fit(form((X + 1e6).astype(np.float32)), y)
     exact = SoftmaxRegression(C=math.inf).fit((X + 1e6).astype(np.float32).astype(float), y)
     assert abs(model.coef_ - exact.coef_).max() > 1e-3
@@ -259,8 +256,8 @@ def test_an_end_by_rounding_is_said(form):
             SoftmaxRegression(C=math.inf, tol=tol).fit(form((X + shift).astype(dtype)), y)
 
 
-def test_no_penalty_takes_the_least_norm():
-    """Of all coefficients with the same logits, as of the pseudo-inverse."""
+def test_least_norm_without_penalty():
+    """The coefficients have the least norm of those with the same logits."""
     X, y = problem(3)
     dependent = np.hstack([X, X[:, :2] * 1000, np.full((len(X), 1), 5.0)])
     model = SoftmaxRegression(C=math.inf, tol=1e-10).fit(dependent, y)
@@ -274,33 +271,33 @@ def test_no_penalty_takes_the_least_norm():
     np.testing.assert_allclose(plain.coef_, theirs.coef_, rtol=0, atol=1e-6)
 
 
-def test_separated_classes_are_said():
-    """Without a penalty there is no optimum, whether all rows are separated or some."""
+def test_warning_about_separation():
+    """Without a penalty there is no optimum where the classes are separated, also partly."""
     X, y = load_wine(return_X_y=True)
-    with pytest.warns(ConvergenceWarning, match="completely separated"):
+    with pytest.warns(ConvergenceWarning, match="are completely separated"):
         model = SoftmaxRegression(C=math.inf).fit(X, y)
     assert model.score(X, y) == 1
     X, y = problem(3)
-    X[:, 0] = np.where(y == 2, 1.0, 0.0)  # a column that tells one class, the others overlap
-    with pytest.warns(ConvergenceWarning, match="partly separated"):
+    X[:, 0] = np.where(y == 2, 1.0, 0.0)  # a column that determines one class; the others overlap
+    with pytest.warns(ConvergenceWarning, match="quasi-completely separated"):
         SoftmaxRegression(C=math.inf).fit(X, y)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         SoftmaxRegression(C=1e6).fit(X, y)
 
 
-def test_one_pair_of_classes_separated_is_said():
-    """Classes 0 and 1 overlap: no row leads over every other class, and class 2 still recedes."""
+def test_separation_of_one_class():
+    """Classes 0 and 1 overlap, class 2 is separated from both."""
     X, y = np.array([0, 0, 1, 1, 2, 2, 2.0])[:, None], np.array([0, 1, 0, 1, 0, 1, 2])
-    with pytest.warns(ConvergenceWarning, match="partly separated"):
+    with pytest.warns(ConvergenceWarning, match="quasi-completely separated"):
         model = SoftmaxRegression(C=math.inf).fit(X, y)
     with pytest.raises(ValueError, match="separated"):
         model.summary(X, y)
 
 
 @pytest.mark.parametrize("tol", [1e-6, 1e-9])
-def test_heavy_tails_are_not_separation(tol):
-    """A row that makes up the variance hides neither an optimum nor a column that separates."""
+def test_heavy_tails(tol):
+    """An outlying row is not taken for separation, and does not hide a separating column."""
     rng = np.random.default_rng(0)
     far = rng.standard_normal(1000)
     y = (far + rng.logistic(size=1000) > 0).astype(int)
@@ -314,12 +311,12 @@ def test_heavy_tails_are_not_separation(tol):
         error = model.fit(x[:, None], labels).summary(x[:, None], labels).standard_error
         assert (error < 1).all()
         X = np.c_[x, (labels == 1) & (rng.random(1000) < 0.05)]
-        with pytest.warns(ConvergenceWarning, match="partly separated"):
+        with pytest.warns(ConvergenceWarning, match="quasi-completely separated"):
             model.fit(X, labels)
 
 
-def test_rows_of_weight_0_separate_nothing_and_join_nothing():
-    """One against the separation changes nothing; a class without weight recedes for ever."""
+def test_separation_with_weights_of_0():
+    """A row of weight 0 does not undo a separation; a class of weight 0 is separated."""
     rng = np.random.default_rng(0)
     X = np.c_[np.r_[np.zeros(40), np.ones(20)], rng.standard_normal(60)]
     y = np.r_[rng.integers(0, 2, 40), np.ones(20, int)]
@@ -327,14 +324,14 @@ def test_rows_of_weight_0_separate_nothing_and_join_nothing():
     overlap, two = problem(2)
     without = overlap, np.r_[two[:-1], 2], np.r_[np.ones(len(two) - 1), 0]
     for rows in (against, without):
-        with pytest.warns(ConvergenceWarning, match="partly separated"):
+        with pytest.warns(ConvergenceWarning, match="quasi-completely separated"):
             model = SoftmaxRegression(C=math.inf).fit(*rows)
         with pytest.raises(ValueError, match="separated"):
             model.summary(*rows)
 
 
 def test_warm_start():
-    """A fit that begins at the optimum is over; one on other classes begins anew."""
+    """A fit that starts at the optimum ends at once; other features start at 0."""
     for k in (2, 4):
         X, y = problem(k)
         model = SoftmaxRegression(warm_start=True).fit(X, y)
@@ -346,36 +343,38 @@ def test_warm_start():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"C": 0.0}, "C is 0.0"),
-        ({"C": math.nan}, "C is nan"),
-        ({"C": 1e-320}, "C is 1e-320, and the rows have a weight of 300"),
-        ({"tol": -1}, "tol is -1"),
-        ({"max_iter": 1.5}, "max_iter is 1.5"),
-        ({"fit_intercept": "no"}, "fit_intercept is 'no'; accepted: True and False"),
-        ({"warm_start": 1}, "warm_start is 1; accepted: True and False"),
-        ({"class_weight": {0: -1, 1: 1}}, "class_weight of class 0 is -1.0; accepted: 0 and up"),
-        ({"class_weight": {0: 0, 1: 1}}, "fewer than two classes"),
+        ({"C": 0.0}, "C must be > 0, got 0.0"),
+        ({"C": math.nan}, "C must be > 0, got nan"),
+        ({"C": True}, "C must be a real number, got True"),
+        ({"C": 1e-320}, "must be >= 1e-300, got C=1e-320 and a sum of 300.0"),
+        ({"tol": -1}, "tol must be > 0, got -1.0"),
+        ({"max_iter": 1.5}, "max_iter must be an int, got 1.5"),
+        ({"max_iter": -1}, "max_iter must be >= 0, got -1"),
+        ({"fit_intercept": "no"}, "fit_intercept must be True or False, got 'no'"),
+        ({"warm_start": 1}, "warm_start must be True or False, got 1"),
+        ({"class_weight": {0: -1, 1: 1}}, "class_weight must be >= 0, got -1.0 for class 0"),
+        ({"class_weight": {0: 0, 1: 1}}, "at least 2 classes with rows of weight > 0, got 1"),
     ],
 )
-def test_bad_parameters(options, message):
-    """One clear error that names the parameter."""
+def test_refused_parameters(options, message):
+    """The error names the parameter and its rule."""
     with pytest.raises((TypeError, ValueError), match=message):
         SoftmaxRegression(**options).fit(*problem(2))
 
 
-def test_bad_labels():
+def test_refused_labels():
     X, y = problem(2)
     with pytest.raises(ValueError, match="Unknown label type: continuous"):
         SoftmaxRegression().fit(X, y + 0.5)
-    with pytest.raises(ValueError, match=r"y holds one class, 0\.0;"):
+    with pytest.raises(ValueError, match=r"y must have at least 2 classes, got one class, 0\.0"):
         SoftmaxRegression().fit(X, np.zeros(len(y)))
-    with pytest.raises(ValueError, match="fewer than two classes"):
+    with pytest.raises(ValueError, match="at least 2 classes with rows of weight > 0, got 1"):
         SoftmaxRegression().fit(X, y, y == 1)
 
 
 @pytest.mark.parametrize("weight", [1e308, 1e-320])
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
-def test_weights_that_no_sum_holds(weight, class_weight):
+def test_weights_whose_sum_overflows_or_underflows(weight, class_weight):
     X, y = problem(2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -385,49 +384,52 @@ def test_weights_that_no_sum_holds(weight, class_weight):
 
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
 @pytest.mark.parametrize("intercept", [True, False])
-@pytest.mark.parametrize(("dtype", "most"), [(np.float64, 1e152), (np.float32, 3e34)])
-def test_a_column_too_large_to_be_squared(form, intercept, dtype, most):
-    """It is named; whatever is smaller is fitted as if it were not large."""
+@pytest.mark.parametrize(("dtype", "largest"), [(np.float64, 1e152), (np.float32, 3e34)])
+def test_columns_whose_squares_overflow(form, intercept, dtype, largest):
+    """They are refused by name; smaller columns are fitted as after scaling."""
     X, y = problem(2)
     X[:, 1] = X[:, 1] / np.abs(X[:, 1]).max()
     model = SoftmaxRegression(C=math.inf, fit_intercept=intercept)
     plain = model.fit(X, y).coef_
-    X[:, 1] *= most / 10
+    X[:, 1] *= largest / 10
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = model.fit(form(X.astype(dtype)), y).coef_.astype(float)
-        found[:, 1] *= most / 10
-        np.testing.assert_allclose(found, plain, rtol=2e-3)
+        coef = model.fit(form(X.astype(dtype)), y).coef_.astype(float)
+        coef[:, 1] *= largest / 10
+        np.testing.assert_allclose(coef, plain, rtol=2e-3)
         X[:, 1] *= 1000
-        with pytest.raises(ValueError, match="squared and summed in column x1; accepted: up to"):
+        with pytest.raises(ValueError, match=r"column x1 of X must be <= .*: its squares overflow"):
             model.fit(form(X.astype(dtype)), y)
 
 
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
 @pytest.mark.parametrize("intercept", [True, False])
-@pytest.mark.parametrize(("dtype", "least"), [(np.float64, 1e-152), (np.float32, 1e-33)])
-def test_a_column_too_small_to_be_squared(form, intercept, dtype, least):
-    """It is named, even where it adds up to 0; with a penalty its coefficient is next to 0."""
+@pytest.mark.parametrize(("dtype", "smallest"), [(np.float64, 1e-152), (np.float32, 1e-33)])
+def test_columns_whose_squares_underflow(form, intercept, dtype, smallest):
+    """They are refused by name without a penalty; with one their coefficient is almost 0."""
     X, y = problem(2)
     X, y = np.vstack([X, -X]), np.r_[y, y[::-1]]
     model = SoftmaxRegression(C=math.inf, fit_intercept=intercept)
     plain = model.fit(X, y).coef_
-    X[:, 1] *= least
-    found = model.fit(form(X.astype(dtype)), y).coef_.astype(float)
-    found[:, 1] *= least
-    np.testing.assert_allclose(found, plain, rtol=2e-3)
+    X[:, 1] *= smallest
+    coef = model.fit(form(X.astype(dtype)), y).coef_.astype(float)
+    coef[:, 1] *= smallest
+    np.testing.assert_allclose(coef, plain, rtol=2e-3)
     for factor in (1e-2, 1e-10):
         small = X.copy()
         small[:, 1] *= factor
-        with pytest.raises(ValueError, match="too small to be squared and summed in column x1"):
+        with pytest.raises(
+            ValueError,
+            match=r"column x1 of X must be 0 or >= .*: its squares underflow",
+        ):
             model.fit(form(small.astype(dtype)), y)
-    assert abs(SoftmaxRegression().fit(form(small.astype(dtype)), y).coef_[0, 1]) < least
+    assert abs(SoftmaxRegression().fit(form(small.astype(dtype)), y).coef_[0, 1]) < smallest
     small[:, 1] = 0
     assert model.fit(form(small.astype(dtype)), y).coef_[0, 1] == pytest.approx(0, abs=1e-15)
 
 
 def test_progress(capsys):
-    """A bar on standard error when asked."""
+    """verbose=True shows a progress bar on standard error."""
     X, y = problem(2)
     SoftmaxRegression(verbose=True).fit(X, y)
     assert "objective" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Calibration: probabilities that come true as often as they say."""
+"""Calibrators of logits, and their cross-fitted evaluation."""
 
 from logitlab.calibration.affine import MatrixScaling, VectorScaling
 from logitlab.calibration.cross_fit import cross_fit, random_folds

@@ -1,197 +1,140 @@
-"""Vector and matrix scaling: affine maps of the logits, at the minimum of a ridged log-loss."""
+"""Vector and matrix scaling: affine maps of the logits with the least ridge-penalized log-loss."""
 
 import math
 from abc import abstractmethod
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks
+from logitlab._backends.targets import Targets
+from logitlab._dispatch import backend
 from logitlab._rows import Floats, Integers, blocks
-from logitlab.calibration.base import Calibrator, RowError, labelled, numbered
+from logitlab.calibration.base import Calibrator, RowError
 from logitlab.calibration.temperature import fit_temperature
-from logitlab.probabilities import softmax
 
-_GRADIENT = 1e-6  # largest entry of the gradient of the mean loss, at which to stop
-_ITERATIONS = 1000
+_GRADIENT_TOLERANCE = 1e-6  # largest entry of the gradient of the mean loss at which to stop
+_MAX_ITERATIONS = 1000
+_BLOCK = 1 << 16  # logits of a block: its intermediate results stay in the cache
 
 
-def _centred(z: Any, xp: Any) -> Any:
-    """Rows less their mean over the finite entries, of which -inf stays: the same for z + c."""
-    left = xp.isfinite(z)
+def _centre_rows(z: Any, xp: Any) -> Any:
+    """Return rows less the mean of their finite entries; infinite entries stay."""
+    finite = xp.isfinite(z)
     zero = xp.zeros_like(z)
-    count = xp.sum(xp.astype(left, z.dtype), axis=-1, keepdims=True)
-    # Divided first: the sum of huge logits may overflow.
-    part = z / xp.where(count == 0, xp.ones_like(count), count)
-    mean = xp.sum(xp.where(left, part, zero), axis=-1, keepdims=True)
-    return xp.where(left, z - mean, z)
+    count = xp.sum(xp.astype(finite, z.dtype), axis=-1, keepdims=True)
+    # Divided before the sum, because the sum of huge logits may overflow.
+    shares = z / xp.where(count == 0, xp.ones_like(count), count)
+    mean = xp.sum(xp.where(finite, shares, zero), axis=-1, keepdims=True)
+    return xp.where(finite, z - mean, z)
 
 
-def _ridge(x: Any, name: str) -> float:
+def _check_ridge(x: Any, name: str) -> float:
     return _checks.real(x, name, "finite and >= 0", lambda x: 0 <= x < math.inf)
 
 
-class _Affine(Calibrator):
-    """An affine map of centred logits over T, fitted as a departure from the identity."""
+class _AffineScaling(Calibrator):
+    """An affine map of centred logits over T, fitted as a deviation v from the identity."""
 
-    classes_: Integers
     bias_: Floats
+    _refusal: str  # what is wrong with a row that `_is_refused`
 
     @abstractmethod
     def _ridges(self, k: int) -> Floats:
-        """The weight of the square of each parameter, the bias last."""
+        """Return the penalty weight of the square of each parameter, the bias last."""
 
     @abstractmethod
-    def _move(self, x: Floats, v: Floats) -> Floats:
-        """Calibrated logits of x under the parameters v."""
+    def _apply_deviation(self, x: Floats, v: Floats) -> Floats:
+        """Return a new array, the calibrated logits of x under the parameters v."""
 
     @abstractmethod
-    def _gradient(self, x: Floats, g: Floats) -> Floats:
-        """The derivative in the parameters, of g that in the calibrated logits."""
+    def _pull_back(self, x: Floats, gradient: Floats) -> Floats:
+        """Return the gradient by v from the gradient by the calibrated logits."""
 
     @abstractmethod
-    def _keep(self, v: Floats, temperature: float) -> None:
+    def _set_fitted(self, v: Floats, temperature: float) -> None:
         """Set the fitted attributes."""
 
     @abstractmethod
     def _apply(self, z: Any, xp: Any) -> Any:
-        """Calibrated logits of centred ones."""
+        """Return the calibrated logits of centred logits."""
 
     @abstractmethod
-    def _refused(self, z: Any, xp: Any) -> Any:
-        """The entries that the map cannot take."""
+    def _is_refused(self, z: Any, xp: Any) -> Any:
+        """Return where z has entries that the map does not support."""
 
-    _why: str
+    def _check_entries(self, z: Any, xp: Any) -> None:
+        """Raise for the first row with an entry that the map does not support."""
+        refused = xp.any(self._is_refused(z, xp), axis=-1)
+        if _arrays.any_of(refused, xp):
+            raise RowError(_arrays.first_true(refused, xp), self._refusal)
 
-    def _check(self, z: Any, xp: Any) -> None:
-        """Refuse rows with such entries."""
-        rows = xp.any(self._refused(z, xp), axis=-1)
-        if _arrays.any_of(rows, xp):
-            raise RowError(_arrays.first_true(rows, xp), self._why)
-
-    def fit(self, z: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Find the map on labelled rows.
-
-        Parameters
-        ----------
-        z : array, shape (..., K)
-            Logits.
-        y : array of int, shape (...)
-            Labels, 0 to K - 1.
-        sample_weight : array, shape (...), optional
-            Weights of the rows, 0 and up; only their proportions count.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        TypeError, ValueError
-            As :meth:`TemperatureScaling.fit`; rows with entries that the map cannot take; a ridge
-            below 0.
-        ModuleNotFoundError
-            SciPy, whose L-BFGS-B finds the minimum, is not installed.
-        """
+    def _fit(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
         from scipy.optimize import minimize
 
-        logits, labels, weights, numbers = labelled(z, y, sample_weight)
-        ridges = self._ridges(logits.shape[1])
-        with numbered(numbers):
-            self._check(logits, np)
-            t = fit_temperature(logits, labels, weights)
+        ridges = self._ridges(z.shape[1])
+        self._check_entries(z, np)
+        t = fit_temperature(z, y, weight)
         t = t if 0 < t < math.inf else 1.0
-        x = _centred(logits.astype(np.float64) / t, np)
-        w = np.full(len(labels), 1 / len(labels)) if weights is None else weights / weights.sum()
+        x = _centre_rows(z.astype(np.float64) / t, np)
+        w = np.full(len(y), 1 / len(y)) if weight is None else weight / weight.sum()
 
-        def loss(v: Floats) -> tuple[float, Floats]:
-            total, slope = float(ridges @ v**2), 2 * ridges * v
-            for rows in blocks(*x.shape):
-                part, place = x[rows], np.arange(len(labels[rows]))
-                u = self._move(part, v)
-                u -= u.max(axis=-1, keepdims=True)
-                true = u[place, labels[rows]]
-                np.exp(u, out=u)
-                sums = u.sum(axis=-1)
-                total += float(w[rows] @ (np.log(sums) - true))
-                u *= (w[rows] / sums)[:, None]
-                u[place, labels[rows]] -= w[rows]
-                slope += self._gradient(part, u)
-            return total, slope
+        def objective(v: Floats) -> tuple[float, Floats]:
+            value, gradient = float(ridges @ v**2), 2 * ridges * v
+            for rows in blocks(len(x), x.shape[1], _BLOCK):
+                u = self._apply_deviation(x[rows], v)
+                losses, by_logits = backend(u).target_loss(
+                    u, (1,), 1.0, None, Targets(y[rows]), w[rows]
+                )
+                value += float(w[rows] @ losses)
+                gradient += self._pull_back(x[rows], by_logits)
+            return value, gradient
 
-        options = {"maxiter": _ITERATIONS, "ftol": 0, "gtol": _GRADIENT, "maxcor": 20}
-        found = minimize(loss, np.zeros(len(ridges)), jac=True, method="L-BFGS-B", options=options)
-        self._keep(found.x, t)
-        self.classes_ = np.arange(logits.shape[1])
-        return self
+        options = {
+            "maxiter": _MAX_ITERATIONS,
+            "ftol": 0,
+            "gtol": _GRADIENT_TOLERANCE,
+            "maxcor": 20,
+        }
+        start = np.zeros(len(ridges))
+        result = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+        self._set_fitted(result.x, t)
 
-    def transform(self, z: Any) -> Any:
-        """Calibrated logits.
-
-        Parameters
-        ----------
-        z : array, shape (..., K)
-            Logits, of any kind that :func:`logitlab.softmax` takes.
-
-        Returns
-        -------
-        array, shape of z
-            Of z's kind.
-
-        Raises
-        ------
-        ValueError
-            Another number of classes than in ``fit``; entries that the map cannot take.
-        """
-        self._check_fitted("classes_")
-        z = _arrays.as_floating(z, "z")
-        xp = array_namespace(z)
-        if z.ndim == 0 or z.shape[-1] != len(self.classes_):
-            raise ValueError(
-                f"z has shape {tuple(z.shape)}; accepted: rows of {len(self.classes_)} classes"
-            )
-        self._check(z, xp)
+    def _transform(self, z: Any, xp: Any) -> Any:
+        self._check_entries(z, xp)
         wide = _arrays.at_least_float32(z, xp)
         with np.errstate(invalid="ignore"):
-            return xp.astype(self._apply(_centred(wide, xp), xp), z.dtype, copy=False)
-
-    def predict_proba(self, z: Any) -> Any:
-        """Calibrated probabilities: the softmax of :meth:`transform`.
-
-        Parameters
-        ----------
-        z : array, shape (..., K)
-            Logits, of any kind that :func:`logitlab.softmax` takes.
-
-        Returns
-        -------
-        array, shape of z
-            Of z's kind.
-        """
-        return softmax(self.transform(z))
+            return xp.astype(self._apply(_centre_rows(wide, xp), xp), z.dtype, copy=False)
 
 
-class VectorScaling(_Affine):
-    r"""Calibration by a factor and a bias for each class: softmax(w * z + b).
+def _as_type_of(x: Floats, z: Any, xp: Any) -> Any:
+    """Return fitted parameters as an array of z's kind and type."""
+    return xp.astype(_arrays.like(x, z, xp, "x"), z.dtype)
 
-    The minimum of the mean log-loss plus :math:`\rho \left(\sum_i (T w_i - 1)^2 + \sum_i
-    b_i^2\right)`, with T the temperature of :class:`TemperatureScaling`: a large ridge leaves
-    temperature scaling, 0 is vector scaling as first described. It may change the order of the
-    classes, and so the accuracy. Rows are centred first, so that adding a constant to a row
-    changes nothing. -inf excludes a class.
+
+class VectorScaling(_AffineScaling):
+    r"""Calibration by a scale and a bias for each class: softmax(w * z + b).
+
+    Minimizes the mean log-loss plus :math:`\rho \left(\sum_i (T w_i - 1)^2 + \sum_i
+    b_i^2\right)`, where T is the temperature of :class:`TemperatureScaling`. A large ridge
+    approaches temperature scaling; 0 is vector scaling as first published. It may change the
+    order of the classes, and so the accuracy. Rows are centred first, so that adding a constant
+    to a row changes nothing. -inf excludes a class.
 
     Parameters
     ----------
     ridge : float
-        :math:`\rho`, 0 and up.
+        :math:`\rho`, >= 0.
 
     Attributes
     ----------
     scale_, bias_ : array, shape (K,)
-        w, in one over the unit of the logits, and b.
+        w, in the inverse unit of the logits, and b.
     classes_ : array of int, shape (K,)
         0 to K - 1.
+    n_features_in_ : int
+        K.
 
     References
     ----------
@@ -215,54 +158,60 @@ class VectorScaling(_Affine):
         self.ridge = ridge
 
     def _ridges(self, k: int) -> Floats:
-        return np.full(2 * k, _ridge(self.ridge, "ridge"))
+        return np.full(2 * k, _check_ridge(self.ridge, "ridge"))
 
-    _why = "holds +inf; accepted: finite, -inf"
+    _refusal = "holds +inf; logits must be finite or -inf"
 
-    def _refused(self, z: Any, xp: Any) -> Any:
+    def _is_refused(self, z: Any, xp: Any) -> Any:
         return z == xp.inf
 
-    def _move(self, x: Floats, v: Floats) -> Floats:
+    def _apply_deviation(self, x: Floats, v: Floats) -> Floats:
         a, b = np.split(v, 2)
-        # 0 times -inf, and a negative factor of it, are still an excluded class.
-        return np.where(np.isneginf(x), x, np.where(np.isneginf(x), 0, x) * (1 + a) + b)
+        with np.errstate(invalid="ignore"):
+            u = x * (1 + a) + b
+        # -inf excludes a class also where its scale is 0 or negative.
+        np.copyto(u, -np.inf, where=x == -np.inf)
+        return u
 
-    def _gradient(self, x: Floats, g: Floats) -> Floats:
-        return np.concatenate([np.einsum("nk,nk->k", g, np.where(g == 0, 0, x)), g.sum(axis=0)])
+    def _pull_back(self, x: Floats, gradient: Floats) -> Floats:
+        # 0 times -inf counts as 0.
+        by_scale = np.einsum("nk,nk->k", gradient, np.where(gradient == 0, 0, x))
+        return np.concatenate([by_scale, gradient.sum(axis=0)])
 
-    def _keep(self, v: Floats, temperature: float) -> None:
+    def _set_fitted(self, v: Floats, temperature: float) -> None:
         a, self.bias_ = np.split(v, 2)
         self.scale_ = (1 + a) / temperature
 
     def _apply(self, z: Any, xp: Any) -> Any:
-        scale = xp.astype(_arrays.like(self.scale_, z, xp, "scale"), z.dtype)
-        bias = xp.astype(_arrays.like(self.bias_, z, xp, "bias"), z.dtype)
+        scale, bias = (_as_type_of(x, z, xp) for x in (self.scale_, self.bias_))
         return xp.where(z == -xp.inf, z, z * scale + bias)
 
 
-class MatrixScaling(_Affine):
-    r"""Calibration by an affine map of the logits: softmax(W z + b), with a ridge.
+class MatrixScaling(_AffineScaling):
+    r"""Calibration by an affine map of the logits with a ridge penalty: softmax(W z + b).
 
-    The minimum of the mean log-loss plus :math:`\lambda \sum_{i \neq j} (T W_{ij})^2 + \mu \sum_i
-    b_i^2`, with T the temperature of :class:`TemperatureScaling`: the off-diagonal and intercept
-    regularisation (ODIR) of Dirichlet calibration, where the weights stand as
+    Minimizes the mean log-loss plus :math:`\lambda \sum_{i \neq j} (T W_{ij})^2 + \mu \sum_i
+    b_i^2`, where T is the temperature of :class:`TemperatureScaling`. This is the off-diagonal and
+    intercept regularization (ODIR) of Dirichlet calibration, whose authors write the weights as
     :math:`\lambda K (K - 1)` and :math:`\mu K`. Without a ridge, K (K + 1) parameters overfit. It
     may change the order of the classes, and so the accuracy. Rows are centred first, so that
-    adding a constant to a row changes nothing.
+    adding a constant to a row changes nothing. Logits must be finite.
 
     Parameters
     ----------
     off_diagonal, bias : float
-        :math:`\lambda` and :math:`\mu`, 0 and up.
+        :math:`\lambda` and :math:`\mu`, >= 0.
 
     Attributes
     ----------
     weight_ : array, shape (K, K)
-        W, in one over the unit of the logits.
+        W, in the inverse unit of the logits.
     bias_ : array, shape (K,)
         b.
     classes_ : array of int, shape (K,)
         0 to K - 1.
+    n_features_in_ : int
+        K.
 
     References
     ----------
@@ -276,8 +225,8 @@ class MatrixScaling(_Affine):
     >>> import logitlab
     >>> rng = np.random.default_rng(0)
     >>> z = rng.standard_normal((1000, 3))
-    >>> seen = z @ [[1, 0.5, 0], [0, 1, 0], [0, 0, 1]]  # class 1 also where class 0 is likely
-    >>> y = (seen + rng.gumbel(size=z.shape)).argmax(axis=1)
+    >>> true = z @ [[1, 0.5, 0], [0, 1, 0], [0, 0, 1]]  # class 1 also where class 0 is likely
+    >>> y = (true + rng.gumbel(size=z.shape)).argmax(axis=1)
     >>> scaling = logitlab.MatrixScaling().fit(z, y)
     >>> bool(logitlab.cross_entropy(scaling.transform(z), y) < logitlab.cross_entropy(z, y))
     True
@@ -290,29 +239,26 @@ class MatrixScaling(_Affine):
         self.bias = bias
 
     def _ridges(self, k: int) -> Floats:
-        off = _ridge(self.off_diagonal, "off_diagonal") * (1 - np.eye(k))
-        return np.concatenate([off.reshape(-1), np.full(k, _ridge(self.bias, "bias"))])
+        weight = _check_ridge(self.off_diagonal, "off_diagonal") * (1 - np.eye(k))
+        return np.concatenate([weight.reshape(-1), np.full(k, _check_ridge(self.bias, "bias"))])
 
-    _why = "holds an infinite logit, and every class has a share in every other; accepted: finite"
+    _refusal = "holds an infinite logit; logits must be finite, as each output mixes all classes"
 
-    def _refused(self, z: Any, xp: Any) -> Any:
+    def _is_refused(self, z: Any, xp: Any) -> Any:
         return xp.isinf(z)
 
-    def _move(self, x: Floats, v: Floats) -> Floats:
+    def _apply_deviation(self, x: Floats, v: Floats) -> Floats:
         k = x.shape[1]
         return x + x @ v[: k * k].reshape(k, k).T + v[k * k :]
 
-    def _gradient(self, x: Floats, g: Floats) -> Floats:
-        return np.concatenate([(g.T @ x).reshape(-1), g.sum(axis=0)])
+    def _pull_back(self, x: Floats, gradient: Floats) -> Floats:
+        return np.concatenate([(gradient.T @ x).reshape(-1), gradient.sum(axis=0)])
 
-    def _keep(self, v: Floats, temperature: float) -> None:
+    def _set_fitted(self, v: Floats, temperature: float) -> None:
         k = math.isqrt(len(v))
         self.weight_ = (np.eye(k) + v[: k * k].reshape(k, k)) / temperature
         self.bias_ = v[k * k :]
 
     def _apply(self, z: Any, xp: Any) -> Any:
-        weight, bias = (
-            xp.astype(_arrays.like(x, z, xp, "weight"), z.dtype)
-            for x in (self.weight_.T, self.bias_)
-        )
+        weight, bias = (_as_type_of(x, z, xp) for x in (self.weight_.T, self.bias_))
         return z @ weight + bias

@@ -1,103 +1,323 @@
-"""What all calibrators share: scikit-learn's conventions, and checks of labelled rows."""
+"""The base class of all calibrators: scikit-learn's conventions, and checks of labelled rows."""
 
 import contextlib
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
+from logitlab import _arrays
 from logitlab._rows import Floats, Integers, as_rows
+from logitlab.probabilities import softmax
 
 
 class RowError(ValueError):
-    """A row that a calibrator cannot take, by its number among those it was given."""
+    """A row of z that a calibrator refuses; `row` counts the rows it was given."""
 
-    def __init__(self, row: int, why: str) -> None:
-        super().__init__(f"row {row} of z {why}")
-        self.row, self.why = row, why
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(f"row {row} of z {reason}")
+        self.row, self.reason = row, reason
 
 
 @contextlib.contextmanager
-def numbered(rows: Sequence[int] | Integers | None) -> Iterator[None]:
-    """A :class:`RowError` of some rows under their numbers among all; None: these are all."""
+def original_row_numbers(rows: Sequence[int] | Integers | None) -> Iterator[None]:
+    """Renumber a :class:`RowError`: row i of a selection is `rows[i]` of the whole array.
+
+    With None the selection is the whole array.
+    """
     try:
         yield
     except RowError as error:
         if rows is None:
             raise
-        raise RowError(int(rows[error.row]), error.why) from None
+        raise RowError(int(rows[error.row]), error.reason) from None
 
 
 class _NotFittedError(ValueError, AttributeError):
-    """As scikit-learn's."""
+    """Stands in for scikit-learn's exception of this name where scikit-learn is not installed."""
 
 
-class Calibrator:
-    """Parameters by name, as scikit-learn's ``clone``, pipelines and searches want them."""
+class Calibrator(ABC):
+    """A map from logits to calibrated logits, fitted on labelled rows.
 
-    def _names(self) -> list[str]:
+    It is a scikit-learn transformer (:meth:`transform` returns logits) and a classifier
+    (:meth:`predict_proba`, :meth:`predict`) without importing scikit-learn.
+    """
+
+    classes_: Integers
+    n_features_in_: int
+
+    @abstractmethod
+    def _fit(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
+        """Set the fitted parameters, from checked rows."""
+
+    @abstractmethod
+    def _transform(self, z: Any, xp: Any) -> Any:
+        """Return the calibrated logits of a floating array with the fitted number of classes."""
+
+    def fit(self, z: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the parameters by minimizing the mean log-loss of labelled rows.
+
+        Parameters
+        ----------
+        z : array, shape (..., K)
+            Logits. -inf excludes a class.
+        y : array of int, shape (...)
+            Labels, 0 to K - 1.
+        sample_weight : array, shape (...), optional
+            Weights of the rows, >= 0. Only their ratios matter.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError
+            `y` does not hold integers; `z` is of a type that :func:`logitlab.softmax` does not
+            take.
+        ValueError
+            Labels of another shape or out of range; a row without a distribution, with an entry
+            that this calibrator does not support, or with probability 0 for its label; weights
+            that are negative, not finite or all 0; a ridge below 0.
+        ModuleNotFoundError
+            SciPy is not installed (vector and matrix scaling use its L-BFGS-B).
+        """
+        logits, labels, weight, numbers = labelled_rows(z, y, sample_weight)
+        with original_row_numbers(numbers):
+            self._fit(logits, labels, weight)
+        self.n_features_in_ = logits.shape[1]
+        self.classes_ = np.arange(logits.shape[1])
+        return self
+
+    def transform(self, z: Any) -> Any:
+        """Return the calibrated logits.
+
+        Parameters
+        ----------
+        z : array, shape (..., K)
+            Logits, of any kind that :func:`logitlab.softmax` takes.
+
+        Returns
+        -------
+        array, shape of z
+            Of z's kind and type.
+
+        Raises
+        ------
+        ValueError
+            Another number of classes than in ``fit``; a row with an entry that this calibrator
+            does not support.
+        """
+        z, xp = self._check_logits(z)
+        return self._transform(z, xp)
+
+    def fit_transform(self, z: Any, y: Any, sample_weight: Any = None) -> Any:
+        """Return the calibrated logits of the rows of the fit: ``fit(z, y).transform(z)``.
+
+        Parameters
+        ----------
+        z, y, sample_weight
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        array, shape of z
+            Of z's kind and type.
+        """
+        return self.fit(z, y, sample_weight).transform(z)
+
+    def predict_proba(self, z: Any) -> Any:
+        """Return the calibrated probabilities, the softmax of the calibrated logits.
+
+        Parameters
+        ----------
+        z : array, shape (..., K)
+            Logits, of any kind that :func:`logitlab.softmax` takes.
+
+        Returns
+        -------
+        array, shape of z
+            Of z's kind and type.
+        """
+        return softmax(self.transform(z))
+
+    def predict(self, z: Any) -> Any:
+        """Return the class with the largest calibrated logit; of equal ones, the first.
+
+        Parameters
+        ----------
+        z : array, shape (..., K)
+            Logits, of any kind that :func:`logitlab.softmax` takes.
+
+        Returns
+        -------
+        array of int, shape (...)
+            Classes, 0 to K - 1; of z's kind.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`transform`; a row with NaN, or with -inf only.
+        """
+        calibrated = self.transform(z)
+        xp = array_namespace(calibrated)
+        largest = xp.max(calibrated, axis=-1)
+        undefined = xp.isnan(largest) | (largest == -xp.inf)
+        if _arrays.any_of(undefined, xp):
+            raise RowError(
+                _arrays.first_true(undefined, xp),
+                "has no predicted class: it holds NaN, or only -inf",
+            )
+        return xp.argmax(calibrated, axis=-1)
+
+    def score(self, z: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy, which is scikit-learn's default score of a classifier.
+
+        The accuracy does not measure calibration: select parameters with
+        ``scoring="neg_log_loss"``.
+
+        Parameters
+        ----------
+        z, y, sample_weight
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        float
+            Weighted share of the rows whose predicted class is the label.
+        """
+        predicted = _arrays.on_host(self.predict(z))
+        labels = as_rows(z, y)[1]
+        correct = predicted.reshape(-1) == labels
+        return float(np.average(correct, weights=_check_weights(sample_weight, predicted.shape)))
+
+    def _parameter_names(self) -> list[str]:
         return list(inspect.signature(type(self)).parameters)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters of the constructor by name."""
-        return {name: getattr(self, name) for name in self._names()}
+        """Return the constructor's parameters by name.
+
+        Parameters
+        ----------
+        deep : bool
+            Has no effect: no parameter is an estimator.
+
+        Returns
+        -------
+        dict
+        """
+        return {name: getattr(self, name) for name in self._parameter_names()}
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters of the constructor by name; another name is a ``ValueError``."""
+        """Set parameters of the constructor by name.
+
+        Parameters
+        ----------
+        **params
+            New values.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            A name that is not a parameter.
+        """
+        names = self._parameter_names()
         for name, value in params.items():
-            if name not in self._names():
-                raise ValueError(f"{name} is no parameter; accepted: {', '.join(self._names())}")
+            if name not in names:
+                known = f"one of {', '.join(names)}" if names else "none"
+                raise ValueError(
+                    f"parameter of {type(self).__name__} must be {known}, got {name!r}"
+                )
             setattr(self, name, value)
         return self
 
-    def _check_fitted(self, found: str) -> None:
-        """Refuse what has no such attribute yet, with scikit-learn's own error if there is one."""
-        if hasattr(self, found):
-            return
-        try:
-            from sklearn.exceptions import NotFittedError
-        except ModuleNotFoundError:
-            NotFittedError = _NotFittedError
-        raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit first")
+    def _check_logits(self, z: Any) -> tuple[Any, Any]:
+        """Return z as a floating array with K classes, and its array namespace."""
+        if not self.__sklearn_is_fitted__():
+            raise _not_fitted_error()(
+                f"this {type(self).__name__} is not fitted yet; call fit first"
+            )
+        z = _arrays.as_floating(_dense(z), "z")
+        k = self.n_features_in_
+        if z.ndim == 0 or z.shape[-1] != k:
+            features = z.shape[-1] if z.ndim else 1
+            # The second half is scikit-learn's wording, which its estimator checks look for.
+            raise ValueError(
+                f"z must have shape (..., {k}), got {tuple(z.shape)}: X has {features} features, "
+                f"but {type(self).__name__} is expecting {k} features as input"
+            )
+        return z, array_namespace(z)
 
     def __repr__(self) -> str:
-        given = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
-        return f"{type(self).__name__}({given})"
+        params = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
+        return f"{type(self).__name__}({params})"
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "classes_")
 
     def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import ClassifierTags, Tags, TargetTags, TransformerTags
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags, TransformerTags
 
         return Tags(
             estimator_type="classifier",
             target_tags=TargetTags(required=True),
-            transformer_tags=TransformerTags(),
+            input_tags=InputTags(three_d_array=True),
+            transformer_tags=TransformerTags(preserves_dtype=["float64", "float32", "float16"]),
             classifier_tags=ClassifierTags(),
         )
 
 
-def check_weights(sample_weight: Any, rows: int) -> Floats | None:
-    """Weights of the rows as float64, or None where none are given."""
+def _not_fitted_error() -> type[ValueError]:
+    """Return scikit-learn's NotFittedError, or its stand-in."""
+    try:
+        from sklearn.exceptions import NotFittedError
+    except ModuleNotFoundError:
+        return _NotFittedError
+    error: type[ValueError] = NotFittedError
+    return error
+
+
+def _dense(z: Any) -> Any:
+    """Return z; refuse a SciPy sparse matrix, whose zeros would be logits."""
+    if hasattr(z, "tocsr"):
+        raise TypeError(f"z must be a dense array, got a sparse {type(z).__name__}")
+    return z
+
+
+def _check_weights(sample_weight: Any, batch: tuple[int, ...]) -> Floats | None:
+    """Return the weights of rows of shape `batch` as a flat float64 array, or None."""
     if sample_weight is None:
         return None
-    weights = np.asarray(sample_weight, np.float64).reshape(-1)
-    if weights.shape != (rows,):
+    weights = np.asarray(sample_weight, np.float64)
+    if weights.shape != batch:
         raise ValueError(
-            f"sample_weight has {weights.size} values; accepted: one for each of {rows} rows"
+            f"sample_weight must have shape {batch}, one weight for each row, got {weights.shape}"
         )
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
-        raise ValueError("sample_weight: accepted are finite values of 0 and up, not all 0")
-    return weights
+        raise ValueError("sample_weight must be finite and >= 0, and not zero in every row")
+    return weights.reshape(-1)
 
 
-def labelled(
+def labelled_rows(
     z: Any, y: Any, sample_weight: Any
 ) -> tuple[NDArray[Any], Integers, Floats | None, Integers | None]:
-    """Checked rows, labels and weights, less rows of weight 0; their numbers where some are."""
+    """Return checked rows, labels and weights without the rows of weight 0.
+
+    The last item holds the original numbers of the rows, or None where no row is left out.
+    """
+    z, y = _arrays.as_array(_dense(z), "z"), _arrays.as_array(y, "y")
     logits, labels = as_rows(z, y)
-    weights = check_weights(sample_weight, len(labels))
+    weights = _check_weights(sample_weight, tuple(y.shape))
     if weights is not None and not weights.all():
-        some = np.flatnonzero(weights)
-        return logits[some], labels[some], weights[some], some
+        positive = np.flatnonzero(weights)
+        return logits[positive], labels[positive], weights[positive], positive
     return logits, labels, weights, None

@@ -1,1 +1,1 @@
-"""Softmax regression: an objective over rows, a solver, engines that hold the rows."""
+"""Softmax regression: objective, solver, engines that hold the rows, inference, estimator."""

@@ -1,6 +1,7 @@
-"""Where rows lie when they are not in one memory: on the workers of a Dask cluster."""
+"""The engine of rows on the workers of a Dask cluster."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,156 +9,160 @@ from sklearn.utils.validation import check_array
 
 from logitlab.regression.objective import Floats, Rows
 
-_NOTICE = 20.0  # seconds until a scheduler has noticed that a worker is gone
+_TIMEOUT = 20.0  # seconds for a scheduler to notice that a worker is lost
+
+ClassWeight = Callable[[Any, Floats], Floats | None]
 
 
 def is_dask(x: Any) -> bool:
-    """Whether x is a Dask collection; Dask is not imported for it."""
+    """Return whether x is a Dask collection, without importing Dask."""
     return hasattr(x, "__dask_graph__")
 
 
 class WorkersLostError(RuntimeError):
-    """The rows cannot be had any more."""
+    """The workers with the rows are lost, and the rows cannot be computed again."""
 
 
-class _Holder:
-    """The actor of a worker: adds up over the partitions that lie there.
+class _Actor:
+    """The actor of a worker: calls methods of the partitions on that worker.
 
-    It knows them by their keys alone: Dask may have put some of them on disk.
+    It keeps only their keys, because Dask may move partitions to disk.
     """
 
     def __init__(self, keys: dict[int, Any]) -> None:
         self.keys = keys
 
     def call(self, method: str, arguments: Any) -> dict[int, Any]:
+        """Return the results by the number of the partition."""
         from distributed import get_worker
 
         data = get_worker().data
         return {number: getattr(data[key], method)(*arguments) for number, key in self.keys.items()}
 
 
-class OnDask:
-    """The engine of partitions on Dask's workers: one actor on each adds up over its own.
+class DaskEngine:
+    """The engine of partitions on Dask workers: one actor for each worker.
 
-    The sums of partitions are added in the order of the partitions, whoever holds them. When a
-    worker is lost, Dask computes its partitions again on those that are left.
+    The sums of the partitions are added in the order of the partitions, on whatever worker they
+    are. When a worker is lost, Dask computes its partitions again on the remaining ones.
     """
 
     def __init__(self, client: Any, partitions: list[Any]) -> None:
-        """Of delayed :class:`Rows`."""
+        """Take a client and delayed :class:`Rows`."""
         self._client = client
         self._partitions = client.compute(partitions)
-        self._holders: dict[str, Any] = {}
-        self._place()
+        self._actors: dict[str, Any] = {}
+        self._create_actors()
 
-    def _place(self) -> None:
+    def _create_actors(self) -> None:
+        """Create an actor on each worker with partitions."""
         from distributed import wait
 
-        self._holders = {}
+        self._actors = {}
         try:
-            self._client.wait_for_workers(1, timeout=_NOTICE)
+            self._client.wait_for_workers(1, timeout=_TIMEOUT)
         except TimeoutError:
-            raise WorkersLostError("no Dask worker is left") from None
+            raise WorkersLostError("all Dask workers are lost") from None
         wait(self._partitions)
         for partition in self._partitions:
             if partition.status != "finished":
-                self._say(partition)
-        where = self._client.who_has(self._partitions)
-        shares: dict[str, dict[int, Any]] = {}
+                self._raise_error_of(partition)
+        addresses = self._client.who_has(self._partitions)
+        keys_by_worker: dict[str, dict[int, Any]] = {}
         for number, partition in enumerate(self._partitions):
-            holders = sorted(where[partition.key])
-            if not holders:
-                raise KeyError(partition.key)  # lost just now
-            shares.setdefault(holders[0], {})[number] = partition.key
-        made = {
-            address: self._client.submit(_Holder, keys, workers=[address], actor=True, pure=False)
-            for address, keys in shares.items()
+            workers = sorted(addresses[partition.key])
+            if not workers:
+                raise KeyError(partition.key)  # its worker was lost in the meantime
+            keys_by_worker.setdefault(workers[0], {})[number] = partition.key
+        futures = {
+            address: self._client.submit(_Actor, keys, workers=[address], actor=True, pure=False)
+            for address, keys in keys_by_worker.items()
         }
-        self._holders = {address: future.result() for address, future in made.items()}
+        self._actors = {address: future.result() for address, future in futures.items()}
 
-    def _say(self, partition: Any) -> None:
-        """Raise what went wrong with a partition."""
+    def _raise_error_of(self, partition: Any) -> None:
+        """Raise the error of a partition that was not computed."""
         from distributed import CancelledError
         from distributed.scheduler import KilledWorker
 
         try:
             partition.result()
         except (CancelledError, KilledWorker) as error:
-            raise WorkersLostError(f"Dask cannot compute a partition again: {error}") from error
+            raise WorkersLostError(f"Dask could not compute a partition again: {error}") from error
 
-    def _parts(self, method: str, *arguments: Any) -> list[Any]:
-        """What a method of every partition gives, in their order."""
+    def _call(self, method: str, *arguments: Any) -> list[Any]:
+        """Return the results of a method of every partition, in the order of the partitions."""
         while True:
             try:
-                if not self._holders:
-                    self._place()
-                calls = [h.call(method, arguments) for h in self._holders.values()]
-                found: dict[int, Any] = {}
+                if not self._actors:
+                    self._create_actors()
+                calls = [actor.call(method, arguments) for actor in self._actors.values()]
+                results: dict[int, Any] = {}
                 for call in calls:
-                    found |= call.result()
-                return [found[number] for number in range(len(self._partitions))]
+                    results |= call.result()
+                return [results[number] for number in range(len(self._partitions))]
             except Exception as error:
-                self._after(error)
+                self._handle_error(error)
 
-    def _after(self, error: Exception) -> None:
-        """Forget the actors if one of their workers is gone; else the error stands."""
-        held = set(self._holders)
-        self._holders = {}
-        end = time.monotonic() + _NOTICE
-        while held <= set(self._client.scheduler_info(n_workers=-1)["workers"]):
+    def _handle_error(self, error: Exception) -> None:
+        """Discard the actors if one of their workers is lost; otherwise raise the error."""
+        workers = set(self._actors)
+        self._actors = {}
+        end = time.monotonic() + _TIMEOUT
+        while workers <= set(self._client.scheduler_info(n_workers=-1)["workers"]):
             if time.monotonic() > end or not isinstance(error, OSError | ValueError | KeyError):
                 raise error
             time.sleep(0.1)
 
     def totals(self) -> tuple[int, float, float, Floats, Floats]:
-        rows, total, least, sums, sizes = zip(*self._parts("totals"), strict=True)
-        return sum(rows), sum(total), min(least), _added(sums), _added(sizes)
+        rows, total, least, sums, sizes = zip(*self._call("totals"), strict=True)
+        return sum(rows), sum(total), min(least), _sum(sums), _sum(sizes)
 
     def scatter(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
-        sums, products = zip(*self._parts("scatter", centre, full), strict=True)
-        return _added(sums), _added(products)
+        sums, products = zip(*self._call("scatter", centre, full), strict=True)
+        return _sum(sums), _sum(products)
 
     def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
-        parts = self._parts("loss_and_gradient", coef, intercept)
+        parts = self._call("loss_and_gradient", coef, intercept)
         loss, by_coef, by_intercept = zip(*parts, strict=True)
-        return sum(loss), _added(by_coef), _added(by_intercept)
+        return sum(loss), _sum(by_coef), _sum(by_intercept)
 
     def hessian(self, coef: Floats, intercept: Floats, centre: Floats) -> Floats:
-        return _added(self._parts("hessian", coef, intercept, centre))
+        return _sum(self._call("hessian", coef, intercept, centre))
 
     def margins(self, coef: Floats, intercept: Floats) -> tuple[float, float]:
-        least, largest = zip(*self._parts("margins", coef, intercept), strict=True)
+        least, largest = zip(*self._call("margins", coef, intercept), strict=True)
         return min(least), max(largest)
 
 
-def _added(parts: Any) -> Floats:
-    """In order."""
+def _sum(parts: Any) -> Floats:
+    """Return the sum of arrays, added in their order."""
     total = np.zeros_like(parts[0])
     for part in parts:
         total += part
     return np.asarray(total)
 
 
-def _delayed(x: Any, like: Any, name: str) -> list[Any]:
-    """The partitions of x, as those of `like` where x can be cut."""
+def _delayed_partitions(x: Any, like: Any, name: str) -> list[Any]:
+    """Return the partitions of x; arrays are rechunked to the rows of `like`."""
     import dask.array as da
 
     if not is_dask(x):
-        raise TypeError(f"{name} is a {type(x).__name__}; accepted: a Dask collection, as X is one")
+        raise TypeError(f"{name} must be a Dask collection, as X is one, got a {type(x).__name__}")
     if isinstance(x, da.Array) and x.ndim == 2:
         x = x.rechunk({1: -1})
     if isinstance(x, da.Array) and isinstance(like, da.Array) and x is not like:
         sizes = like.chunks[0]
         if not any(np.isnan(sizes)) and not any(np.isnan(x.chunks[0])):
             if sum(sizes) != x.shape[0]:
-                raise ValueError(f"{name} has {x.shape[0]} rows, X has {sum(sizes)}")
+                raise ValueError(f"{name} must have {sum(sizes)} rows, as X, got {x.shape[0]}")
             x = x.rechunk({0: sizes})
-    # Optimising a data frame may merge partitions, of X in another way than of y.
+    # Optimizing a graph may merge partitions, and those of X differently than those of y.
     return list(np.ravel(x.to_delayed(optimize_graph=False)))
 
 
-def _counts(y: Any, weight: Any) -> tuple[Any, Any]:
-    """The labels of a partition and the weight of each."""
+def _weight_by_class(y: Any, weight: Any) -> tuple[Any, Any]:
+    """Return the classes of a partition and the sum of the weights of each."""
     from sklearn.utils.multiclass import check_classification_targets
 
     y = np.asarray(y)
@@ -166,30 +171,38 @@ def _counts(y: Any, weight: Any) -> tuple[Any, Any]:
     classes, codes = np.unique(y, return_inverse=True)
     weight = None if weight is None else np.asarray(weight, float)
     if weight is not None and not (weight >= 0).all():
-        raise ValueError("sample_weight holds values below 0 or NaN; accepted: 0 and up")
+        raise ValueError("sample_weight must be >= 0, got a value below 0 or NaN")
     return classes, np.bincount(codes, weight, minlength=len(classes))
 
 
-def _rows(x: Any, y: Any, weight: Any, classes: Any, by_class: Any, dtype: Any) -> Rows:
-    """A partition, checked."""
+def _checked_rows(
+    x: Any, y: Any, weight: Any, classes: Any, factors: Floats | None, dtype: np.dtype[Any]
+) -> Rows:
+    """Return a checked partition; `factors` are the weights of the classes."""
     if x.shape[0]:
         x = check_array(x, accept_sparse="csr", dtype=dtype)
     else:
         x = np.empty((0, x.shape[1]), dtype)
     y = np.asarray(y)
     if len(y) != x.shape[0] or (weight is not None and len(weight) != len(y)):
-        raise ValueError(f"a partition of X has {x.shape[0]} rows where that of y has {len(y)}")
+        raise ValueError(
+            "X, y and sample_weight must have the same rows in each partition, got partitions of "
+            f"{x.shape[0]} rows of X and {len(y)} of y"
+        )
     codes = np.searchsorted(classes, y).astype(np.int64)
-    if by_class is not None:
-        weight = by_class[codes] if weight is None else by_class[codes] * np.asarray(weight)
+    if factors is not None:
+        weight = factors[codes] if weight is None else factors[codes] * np.asarray(weight)
     weight = None if weight is None else np.asarray(weight, float)
     return Rows(x, codes, weight, len(classes))
 
 
-def on_dask(X: Any, y: Any, sample_weight: Any, weigh: Any) -> tuple[OnDask, Any, Any]:
-    """The engine of Dask collections, the labels of their classes, and the type of the features.
+def make_dask_engine(
+    X: Any, y: Any, sample_weight: Any, class_weight: ClassWeight
+) -> tuple[DaskEngine, Any, np.dtype[Any]]:
+    """Return the engine of Dask collections, the labels of the classes, the type of the features.
 
-    `weigh` takes the labels and the weight of each, and gives the factor of each class or None.
+    `class_weight` takes the labels and the sum of the weights of each class, and returns the
+    factor of each class or None.
     """
     from dask import delayed
     from distributed import get_client
@@ -198,31 +211,31 @@ def on_dask(X: Any, y: Any, sample_weight: Any, weigh: Any) -> tuple[OnDask, Any
         client = get_client()
     except ValueError:
         raise ValueError(
-            "X is a Dask collection and there is no Dask client; make one first: "
+            "X is a Dask collection, which needs a Dask client, got none; create one first with "
             "distributed.Client()"
         ) from None
-    parts = _delayed(X, X, "X")
-    labels = _delayed(y, X, "y")
+    parts = _delayed_partitions(X, X, "X")
+    labels = _delayed_partitions(y, X, "y")
     weights = (
         [None] * len(parts)
         if sample_weight is None
-        else _delayed(sample_weight, X, "sample_weight")
+        else _delayed_partitions(sample_weight, X, "sample_weight")
     )
     if not len(parts) == len(labels) == len(weights):
         raise ValueError(
-            f"X has {len(parts)} partitions, y {len(labels)}; accepted: the same partitions"
+            "X, y and sample_weight must have the same number of partitions, got "
+            f"{len(parts)}, {len(labels)} and {len(weights)}"
         )
-    counted = client.gather(
-        client.compute([delayed(_counts)(a, w) for a, w in zip(labels, weights, strict=True)])
-    )
+    pairs = zip(labels, weights, strict=True)
+    counted = client.gather(client.compute([delayed(_weight_by_class)(a, w) for a, w in pairs]))
     classes, codes = np.unique(np.concatenate([c for c, _ in counted]), return_inverse=True)
-    share = np.bincount(codes, np.concatenate([n for _, n in counted]), minlength=len(classes))
-    by_class = weigh(classes, share)
-    kinds = getattr(X, "dtypes", None)
-    kind = X.dtype if kinds is None else np.result_type(*kinds)
-    dtype = np.dtype(np.float32 if kind == np.float32 else np.float64)
+    totals = np.bincount(codes, np.concatenate([n for _, n in counted]), minlength=len(classes))
+    factors = class_weight(classes, totals)
+    dtypes = getattr(X, "dtypes", None)
+    common = X.dtype if dtypes is None else np.result_type(*dtypes)
+    dtype = np.dtype(np.float32 if common == np.float32 else np.float64)
     partitions = [
-        delayed(_rows)(x, a, w, classes, by_class, dtype)
+        delayed(_checked_rows)(x, a, w, classes, factors, dtype)
         for x, a, w in zip(parts, labels, weights, strict=True)
     ]
-    return OnDask(client, partitions), classes, dtype
+    return DaskEngine(client, partitions), classes, dtype

@@ -1,4 +1,4 @@
-"""What the likelihood says of fitted coefficients: standard errors and what follows from them."""
+"""Inference from the likelihood: standard errors, p-values, confidence intervals."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,33 +8,35 @@ import numpy as np
 from scipy.special import xlogy
 
 from logitlab.regression.objective import Floats, Objective
-from logitlab.regression.solver import inverse_root, recedes
+from logitlab.regression.solver import has_recession_direction, inverse_root
 
-_NOT_FITTED_TO = 1e-3  # a gradient of so many standard errors is no optimum
+_MAX_GRADIENT = 1e-3  # in standard errors; a larger gradient shows other rows than those fitted
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Coefficients relative to a base class, with what the likelihood says of them.
+    """Coefficients relative to a base class, with standard errors and confidence intervals.
 
-    Arrays have a row for each class but the base, in the order of `classes`, and a column for each
-    of `names`: the features, then the intercept. Printed, it is a table.
+    Arrays have a row for each class except the base, in the order of `classes`, and a column for
+    each of `names`: the features, then the intercept. It prints as a table.
 
     Attributes
     ----------
     base, classes, names : label, list of labels, list of str
-        The base class, the others, the columns.
+        The base class, the other classes, the names of the columns.
     coef, standard_error, z, p_value, lower, upper : numpy.ndarray
-        The difference of the logit from the base class's, its standard error (of the inverse
-        Hessian), their ratio, its two-sided normal tail, and the bounds of the confidence interval.
-    level : float
-        Of confidence.
+        The coefficient less that of the base class, its standard error (from the inverse Hessian),
+        their ratio, its two-sided p-value under the normal distribution, and the bounds of the
+        confidence interval.
+    confidence_level : float
+        Confidence level of the intervals.
     rows : float
         The sum of the weights.
     log_likelihood, null_log_likelihood : float
-        Of the model, and of one with intercepts alone (without intercept: of equal probabilities).
+        Of the model, and of a model with intercepts only (without intercept: equal
+        probabilities).
     pseudo_r2 : float
-        McFadden's: 1 - log_likelihood / null_log_likelihood.
+        McFadden's pseudo R²: 1 - log_likelihood / null_log_likelihood.
     """
 
     base: Any
@@ -42,7 +44,7 @@ class Summary:
     names: list[str]
     coef: Floats
     standard_error: Floats
-    level: float
+    confidence_level: float
     rows: float
     log_likelihood: float
     null_log_likelihood: float
@@ -55,12 +57,12 @@ class Summary:
         from scipy.stats import norm
 
         z = self.coef / self.standard_error
-        reach = norm.ppf((1 + self.level) / 2) * self.standard_error
+        half_width = norm.ppf((1 + self.confidence_level) / 2) * self.standard_error
         for name, value in (
             ("z", z),
             ("p_value", 2 * norm.sf(abs(z))),
-            ("lower", self.coef - reach),
-            ("upper", self.coef + reach),
+            ("lower", self.coef - half_width),
+            ("upper", self.coef + half_width),
         ):
             object.__setattr__(self, name, value)
 
@@ -69,7 +71,7 @@ class Summary:
         return 1 - self.log_likelihood / self.null_log_likelihood
 
     def to_frame(self) -> Any:
-        """A pandas data frame, with a row for each class and name."""
+        """Return a pandas data frame with a row for each class and name."""
         import pandas as pd
 
         index = pd.MultiIndex.from_product([self.classes, self.names], names=["class", "name"])
@@ -80,78 +82,84 @@ class Summary:
         width = max(len(name) for name in self.names)
         lines = [
             f"Softmax regression: {self.rows:g} rows, base class {self.base}",
-            f"log-likelihood {self.log_likelihood:.6g}, with intercepts alone "
+            f"log-likelihood {self.log_likelihood:.6g}, null log-likelihood "
             f"{self.null_log_likelihood:.6g}, pseudo R² {self.pseudo_r2:.4f}",
         ]
-        percent = f"{100 * self.level:g}%"
-        header = ("coef", "std err", "z", "p", f"{percent} from", "to")
+        percent = f"{100 * self.confidence_level:g}%"
+        titles = ("coef", "std err", "z", "p", f"lower {percent}", f"upper {percent}")
+        header = "".join(f"{title:>12}" for title in titles)
         for k, label in enumerate(self.classes):
-            head = "".join(f"{title:>11}" for title in header)
-            lines += ["", f"class {label}", " " * width + head]
+            lines += ["", f"class {label}", " " * width + header]
             table = (self.coef, self.standard_error, self.z, self.p_value, self.lower, self.upper)
             for j, name in enumerate(self.names):
                 a, s, z, p, low, high = (float(t[k, j]) for t in table)
                 lines.append(
-                    f"{name:{width}}{a:11.4g}{s:11.4g}{z:11.3f}{p:11.3g}{low:11.4g}{high:11.4g}"
+                    f"{name:{width}}{a:12.4g}{s:12.4g}{z:12.3f}{p:12.3g}{low:12.4g}{high:12.4g}"
                 )
         return "\n".join(lines)
 
 
-def infer(
-    objective: Objective, theta: Floats, classes: Any, names: list[str], base: Any, level: float
+def summarize(
+    objective: Objective,
+    theta: Floats,
+    classes: Any,
+    names: list[str],
+    base: Any,
+    confidence_level: float,
 ) -> Summary:
-    """The summary of centred parameters at which the likelihood is at its maximum."""
+    """Return the summary of the parameters, of centred features, that maximize the likelihood."""
     k, size = theta.shape
-    total = objective.total
+    total = objective.weight_sum
     value, gradient = objective.value_and_gradient(theta)
-    if value < objective.separated_below or recedes(objective, theta):
+    if value < objective.separation_bound or has_recession_direction(objective, theta):
         raise ValueError(
-            "the classes are separated by the features: the likelihood has no maximum, and "
+            "the classes are separated by the features: the likelihood has no maximum, and the "
             "coefficients have no standard errors"
         )
     others = [j for j in range(k) if classes[j] != base]
-    # With the base class held, the Hessian by the other classes is that of the differences.
+    # With the base class fixed, the Hessian by the other classes is that by the differences.
     hessian = objective.hessian(theta).reshape(k, size, k, size)[others][:, :, others]
     n = len(others) * size
     root = inverse_root(hessian.reshape(n, n) * total)
     if len(root) < n:
         raise ValueError(
-            "the features depend on each other linearly: single coefficients have no standard "
-            "errors; leave out the columns that others make up"
+            "the features are linearly dependent: single coefficients have no standard errors; "
+            "drop the columns that are linear combinations of others"
         )
-    away = float(np.linalg.norm(root @ (gradient[others] * total).ravel()))
-    if away > _NOT_FITTED_TO * math.sqrt(n):
+    gradient_norm = float(np.linalg.norm(root @ (gradient[others] * total).ravel()))
+    if gradient_norm > _MAX_GRADIENT * math.sqrt(n):
         raise ValueError(
-            "the coefficients do not maximise the likelihood of these rows; pass the rows (and "
-            "weights) of the fit, and fit with a smaller tol"
+            "the coefficients do not maximize the likelihood of these rows; pass the rows (and "
+            "weights) of the fit, or fit with a smaller tol"
         )
     root = root.reshape(-1, len(others), size)
     if objective.fit_intercept:
-        # b = c - W mean
+        # The intercept of features that are not centred is b = c - W mean.
         root[:, :, -1] -= root[:, :, :-1] @ objective.mean
-    coef, intercept = objective.plain(theta)
-    plain = np.hstack([coef, intercept[:, None]])[:, :size]
-    plain = plain[others] - plain[list(classes).index(base)]
+    coef, intercept = objective.from_centred(theta)
+    parameters = np.hstack([coef, intercept[:, None]])[:, :size]
+    differences = parameters[others] - parameters[list(classes).index(base)]
     return Summary(
         base=base,
         classes=[classes[j] for j in others],
         names=names,
-        coef=plain,
+        coef=differences,
         standard_error=np.sqrt(np.sum(root * root, axis=0)),
-        level=level,
+        confidence_level=confidence_level,
         rows=total,
         log_likelihood=-value * total,
-        null_log_likelihood=_null(objective),
+        null_log_likelihood=_null_log_likelihood(objective),
     )
 
 
-def _null(objective: Objective) -> float:
-    """The log-likelihood without features."""
+def _null_log_likelihood(objective: Objective) -> float:
+    """Return the log-likelihood of a model without features."""
     k = objective.classes
     if not objective.fit_intercept:
-        return -objective.total * math.log(k)
-    # At equal probabilities the gradient by the intercepts is total / K less the class's weight.
+        return -objective.weight_sum * math.log(k)
+    # At equal probabilities the gradient by an intercept is the sum of all weights over K, less
+    # the sum of the weights of that class.
     start = np.zeros((k, objective.features))
     _, _, by_intercept = objective.engine.loss_and_gradient(start, np.zeros(k))
-    weight = np.maximum(objective.total / k - by_intercept, 0.0)
-    return float(np.sum(xlogy(weight, weight / objective.total)))
+    weights = np.maximum(objective.weight_sum / k - by_intercept, 0.0)
+    return float(np.sum(xlogy(weights, weights / objective.weight_sum)))

@@ -1,4 +1,4 @@
-"""What softmax regression minimises, as sums over rows that are read in blocks."""
+"""The objective of softmax regression, as sums over rows that are read in blocks."""
 
 import math
 from collections.abc import Iterator
@@ -9,71 +9,72 @@ from numpy.typing import NDArray
 
 from logitlab._backends.targets import Targets
 from logitlab._dispatch import backend
+from logitlab._rows import Integers
 from logitlab.probabilities import softmax
 
-Floats = NDArray[Any]
-Integers = NDArray[np.int64]
+Floats = NDArray[Any]  # float32 or float64
 
-FULL_FEATURES = 1024  # the covariance of so many features is formed; beyond, their variances
+MAX_COVARIANCE_FEATURES = 1024  # of more features only the variances are computed
 
 _BLOCK_ROWS = 4096
-_BLOCK_NUMBERS = 1 << 19  # of the features, or of the logits, of one block: they stay in the cache
+_BLOCK_SIZE = 1 << 19  # features, or logits, of a block: they stay in the cache
 
 
 class Engine(Protocol):
-    """Who holds the rows, and adds up over them. All sums are weighted."""
+    """Holds the rows and computes weighted sums over them."""
 
     def totals(self) -> tuple[int, float, float, Floats, Floats]:
-        """The rows, the sum of the weights, the least of them above 0.
-
-        Then the sum of the features, and of their absolute values.
-        """
+        """Return the number of rows, the sum of the weights, the least weight above 0,
+        the sum of the features and the sum of their absolute values."""
 
     def scatter(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
-        """The sum of the centred features (D,), and of their products (D, D) or squares (D,).
+        """Return the sum of the centred features (D,), and of their products or squares.
 
-        `centre` is their mean but for rounding, or 0.
+        `centre` is the mean up to rounding, or 0. If `full`, the second result holds products of
+        shape (D, D), otherwise squares (D,).
         """
 
     def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
-        """The sum of the losses, and its gradient by coef (K, D) and intercept (K,)."""
+        """Return the sum of the losses, and its gradient by coef (K, D) and intercept (K,)."""
 
     def hessian(self, coef: Floats, intercept: Floats, centre: Floats) -> Floats:
-        """That of the loss by the coefficients of centred features and by the intercepts.
+        """Return the Hessian of the loss by the coefficients of centred features and intercepts.
 
-        Of shape (K (D + 1), K (D + 1)): class by class, the intercept last.
+        Its shape is (K (D + 1), K (D + 1)): class by class, the intercept last.
         """
 
     def margins(self, coef: Floats, intercept: Floats) -> tuple[float, float]:
-        """The least and the largest lead of the label's logit over every other."""
+        """Return the least and the largest difference of the label's logit from another logit."""
 
 
 class Block(NamedTuple):
+    """A part of the rows."""
+
     x: Any  # (rows, D), dense or CSR
     y: Integers  # the class of each row
     weight: Floats | None
 
 
 class Rows:
-    """The engine of rows that lie in memory: an array in either order, or a CSR matrix."""
+    """The engine of rows in memory: an array in C or Fortran order, or a CSR matrix."""
 
     def __init__(self, x: Any, y: Integers, weight: Floats | None, classes: int) -> None:
         self.x, self.y, self.weight, self.classes = x, y, weight, classes
         width = max(x.shape[1] if isinstance(x, np.ndarray) else 1, classes, 1)
-        self._step = max(64, min(_BLOCK_ROWS, _BLOCK_NUMBERS // width))
+        self._step = max(64, min(_BLOCK_ROWS, _BLOCK_SIZE // width))
 
     def blocks(self) -> Iterator[Block]:
         rows = self.x.shape[0]
         for start in range(0, rows, self._step):
             part = slice(start, min(start + self._step, rows))
             weight = None if self.weight is None else self.weight[part]
-            yield Block(self._rows(part), self.y[part], weight)
+            yield Block(self._slice(part), self.y[part], weight)
 
-    def _rows(self, part: slice) -> Any:
+    def _slice(self, part: slice) -> Any:
         x = self.x
         if isinstance(x, np.ndarray):
             return x[part]
-        # A view of the same memory, where x[part] would be a copy.
+        # A view of the same memory; x[part] would copy.
         first, last = x.indptr[part.start], x.indptr[part.stop]
         indptr = x.indptr[part.start : part.stop + 1] - first
         view = type(x)((part.stop - part.start, x.shape[1]), dtype=x.dtype)
@@ -108,44 +109,46 @@ class Rows:
         return sums, result
 
     def _scatter_sparse(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
-        """Centring would fill the matrix: zeros are counted, and products corrected at the end.
+        """As :meth:`scatter`, without centring the zeros, which would make the matrix dense.
 
-        The correction cancels what a mean far above the deviation leaves in the products. A column
-        whose zeros weigh half of the block deviates as much as its mean; others are centred.
+        Zeros are counted instead, and the products of columns that were not centred are corrected
+        at the end. The correction loses digits to cancellation where the mean is far above the
+        standard deviation. Hence columns whose zeros have less than half of the weight of a block
+        are centred as dense ones; in the others the deviation is as large as the mean.
         """
         d = len(centre)
         sums, squares, products = np.zeros(d), np.zeros(d), np.zeros((d, d) if full else 0)
-        left, right = [], []  # what centring takes from the products, as an outer product
+        left, right = [], []  # factors of the correction of the products
         for x, y, weight in self.blocks():
             if not x.has_canonical_format:
                 x = x.copy()
                 x.sum_duplicates()
             w = np.ones(len(y)) if weight is None else weight
             each = np.repeat(w, np.diff(x.indptr))
-            held = np.bincount(x.indices, minlength=d)
-            absent = w.sum() - np.bincount(x.indices, each, minlength=d)
-            absent = np.where(held == len(y), 0.0, np.maximum(absent, 0.0))
+            stored = np.bincount(x.indices, minlength=d)
+            zero_w = w.sum() - np.bincount(x.indices, each, minlength=d)
+            zero_w = np.where(stored == len(y), 0.0, np.maximum(zero_w, 0.0))
             centred = x.data - centre[x.indices]
-            sums += np.bincount(x.indices, each * centred, minlength=d) - absent * centre
-            squares += np.bincount(x.indices, each * centred**2, minlength=d) + absent * centre**2
+            sums += np.bincount(x.indices, each * centred, minlength=d) - zero_w * centre
+            squares += np.bincount(x.indices, each * centred**2, minlength=d) + zero_w * centre**2
             if not full:
                 continue
-            often = absent < w.sum() / 2
-            rest = np.where(often, 0.0, centre)
-            if often.any():
-                dense = x[:, often].toarray() - centre[often]
-                weighted = dense * w[:, None]
+            dense = zero_w < w.sum() / 2
+            rest = np.where(dense, 0.0, centre)
+            if dense.any():
+                x_dense = x[:, dense].toarray() - centre[dense]
+                weighted = x_dense * w[:, None]
                 x = x.copy()
-                x.data[often[x.indices]] = 0
+                x.data[dense[x.indices]] = 0
                 x.eliminate_zeros()
                 mixed = x.T @ weighted - np.outer(rest, weighted.sum(axis=0))
-                mixed[often] = dense.T @ weighted / 2  # added twice
-                products[:, often] += mixed
-                products[often] += mixed.T
+                mixed[dense] = x_dense.T @ weighted / 2  # added twice
+                products[:, dense] += mixed
+                products[dense] += mixed.T
             products += (x.T @ x.multiply(w[:, None]).tocsr()).toarray()
-            seen = w @ x
-            left += [seen, rest]
-            right += [rest, seen - w.sum() * rest]
+            column_sums = w @ x
+            left += [column_sums, rest]
+            right += [rest, column_sums - w.sum() * rest]
         if not full:
             return sums, squares
         if left:
@@ -156,7 +159,7 @@ class Rows:
     def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
         to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
         loss, by_coef, by_intercept = 0.0, np.zeros_like(coef), np.zeros_like(intercept)
-        # A row of few classes is too short for NumPy's loops: whole blocks are added at once.
+        # Rows of few classes are too short for NumPy's loops: a flat block is added at once.
         shifts, ones = np.tile(shift, self._step), np.ones(self._step, self.x.dtype)
         for x, y, weight in self.blocks():
             z = np.ascontiguousarray(x @ to_logits)
@@ -174,7 +177,7 @@ class Rows:
         to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
         result = np.zeros((k, d + 1, k, d + 1))
         products = result.reshape(k * (d + 1), k * (d + 1))
-        step = max(16, _BLOCK_NUMBERS // (k * (d + 1)))
+        step = max(16, _BLOCK_SIZE // (k * (d + 1)))
         for block, _, weights in self.blocks():
             for start in range(0, block.shape[0], step):
                 x = block[start : start + step]
@@ -194,12 +197,12 @@ class Rows:
         least, largest = math.inf, -math.inf
         for x, y, weight in self.blocks():
             z = x @ coef.T + intercept
-            lead = np.take_along_axis(z, y[:, None], axis=1) - z
+            margin = np.take_along_axis(z, y[:, None], axis=1) - z
             other = np.arange(self.classes) != y[:, None]
             if weight is not None:
                 other &= weight[:, None] > 0
-            least = min(least, float(lead.min(initial=math.inf, where=other)))
-            largest = max(largest, float(lead.max(initial=-math.inf, where=other)))
+            least = min(least, float(margin.min(initial=math.inf, where=other)))
+            largest = max(largest, float(margin.max(initial=-math.inf, where=other)))
         return least, largest
 
 
@@ -208,89 +211,95 @@ def _dense(x: Any) -> Floats:
 
 
 class Objective:
-    r"""Mean loss and ridge penalty, with the features taken from their means.
+    r"""Mean loss and ridge penalty, as a function of the parameters of centred features.
 
     .. math:: F(W, c) = \frac1S \sum_n w_n \ell\big(W (x_n - \mu) + c,\; y_n\big)
               + \frac{\alpha}{2} \|W\|^2, \qquad \alpha = \frac{1}{C S}
 
-    with S the sum of the weights. Parameters are one array (K, D + 1), the c last; without
-    intercepts (K, D), and the mean is taken to be 0. Where F without penalty is below
-    `separated_below`, the label of every row is likelier than 1/2: the classes are separated.
+    with S the sum of the weights. The parameters are one array (K, D + 1), the c last; without
+    intercepts (K, D), and the mean is replaced by 0. Where F without penalty is below
+    `separation_bound`, the label of every row has a probability above 1/2: the classes are
+    separated.
     """
 
     def __init__(self, engine: Engine, classes: int, C: float, fit_intercept: bool) -> None:
         self.engine, self.classes, self.fit_intercept = engine, classes, fit_intercept
-        self.rows, self.total, least, sums, sizes = engine.totals()
-        self.separated_below = least * math.log(2) / self.total
+        self.rows, self.weight_sum, least, sums, sizes = engine.totals()
+        self.separation_bound = least * math.log(2) / self.weight_sum
         self.features = len(sums)
-        self.empty = sizes == 0
-        self.alpha = 1 / (C * self.total)
-        self.mean, self.covariance = self._moments(sums / self.total)
+        self.zero_columns = sizes == 0
+        self.alpha = 1 / (C * self.weight_sum)
+        self.mean, self.covariance = self._moments(sums / self.weight_sum)
 
     def _moments(self, mean: Floats) -> tuple[Floats, Floats]:
-        """Of the features the mean, and the covariance (D, D), or the variances (D,) of many.
+        """Return the mean of the features, and their covariance (D, D) or, of many, variances (D,).
 
-        In two passes, the second correcting what the first one rounded (Chan, Golub and LeVeque,
+        The second pass corrects the rounding error of the first (Chan, Golub and LeVeque,
         "Algorithms for computing the sample variance", American Statistician 37, 1983).
         """
-        full = self.features <= FULL_FEATURES
+        full = self.features <= MAX_COVARIANCE_FEATURES
         mean = mean if self.fit_intercept else np.zeros_like(mean)
-        off, spread = (part / self.total for part in self.engine.scatter(mean, full))
+        error, covariance = (part / self.weight_sum for part in self.engine.scatter(mean, full))
         if self.fit_intercept:
-            mean = mean + off
-            spread -= np.outer(off, off) if full else off * off
-        variance = np.diagonal(spread) if full else spread
-        constant = variance <= (8 * np.finfo(float).eps * mean) ** 2  # but for rounding
-        spread[constant] = 0
+            mean = mean + error
+            covariance -= np.outer(error, error) if full else error * error
+        variance = np.diagonal(covariance) if full else covariance
+        constant = variance <= (8 * np.finfo(float).eps * mean) ** 2  # up to rounding
+        covariance[constant] = 0
         if full:
-            spread[:, constant] = 0
-        return mean, spread
+            covariance[:, constant] = 0
+        return mean, covariance
 
     def variances(self) -> Floats:
-        """Of the features; 0 for one that does not vary."""
+        """Return the variances of the features; 0 for a constant feature."""
         c = self.covariance
         return np.diagonal(c) if c.ndim == 2 else c
 
-    def centred(self, coef: Floats, intercept: Floats) -> Floats:
-        """The parameters of logits x W' + b."""
+    def to_centred(self, coef: Floats, intercept: Floats) -> Floats:
+        """Return the parameters of the logits x W' + b."""
         if not self.fit_intercept:
             return coef.copy()
         return np.hstack([coef, (intercept + coef @ self.mean)[:, None]])
 
-    def plain(self, theta: Floats) -> tuple[Floats, Floats]:
-        """W and b of the logits x W' + b."""
+    def from_centred(self, theta: Floats) -> tuple[Floats, Floats]:
+        """Return W and b of the logits x W' + b."""
         if not self.fit_intercept:
             return theta, np.zeros(self.classes)
         coef = theta[:, :-1]
         return coef, theta[:, -1] - coef @ self.mean
 
-    def cancelled(self, theta: Floats) -> float:
-        """The size of what cancels in the logits, as the features are not centred in memory."""
+    def cancellation(self, theta: Floats) -> float:
+        """Return the magnitude of the terms that cancel in the logits.
+
+        They do because the features are not centred in memory.
+        """
         return float((np.abs(theta[:, : self.features]) @ np.abs(self.mean)).max())
 
     def value_and_gradient(self, theta: Floats) -> tuple[float, Floats]:
-        coef, intercept = self.plain(theta)
+        """Return F and its gradient."""
+        coef, intercept = self.from_centred(theta)
         loss, by_coef, by_intercept = self.engine.loss_and_gradient(coef, intercept)
         gradient = np.empty_like(theta)
         gradient[:, : self.features] = by_coef
         if self.fit_intercept:
             gradient[:, :-1] -= np.outer(by_intercept, self.mean)
             gradient[:, -1] = by_intercept
-        gradient /= self.total
+        gradient /= self.weight_sum
         gradient[:, : self.features] += self.alpha * coef
-        return loss / self.total + 0.5 * self.alpha * float(np.vdot(coef, coef)), gradient
+        return loss / self.weight_sum + 0.5 * self.alpha * float(np.vdot(coef, coef)), gradient
 
     def hessian_cost(self, size: int) -> float:
-        """What the Hessian and its factor cost, in evaluations of the gradient (measured)."""
+        """Return the measured cost of the Hessian and its factor, in gradient evaluations."""
         return 10 + 0.1 * size + size**2 / (3 * self.rows)
 
     def hessian(self, theta: Floats) -> Floats:
-        """Of shape (theta.size, theta.size). Equal shifts of all classes are in its kernel."""
-        coef, intercept = self.plain(theta)
+        """Return the Hessian of F, (theta.size, theta.size); equal shifts of all classes are in its
+        kernel where they are not penalized."""
+        coef, intercept = self.from_centred(theta)
         k, d = self.classes, self.features
         full = self.engine.hessian(coef, intercept, self.mean).reshape(k, d + 1, k, d + 1)
         size = theta.shape[1]
-        result: Floats = np.ascontiguousarray(full[:, :size, :, :size]) / self.total
+        result: Floats = np.ascontiguousarray(full[:, :size, :, :size]) / self.weight_sum
         diagonal = np.einsum("iaia->ia", result)
         diagonal[:, :d] += self.alpha
         return result.reshape(theta.size, theta.size)

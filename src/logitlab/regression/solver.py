@@ -1,76 +1,77 @@
-"""L-BFGS in a metric that knows the scale of the features, renewed by the exact Hessian.
+"""L-BFGS preconditioned by the covariance of the features, and later by the exact Hessian.
 
-Chosen by measurement on the cases of ``python -m bench regression``: truncated Newton, by conjugate
-gradients under the same metric, read the rows 1.2 to 1.7 times as often on every one.
+Chosen by measurement on the cases of ``python -m bench regression``: truncated Newton (conjugate
+gradients with the same preconditioner) read the rows 1.2 to 1.7 times as often in every case.
 """
 
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from logitlab.regression.objective import Floats, Objective
 
-_NEWTON_SIZE = 1500  # up to here the exact Hessian may be factored
-_MEMORY = 20
+_MAX_HESSIAN_SIZE = 1500  # number of parameters up to which the exact Hessian is factored
+_HISTORY = 20  # pairs of L-BFGS
 _ARMIJO = 1e-4
-_HALVINGS = 40
-_FLAT = 1e-5  # a curvature, of one where all classes are equally likely
+_MAX_HALVINGS = 40
+_FLAT = 1e-5  # a curvature that counts as 0, relative to that at equal probabilities
 
-Watch = Callable[[int, float, float, Floats], Any]
-Apply = Callable[[Floats], Floats]
+Callback = Callable[[int, float, float, Floats], object]
+InverseHessian = Callable[[Floats], Floats]  # applied to a gradient
 
 
 class Solution(NamedTuple):
+    """The result of :func:`minimize`."""
+
     theta: Floats
-    value: float
     iterations: int
-    decrement: float
+    decrement: float  # norm of the gradient in the metric of the solver
     converged: bool
-    rounded: bool  # rounding ended it
-    separated: bool
-    curve: list[float]
+    limited_by_rounding: bool
+    separated: bool  # completely
+    loss_curve: list[float]
 
 
 def inverse_root(matrix: Floats) -> Floats:
-    """R with R' R the (pseudo-)inverse of a positive semi-definite matrix of any scale."""
+    """Return R with R' R the (pseudo-)inverse of a positive semi-definite matrix of any scale."""
     diagonal = np.diagonal(matrix)
     scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
     unit = matrix / scale / scale[:, None]
-    slack = len(matrix) * np.finfo(float).eps
+    tolerance = len(matrix) * np.finfo(float).eps
     try:
         factor = np.linalg.cholesky(unit)
-        if np.diagonal(factor).min() ** 2 > slack * 10:
+        if np.diagonal(factor).min() ** 2 > tolerance * 10:
             root: Floats = np.linalg.inv(factor) / scale
             return root
     except np.linalg.LinAlgError:
         pass
     values, vectors = np.linalg.eigh(unit)
-    kept = values > slack * max(float(values[-1]), 1.0)
+    kept = values > tolerance * max(float(values[-1]), 1.0)
     return np.asarray(vectors[:, kept].T / np.sqrt(values[kept])[:, None] / scale)
 
 
-def metric(objective: Objective) -> Apply:
-    """The inverse of the Hessian where all classes are equally likely, or of its diagonal.
+def initial_inverse_hessian(objective: Objective) -> InverseHessian:
+    """Return the inverse of the Hessian at equal probabilities, or of its diagonal.
 
-    There it is (1/K) (I - 11'/K) times the covariance of the features, plus the penalty; the
-    factor I - 11'/K leaves a gradient as it is.
+    The Hessian is (1/K) (I - 11'/K) times the covariance of the features, plus the penalty. The
+    factor I - 11'/K does not change a gradient.
     """
     k, d = objective.classes, objective.features
-    spread = objective.covariance / k
-    if spread.ndim == 2:
-        root = inverse_root(spread + objective.alpha * np.eye(d))
+    covariance = objective.covariance / k
+    if covariance.ndim == 2:
+        root = inverse_root(covariance + objective.alpha * np.eye(d))
 
         def apply(gradient: Floats) -> Floats:
             result = gradient * k  # the intercepts
             result[:, :d] = (gradient[:, :d] @ root.T) @ root
             return result
     else:
-        curvature = spread + objective.alpha
+        curvature = covariance + objective.alpha
         if objective.alpha == 0:
-            # Steps along the gradient stay in the span of the features: the least norm.
+            # Steps along the gradient stay in the span of the features, which gives the least norm.
             curvature = np.full(d, curvature.max())
         inverse = np.divide(1.0, curvature, out=np.zeros(d), where=curvature > 0)
 
@@ -82,11 +83,11 @@ def metric(objective: Objective) -> Apply:
     return apply
 
 
-def newton_metric(objective: Objective, theta: Floats) -> Apply:
-    """The inverse of the Hessian at theta."""
+def exact_inverse_hessian(objective: Objective, theta: Floats) -> InverseHessian:
+    """Return the inverse of the Hessian at theta."""
     hessian = objective.hessian(theta)
-    # Equal shifts of all classes are in the kernel where nothing penalises them; no gradient has
-    # a part there, so a curvature may stand in.
+    # Equal shifts of all classes are in the kernel where they are not penalized. No gradient has a
+    # component there, so any curvature may be added.
     k, size = theta.shape
     blocks = hessian.reshape(k, size, k, size)
     mean = np.einsum("iaia->a", blocks) / k**2
@@ -100,112 +101,114 @@ def newton_metric(objective: Objective, theta: Floats) -> Apply:
     return lambda gradient: ((root @ gradient.ravel()) @ root).reshape(theta.shape)
 
 
-class _Memory:
-    """The pairs of L-BFGS, and the metric under them."""
+class _QuasiNewton:
+    """The inverse Hessian of L-BFGS: an initial one, and pairs of steps and gradient changes."""
 
-    def __init__(self, apply: Apply) -> None:
-        self.apply = apply
-        self.pairs: deque[tuple[Floats, Floats, float]] = deque(maxlen=_MEMORY)
+    def __init__(self, initial: InverseHessian) -> None:
+        self.initial = initial
+        self.pairs: deque[tuple[Floats, Floats, float]] = deque(maxlen=_HISTORY)
         self.scale = 1.0
 
-    def learn(self, step: Floats, change: Floats) -> None:
+    def update(self, step: Floats, change: Floats) -> None:
         product = float(np.vdot(step, change))
         if product > 0:
             self.pairs.append((step, change, product))
-            self.scale = product / float(np.vdot(change, self.apply(change)))
+            self.scale = product / float(np.vdot(change, self.initial(change)))
 
     def direction(self, gradient: Floats) -> Floats:
-        q, parts = gradient.copy(), []
+        """Return minus the inverse Hessian times the gradient, by the two-loop recursion."""
+        q, coefficients = gradient.copy(), []
         for step, change, product in reversed(self.pairs):
-            part = float(np.vdot(step, q)) / product
-            parts.append(part)
-            q -= part * change
-        d = self.scale * self.apply(q)
-        for (step, change, product), part in zip(self.pairs, reversed(parts), strict=True):
-            d += (part - float(np.vdot(change, d)) / product) * step
+            a = float(np.vdot(step, q)) / product
+            coefficients.append(a)
+            q -= a * change
+        d = self.scale * self.initial(q)
+        for (step, change, product), a in zip(self.pairs, reversed(coefficients), strict=True):
+            d += (a - float(np.vdot(change, d)) / product) * step
         return -d
 
 
-def minimise(
+def minimize(
     objective: Objective,
     theta: Floats,
     tol: float,
     max_iter: int,
     *,
     rounding: float,
-    watch: Watch = lambda iteration, value, decrement, theta: None,
+    callback: Callback = lambda iteration, value, decrement, theta: None,
 ) -> Solution:
-    r"""Minimise from theta, by L-BFGS in the metric of the features.
+    r"""Minimize the objective from theta by preconditioned L-BFGS.
 
     With d = -B g the quasi-Newton step, :math:`\lambda = \sqrt{-g \cdot d}` is the norm of the
-    gradient in the metric, and :math:`\lambda^2 / 2` estimates F - F*. The end is
-    :math:`\lambda \le \mathrm{tol} \sqrt F`. The exact Hessian at the iterate, where it is small
-    enough to factor, replaces the metric as soon as the steps since cost as much as it does.
+    gradient in the metric B, and :math:`\lambda^2 / 2` estimates F - F*. The solver stops at
+    :math:`\lambda \le \mathrm{tol} \sqrt F`. Where the exact Hessian is small enough to factor, it
+    replaces the initial one as soon as the steps since the last replacement cost as much.
 
-    `rounding` is the unit roundoff of the features: below `slack`, values of F are noise and the
-    slope along d decides (the approximate Wolfe condition of Hager and Zhang, 2005).
+    `rounding` is the unit roundoff of the features: differences of F below `noise` are rounding
+    errors, and the slope along d decides (the approximate Wolfe condition of Hager and Zhang,
+    2005).
     """
     value, gradient = objective.value_and_gradient(theta)
-    curve = [value]
-    memory = _Memory(metric(objective))
-    renewed, evaluations, stuck = 0, 1, 0
-    best = lowest = math.inf
+    loss_curve = [value]
+    quasi_newton = _QuasiNewton(initial_inverse_hessian(objective))
+    replaced_at, evaluations, stalled = 0, 1, 0
+    least_decrement = least_value = math.inf
     iteration = 0
     while True:
-        direction = memory.direction(gradient)
+        direction = quasi_newton.direction(gradient)
         slope = float(np.vdot(gradient, direction))
-        decrement = math.sqrt(max(-slope, float(np.vdot(gradient, memory.apply(gradient))), 0.0))
-        watch(iteration, value, decrement, theta)
-        slack = 8 * rounding * (value + objective.cancelled(theta))
-        separated = objective.alpha == 0 and value < objective.separated_below
-        settled = decrement <= tol * math.sqrt(value)
-        # A gain below the rounding of F, and neither F nor the gradient falls: nothing more can be
-        # had. (F alone may be exact to far less than `slack`.)
-        stuck = 0 if decrement < 0.5 * best or value < lowest else stuck + 1
-        best, lowest = min(best, decrement), min(lowest, value)
-        noise = decrement**2 / 2 <= slack and stuck >= 10
-        # More is to be had, were the features centred in memory or of a finer type.
-        coarse = decrement**2 / 2 > 8 * rounding * value
-        if settled or separated or noise or iteration >= max_iter:
-            done = settled or (noise and not coarse)
-            return Solution(theta, value, iteration, decrement, done, noise, separated, curve)
-        if theta.size <= _NEWTON_SIZE and evaluations - renewed >= objective.hessian_cost(
-            theta.size
-        ):
-            memory.apply, memory.scale = newton_metric(objective, theta), 1.0
-            renewed = evaluations
+        squared_norm = float(np.vdot(gradient, quasi_newton.initial(gradient)))
+        decrement = math.sqrt(max(-slope, squared_norm, 0.0))
+        callback(iteration, value, decrement, theta)
+        noise = 8 * rounding * (value + objective.cancellation(theta))
+        separated = objective.alpha == 0 and value < objective.separation_bound
+        within_tol = decrement <= tol * math.sqrt(value)
+        # The expected gain is below the rounding error of F, and neither F nor the gradient falls
+        # any more. (F alone may be more exact than `noise`.)
+        stalled = 0 if decrement < 0.5 * least_decrement or value < least_value else stalled + 1
+        least_decrement, least_value = min(least_decrement, decrement), min(least_value, value)
+        limited = decrement**2 / 2 <= noise and stalled >= 10
+        # Features centred in memory, or of a type with more digits, would allow a better result.
+        improvable = decrement**2 / 2 > 8 * rounding * value
+        if within_tol or separated or limited or iteration >= max_iter:
+            converged = within_tol or (limited and not improvable)
+            return Solution(theta, iteration, decrement, converged, limited, separated, loss_curve)
+        cost = objective.hessian_cost(theta.size)
+        if theta.size <= _MAX_HESSIAN_SIZE and evaluations - replaced_at >= cost:
+            quasi_newton.initial, quasi_newton.scale = exact_inverse_hessian(objective, theta), 1.0
+            replaced_at = evaluations
             continue
         step = 1.0
-        for _ in range(_HALVINGS):
+        for _ in range(_MAX_HALVINGS):
             trial = theta + step * direction
             new_value, new_gradient = objective.value_and_gradient(trial)
             evaluations += 1
             new_slope = float(np.vdot(new_gradient, direction))
             if new_value <= value + _ARMIJO * step * slope or (
-                new_value <= value + slack and abs(new_slope) <= 0.9 * abs(slope)
+                new_value <= value + noise and abs(new_slope) <= 0.9 * abs(slope)
             ):
                 break
             step /= 2
         else:
-            if memory.pairs:
-                memory.pairs.clear()
-                memory.scale = 1.0
+            if quasi_newton.pairs:
+                quasi_newton.pairs.clear()
+                quasi_newton.scale = 1.0
                 continue
-            noise = decrement**2 / 2 <= slack
-            done = noise and not coarse
-            return Solution(theta, value, iteration, decrement, done, noise, False, curve)
-        memory.learn(step * direction, new_gradient - gradient)
+            limited = decrement**2 / 2 <= noise
+            converged = limited and not improvable
+            return Solution(theta, iteration, decrement, converged, limited, False, loss_curve)
+        quasi_newton.update(step * direction, new_gradient - gradient)
         theta, value, gradient = trial, new_value, new_gradient
-        curve.append(value)
+        loss_curve.append(value)
         iteration += 1
 
 
 def minimum_norm(objective: Objective, theta: Floats) -> Floats:
-    """The parameters with the same logits on all rows, and with the least norm of coefficients.
+    """Return the parameters with the same logits on all rows and the least norm of coefficients.
 
-    With a penalty theta is that already. Without, steps in the metric leave the span of the
-    features by directions in which these do not vary; where only variances are known the metric is
-    a number, and they do not.
+    With a penalty these are theta itself. Without, the preconditioner moves theta out of the span
+    of the features, along directions in which they are constant. Where only variances are
+    computed, the preconditioner is a number and does not.
     """
     d, covariance = objective.features, objective.covariance
     if objective.alpha > 0 or covariance.ndim == 1:
@@ -220,22 +223,22 @@ def minimum_norm(objective: Objective, theta: Floats) -> Floats:
     return result
 
 
-def recedes(objective: Objective, theta: Floats) -> bool:
-    """Whether F without penalty falls for ever along a direction, at an iterate that settled.
+def has_recession_direction(objective: Objective, theta: Floats) -> bool:
+    """Return whether F without penalty decreases without bound along a direction (separation).
 
-    Such a direction has next to no curvature there, and the iterate went far along it; on no row
-    does it favour another class over the label. Where a few rows far off make up the variance, a
-    direction is flat for that alone: what its curvature adds to F, as far as the iterate went, must
-    be next to nothing too.
+    theta is an iterate at which the solver stopped. Along such a direction the curvature is almost
+    0, the iterate is far from the origin, and on no row the logit of another class grows relative
+    to that of the label. A direction may also be flat because a few outlying rows make up the
+    variance. Hence the curvature times the squared distance of the iterate must be almost 0 too.
     """
-    if theta.size > _NEWTON_SIZE:
+    if theta.size > _MAX_HESSIAN_SIZE:
         return False
     k, size = theta.shape
     variance = objective.variances()
     scale = np.tile(np.sqrt(np.append(np.where(variance > 0, variance, 1.0), 1.0)[:size] / k), k)
     values, vectors = np.linalg.eigh(objective.hessian(theta) / scale / scale[:, None])
-    way = vectors.T @ (theta.ravel() * scale)
-    flat = (values < _FLAT) & (values * way**2 < _FLAT)
-    direction = (vectors[:, flat] @ way[flat] / scale).reshape(theta.shape)
-    least, largest = objective.engine.margins(*objective.plain(direction))
+    coordinates = vectors.T @ (theta.ravel() * scale)
+    flat = (values < _FLAT) & (values * coordinates**2 < _FLAT)
+    direction = (vectors[:, flat] @ coordinates[flat] / scale).reshape(theta.shape)
+    least, largest = objective.engine.margins(*objective.from_centred(direction))
     return largest > 1 and least > -1e-3 * largest

@@ -30,6 +30,7 @@ def learn(
     path: Path, target: str, *, C: float, impute: bool, share: float, verbose: bool
 ) -> Learned:
     """Fit on a part of the rows of a table; the temperature is left at 1."""
+    from logitlab.regression.coefficients import one_row_per_class
     from logitlab.regression.estimator import SoftmaxRegression
 
     if not 0 < share < 1:
@@ -50,9 +51,7 @@ def learn(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         regression.fit(x[fitted], y[fitted])
-    coef, intercept = regression.coef_, regression.intercept_
-    if len(regression.classes_) == 2:
-        coef, intercept = np.vstack([-coef, coef]) / 2, np.hstack([-intercept, intercept]) / 2
+    coef, intercept = one_row_per_class(regression.coef_, regression.intercept_)
     model = Model(target, tuple(regression.classes_.tolist()), tuple(columns), coef, intercept, 1.0)
     story = [
         f"{len(fitted)} rows fitted, {len(judged)} held out; {pluralize(len(columns), 'column')}, "

@@ -14,7 +14,7 @@ from logitlab._app.io.passes import Passes
 from logitlab._bins import bin_indices, classwise_bin_sums, error_from_sums, uniform_edges
 from logitlab._rows import Floats, Integers
 from logitlab.calibration import MatrixScaling, TemperatureSearch, VectorScaling, random_folds
-from logitlab.calibration.base import RowError, numbered
+from logitlab.calibration.base import RowError, original_row_numbers
 from logitlab.reliability import (
     CalibrationTest,
     ReliabilityCurve,
@@ -236,7 +236,7 @@ def _temperatures(passes: Passes, labels: Integers, folds: Integers) -> list[flo
         for rows, z in passes.blocks("fitting the temperature"):
             for fold, search in active.items():
                 keep = folds[rows] != fold if fold is not None else slice(None)
-                with numbered(rows[keep]):
+                with original_row_numbers(rows[keep]):
                     search.add(z[keep], labels[rows[keep]])
         active = {fold: search for fold, search in active.items() if not search.advance()}
     temperatures = [search.temperature or 0.0 for search in searches]
@@ -256,7 +256,7 @@ def _affine(
     _check_folds(np.bincount(folds[rows], minlength=2))
     fitted = []
     for keep in (folds[rows] != fold for fold in (0, 1)):
-        with numbered(rows[keep]):
+        with original_row_numbers(rows[keep]):
             fitted.append(make().fit(z[keep], labels[rows[keep]]))
 
     def transform(block: NDArray[Any], row_numbers: Integers) -> Any:
@@ -271,7 +271,7 @@ def _affine(
 
 def _reason(error: ValueError) -> str:
     """The message without the name of the argument, which the report does not show."""
-    return f"row {error.row} {error.why}" if isinstance(error, RowError) else str(error)
+    return f"row {error.row} {error.reason}" if isinstance(error, RowError) else str(error)
 
 
 def evaluate(
