@@ -171,11 +171,11 @@ void cross_entropy(int kind, nb::handle z, nb::handle out, int axis, nb::handle 
 void moments(int kind, nb::handle z, nb::handle y, double t, nb::handle out) {
   const View zv(z, PyBUF_ND), yv(y, PyBUF_ND), ov(out, PyBUF_ND | PyBUF_WRITABLE);
   const Py_buffer &zb = zv.buffer, &yb = yv.buffer, &ob = ov.buffer;
-  require(kind == kFloat32 || kind == kFloat64, "kind", "be 0 or 1", kind);
+  require(kind == kFloat32 || kind == kFloat64, "kind", kind, "be 0 or 1");
   require_size("z", "bytes per item", kItemSize[kind], zb.itemsize);
   require_size("z", "dimensions", 2, zb.ndim);
   const int64_t n = zb.shape[0], k = zb.shape[1];
-  require(k > 0, "z", "have at least 1 class", k);
+  require(k > 0, "z", k, "have at least 1 class");
   require_size("y", "bytes per item", 8, yb.itemsize);
   require_size("y", "bytes", 8 * n, yb.len);
   require_size("out", "bytes per item", 8, ob.itemsize);
@@ -195,11 +195,11 @@ void moments(int kind, nb::handle z, nb::handle y, double t, nb::handle out) {
 // softmax of z at temperature t, and inner is 1.
 void products(int product, int kind, int64_t n, int64_t k, int64_t inner, nb::handle p,
               nb::handle v, nb::handle z, nb::handle out, nb::handle slope, double t) {
-  require(product >= 0 && product <= 2, "product", "be 0, 1 or 2", product);
+  require(product >= 0 && product <= 2, "product", product, "be 0, 1 or 2");
   const bool jacobian = Product(product) == Product::jacobian;
-  require(kind == kFloat32 || kind == kFloat64, "kind", "be 0 or 1", kind);
-  require(inner == 1 || (inner >= kMinColumns && !jacobian && !p.is_none()), "inner",
-          "be 1, or >= " + std::to_string(kMinColumns) + " for a product with a given p", inner);
+  require(kind == kFloat32 || kind == kFloat64, "kind", kind, "be 0 or 1");
+  require(inner == 1 || (inner >= kMinColumns && !jacobian && !p.is_none()), "inner", inner,
+          "be 1, or >= ", kMinColumns, " for a product with a given p");
   if (p.is_none() && (jacobian || z.is_none()))
     throw std::invalid_argument("p must be an array for a Jacobian or without z, got None");
   const int64_t work = n * k * (jacobian ? k : inner);

@@ -35,10 +35,10 @@ void run(SampleArgs& args) {
 
 void set_truncation(Truncation& truncation, const std::vector<int>& stages, int64_t top_k,
                     double top_p, double min_p) {
-  require(stages.size() <= kMaxStages, "stages",
-          "have at most " + std::to_string(kMaxStages) + " entries", int64_t(stages.size()));
+  require(stages.size() <= kMaxStages, "stages", int64_t(stages.size()), "have at most ",
+          kMaxStages, " entries");
   for (int stage : stages) {
-    require(stage >= 0 && stage < kMaxStages, "stages", "be >= 0 and < 4", stage);
+    require(stage >= 0 && stage < kMaxStages, "stages", stage, "be >= 0 and < ", kMaxStages);
     truncation.stages[truncation.count++] = Stage(stage);
   }
   truncation.top_k = top_k, truncation.top_p = top_p, truncation.min_p = min_p;

@@ -4,8 +4,8 @@
 #include <nanobind/nanobind.h>
 
 #include <optional>
+#include <sstream>
 #include <stdexcept>
-#include <string>
 
 #include "batch.h"
 #include "products_args.h"
@@ -29,14 +29,19 @@ void define_sampling(nb::module_& m);
 
 constexpr int kItemSize[] = {4, 8, 2, 2};  // bytes, by Kind
 
-// Throws ValueError "argument must rule, got value" unless `valid`.
-inline void require(bool valid, const char* argument, const std::string& rule, int64_t value) {
-  if (!valid)
-    throw std::invalid_argument(std::string(argument) + " must " + rule + ", got " +
-                                std::to_string(value));
+// Throws ValueError "argument must rule, got value" unless `valid`. The parts of the rule are
+// joined only then, as calls are short.
+template <class... Parts>
+void require(bool valid, const char* argument, int64_t value, const Parts&... rule) {
+  if (valid) return;
+  std::ostringstream message;
+  message << argument << " must ";
+  (message << ... << rule);
+  message << ", got " << value;
+  throw std::invalid_argument(message.str());
 }
 inline void require_size(const char* argument, const char* unit, int64_t expected, int64_t value) {
-  require(value == expected, argument, "have " + std::to_string(expected) + " " + unit, value);
+  require(value == expected, argument, value, "have ", expected, " ", unit);
 }
 
 class View {
@@ -74,12 +79,10 @@ inline void add_axis(Batch& b, int64_t size, int64_t z, int64_t out, int64_t whe
 }
 
 inline void check_logits(int kind, const Py_buffer& z, int axis) {
-  require(kind >= 0 && kind <= 3, "kind", "be 0, 1, 2 or 3", kind);
+  require(kind >= 0 && kind <= 3, "kind", kind, "be 0, 1, 2 or 3");
   require_size("z", "bytes per item", kItemSize[kind], z.itemsize);
-  require(z.ndim <= kMaxDims, "z", "have at most " + std::to_string(kMaxDims) + " dimensions",
-          z.ndim);
-  require(axis >= 0 && axis < z.ndim, "axis",
-          "be >= 0 and < the " + std::to_string(z.ndim) + " dimensions of z", axis);
+  require(z.ndim <= kMaxDims, "z", z.ndim, "have at most ", kMaxDims, " dimensions");
+  require(axis >= 0 && axis < z.ndim, "axis", axis, "be >= 0 and < ", z.ndim);
 }
 
 // Sets the members of a batch that follow from z, t and `where`, and holds the buffers of t and
