@@ -1,6 +1,9 @@
-// Sixteen virtual lanes of float or double, on whatever registers this translation unit is built
-// for. Every operation is an IEEE one (fused multiply-add written out), so that all instruction
-// sets give the same bits.
+// Sixteen lanes of float or double, in the registers of the instruction set that this translation
+// unit is compiled for. Every operation is an IEEE one (fused multiply-add written out), so that
+// all instruction sets give the same bits.
+//
+// Registers are vectors of GCC and Clang (the attribute vector_size). Intrinsics are for operations
+// that these do not have, and for those of which GCC 12 makes slow code.
 #pragma once
 
 #include <cmath>
@@ -21,6 +24,9 @@ namespace {
 
 constexpr int kLanes = 16;
 
+#if defined(__GNUC__) || defined(__clang__)
+#define LOGITLAB_VECTORS
+#endif
 #if defined(__GNUC__)
 #define LOGITLAB_INLINE __attribute__((always_inline)) inline
 #else
@@ -33,23 +39,24 @@ constexpr int kLanes = 16;
 #define LOGITLAB_FLATTEN
 #endif
 
-// A hint; any address will do.
+// A hint; any address is allowed.
 inline void prefetch(const char* p) {
 #if defined(__GNUC__)
   __builtin_prefetch(p, 0, 3);
 #endif
 }
 
+// The unsigned integers of the size of T, and the bits of the fraction of T.
 template <class T>
 struct Bits;
 template <>
 struct Bits<float> {
-  using Int = int32_t;
+  using Word = uint32_t;
   static constexpr int mantissa = 23;
 };
 template <>
 struct Bits<double> {
-  using Int = int64_t;
+  using Word = uint64_t;
   static constexpr int mantissa = 52;
 };
 
@@ -60,388 +67,259 @@ inline To bit_cast(From x) {
   return y;
 }
 
-// One register of T: `larger` and `smaller` give b where a comparison with NaN is involved.
-template <class T>
-struct Reg;
-
+// The size of a register, and the intrinsic of that size: LOGITLAB_X86(max_ps) is _mm256_max_ps
+// with AVX2.
 #if defined(__AVX512F__)
-
-template <>
-struct Reg<float> {
-  static constexpr int width = 16;
-  __m512 v;
-};
-template <>
-struct Reg<double> {
-  static constexpr int width = 8;
-  __m512d v;
-};
-inline Reg<float> load(const float* p) { return {_mm512_loadu_ps(p)}; }
-inline Reg<double> load(const double* p) { return {_mm512_loadu_pd(p)}; }
-inline void store(float* p, Reg<float> a) { _mm512_storeu_ps(p, a.v); }
-inline void store(double* p, Reg<double> a) { _mm512_storeu_pd(p, a.v); }
-inline void stream(float* p, Reg<float> a) { _mm512_stream_ps(p, a.v); }
-inline void stream(double* p, Reg<double> a) { _mm512_stream_pd(p, a.v); }
-inline Reg<float> splat(float x) { return {_mm512_set1_ps(x)}; }
-inline Reg<double> splat(double x) { return {_mm512_set1_pd(x)}; }
-inline Reg<float> add(Reg<float> a, Reg<float> b) { return {_mm512_add_ps(a.v, b.v)}; }
-inline Reg<double> add(Reg<double> a, Reg<double> b) { return {_mm512_add_pd(a.v, b.v)}; }
-inline Reg<float> sub(Reg<float> a, Reg<float> b) { return {_mm512_sub_ps(a.v, b.v)}; }
-inline Reg<double> sub(Reg<double> a, Reg<double> b) { return {_mm512_sub_pd(a.v, b.v)}; }
-inline Reg<float> mul(Reg<float> a, Reg<float> b) { return {_mm512_mul_ps(a.v, b.v)}; }
-inline Reg<double> mul(Reg<double> a, Reg<double> b) { return {_mm512_mul_pd(a.v, b.v)}; }
-inline Reg<double> div(Reg<double> a, Reg<double> b) { return {_mm512_div_pd(a.v, b.v)}; }
-inline Reg<double> add_bits(Reg<double> a, Reg<double> b) {
-  return {
-      _mm512_castsi512_pd(_mm512_add_epi64(_mm512_castpd_si512(a.v), _mm512_castpd_si512(b.v)))};
-}
-inline Reg<double> and_bits(Reg<double> a, Reg<double> b) {
-  return {
-      _mm512_castsi512_pd(_mm512_and_epi64(_mm512_castpd_si512(a.v), _mm512_castpd_si512(b.v)))};
-}
-inline Reg<double> exponent_bits(Reg<double> a) {
-  return {_mm512_castsi512_pd(_mm512_srli_epi64(_mm512_castpd_si512(a.v), 52))};
-}
-inline Reg<float> fma(Reg<float> a, Reg<float> b, Reg<float> c) {
-  return {_mm512_fmadd_ps(a.v, b.v, c.v)};
-}
-inline Reg<double> fma(Reg<double> a, Reg<double> b, Reg<double> c) {
-  return {_mm512_fmadd_pd(a.v, b.v, c.v)};
-}
-inline Reg<float> fms(Reg<float> a, Reg<float> b, Reg<float> c) {
-  return {_mm512_fmsub_ps(a.v, b.v, c.v)};
-}
-inline Reg<double> fms(Reg<double> a, Reg<double> b, Reg<double> c) {
-  return {_mm512_fmsub_pd(a.v, b.v, c.v)};
-}
-inline Reg<float> larger(Reg<float> a, Reg<float> b) { return {_mm512_max_ps(a.v, b.v)}; }
-inline Reg<double> larger(Reg<double> a, Reg<double> b) { return {_mm512_max_pd(a.v, b.v)}; }
-inline bool all_less(Reg<float> a, Reg<float> b) {
-  return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ) == 0xffff;
-}
-inline bool all_less(Reg<double> a, Reg<double> b) {
-  return _mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ) == 0xff;
-}
-inline int count_less(Reg<double> a, Reg<double> b) {
-  return __builtin_popcount(_mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ));
-}
-inline Reg<float> if_less(Reg<float> a, Reg<float> b, Reg<float> x, Reg<float> y) {
-  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), y.v, x.v)};
-}
-inline Reg<double> if_less(Reg<double> a, Reg<double> b, Reg<double> x, Reg<double> y) {
-  return {_mm512_mask_blend_pd(_mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ), y.v, x.v)};
-}
-inline Reg<float> unless_equal(Reg<float> a, Reg<float> b, Reg<float> x) {
-  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_NEQ_UQ), x.v)};
-}
-inline Reg<double> unless_equal(Reg<double> a, Reg<double> b, Reg<double> x) {
-  return {_mm512_maskz_mov_pd(_mm512_cmp_pd_mask(a.v, b.v, _CMP_NEQ_UQ), x.v)};
-}
-inline Reg<float> pow2_of_bits(Reg<float> a) {
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.v), 23))};
-}
-inline Reg<double> pow2_of_bits(Reg<double> a) {
-  return {_mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a.v), 52))};
-}
-inline Reg<float> minus_bits_of_one(Reg<float> a) {
-  return {_mm512_castsi512_ps(
-      _mm512_sub_epi32(_mm512_castps_si512(a.v), _mm512_castps_si512(_mm512_set1_ps(1.0f))))};
-}
-inline Reg<double> minus_bits_of_one(Reg<double> a) {
-  return {_mm512_castsi512_pd(
-      _mm512_sub_epi64(_mm512_castpd_si512(a.v), _mm512_castpd_si512(_mm512_set1_pd(1.0))))};
-}
-inline void widen(Reg<float> a, Reg<double>* r) {
-  r[0] = {_mm512_cvtps_pd(_mm512_castps512_ps256(a.v))};
-  r[1] = {_mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a.v), 1)))};
-}
-inline Reg<float> narrow(const Reg<double>* a) {
-  return {_mm512_castpd_ps(
-      _mm512_insertf64x4(_mm512_castps_pd(_mm512_castps256_ps512(_mm512_cvtpd_ps(a[0].v))),
-                         _mm256_castps_pd(_mm512_cvtpd_ps(a[1].v)), 1))};
-}
-
+constexpr int kRegisterBytes = 64;
+#define LOGITLAB_X86(name) _mm512_##name
 #elif defined(__AVX2__)
+constexpr int kRegisterBytes = 32;
+#define LOGITLAB_X86(name) _mm256_##name
+#elif defined(LOGITLAB_VECTORS)
+constexpr int kRegisterBytes = 16;
+#define LOGITLAB_X86(name) _mm_##name
+#endif
 
-template <>
-struct Reg<float> {
-  static constexpr int width = 8;
-  __m256 v;
+// A vector of T, and its type in memory, at any address. Where the compiler has no vectors it is
+// one number, to which the operators below apply as well.
+#if defined(LOGITLAB_VECTORS)
+template <class T, int Bytes = kRegisterBytes>
+struct Register {
+  typedef T Type __attribute__((vector_size(Bytes)));
+  typedef T Unaligned __attribute__((vector_size(Bytes), aligned(1), may_alias));
 };
-template <>
-struct Reg<double> {
-  static constexpr int width = 4;
-  __m256d v;
-};
-inline Reg<float> load(const float* p) { return {_mm256_loadu_ps(p)}; }
-inline Reg<double> load(const double* p) { return {_mm256_loadu_pd(p)}; }
-inline void store(float* p, Reg<float> a) { _mm256_storeu_ps(p, a.v); }
-inline void store(double* p, Reg<double> a) { _mm256_storeu_pd(p, a.v); }
-inline void stream(float* p, Reg<float> a) { _mm256_stream_ps(p, a.v); }
-inline void stream(double* p, Reg<double> a) { _mm256_stream_pd(p, a.v); }
-inline Reg<float> splat(float x) { return {_mm256_set1_ps(x)}; }
-inline Reg<double> splat(double x) { return {_mm256_set1_pd(x)}; }
-inline Reg<float> add(Reg<float> a, Reg<float> b) { return {_mm256_add_ps(a.v, b.v)}; }
-inline Reg<double> add(Reg<double> a, Reg<double> b) { return {_mm256_add_pd(a.v, b.v)}; }
-inline Reg<float> sub(Reg<float> a, Reg<float> b) { return {_mm256_sub_ps(a.v, b.v)}; }
-inline Reg<double> sub(Reg<double> a, Reg<double> b) { return {_mm256_sub_pd(a.v, b.v)}; }
-inline Reg<float> mul(Reg<float> a, Reg<float> b) { return {_mm256_mul_ps(a.v, b.v)}; }
-inline Reg<double> mul(Reg<double> a, Reg<double> b) { return {_mm256_mul_pd(a.v, b.v)}; }
-inline Reg<double> div(Reg<double> a, Reg<double> b) { return {_mm256_div_pd(a.v, b.v)}; }
-inline Reg<double> add_bits(Reg<double> a, Reg<double> b) {
-  return {
-      _mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(a.v), _mm256_castpd_si256(b.v)))};
-}
-inline Reg<double> and_bits(Reg<double> a, Reg<double> b) { return {_mm256_and_pd(a.v, b.v)}; }
-inline Reg<double> exponent_bits(Reg<double> a) {
-  return {_mm256_castsi256_pd(_mm256_srli_epi64(_mm256_castpd_si256(a.v), 52))};
-}
-inline Reg<float> fma(Reg<float> a, Reg<float> b, Reg<float> c) {
-  return {_mm256_fmadd_ps(a.v, b.v, c.v)};
-}
-inline Reg<double> fma(Reg<double> a, Reg<double> b, Reg<double> c) {
-  return {_mm256_fmadd_pd(a.v, b.v, c.v)};
-}
-inline Reg<float> fms(Reg<float> a, Reg<float> b, Reg<float> c) {
-  return {_mm256_fmsub_ps(a.v, b.v, c.v)};
-}
-inline Reg<double> fms(Reg<double> a, Reg<double> b, Reg<double> c) {
-  return {_mm256_fmsub_pd(a.v, b.v, c.v)};
-}
-inline Reg<float> larger(Reg<float> a, Reg<float> b) { return {_mm256_max_ps(a.v, b.v)}; }
-inline Reg<double> larger(Reg<double> a, Reg<double> b) { return {_mm256_max_pd(a.v, b.v)}; }
-inline bool all_less(Reg<float> a, Reg<float> b) {
-  return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)) == 0xff;
-}
-inline bool all_less(Reg<double> a, Reg<double> b) {
-  return _mm256_movemask_pd(_mm256_cmp_pd(a.v, b.v, _CMP_LT_OQ)) == 0xf;
-}
-inline int count_less(Reg<double> a, Reg<double> b) {
-  return __builtin_popcount(unsigned(_mm256_movemask_pd(_mm256_cmp_pd(a.v, b.v, _CMP_LT_OQ))));
-}
-inline Reg<float> if_less(Reg<float> a, Reg<float> b, Reg<float> x, Reg<float> y) {
-  return {_mm256_blendv_ps(y.v, x.v, _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ))};
-}
-inline Reg<double> if_less(Reg<double> a, Reg<double> b, Reg<double> x, Reg<double> y) {
-  return {_mm256_blendv_pd(y.v, x.v, _mm256_cmp_pd(a.v, b.v, _CMP_LT_OQ))};
-}
-inline Reg<float> unless_equal(Reg<float> a, Reg<float> b, Reg<float> x) {
-  return {_mm256_and_ps(_mm256_cmp_ps(a.v, b.v, _CMP_NEQ_UQ), x.v)};
-}
-inline Reg<double> unless_equal(Reg<double> a, Reg<double> b, Reg<double> x) {
-  return {_mm256_and_pd(_mm256_cmp_pd(a.v, b.v, _CMP_NEQ_UQ), x.v)};
-}
-inline Reg<float> pow2_of_bits(Reg<float> a) {
-  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.v), 23))};
-}
-inline Reg<double> pow2_of_bits(Reg<double> a) {
-  return {_mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(a.v), 52))};
-}
-inline Reg<float> minus_bits_of_one(Reg<float> a) {
-  return {_mm256_castsi256_ps(
-      _mm256_sub_epi32(_mm256_castps_si256(a.v), _mm256_castps_si256(_mm256_set1_ps(1.0f))))};
-}
-inline Reg<double> minus_bits_of_one(Reg<double> a) {
-  return {_mm256_castsi256_pd(
-      _mm256_sub_epi64(_mm256_castpd_si256(a.v), _mm256_castpd_si256(_mm256_set1_pd(1.0))))};
-}
-inline void widen(Reg<float> a, Reg<double>* r) {
-  r[0] = {_mm256_cvtps_pd(_mm256_castps256_ps128(a.v))};
-  r[1] = {_mm256_cvtps_pd(_mm256_extractf128_ps(a.v, 1))};
-}
-inline Reg<float> narrow(const Reg<double>* a) {
-  return {_mm256_set_m128(_mm256_cvtpd_ps(a[1].v), _mm256_cvtpd_ps(a[0].v))};
-}
-
 #else
-
-#if defined(__aarch64__)
-template <>
-struct Reg<float> {
-  static constexpr int width = 4;
-  float32x4_t v;
-};
-template <>
-struct Reg<double> {
-  static constexpr int width = 2;
-  float64x2_t v;
-};
-inline Reg<float> load(const float* p) { return {vld1q_f32(p)}; }
-inline Reg<double> load(const double* p) { return {vld1q_f64(p)}; }
-inline void store(float* p, Reg<float> a) { vst1q_f32(p, a.v); }
-inline void store(double* p, Reg<double> a) { vst1q_f64(p, a.v); }
-inline Reg<float> splat(float x) { return {vdupq_n_f32(x)}; }
-inline Reg<double> splat(double x) { return {vdupq_n_f64(x)}; }
-inline Reg<float> add(Reg<float> a, Reg<float> b) { return {vaddq_f32(a.v, b.v)}; }
-inline Reg<double> add(Reg<double> a, Reg<double> b) { return {vaddq_f64(a.v, b.v)}; }
-inline Reg<float> sub(Reg<float> a, Reg<float> b) { return {vsubq_f32(a.v, b.v)}; }
-inline Reg<double> sub(Reg<double> a, Reg<double> b) { return {vsubq_f64(a.v, b.v)}; }
-inline Reg<float> mul(Reg<float> a, Reg<float> b) { return {vmulq_f32(a.v, b.v)}; }
-inline Reg<double> mul(Reg<double> a, Reg<double> b) { return {vmulq_f64(a.v, b.v)}; }
-inline Reg<double> div(Reg<double> a, Reg<double> b) { return {vdivq_f64(a.v, b.v)}; }
-inline Reg<double> add_bits(Reg<double> a, Reg<double> b) {
-  return {vreinterpretq_f64_s64(vaddq_s64(vreinterpretq_s64_f64(a.v), vreinterpretq_s64_f64(b.v)))};
-}
-inline Reg<double> and_bits(Reg<double> a, Reg<double> b) {
-  return {vreinterpretq_f64_s64(vandq_s64(vreinterpretq_s64_f64(a.v), vreinterpretq_s64_f64(b.v)))};
-}
-inline Reg<double> exponent_bits(Reg<double> a) {
-  return {vreinterpretq_f64_u64(vshrq_n_u64(vreinterpretq_u64_f64(a.v), 52))};
-}
-inline Reg<float> fma(Reg<float> a, Reg<float> b, Reg<float> c) {
-  return {vfmaq_f32(c.v, a.v, b.v)};
-}
-inline Reg<double> fma(Reg<double> a, Reg<double> b, Reg<double> c) {
-  return {vfmaq_f64(c.v, a.v, b.v)};
-}
-inline Reg<float> fms(Reg<float> a, Reg<float> b, Reg<float> c) {
-  return {vfmaq_f32(vnegq_f32(c.v), a.v, b.v)};
-}
-inline Reg<double> fms(Reg<double> a, Reg<double> b, Reg<double> c) {
-  return {vfmaq_f64(vnegq_f64(c.v), a.v, b.v)};
-}
-inline Reg<float> larger(Reg<float> a, Reg<float> b) {
-  return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)};
-}
-inline Reg<double> larger(Reg<double> a, Reg<double> b) {
-  return {vbslq_f64(vcgtq_f64(a.v, b.v), a.v, b.v)};
-}
-inline bool all_less(Reg<float> a, Reg<float> b) { return vminvq_u32(vcltq_f32(a.v, b.v)) != 0; }
-inline bool all_less(Reg<double> a, Reg<double> b) {
-  return vminvq_u32(vreinterpretq_u32_u64(vcltq_f64(a.v, b.v))) != 0;
-}
-inline int count_less(Reg<double> a, Reg<double> b) {
-  return int(vaddvq_u64(vshrq_n_u64(vcltq_f64(a.v, b.v), 63)));
-}
-inline Reg<float> if_less(Reg<float> a, Reg<float> b, Reg<float> x, Reg<float> y) {
-  return {vbslq_f32(vcltq_f32(a.v, b.v), x.v, y.v)};
-}
-inline Reg<double> if_less(Reg<double> a, Reg<double> b, Reg<double> x, Reg<double> y) {
-  return {vbslq_f64(vcltq_f64(a.v, b.v), x.v, y.v)};
-}
-inline Reg<float> unless_equal(Reg<float> a, Reg<float> b, Reg<float> x) {
-  return {vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(x.v), vceqq_f32(a.v, b.v)))};
-}
-inline Reg<double> unless_equal(Reg<double> a, Reg<double> b, Reg<double> x) {
-  return {vreinterpretq_f64_u64(vbicq_u64(vreinterpretq_u64_f64(x.v), vceqq_f64(a.v, b.v)))};
-}
-inline Reg<float> pow2_of_bits(Reg<float> a) {
-  return {vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(a.v), 23))};
-}
-inline Reg<double> pow2_of_bits(Reg<double> a) {
-  return {vreinterpretq_f64_s64(vshlq_n_s64(vreinterpretq_s64_f64(a.v), 52))};
-}
-inline Reg<float> minus_bits_of_one(Reg<float> a) {
-  return {vreinterpretq_f32_s32(
-      vsubq_s32(vreinterpretq_s32_f32(a.v), vreinterpretq_s32_f32(vdupq_n_f32(1.0f))))};
-}
-inline Reg<double> minus_bits_of_one(Reg<double> a) {
-  return {vreinterpretq_f64_s64(
-      vsubq_s64(vreinterpretq_s64_f64(a.v), vreinterpretq_s64_f64(vdupq_n_f64(1.0))))};
-}
-inline void widen(Reg<float> a, Reg<double>* r) {
-  r[0] = {vcvt_f64_f32(vget_low_f32(a.v))};
-  r[1] = {vcvt_high_f64_f32(a.v)};
-}
-inline Reg<float> narrow(const Reg<double>* a) {
-  return {vcvt_high_f32_f64(vcvt_f32_f64(a[0].v), a[1].v)};
-}
-
-#else  // one lane at a time: any machine
-
 template <class T>
-struct Reg {
-  static constexpr int width = 1;
-  T v;
+struct Register {
+  using Type = T;
+  using Unaligned = T;
 };
+#endif
+template <class T>
+using Reg = typename Register<T>::Type;
+template <class T>
+using WordReg = Reg<typename Bits<T>::Word>;
+
 template <class T>
 inline Reg<T> load(const T* p) {
-  return {*p};
+  return *reinterpret_cast<const typename Register<T>::Unaligned*>(p);
 }
 template <class T>
 inline void store(T* p, Reg<T> a) {
-  *p = a.v;
+  *reinterpret_cast<typename Register<T>::Unaligned*>(p) = a;
 }
-template <class T>
-inline Reg<T> splat(T x) {
-  return {x};
-}
-template <class T>
-inline Reg<T> add(Reg<T> a, Reg<T> b) {
-  return {a.v + b.v};
-}
-template <class T>
-inline Reg<T> sub(Reg<T> a, Reg<T> b) {
-  return {a.v - b.v};
-}
-template <class T>
-inline Reg<T> mul(Reg<T> a, Reg<T> b) {
-  return {a.v * b.v};
-}
-inline Reg<double> div(Reg<double> a, Reg<double> b) { return {a.v / b.v}; }
-inline Reg<double> add_bits(Reg<double> a, Reg<double> b) {
-  return {bit_cast<double>(bit_cast<uint64_t>(a.v) + bit_cast<uint64_t>(b.v))};
-}
-inline Reg<double> and_bits(Reg<double> a, Reg<double> b) {
-  return {bit_cast<double>(bit_cast<uint64_t>(a.v) & bit_cast<uint64_t>(b.v))};
-}
-inline Reg<double> exponent_bits(Reg<double> a) {
-  return {bit_cast<double>(bit_cast<uint64_t>(a.v) >> 52)};
-}
-template <class T>
-inline Reg<T> fma(Reg<T> a, Reg<T> b, Reg<T> c) {
-  return {std::fma(a.v, b.v, c.v)};
-}
-template <class T>
-inline Reg<T> fms(Reg<T> a, Reg<T> b, Reg<T> c) {
-  return {std::fma(a.v, b.v, -c.v)};
-}
-template <class T>
-inline Reg<T> larger(Reg<T> a, Reg<T> b) {
-  return {a.v > b.v ? a.v : b.v};
-}
-template <class T>
-inline bool all_less(Reg<T> a, Reg<T> b) {
-  return a.v < b.v;
-}
-inline int count_less(Reg<double> a, Reg<double> b) { return a.v < b.v; }
-template <class T>
-inline Reg<T> if_less(Reg<T> a, Reg<T> b, Reg<T> x, Reg<T> y) {
-  return {a.v < b.v ? x.v : y.v};
-}
-template <class T>
-inline Reg<T> unless_equal(Reg<T> a, Reg<T> b, Reg<T> x) {
-  return {a.v == b.v ? T(0) : x.v};
-}
-template <class T>
-inline Reg<T> pow2_of_bits(Reg<T> a) {
-  using U = std::make_unsigned_t<typename Bits<T>::Int>;
-  return {bit_cast<T>(bit_cast<U>(a.v) << Bits<T>::mantissa)};
-}
-template <class T>
-inline Reg<T> minus_bits_of_one(Reg<T> a) {
-  using I = typename Bits<T>::Int;
-  return {bit_cast<T>(I(bit_cast<I>(a.v) - bit_cast<I>(T(1))))};
-}
-inline void widen(Reg<float> a, Reg<double>* r) { r[0] = {double(a.v)}; }
-inline Reg<float> narrow(const Reg<double>* a) { return {float(a[0].v)}; }
 
-#endif
-// These have no streaming stores, or none worth the trouble.
+// A store that bypasses the caches, to an aligned address; an ordinary one without AVX.
+#if defined(__AVX2__)
+inline void stream(float* p, Reg<float> a) { LOGITLAB_X86(stream_ps)(p, a); }
+inline void stream(double* p, Reg<double> a) { LOGITLAB_X86(stream_pd)(p, a); }
+#else
 template <class T>
 inline void stream(T* p, Reg<T> a) {
   store(p, a);
 }
 #endif
 
-// Sixteen halves or bfloats, to and from float. What is NaN is the quiet one.
-inline void widen_lanes(const Half* from, float* to) {
+// a b + c, rounded once.
+#if defined(__FMA__)
+#define LOGITLAB_FMA
+inline Reg<float> fused(Reg<float> a, Reg<float> b, Reg<float> c) {
+  return LOGITLAB_X86(fmadd_ps)(a, b, c);
+}
+inline Reg<double> fused(Reg<double> a, Reg<double> b, Reg<double> c) {
+  return LOGITLAB_X86(fmadd_pd)(a, b, c);
+}
+#elif defined(__aarch64__)
+#define LOGITLAB_FMA
+inline Reg<float> fused(Reg<float> a, Reg<float> b, Reg<float> c) { return vfmaq_f32(c, a, b); }
+inline Reg<double> fused(Reg<double> a, Reg<double> b, Reg<double> c) { return vfmaq_f64(c, a, b); }
+#endif
+
+// Bit i is set where a < b in lane i. Compilers do not reduce a comparison of vectors this way.
 #if defined(__AVX512F__)
-  _mm512_storeu_ps(to, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+#define LOGITLAB_MASK
+inline unsigned less(Reg<float> a, Reg<float> b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+inline unsigned less(Reg<double> a, Reg<double> b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
+#elif defined(__SSE2__)
+#define LOGITLAB_MASK
+inline unsigned less(Reg<float> a, Reg<float> b) {
+  return unsigned(LOGITLAB_X86(movemask_ps)(bit_cast<Reg<float>>(a < b)));
+}
+inline unsigned less(Reg<double> a, Reg<double> b) {
+  return unsigned(LOGITLAB_X86(movemask_pd)(bit_cast<Reg<double>>(a < b)));
+}
+#elif defined(__aarch64__)
+#define LOGITLAB_MASK
+inline unsigned less(Reg<float> a, Reg<float> b) {
+  return vaddvq_u32(bit_cast<Reg<uint32_t>>(a < b) & Reg<uint32_t>{1, 2, 4, 8});
+}
+inline unsigned less(Reg<double> a, Reg<double> b) {
+  return unsigned(vaddvq_u64(bit_cast<Reg<uint64_t>>(a < b) & Reg<uint64_t>{1, 2}));
+}
+#endif
+
+// Sixteen lanes of T.
+template <class T>
+struct Vec {
+  static constexpr int width = sizeof(Reg<T>) / sizeof(T), regs = kLanes / width;
+  Reg<T> r[regs];
+
+  Vec() = default;
+  explicit Vec(T x) {
+    for (auto& reg : r) reg = x - Reg<T>{};  // x - 0 is x, x + 0 is not where x = -0
+  }
+  explicit Vec(const T* p) {
+    for (int i = 0; i < regs; ++i) r[i] = load(p + i * width);
+  }
+  void put(T* p) const {
+    for (int i = 0; i < regs; ++i) store(p + i * width, r[i]);
+  }
+  void put_streaming(T* p) const {
+    for (int i = 0; i < regs; ++i) stream(p + i * width, r[i]);
+  }
+};
+
+// Functions on vectors; `value` is an expression of registers x and y of lanes T.
+#define LOGITLAB_UNARY(name, value)          \
+  template <class T>                         \
+  inline Vec<T> name(Vec<T> a) {             \
+    for (int i = 0; i < Vec<T>::regs; ++i) { \
+      const Reg<T> x = a.r[i];               \
+      a.r[i] = value;                        \
+    }                                        \
+    return a;                                \
+  }
+#define LOGITLAB_BINARY(name, value)              \
+  template <class T>                              \
+  inline Vec<T> name(Vec<T> a, const Vec<T>& b) { \
+    for (int i = 0; i < Vec<T>::regs; ++i) {      \
+      const Reg<T> x = a.r[i], y = b.r[i];        \
+      a.r[i] = value;                             \
+    }                                             \
+    return a;                                     \
+  }
+LOGITLAB_BINARY(add, x + y)
+LOGITLAB_BINARY(sub, x - y)
+LOGITLAB_BINARY(mul, (x * y))
+LOGITLAB_BINARY(div, x / y)
+LOGITLAB_BINARY(larger, x > y ? x : y)  // y where one of them is NaN
+LOGITLAB_BINARY(add_bits, bit_cast<Reg<T>>(bit_cast<WordReg<T>>(x) + bit_cast<WordReg<T>>(y)))
+LOGITLAB_BINARY(and_bits, bit_cast<Reg<T>>(bit_cast<WordReg<T>>(x) & bit_cast<WordReg<T>>(y)))
+LOGITLAB_UNARY(exponent_bits, bit_cast<Reg<T>>(bit_cast<WordReg<T>>(x) >> Bits<T>::mantissa))
+LOGITLAB_UNARY(pow2_of_bits, bit_cast<Reg<T>>(bit_cast<WordReg<T>>(x) << Bits<T>::mantissa))
+LOGITLAB_UNARY(minus_bits_of_one,
+               bit_cast<Reg<T>>(bit_cast<WordReg<T>>(x) - bit_cast<typename Bits<T>::Word>(T(1))))
+#undef LOGITLAB_UNARY
+#undef LOGITLAB_BINARY
+
+// a b + c and a b - c, rounded once.
+template <class T>
+inline Vec<T> fma(Vec<T> a, const Vec<T>& b, const Vec<T>& c) {
+#if defined(LOGITLAB_FMA)
+  for (int i = 0; i < Vec<T>::regs; ++i) a.r[i] = fused(a.r[i], b.r[i], c.r[i]);
+  return a;
+#else
+  T x[kLanes], y[kLanes], z[kLanes];
+  a.put(x), b.put(y), c.put(z);
+  for (int i = 0; i < kLanes; ++i) x[i] = std::fma(x[i], y[i], z[i]);
+  return Vec<T>(x);
+#endif
+}
+template <class T>
+inline Vec<T> fms(const Vec<T>& a, const Vec<T>& b, Vec<T> c) {
+  for (auto& reg : c.r) reg = -reg;
+  return fma(a, b, c);
+}
+
+// a < b ? x : y, of which a comparison with NaN gives y.
+template <class T>
+inline Vec<T> if_less(const Vec<T>& a, const Vec<T>& b, Vec<T> x, const Vec<T>& y) {
+  for (int i = 0; i < Vec<T>::regs; ++i) x.r[i] = a.r[i] < b.r[i] ? x.r[i] : y.r[i];
+  return x;
+}
+// a == b ? 0 : x, of which a comparison with NaN gives x.
+template <class T>
+inline Vec<T> unless_equal(const Vec<T>& a, const Vec<T>& b, Vec<T> x) {
+  for (int i = 0; i < Vec<T>::regs; ++i) x.r[i] = a.r[i] == b.r[i] ? Reg<T>{} : x.r[i];
+  return x;
+}
+
+#if defined(LOGITLAB_MASK)
+template <class T>
+inline bool all_less(const Vec<T>& a, const Vec<T>& b) {
+  bool all = true;
+  for (int i = 0; i < Vec<T>::regs; ++i)
+    all = all && less(a.r[i], b.r[i]) == (1u << Vec<T>::width) - 1;
+  return all;
+}
+inline int count_less(const Vec<double>& a, const Vec<double>& b) {
+  int count = 0;
+  for (int i = 0; i < Vec<double>::regs; ++i) count += __builtin_popcount(less(a.r[i], b.r[i]));
+  return count;
+}
+#else
+template <class T>
+inline int count_less(const Vec<T>& a, const Vec<T>& b) {
+  T x[kLanes], y[kLanes];
+  a.put(x), b.put(y);
+  int count = 0;
+  for (int i = 0; i < kLanes; ++i) count += x[i] < y[i];
+  return count;
+}
+template <class T>
+inline bool all_less(const Vec<T>& a, const Vec<T>& b) {
+  return count_less(a, b) == kLanes;
+}
+#endif
+
+// The lanes of one register of float are those of two of double, converted as one vector. In
+// narrow(), GCC 12 may assemble this vector in memory, so intrinsics do it with AVX.
+inline Vec<double> widen(const Vec<float>& a) {
+  Vec<double> w;
+#if defined(LOGITLAB_VECTORS)
+  using Pair = Register<double, 2 * kRegisterBytes>::Type;
+  for (int i = 0; i < Vec<float>::regs; ++i) {
+    const Pair pair = __builtin_convertvector(a.r[i], Pair);
+    std::memcpy(w.r + 2 * i, &pair, sizeof pair);
+  }
+#else
+  for (int i = 0; i < kLanes; ++i) w.r[i] = a.r[i];
+#endif
+  return w;
+}
+inline Vec<float> narrow(const Vec<double>& a) {
+  Vec<float> n;
+#if defined(__AVX512F__)
+  const __m512 low = _mm512_castps256_ps512(_mm512_cvtpd_ps(a.r[0]));
+  const __m256 high = _mm512_cvtpd_ps(a.r[1]);
+  n.r[0] = _mm512_castpd_ps(_mm512_insertf64x4(_mm512_castps_pd(low), _mm256_castps_pd(high), 1));
 #elif defined(__AVX2__)
-  for (int i = 0; i < kLanes; i += 8)
-    _mm256_storeu_ps(to + i,
-                     _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
+  for (int i = 0; i < 2; ++i)
+    n.r[i] = _mm256_set_m128(_mm256_cvtpd_ps(a.r[2 * i + 1]), _mm256_cvtpd_ps(a.r[2 * i]));
+#elif defined(LOGITLAB_VECTORS)
+  using Pair = Register<double, 2 * kRegisterBytes>::Type;
+  for (int i = 0; i < Vec<float>::regs; ++i) {
+    Pair pair;
+    std::memcpy(&pair, a.r + 2 * i, sizeof pair);
+    n.r[i] = __builtin_convertvector(pair, Reg<float>);
+  }
+#else
+  for (int i = 0; i < kLanes; ++i) n.r[i] = float(a.r[i]);
+#endif
+  return n;
+}
+inline Vec<double> widen(const Vec<double>& a) { return a; }
+inline void round_to(const Vec<double>& a, Vec<float>& b) { b = narrow(a); }
+inline void round_to(const Vec<double>& a, Vec<double>& b) { b = a; }
+
+// Converts sixteen float16 or bfloat16 to float and back. Every NaN here is quiet.
+#if defined(__AVX2__)
+using PackedHalves = Register<long long, kRegisterBytes / 2>::Unaligned;
+#endif
+inline void widen_lanes(const Half* from, float* to) {
+#if defined(__AVX2__)
+  for (int i = 0; i < kLanes; i += Vec<float>::width)
+    store(to + i, LOGITLAB_X86(cvtph_ps)(*reinterpret_cast<const PackedHalves*>(from + i)));
 #else
   for (int i = 0; i < kLanes; ++i) to[i] = widened(from[i]);
 #endif
@@ -450,32 +328,26 @@ inline void widen_lanes(const BFloat* from, float* to) {
   for (int i = 0; i < kLanes; ++i) to[i] = widened(from[i]);
 }
 inline void narrow_lanes(const float* from, Half* to) {
-#if defined(__AVX512F__)
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
-                      _mm512_cvtps_ph(_mm512_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT));
-#elif defined(__AVX2__)
-  for (int i = 0; i < kLanes; i += 8)
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i),
-                     _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
+#if defined(__AVX2__)
+  for (int i = 0; i < kLanes; i += Vec<float>::width)
+    *reinterpret_cast<PackedHalves*>(to + i) =
+        LOGITLAB_X86(cvtps_ph)(load(from + i), _MM_FROUND_TO_NEAREST_INT);
 #else
   for (int i = 0; i < kLanes; ++i) narrow_to(from[i], to[i]);
 #endif
 }
 inline void narrow_lanes(const float* from, BFloat* to) {
-#if defined(__AVX512F__)
-  const __m512i b = _mm512_castps_si512(_mm512_loadu_ps(from));
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(b, 16), _mm512_set1_epi32(1));
-  const __m512i r = _mm512_add_epi32(_mm512_add_epi32(b, _mm512_set1_epi32(0x7fff)), odd);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
-                      _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
+#if defined(LOGITLAB_VECTORS)
+  using Words = Register<uint32_t, 4 * kLanes>;
+  using Halves = Register<uint16_t, 2 * kLanes>;
+  Words::Type b = *reinterpret_cast<const Words::Unaligned*>(from);
+  b = (b + 0x7fff + (b >> 16 & 1)) >> 16;  // to nearest, ties to even
+  *reinterpret_cast<Halves::Unaligned*>(to) = __builtin_convertvector(b, Halves::Type);
 #else
-  for (int i = 0; i < kLanes; ++i) {
-    const uint32_t b = bits_of(from[i]);
-    to[i].bits = uint16_t((b + 0x7fff + ((b >> 16) & 1)) >> 16);
-  }
+  for (int i = 0; i < kLanes; ++i) narrow_to(from[i], to[i]);
 #endif
 }
-// Any number of them; nothing to do where the type is the same.
+// Converts n of them; a copy where the type is the same.
 template <class S>
 inline void widen_all(const S* from, float* to, int64_t n) {
   int64_t i = 0;
@@ -497,118 +369,59 @@ inline void widen_all(const double* from, double* to, int64_t n) { copy_all(from
 inline void narrow_all(const float* from, float* to, int64_t n) { copy_all(from, to, n); }
 inline void narrow_all(const double* from, double* to, int64_t n) { copy_all(from, to, n); }
 
+// The lanes of a (0 to 3) and b (4 to 7) with the given numbers.
+#if defined(__clang__)
+#define LOGITLAB_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define LOGITLAB_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Index{__VA_ARGS__})
+#endif
+
 // to[j * to_step + i] = from[i * from_step + j] for i, j in 0..3; written in the order of j, so
 // that where rows of `to` overlap, the later one stands.
 template <class T>
 inline void transpose4(const T* from, int64_t from_step, T* to, int64_t to_step) {
+#if defined(LOGITLAB_VECTORS)
+  constexpr int bytes = 4 * sizeof(T);
+  if constexpr (bytes <= kRegisterBytes) {
+    using Row = typename Register<T, bytes>::Type;
+    using Index [[maybe_unused]] = typename Register<typename Bits<T>::Word, bytes>::Type;
+    const auto row = [&](int i) -> Row {
+      return *reinterpret_cast<const typename Register<T, bytes>::Unaligned*>(from + i * from_step);
+    };
+    const auto put = [&](int j, Row x) {
+      *reinterpret_cast<typename Register<T, bytes>::Unaligned*>(to + j * to_step) = x;
+    };
+    const Row a = row(0), b = row(1), c = row(2), d = row(3);
+    // Each of these shuffles is one instruction.
+    if constexpr (sizeof(T) == 4) {
+      const Row ab = LOGITLAB_SHUFFLE(a, b, 0, 4, 1, 5), cd = LOGITLAB_SHUFFLE(c, d, 0, 4, 1, 5);
+      const Row ab2 = LOGITLAB_SHUFFLE(a, b, 2, 6, 3, 7), cd2 = LOGITLAB_SHUFFLE(c, d, 2, 6, 3, 7);
+      put(0, LOGITLAB_SHUFFLE(ab, cd, 0, 1, 4, 5));
+      put(1, LOGITLAB_SHUFFLE(ab, cd, 2, 3, 6, 7));
+      put(2, LOGITLAB_SHUFFLE(ab2, cd2, 0, 1, 4, 5));
+      put(3, LOGITLAB_SHUFFLE(ab2, cd2, 2, 3, 6, 7));
+    } else {
+      const Row ab = LOGITLAB_SHUFFLE(a, b, 0, 4, 2, 6), cd = LOGITLAB_SHUFFLE(c, d, 0, 4, 2, 6);
+      const Row ab2 = LOGITLAB_SHUFFLE(a, b, 1, 5, 3, 7), cd2 = LOGITLAB_SHUFFLE(c, d, 1, 5, 3, 7);
+      put(0, LOGITLAB_SHUFFLE(ab, cd, 0, 1, 4, 5));
+      put(1, LOGITLAB_SHUFFLE(ab2, cd2, 0, 1, 4, 5));
+      put(2, LOGITLAB_SHUFFLE(ab, cd, 2, 3, 6, 7));
+      put(3, LOGITLAB_SHUFFLE(ab2, cd2, 2, 3, 6, 7));
+    }
+    return;
+  }
+#endif
   T x[4][4];
   for (int i = 0; i < 4; ++i)
     for (int j = 0; j < 4; ++j) x[j][i] = from[i * from_step + j];
   for (int j = 0; j < 4; ++j)
     for (int i = 0; i < 4; ++i) to[j * to_step + i] = x[j][i];
 }
-#if defined(__SSE2__)
-inline void transpose4(const float* from, int64_t from_step, float* to, int64_t to_step) {
-  __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + from_step);
-  __m128 c = _mm_loadu_ps(from + 2 * from_step), d = _mm_loadu_ps(from + 3 * from_step);
-  _MM_TRANSPOSE4_PS(a, b, c, d);
-  _mm_storeu_ps(to, a);
-  _mm_storeu_ps(to + to_step, b);
-  _mm_storeu_ps(to + 2 * to_step, c);
-  _mm_storeu_ps(to + 3 * to_step, d);
-}
-#endif
-#if defined(__AVX2__)
-inline void transpose4(const double* from, int64_t from_step, double* to, int64_t to_step) {
-  const __m256d a = _mm256_loadu_pd(from), b = _mm256_loadu_pd(from + from_step);
-  const __m256d c = _mm256_loadu_pd(from + 2 * from_step),
-                d = _mm256_loadu_pd(from + 3 * from_step);
-  const __m256d ab = _mm256_unpacklo_pd(a, b), cd = _mm256_unpacklo_pd(c, d);
-  const __m256d ab2 = _mm256_unpackhi_pd(a, b), cd2 = _mm256_unpackhi_pd(c, d);
-  _mm256_storeu_pd(to, _mm256_permute2f128_pd(ab, cd, 0x20));
-  _mm256_storeu_pd(to + to_step, _mm256_permute2f128_pd(ab2, cd2, 0x20));
-  _mm256_storeu_pd(to + 2 * to_step, _mm256_permute2f128_pd(ab, cd, 0x31));
-  _mm256_storeu_pd(to + 3 * to_step, _mm256_permute2f128_pd(ab2, cd2, 0x31));
-}
-#endif
+#undef LOGITLAB_SHUFFLE
 
-// The sixteen lanes.
-template <class T>
-struct Vec {
-  static constexpr int regs = kLanes / Reg<T>::width;
-  Reg<T> r[regs];
-
-  Vec() = default;
-  explicit Vec(T x) {
-    for (auto& reg : r) reg = splat(x);
-  }
-  explicit Vec(const T* p) {
-    for (int i = 0; i < regs; ++i) r[i] = load(p + i * Reg<T>::width);
-  }
-  void put(T* p) const {
-    for (int i = 0; i < regs; ++i) store(p + i * Reg<T>::width, r[i]);
-  }
-  void put_streaming(T* p) const {
-    for (int i = 0; i < regs; ++i) stream(p + i * Reg<T>::width, r[i]);
-  }
-};
-
-#define LOGITLAB_UNARY(name)                                      \
-  template <class T>                                              \
-  inline Vec<T> name(Vec<T> a) {                                  \
-    for (int i = 0; i < Vec<T>::regs; ++i) a.r[i] = name(a.r[i]); \
-    return a;                                                     \
-  }
-#define LOGITLAB_BINARY(name)                                             \
-  template <class T>                                                      \
-  inline Vec<T> name(Vec<T> a, const Vec<T>& b) {                         \
-    for (int i = 0; i < Vec<T>::regs; ++i) a.r[i] = name(a.r[i], b.r[i]); \
-    return a;                                                             \
-  }
-#define LOGITLAB_TERNARY(name)                                                    \
-  template <class T>                                                              \
-  inline Vec<T> name(Vec<T> a, const Vec<T>& b, const Vec<T>& c) {                \
-    for (int i = 0; i < Vec<T>::regs; ++i) a.r[i] = name(a.r[i], b.r[i], c.r[i]); \
-    return a;                                                                     \
-  }
-LOGITLAB_UNARY(pow2_of_bits)
-LOGITLAB_UNARY(exponent_bits)
-LOGITLAB_UNARY(minus_bits_of_one)
-LOGITLAB_BINARY(add)
-LOGITLAB_BINARY(sub)
-LOGITLAB_BINARY(mul)
-LOGITLAB_BINARY(div)
-LOGITLAB_BINARY(add_bits)
-LOGITLAB_BINARY(and_bits)
-LOGITLAB_BINARY(larger)
-LOGITLAB_TERNARY(fma)
-LOGITLAB_TERNARY(fms)
-LOGITLAB_TERNARY(unless_equal)
-#undef LOGITLAB_UNARY
-#undef LOGITLAB_BINARY
-#undef LOGITLAB_TERNARY
-
-template <class T>
-inline Vec<T> if_less(Vec<T> a, const Vec<T>& b, const Vec<T>& x, const Vec<T>& y) {
-  for (int i = 0; i < Vec<T>::regs; ++i) a.r[i] = if_less(a.r[i], b.r[i], x.r[i], y.r[i]);
-  return a;
-}
-template <class T>
-inline bool all_less(const Vec<T>& a, const Vec<T>& b) {
-  bool all = true;
-  for (int i = 0; i < Vec<T>::regs; ++i) all = all && all_less(a.r[i], b.r[i]);
-  return all;
-}
-
-inline int count_less(const Vec<double>& a, const Vec<double>& b) {
-  int count = 0;
-  for (int i = 0; i < Vec<double>::regs; ++i) count += count_less(a.r[i], b.r[i]);
-  return count;
-}
-
-// Writes those of sixteen entries above `bar`, and their numbers, one after another; returns how
-// many. Without numbers they are `first` and the next. Room for sixteen is needed; `to` and
-// `to_number` may lie before what is read, or be it.
+// Writes those of sixteen entries that are above `bar`, and their numbers, contiguously; returns
+// their count. If `number` is null, the numbers are first, first + 1, ... `to` and `to_number` need
+// space for sixteen entries, and may be the input or precede it.
 template <class T>
 inline int pack_above(const T* z, const uint32_t* number, uint32_t first, T bar, T* to,
                       uint32_t* to_number) {
@@ -651,22 +464,6 @@ inline int pack_above(const double* z, const uint32_t* number, uint32_t first, d
   return n;
 }
 #endif
-
-inline Vec<double> widen(const Vec<float>& a) {
-  Vec<double> w;
-  constexpr int ratio = Vec<double>::regs / Vec<float>::regs;
-  for (int i = 0; i < Vec<float>::regs; ++i) widen(a.r[i], w.r + ratio * i);
-  return w;
-}
-inline Vec<float> narrow(const Vec<double>& a) {
-  Vec<float> n;
-  constexpr int ratio = Vec<double>::regs / Vec<float>::regs;
-  for (int i = 0; i < Vec<float>::regs; ++i) n.r[i] = narrow(a.r + ratio * i);
-  return n;
-}
-inline Vec<double> widen(const Vec<double>& a) { return a; }
-inline void round_to(const Vec<double>& a, Vec<float>& b) { b = narrow(a); }
-inline void round_to(const Vec<double>& a, Vec<double>& b) { b = a; }
 
 }  // namespace
 }  // namespace LOGITLAB_ISA
