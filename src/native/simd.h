@@ -39,7 +39,7 @@ constexpr int kLanes = 16;
 #define LOGITLAB_FLATTEN
 #endif
 
-// A hint; any address will do.
+// A hint; any address is allowed.
 inline void prefetch(const char* p) {
 #if defined(__GNUC__)
   __builtin_prefetch(p, 0, 3);
@@ -158,7 +158,7 @@ inline unsigned less(Reg<double> a, Reg<double> b) {
 }
 #endif
 
-// The sixteen lanes.
+// Sixteen lanes of T.
 template <class T>
 struct Vec {
   static constexpr int width = sizeof(Reg<T>) / sizeof(T), regs = kLanes / width;
@@ -312,7 +312,7 @@ inline Vec<double> widen(const Vec<double>& a) { return a; }
 inline void round_to(const Vec<double>& a, Vec<float>& b) { b = narrow(a); }
 inline void round_to(const Vec<double>& a, Vec<double>& b) { b = a; }
 
-// Sixteen halves or bfloats, to and from float. What is NaN is the quiet one.
+// Converts sixteen float16 or bfloat16 to float and back. Every NaN here is quiet.
 #if defined(__AVX2__)
 using PackedHalves = Register<long long, kRegisterBytes / 2>::Unaligned;
 #endif
@@ -347,7 +347,7 @@ inline void narrow_lanes(const float* from, BFloat* to) {
   for (int i = 0; i < kLanes; ++i) narrow_to(from[i], to[i]);
 #endif
 }
-// Any number of them; nothing to do where the type is the same.
+// Converts n of them; a copy where the type is the same.
 template <class S>
 inline void widen_all(const S* from, float* to, int64_t n) {
   int64_t i = 0;
@@ -369,7 +369,7 @@ inline void widen_all(const double* from, double* to, int64_t n) { copy_all(from
 inline void narrow_all(const float* from, float* to, int64_t n) { copy_all(from, to, n); }
 inline void narrow_all(const double* from, double* to, int64_t n) { copy_all(from, to, n); }
 
-// Lanes of a (0 to 3) and b (4 to 7).
+// The lanes of a (0 to 3) and b (4 to 7) with the given numbers.
 #if defined(__clang__)
 #define LOGITLAB_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -419,9 +419,9 @@ inline void transpose4(const T* from, int64_t from_step, T* to, int64_t to_step)
 }
 #undef LOGITLAB_SHUFFLE
 
-// Writes those of sixteen entries above `bar`, and their numbers, one after another; returns how
-// many. Without numbers they are `first` and the next. Room for sixteen is needed; `to` and
-// `to_number` may lie before what is read, or be it.
+// Writes those of sixteen entries that are above `bar`, and their numbers, contiguously; returns
+// their count. If `number` is null, the numbers are first, first + 1, ... `to` and `to_number` need
+// space for sixteen entries, and may be the input or precede it.
 template <class T>
 inline int pack_above(const T* z, const uint32_t* number, uint32_t first, T bar, T* to,
                       uint32_t* to_number) {
