@@ -39,11 +39,11 @@ def explore(
     Sliders set temperature, shift, scale and truncation. Only this machine can open the page.
     Ctrl-C stops the server.
     """
-    from logitlab._app.explore.datasets import Library, from_file
+    from logitlab._app.explore.datasets import Datasets, read_dataset
     from logitlab._app.explore.server import serve
 
     with plain_mistakes():
         if logits is None and (labels is not None or probabilities):
             raise UserError("--labels and --probabilities need LOGITS")
-        rows = None if logits is None else from_file(logits, labels, probabilities)
-        serve(Library(rows), port, browser)
+        dataset = None if logits is None else read_dataset(logits, labels, probabilities)
+        serve(Datasets(dataset), port, browser)
