@@ -1,4 +1,4 @@
-"""The page's answers without a browser: numbers, programs, refusals, the command."""
+"""The explorer without a browser: values, Python code, errors, the server, the command."""
 
 import errno
 import http.client
@@ -17,27 +17,27 @@ from typer.testing import CliRunner
 
 import logitlab
 from logitlab._app.cli import app
-from logitlab._app.explore import view as view_module
-from logitlab._app.explore.datasets import EXAMPLES, Library, from_file
-from logitlab._app.explore.state import read
+from logitlab._app.explore.datasets import EXAMPLES, Datasets, read_dataset
+from logitlab._app.explore.state import parse_state
 from logitlab._app.explore.view import view
+from logitlab._app.io.json_values import json_values
 from logitlab._app.io.source import UserError
 
 
 @pytest.fixture(scope="module")
-def library():
-    return Library()
+def datasets():
+    return Datasets()
 
 
-def seen(library, **given):
-    """The answer as the page gets it, after a way through JSON."""
-    answer = view(read(urlencode(given), library))
+def get_view(datasets, **settings):
+    """The values as the page receives them, converted to JSON and back."""
+    answer = view(parse_state(urlencode(settings), datasets))
     return json.loads(json.dumps(answer, allow_nan=False))
 
 
-def run(program):
+def run(code):
     names = {}
-    exec(program, names)
+    exec(code, names)
     return names
 
 
@@ -54,126 +54,126 @@ STATES = [
 ]
 
 
-@pytest.mark.parametrize("given", STATES, ids=str)
+@pytest.mark.parametrize("settings", STATES, ids=str)
 @pytest.mark.parametrize("key", ["five", "digits", "tail"])
-def test_the_program_makes_what_is_on_the_screen(library, key, given):
-    """Run as it stands, it gives the very numbers."""
-    shown = seen(library, set=key, **given)
-    names = run(shown["program"])
-    place = shown["bars"]["place"]
-    assert shown["bars"]["p"] == names["p"][place].tolist()
-    if "n" in given:
-        counts = np.bincount(names["draws"], minlength=len(names["p"]))
-        assert shown["draws"]["counts"] == counts[place].tolist()
-        assert shown["draws"]["stream"] == names["draws"][:300].tolist()
+def test_code_computes_the_values_shown(datasets, key, settings):
+    """The code computes the same numbers, bit for bit."""
+    shown = get_view(datasets, set=key, **settings)
+    names = run(shown["code"])
+    indices = shown["bars"]["indices"]
+    assert shown["bars"]["p"] == names["p"][indices].tolist()
+    if "n" in settings:
+        counts = np.bincount(names["samples"], minlength=len(names["p"]))
+        assert shown["samples"]["counts"] == counts[indices].tolist()
+        assert shown["samples"]["first"] == names["samples"][:300].tolist()
 
 
 @pytest.mark.parametrize("key", EXAMPLES)
-def test_every_example_opens(library, key):
-    """With every part of the page, at a gentle and at an extreme setting."""
+def test_examples(datasets, key):
+    """Every panel is computed, at moderate and at extreme temperatures."""
     for T in ("1", "-0.5", "0", "inf"):
-        shown = seen(
-            library, set=key, T=T, n="10", open="simplex,jacobian,precision,gradient,reliability"
+        shown = get_view(
+            datasets, set=key, T=T, n="10", open="simplex,jacobian,precision,gradient,reliability"
         )
         assert shown["bars"]["sum"] == pytest.approx(1)
-        assert ("refused" in shown["jacobian"]) == (T in ("0", "inf"))
+        assert ("unavailable" in shown["jacobian"]) == (T in ("0", "inf"))
 
 
 @pytest.mark.parametrize(("T", "corner"), [("1", 2), ("-1", 0), ("inf", 2), ("-0.5", 0)])
-def test_the_way_through_the_triangle(library, T, corner):
-    """From the corner of the class that wins on the side of the sign of T to the centre."""
-    shown = seen(library, z="1,2,4", T=T, open="simplex")["simplex"]
-    assert len(shown["way"]) == 201
-    assert shown["way"][0] == np.eye(3)[corner].tolist()
-    np.testing.assert_allclose(shown["way"][-1], 1 / 3)
+def test_temperature_path(datasets, T, corner):
+    """From the corner of the most probable class to the centre."""
+    shown = get_view(datasets, z="1,2,4", T=T, open="simplex")["simplex"]
+    assert len(shown["path"]) == 201
+    assert shown["path"][0] == np.eye(3)[corner].tolist()
+    np.testing.assert_allclose(shown["path"][-1], 1 / 3)
     assert shown["temperatures"][0] == 0
     assert shown["temperatures"][-1] == ("-inf" if T.startswith("-") else "inf")
     for t, point in zip(shown["temperatures"][1:], shown["marks"][1:], strict=True):
         np.testing.assert_allclose(point, logitlab.softmax([1, 2, 4], temperature=float(t)))
 
 
-def test_many_classes_are_cut_and_the_rest_is_summed(library):
-    """The largest are drawn, and what was dragged; the rest is one number."""
-    z = library.get("tail").row(0)
+def test_many_classes(datasets):
+    """The most probable classes and edited ones are shown; the others are summed."""
+    z = datasets.get("tail").row(0)
     last = int(z.argmin())
-    shown = seen(library, set="tail", edit=f"{last}:-5")["bars"]
+    shown = get_view(datasets, set="tail", edit=f"{last}:-5")["bars"]
     z[last] = -5
     p = logitlab.softmax(z)
-    assert shown["place"] == [*np.argsort(-z)[:40], last]
-    assert shown["rest"]["classes"] == len(z) - 41
-    assert shown["rest"]["p"] == pytest.approx(1 - p[shown["place"]].sum(), rel=1e-9)
+    assert shown["indices"] == [*np.argsort(-z)[:40], last]
+    assert shown["omitted"]["classes"] == len(z) - 41
+    assert shown["omitted"]["p"] == pytest.approx(1 - p[shown["indices"]].sum(), rel=1e-9)
     assert shown["rank"][:3] == [1, 2, 3]
 
 
-def test_shift_changes_nothing_and_scale_does(library):
-    """The two numbers that the page shows for it."""
-    shown = seen(library, shift="10", scale="2")["bars"]
-    assert shown["shift_moves"] < 1e-15
+def test_effects_of_shift_and_scale(datasets):
+    """A shift changes no probability, a scale does."""
+    shown = get_view(datasets, shift="10", scale="2")["bars"]
+    assert shown["shift_change"] < 1e-15
     z = np.array([2.0, 1, 3, 5, 4])
-    moved = np.abs(logitlab.softmax(2 * z) - logitlab.softmax(z)).max()
-    assert shown["scale_moves"] == pytest.approx(moved)
-    assert shown["before"] == logitlab.softmax(z).tolist()
+    change = np.abs(logitlab.softmax(2 * z) - logitlab.softmax(z)).max()
+    assert shown["scale_change"] == pytest.approx(change)
+    assert shown["original_p"] == logitlab.softmax(z).tolist()
 
 
-def test_the_jacobian_and_its_row_sums(library):
-    """Those of logitlab.jacobian, of the logits as they are on the screen."""
-    shown = seen(library, set="digits", T="2", scale="0.5", open="jacobian,gradient")
-    z = 0.5 * library.get("digits").row(0)
-    whole = logitlab.jacobian(z, temperature=2)
-    np.testing.assert_allclose(shown["jacobian"]["entries"], whole, rtol=1e-12)
+def test_jacobian_and_gradient(datasets):
+    """Equal to logitlab.jacobian and (p - y)/T of the logits shown."""
+    shown = get_view(datasets, set="digits", T="2", scale="0.5", open="jacobian,gradient")
+    z = 0.5 * datasets.get("digits").row(0)
+    expected = logitlab.jacobian(z, temperature=2)
+    np.testing.assert_allclose(shown["jacobian"]["entries"], expected, rtol=1e-12)
     assert shown["jacobian"]["sums"] == [0] * 10
     assert shown["gradient"]["sum"] == 0
-    label = int(library.get("digits").labels[0])
+    label = int(datasets.get("digits").labels[0])
     y = np.eye(10)[label]
     gradient = (logitlab.softmax(z, temperature=2) - y) / 2
     np.testing.assert_allclose(shown["gradient"]["gradient"], gradient, atol=1e-15)
 
 
-def test_where_the_formula_fails(library):
-    """float32 overflows from logits of 89 on; a shift moves that point; logitlab never does."""
+def test_floating_point_errors(datasets):
+    """The naive formula overflows in float32 for logits >= 89, logitlab never does."""
 
-    def failing(**given):
-        rows = seen(library, open="precision", **given)["precision"]["rows"]
+    def n_wrong(**settings):
+        rows = get_view(datasets, open="precision", **settings)["precision"]["rows"]
         return {(row["type"], row["formula"]): sum(row["wrong"]) for row in rows}
 
-    still, shifted = failing(), failing(shift="100")
-    assert still["float32", "naive"] == 3
+    unshifted, shifted = n_wrong(), n_wrong(shift="100")
+    assert unshifted["float32", "naive"] == 3
     assert shifted["float32", "naive"] == 7
     assert shifted["float64", "naive"] == 2
-    assert not any(n for (_, formula), n in (still | shifted).items() if formula == "logitlab")
+    assert not any(n for (_, formula), n in (unshifted | shifted).items() if formula == "logitlab")
 
 
-def test_the_diagram_moves_with_the_temperature(library):
-    """Counts are those of the scaled logits; the best temperature is TemperatureScaling's."""
-    rows = library.get("digits")
+def test_reliability(datasets):
+    """Equal to logitlab.reliability_curve, TemperatureScaling and cross_entropy."""
+    rows = datasets.get("digits")
     z, y = np.concatenate(list(rows.source.read())).astype(float), rows.labels
-    shown = seen(library, set="digits", T="2", open="reliability")["reliability"]
+    shown = get_view(datasets, set="digits", T="2", open="reliability")["reliability"]
     curve = logitlab.reliability_curve(z / 2, y)
     assert shown["counts"] == curve.counts.tolist()
     best = logitlab.TemperatureScaling().fit(z, y).temperature_
-    assert shown["best"] == pytest.approx(best)
+    assert shown["best_temperature"] == pytest.approx(best)
     assert shown["loss"] == pytest.approx(logitlab.cross_entropy(z, y, temperature=2))
 
 
-def waited(library, **given):
+def wait_for_view(datasets, **settings):
     for _ in range(100):
-        shown = seen(library, **given)
-        if "waiting" not in shown:
+        shown = get_view(datasets, **settings)
+        if "progress" not in shown:
             return shown
         time.sleep(0.05)
-    raise AssertionError("the pass over all rows does not end")
+    raise AssertionError("the pass over all rows must end within 5 s")
 
 
-def test_rows_by_entropy_and_by_mistake(library):
-    """Most certain, most uncertain, and the mistakes, the most confident first."""
-    rows = library.get("digits")
+def test_orders_of_rows(datasets):
+    """By entropy, both ways; misclassified rows, the most confident first."""
+    rows = datasets.get("digits")
     z = np.concatenate(list(rows.source.read())).astype(float)
     nats = logitlab.entropy(z)
-    assert waited(library, set="digits", by="certain")["row"] == nats.argmin()
-    assert waited(library, set="digits", by="uncertain")["row"] == nats.argmax()
+    assert wait_for_view(datasets, set="digits", by="certain")["row"] == nats.argmin()
+    assert wait_for_view(datasets, set="digits", by="uncertain")["row"] == nats.argmax()
     wrong = np.flatnonzero(z.argmax(1) != rows.labels)
-    shown = waited(library, set="digits", by="mistake")
-    assert shown["ranked"] == len(wrong)
+    shown = wait_for_view(datasets, set="digits", by="mistake")
+    assert shown["n_ranked"] == len(wrong)
     assert shown["row"] == wrong[logitlab.softmax(z[wrong]).max(1).argmax()]
 
 
@@ -193,24 +193,24 @@ def files(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["z.npy", "cube.npy", "z.npz:a", "z.csv", "p.npy"])
 def test_files(files, name):
-    """Rows by number, and a program that reads them."""
+    """Values of a row, and code that reads it from the file."""
     folder, z = files
     labels = None if name == "cube.npy" else str(folder / "y.npy")
-    library = Library(from_file(str(folder / name), labels, name == "p.npy"))
-    shown = seen(library, row="17", T="2")
+    datasets = Datasets(read_dataset(str(folder / name), labels, name == "p.npy"))
+    shown = get_view(datasets, row="17", T="2")
     np.testing.assert_allclose(
         shown["bars"]["p"], logitlab.softmax(z[17].astype(float), temperature=2), rtol=1e-5
     )
-    assert shown["bars"]["p"] == run(shown["program"])["p"].tolist()
-    assert library.titles["file"] == name
-    assert ("np.load" in shown["program"]) == (name != "z.csv")
+    assert shown["bars"]["p"] == run(shown["code"])["p"].tolist()
+    assert datasets.titles["file"] == name
+    assert ("np.load" in shown["code"]) == (name != "z.csv")
     assert shown["bars"]["names"] == list("abcdef" if name == "z.csv" else "012345")
     if labels:
-        assert waited(library, by="mistake")["ranked"] > 0
+        assert wait_for_view(datasets, by="mistake")["n_ranked"] > 0
 
 
-def test_a_large_file_opens_at_once(tmp_path):
-    """A sparse 2 GB file: neither opening it nor looking at a row reads it."""
+def test_large_file_is_not_read(tmp_path):
+    """Opening a sparse file of 2 GB and showing a row need little memory."""
     path = tmp_path / "large.npy"
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(
@@ -219,63 +219,63 @@ def test_a_large_file_opens_at_once(tmp_path):
         file.truncate(file.tell() + 4 * 500_000 * 1000)
     code = (
         "import resource, sys, json\n"
-        "from logitlab._app.explore.datasets import Library, from_file\n"
-        "from logitlab._app.explore.state import read\n"
+        "from logitlab._app.explore.datasets import Datasets, read_dataset\n"
+        "from logitlab._app.explore.state import parse_state\n"
         "from logitlab._app.explore.view import view\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "library = Library(from_file(sys.argv[1], None, False))\n"
-        "view(read('row=499999', library))\n"
+        "datasets = Datasets(read_dataset(sys.argv[1], None, False))\n"
+        "view(parse_state('row=499999', datasets))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 50_000  # KiB
+    result = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) < 50_000  # KiB
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("settings", "message"),
     [
-        ({"T": "warm"}, "T is 'warm'"),
-        ({"T": "nan"}, "T is nan"),
-        ({"scale": "0"}, "scale is 0"),
-        ({"shift": "inf"}, "shift is inf"),
+        ({"T": "warm"}, "T must be a number, got 'warm'"),
+        ({"T": "nan"}, "T must be a number, got nan"),
+        ({"scale": "0"}, "scale must be > 0, got 0"),
+        ({"shift": "inf"}, "shift must be finite, got inf"),
         ({"p": "2"}, r"top_p must be in \(0, 1\], got 2.0"),
-        ({"k": "0"}, "k is 0"),
-        ({"row": "1"}, "row is 1; accepted: 0 to 0"),
-        ({"edit": "9:1"}, "edit is 9; accepted: 0 to 4"),
-        ({"edit": "1:x"}, "edit is 'x'"),
-        ({"set": "none"}, "set is 'none'"),
-        ({"by": "luck"}, "by is 'luck'"),
-        ({"order": "mine"}, "order is 'mine'"),
-        ({"z": " "}, "z has 0 logits"),
-        ({"label": "5"}, "label is 5"),
-        ({"n": "1000000"}, "n is 1000000"),
-        ({"seed": "-1"}, "seed is -1"),
+        ({"k": "0"}, "k must be in 1 to 9007199254740992, got 0"),
+        ({"row": "1"}, "row must be in 0 to 0, got 1"),
+        ({"edit": "9:1"}, "edit must be in 0 to 4, got 9"),
+        ({"edit": "1:x"}, "edit must be a number, got 'x'"),
+        ({"set": "none"}, "set must be one of 'five', .*, got 'none'"),
+        ({"by": "luck"}, "by must be one of 'number', .*, got 'luck'"),
+        ({"order": "mine"}, "order must be one of .*, got 'mine'"),
+        ({"z": " "}, "z must have 1 to 10000 logits, got 0"),
+        ({"label": "5"}, "label must be in 0 to 4, got 5"),
+        ({"n": "1000000"}, "n must be in 0 to 100000, got 1000000"),
+        ({"seed": "-1"}, "seed must be in 0 to 9007199254740992, got -1"),
     ],
     ids=str,
 )
-def test_a_bad_address_gets_one_clear_line(library, given, message):
-    """It names the setting, what it is and what is accepted."""
+def test_invalid_settings(datasets, settings, message):
+    """The error names the setting, the rule and the value."""
     with pytest.raises(ValueError, match=message):
-        seen(library, **given)
+        get_view(datasets, **settings)
 
 
 @pytest.mark.parametrize("T", ["-1", "-inf", "-1e-9", "0", "1", "inf"])
-def test_excluded_classes_break_no_order(library, T):
-    """Excluded at T < 0 too, where all other small logits come first."""
-    bars = seen(library, z="-inf 1 2 3 -inf inf", T=T)["bars"]
-    bare = seen(library, z="-inf 1 2 3 -inf", T=T, p="0.6")["bars"]
-    assert bars["ordered"]
+def test_order_with_excluded_classes(datasets, T):
+    """-inf is excluded at T < 0 too, where smaller logits are more probable."""
+    bars = get_view(datasets, z="-inf 1 2 3 -inf inf", T=T)["bars"]
+    bare = get_view(datasets, z="-inf 1 2 3 -inf", T=T, p="0.6")["bars"]
+    assert bars["same_order"]
     assert bars["reversed"] == T.startswith("-")
-    assert bare["ordered"]
+    assert bare["same_order"]
     assert bare["rank"] == ([4, 1, 2, 3, 4] if T.startswith("-") else [4, 3, 2, 1, 4])
 
 
-def test_a_row_without_a_distribution_is_shown(library):
-    """NaN probabilities, and a reason where something cannot be computed."""
-    shown = seen(library, edit="0:-inf,1:-inf,2:-inf,3:-inf,4:-inf", n="5", open="gradient")
+def test_row_without_a_distribution(datasets):
+    """NaN probabilities, and a reason why there are no samples."""
+    shown = get_view(datasets, edit="0:-inf,1:-inf,2:-inf,3:-inf,4:-inf", n="5", open="gradient")
     assert shown["bars"]["p"] == [None] * 5
-    assert "no distribution" in shown["draws"]["refused"]
+    assert "no distribution" in shown["samples"]["unavailable"]
 
 
 @pytest.fixture(scope="module")
@@ -287,43 +287,43 @@ def server():
     yield urlsplit(process.stdout.readline().strip()), process
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=10)
-    assert (process.returncode, out, err) == (0, "", ""), "Ctrl-C ends it cleanly"
+    assert (process.returncode, out, err) == (0, "", ""), "Ctrl-C stops the server without output"
 
 
-def ask(server, path=None, method="GET", body=None, host=None, **headers):
+def request(server, path=None, method="GET", body=None, host=None, **headers):
     address, _ = server
-    link = http.client.HTTPConnection("127.0.0.1", address.port, timeout=10)
-    link.putrequest(method, address.path if path is None else path, skip_host=True)
-    link.putheader("Host", host or address.netloc)
+    connection = http.client.HTTPConnection("127.0.0.1", address.port, timeout=10)
+    connection.putrequest(method, address.path if path is None else path, skip_host=True)
+    connection.putheader("Host", host or address.netloc)
     for name, value in headers.items():
-        link.putheader(name, value)
+        connection.putheader(name, value)
     if body is not None:
-        link.putheader("Content-Length", str(len(body)))
-    link.endheaders(body)
-    answer = link.getresponse()
+        connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body)
+    answer = connection.getresponse()
     text = answer.read().decode()
-    link.close()
+    connection.close()
     return answer, text
 
 
-def test_the_server_answers_its_own_page(server):
-    """The page, its files and its numbers, under headers that keep others out."""
+def test_server(server):
+    """The page, its files and its values, with security headers."""
     address, _ = server
     assert address.hostname == "127.0.0.1"
     assert len(address.path.strip("/")) >= 43
-    answer, text = ask(server)
+    answer, text = request(server)
     assert answer.status == 200
     assert "<title>logitlab explorer" in text
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     assert answer.headers["Referrer-Policy"] == "no-referrer"
     for name in ("main.js", "style.css"):
-        assert ask(server, address.path + name)[0].status == 200
+        assert request(server, address.path + name)[0].status == 200
     own = f"http://{address.netloc}"
-    answer, text = ask(server, address.path + "view", "POST", b"T=2", Origin=own)
+    answer, text = request(server, address.path + "view", "POST", b"T=2", Origin=own)
     shown = json.loads(text)
     assert shown["bars"]["p"] == logitlab.softmax([2.0, 1, 3, 5, 4], temperature=2).tolist()
-    answer, text = ask(server, address.path + "view", "POST", b"T=x", Origin=own)
-    assert (answer.status, json.loads(text)) == (400, {"error": "T is 'x'; accepted: a number"})
+    answer, text = request(server, address.path + "view", "POST", b"T=x", Origin=own)
+    assert (answer.status, json.loads(text)) == (400, {"error": "T must be a number, got 'x'"})
 
 
 @pytest.mark.parametrize(
@@ -342,27 +342,27 @@ def test_the_server_answers_its_own_page(server):
     ],
     ids=str,
 )
-def test_others_are_refused(server, change):
-    """A foreign Host, a foreign Origin, no token or a wrong one: 403 and nothing more."""
+def test_forbidden_requests(server, change):
+    """Another Host, another Origin, no token or a wrong one: status 403."""
     change = {name: value.format(port=server[0].port) for name, value in change.items()}
     for method, body in (("GET", None), ("POST", b"T=1")):
-        answer, text = ask(server, method=method, body=body, **change)
-        assert (answer.status, text) == (403, "refused\n")
+        answer, text = request(server, method=method, body=body, **change)
+        assert (answer.status, text) == (403, "forbidden\n")
 
 
 @pytest.mark.parametrize(
     "name", ["page.html", "server.py", "../server.py", "%2e%2e%2fserver.py", "x.js"]
 )
-def test_no_other_file_is_served(server, name):
-    """Only the scripts and the style of the page."""
-    assert ask(server, server[0].path + name)[0].status == 404
+def test_other_files_are_not_served(server, name):
+    """The server sends the scripts and the style sheet of the page only."""
+    assert request(server, server[0].path + name)[0].status == 404
 
 
-def test_the_port_is_bound_to_loopback_alone(server):
-    """Another address of the machine does not answer."""
-    with socket.socket() as link:
-        link.settimeout(2)
-        assert link.connect_ex(("127.0.0.2", server[0].port)) == errno.ECONNREFUSED
+def test_server_listens_on_the_loopback_interface_only(server):
+    """Another address of the machine refuses the connection."""
+    with socket.socket() as connection:
+        connection.settimeout(2)
+        assert connection.connect_ex(("127.0.0.2", server[0].port)) == errno.ECONNREFUSED
 
 
 @pytest.mark.parametrize(
@@ -370,64 +370,63 @@ def test_the_port_is_bound_to_loopback_alone(server):
     [
         (["nowhere.npy"], "nowhere.npy: no such file"),
         (["--labels", "y.npy"], "--labels and --probabilities need LOGITS"),
-        (["thin.npy"], "thin.npy: logits must have a row and a class, got shape (3, 0)"),
-        (["twice.csv"], "twice.csv: column names must be distinct, got 'a' twice"),
+        (["thin.npy"], "thin.npy: has shape (3, 0); needed: a row of at least one class"),
+        (["twice.csv"], "twice.csv: two columns are called 'a'"),
         (
             ["p.npy", "--probabilities"],
-            "p.npy: row 70000: probabilities must sum to 1, got 2; omit --probabilities if these "
-            "are logits",
+            "p.npy: row 70000 sums to 2, not to 1; logits are read without --probabilities",
         ),
     ],
 )
-def test_a_persons_mistake_gets_one_line(tmp_path, monkeypatch, arguments, message):
-    """On standard error, with exit status 2, before the page opens."""
+def test_errors(tmp_path, monkeypatch, arguments, message):
+    """One line on standard error and exit status 2, before the server starts."""
     monkeypatch.chdir(tmp_path)
     p = np.full((70_001, 4), 0.25)
     p[70_000] *= 2
     np.save("p.npy", p)
     np.save("thin.npy", p[:3, :0])
     (tmp_path / "twice.csv").write_text("a,a\n1,2\n3,4\n")
-    done = CliRunner().invoke(app, ["explore", "--no-browser", *arguments])
-    assert done.exit_code == 2
-    assert done.stderr == f"logitlab: {message}\n"
+    result = CliRunner().invoke(app, ["explore", "--no-browser", *arguments])
+    assert result.exit_code == 2
+    assert result.stderr == f"logitlab: {message}\n"
 
 
-def test_a_taken_port_gets_one_line(server):
-    """As any other mistake."""
-    done = CliRunner().invoke(app, ["explore", "--no-browser", "--port", str(server[0].port)])
-    assert done.exit_code == 2
-    assert done.stderr.startswith(f"logitlab: --port {server[0].port}: Address already in use")
+def test_port_in_use(server):
+    """One line on standard error, exit status 2."""
+    result = CliRunner().invoke(app, ["explore", "--no-browser", "--port", str(server[0].port)])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"logitlab: --port {server[0].port}: Address already in use")
 
 
-def test_the_browser_is_told_by_a_private_file(monkeypatch):
-    """The token stands in a file that only its owner can read, and not in an argument."""
+def test_address_is_passed_to_the_browser_in_a_private_file(monkeypatch):
+    """The token is in a file that only its owner can read, not in an argument."""
     import os
     import webbrowser
 
     from logitlab._app.explore import server
 
-    told = []
-    monkeypatch.setattr(webbrowser, "open", told.append)
-    with server._opened("http://127.0.0.1:1/secret/"):
-        (path,) = (address.removeprefix("file://") for address in told)
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    with server._opened_in_browser("http://127.0.0.1:1/secret/"):
+        (path,) = (address.removeprefix("file://") for address in opened)
         assert "secret" not in path
         assert "url=http://127.0.0.1:1/secret/" in Path(path).read_text()
         assert os.stat(os.path.dirname(path)).st_mode & 0o077 == 0
     assert not os.path.exists(path)
 
 
-def test_plain_data():
+def test_json_values():
     """NaN and infinities as JSON can hold them."""
     data = {"a": np.array([1.0, np.nan, np.inf]), "b": (np.int64(3), -np.inf, True)}
-    assert view_module.json_values(data, infinity_as_text=True) == {
+    assert json_values(data, infinity_as_text=True) == {
         "a": [1.0, None, "inf"],
         "b": [3, "-inf", True],
     }
 
 
-def test_a_refusal_of_a_file_is_a_person_s_error(tmp_path):
-    """Labels of the wrong length, as in the report."""
+def test_labels_of_another_length(tmp_path):
+    """A UserError, as in the report."""
     np.save(tmp_path / "z.npy", np.zeros((3, 2)))
     np.save(tmp_path / "y.npy", np.zeros(4, int))
-    with pytest.raises(UserError, match="the same number of rows"):
-        from_file(str(tmp_path / "z.npy"), str(tmp_path / "y.npy"), False)
+    with pytest.raises(UserError, match="labels have shape"):
+        read_dataset(str(tmp_path / "z.npy"), str(tmp_path / "y.npy"), False)

@@ -1,4 +1,4 @@
-"""The page in a real browser: what a person moves, and what logitlab then gives."""
+"""The explorer in a browser: the controls, and the values that the page shows."""
 
 import signal
 import subprocess
@@ -22,7 +22,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(data):
-    """The page of a file with labels, as the command starts it."""
+    """The address of the page of a file with labels, served by the command."""
     command = [sys.executable, "-c", "from logitlab._app import main; main()", "explore"]
     command += [str(data / "z.npy"), "--labels", str(data / "y.npy"), "--no-browser"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -32,21 +32,21 @@ def address(data):
     assert process.returncode == 0
 
 
-class Opened:
-    """A page, all it said and asked for, and what it shows."""
+class Explorer:
+    """A page, its messages and requests, and the values that it shows."""
 
     def __init__(self, browser, address, state="", **options):
         options = {"viewport": {"width": 1300, "height": 900}, **options}
         self.page = browser.new_page(**options)
-        self.said, self.asked = [], []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.messages, self.requests = [], []
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(f"{address}#{state}")
-        self.settled()
+        self.wait()
 
-    def settled(self):
-        """Wait until what is shown is what the address says."""
+    def wait(self):
+        """Wait until the page shows the settings in its address."""
         self.page.wait_for_selector("#picture[aria-busy=false]")
         self.page.wait_for_selector("#message", state="hidden")
         return self
@@ -54,12 +54,12 @@ class Opened:
     def state(self):
         return self.page.evaluate("location.hash.slice(1)")
 
-    def shares(self):
-        """The probabilities that the bars show."""
-        reach = float(self.page.inner_text("#axis").split()[-2]) / 100
-        return reach * np.array(
+    def probabilities(self):
+        """The probabilities of the bars."""
+        end = float(self.page.inner_text("#axis").split()[-2]) / 100
+        return end * np.array(
             self.page.eval_on_selector_all(
-                "#bars .chance > i", "all => all.map(bar => parseFloat(bar.style.width) / 100)"
+                "#bars .probability > i", "all => all.map(bar => parseFloat(bar.style.width) / 100)"
             )
         )
 
@@ -71,30 +71,30 @@ class Opened:
             )
         ]
 
-    def program(self):
+    def run_code(self):
         names = {}
         exec(self.page.inner_text("#code"), names)
         return names
 
 
 @pytest.fixture
-def opened(browser, address):
-    """Opens pages; in the end none has complained or left the machine."""
+def open_page(browser, address):
+    """Opens pages; at the end none has a message, and all requests are to the server."""
     pages = []
 
-    def one(*state, **options):
-        pages.append(Opened(browser, address, *state, **options))
+    def open_one(*state, **options):
+        pages.append(Explorer(browser, address, *state, **options))
         return pages[-1]
 
-    yield one
+    yield open_one
     for shown in pages:
-        assert shown.said == []
-        assert all(url.startswith((address, "data:,")) for url in shown.asked), shown.asked
+        assert shown.messages == []
+        assert all(url.startswith((address, "data:,")) for url in shown.requests), shown.requests
         shown.page.close()
 
 
 def drag(page, selector, to):
-    """With the mouse, from the middle of an element to a share of its width, in ten steps."""
+    """Drag from the middle of an element to a fraction of its width, in ten steps."""
     page.locator(selector).scroll_into_view_if_needed()
     box = page.locator(selector).bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -104,89 +104,89 @@ def drag(page, selector, to):
     page.mouse.up()
 
 
-def test_a_slider_moves_the_bars(opened):
-    """The temperature by mouse: the bars are what logitlab.softmax gives."""
-    shown = opened("set=five")
+def test_temperature_slider(open_page):
+    """The bars follow the slider, as logitlab.softmax."""
+    shown = open_page("set=five")
     z = np.array([2.0, 1, 3, 5, 4])
-    np.testing.assert_allclose(shown.shares(), logitlab.softmax(z), atol=1e-5)
+    np.testing.assert_allclose(shown.probabilities(), logitlab.softmax(z), atol=1e-5)
     drag(shown.page, "#T", 0.75)
-    shown.settled()
+    shown.wait()
     T = float(shown.page.input_value("#T-text"))
     assert 5 < T < 20
     p = logitlab.softmax(z, temperature=T)
-    np.testing.assert_allclose(shown.shares(), p, atol=1e-5)
-    np.testing.assert_array_equal(shown.program()["p"], p)
+    np.testing.assert_allclose(shown.probabilities(), p, atol=1e-5)
+    np.testing.assert_array_equal(shown.run_code()["p"], p)
 
 
-def test_a_bar_is_dragged(opened):
-    """A logit by mouse and by keyboard: the row, the address and the program follow."""
-    shown = opened("set=five&shift=2")
+def test_editing_a_logit(open_page):
+    """By mouse and by keyboard: the bars, the address and the code follow."""
+    shown = open_page("set=five&shift=2")
     drag(shown.page, "#bars li:nth-child(2) .track", 0.9)
-    z = np.array(shown.settled().logits())
+    z = np.array(shown.wait().logits())
     assert z[1] > 4
     np.testing.assert_array_equal(z[[0, 2, 3, 4]], [4, 5, 7, 6])
-    p = shown.program()["p"]
+    p = shown.run_code()["p"]
     np.testing.assert_allclose(p, logitlab.softmax(z), rtol=1e-12)
-    np.testing.assert_allclose(shown.shares(), p, atol=1e-5)
+    np.testing.assert_allclose(shown.probabilities(), p, atol=1e-5)
     shown.page.focus("#bars li:nth-child(2) .track")
     shown.page.keyboard.press("Delete")
-    shown.settled()
-    assert shown.shares()[1] == 0
+    shown.wait()
+    assert shown.probabilities()[1] == 0
     assert "edit=1:-inf" in shown.state()
     shown.page.click("#undo")
-    np.testing.assert_array_equal(shown.settled().logits(), [4, 3, 5, 7, 6])
+    np.testing.assert_array_equal(shown.wait().logits(), [4, 3, 5, 7, 6])
 
 
-def test_ten_thousand_draws(opened):
-    """Frequencies, stream and program are those of logitlab.sample with the seed shown."""
-    shown = opened("set=five&p=0.95")
+def test_ten_thousand_samples(open_page):
+    """Frequencies, the list and the code are those of logitlab.sample with the seed shown."""
+    shown = open_page("set=five&p=0.95")
     shown.page.fill("#seed", "3")
     shown.page.click("text='10,000'")
-    shown.settled()
+    shown.wait()
     z = np.array([2.0, 1, 3, 5, 4])
-    draws = logitlab.sample(z, 10_000, top_p=0.95, rng=3)
-    np.testing.assert_array_equal(shown.program()["draws"], draws)
+    samples = logitlab.sample(z, 10_000, top_p=0.95, rng=3)
+    np.testing.assert_array_equal(shown.run_code()["samples"], samples)
     dots = shown.page.eval_on_selector_all(
-        "#bars .chance > em", "all => all.map(dot => parseFloat(dot.style.left) / 100)"
+        "#bars .probability > em", "all => all.map(dot => parseFloat(dot.style.left) / 100)"
     )
-    np.testing.assert_allclose(dots, np.bincount(draws, minlength=5) / 10_000, atol=1e-5)
-    stream = shown.page.inner_text(".stream").split()
-    assert [int(k) for k in stream] == draws[:300].tolist()
+    np.testing.assert_allclose(dots, np.bincount(samples, minlength=5) / 10_000, atol=1e-5)
+    listed = shown.page.inner_text(".sample-list").split()
+    assert [int(k) for k in listed] == samples[:300].tolist()
     shown.page.click("text='10,000'")
-    shown.settled()
+    shown.wait()
     assert shown.page.input_value("#seed") == "4"
 
 
-def test_rows_of_a_file(opened, data):
-    """By number and by the most confident mistake; the program reads the file."""
+def test_rows_of_a_file(open_page, data):
+    """By number, and misclassified rows by confidence; the code reads the file."""
     z, y = np.load(data / "z.npy"), np.load(data / "y.npy")
-    shown = opened()
+    shown = open_page()
     shown.page.fill("#row", "17")
     shown.page.press("#row", "Enter")
-    np.testing.assert_allclose(shown.settled().logits(), z[17], rtol=1e-6)
-    np.testing.assert_array_equal(shown.program()["p"], logitlab.softmax(z[17].astype(float)))
+    np.testing.assert_allclose(shown.wait().logits(), z[17], rtol=1e-6)
+    np.testing.assert_array_equal(shown.run_code()["p"], logitlab.softmax(z[17].astype(float)))
     shown.page.select_option("#by", "mistake")
-    shown.settled()
+    shown.wait()
     wrong = np.flatnonzero(z.argmax(1) != y)
     row = wrong[logitlab.softmax(z[wrong]).max(1).argmax()]
     assert f"of {len(wrong)}: row {row}, true class {y[row]}" in shown.page.inner_text("#picked")
-    np.testing.assert_allclose(shown.settled().logits(), z[row], rtol=1e-6)
+    np.testing.assert_allclose(shown.wait().logits(), z[row], rtol=1e-6)
 
 
-def test_the_best_temperature(opened, data):
-    """The button sets the temperature that TemperatureScaling finds."""
+def test_best_temperature(open_page, data):
+    """The button sets the temperature of TemperatureScaling."""
     z, y = np.load(data / "z.npy"), np.load(data / "y.npy")
-    shown = opened("scale=2")
+    shown = open_page("scale=2")
     best = logitlab.TemperatureScaling().fit(z, y).temperature_
-    said = shown.page.inner_text("#reliability button")
-    assert float(said.split()[-1]) == pytest.approx(2 * best, rel=1e-5)
+    label = shown.page.inner_text("#reliability button")
+    assert float(label.split()[-1]) == pytest.approx(2 * best, rel=1e-5)
     assert "at T/c = " in shown.page.inner_text("#reliability")
     shown.page.click("#reliability button")
-    shown.settled()
+    shown.wait()
     assert float(shown.page.input_value("#T-text")) == pytest.approx(2 * best, rel=1e-5)
-    shown = opened()
+    shown = open_page()
     shown.page.click("#reliability button")
-    shown.settled()
+    shown.wait()
     assert float(shown.page.input_value("#T-text")) == pytest.approx(best, rel=1e-5)
     error = logitlab.calibration_error(z.astype(float) / best, y)
     label = shown.page.get_attribute("#reliability svg", "aria-label")
@@ -195,9 +195,9 @@ def test_the_best_temperature(opened, data):
 
 @pytest.mark.parametrize("state", ["open=jacobian&T=0.01", "open=jacobian&z=1,2,3,4,5,6,7"])
 @pytest.mark.parametrize("width", [1300, 390])
-def test_the_sums_of_the_jacobian_are_in_sight(browser, address, state, width):
-    """However wide its rows are."""
-    page = Opened(browser, address, state, viewport={"width": width, "height": 900}).page
+def test_sums_of_the_jacobian_are_visible(browser, address, state, width):
+    """The column of sums does not scroll out of view."""
+    page = Explorer(browser, address, state, viewport={"width": width, "height": 900}).page
     hidden = """() => {
       const view = document.querySelector("#jacobian .scroll").getBoundingClientRect();
       return [...document.querySelectorAll("#jacobian .sum")]
@@ -210,9 +210,9 @@ def test_the_sums_of_the_jacobian_are_in_sight(browser, address, state, width):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("state", ["z=0,0&open=jacobian", "z=1,0.45,0&open=jacobian"])
-def test_the_entries_of_the_jacobian_can_be_read(opened, state, scheme):
-    """The darkest cells too: a contrast of 4.5."""
-    shown = opened(state, color_scheme=scheme)
+def test_contrast_of_the_jacobian(open_page, state, scheme):
+    """Numbers have a contrast of at least 4.5 in the darkest cells too."""
+    shown = open_page(state, color_scheme=scheme)
     least = shown.page.evaluate(
         """() => {
           const often = { willReadFrequently: true }; // or the browser complains
@@ -234,9 +234,9 @@ def test_the_entries_of_the_jacobian_can_be_read(opened, state, scheme):
     assert 4.5 <= least < 10
 
 
-def test_no_column_of_the_jacobian_is_covered(opened):
-    """On a common screen five columns and their sums stand side by side."""
-    shown = opened("set=five&open=jacobian", viewport={"width": 1280, "height": 900})
+def test_jacobian_does_not_scroll(open_page):
+    """At 1280 pixels five columns and their sums are visible."""
+    shown = open_page("set=five&open=jacobian", viewport={"width": 1280, "height": 900})
     assert (
         shown.page.evaluate(
             """() => {
@@ -248,68 +248,70 @@ def test_no_column_of_the_jacobian_is_covered(opened):
     )
 
 
-def test_a_faint_jacobian_says_so(opened):
-    """Where no cell has a colour, the largest entry is told."""
-    shown = opened("z=0,100,1,2,3,4,5&open=jacobian")
-    assert "too little to show as a colour" in shown.page.inner_text("#jacobian")
-    assert "too little" not in opened("z=0,1,1,2,3,4,5&open=jacobian").page.inner_text("#jacobian")
+def test_jacobian_without_visible_colours(open_page):
+    """If no cell has a visible colour, a note gives the largest entry."""
+    shown = open_page("z=0,100,1,2,3,4,5&open=jacobian")
+    assert "too small to be visible as a colour" in shown.page.inner_text("#jacobian")
+    assert "too small" not in open_page("z=0,1,1,2,3,4,5&open=jacobian").page.inner_text(
+        "#jacobian"
+    )
 
 
-def test_negative_temperatures(opened):
-    """A typed number has its own sign; the box never says what is not so."""
-    shown = opened("set=gentle&T=-2")
+def test_negative_temperatures(open_page):
+    """The checkbox follows the sign of a typed temperature."""
+    shown = open_page("set=gentle&T=-2")
     page = shown.page
     assert page.is_checked("#negative")
-    assert "The order is reversed" in page.inner_text("#laws")
-    assert "the smallest takes all" in page.inner_text("#T-hint")
+    assert "T < 0 reverses the order" in page.inner_text("#ranking")
+    assert "on the smallest logit" in page.inner_text("#T-hint")
     assert "to −∞" in page.inner_text("#simplex")
     page.fill("#T-text", "2")
     page.press("#T-text", "Enter")
-    shown.settled()
+    shown.wait()
     assert "T=2" in shown.state()
     assert not page.is_checked("#negative")
-    assert "The order is kept" in page.inner_text("#laws")
+    assert "are in the same order" in page.inner_text("#ranking")
     page.fill("#T-text", "-inf")
     page.press("#T-text", "Enter")
-    shown.settled()
+    shown.wait()
     assert "T=-inf" in shown.state()
     page.fill("#T-text", "0")
     page.press("#T-text", "Enter")
-    shown.settled()
-    assert "the largest takes all" in page.inner_text("#T-hint")
+    shown.wait()
+    assert "on the largest logit" in page.inner_text("#T-hint")
     page.check("#negative")
-    shown.settled()
-    np.testing.assert_allclose(shown.shares(), [1, 0, 0], atol=1e-5)
+    shown.wait()
+    np.testing.assert_allclose(shown.probabilities(), [1, 0, 0], atol=1e-5)
     page.focus("#T")
     page.keyboard.press("Home")
-    shown.settled()
+    shown.wait()
     assert page.is_checked("#negative")
-    np.testing.assert_allclose(shown.shares(), [1, 0, 0], atol=1e-5)
+    np.testing.assert_allclose(shown.probabilities(), [1, 0, 0], atol=1e-5)
 
 
-def test_rows_end(opened):
-    """Neither an arrow nor a number leads past the last one."""
-    shown = opened("row=48")
+def test_last_row(open_page):
+    """Neither the button nor a typed number goes past the last row."""
+    shown = open_page("row=48")
     assert shown.page.is_enabled("#next")
     shown.page.click("#next")
-    shown.settled()
+    shown.wait()
     assert shown.page.is_disabled("#next")
     shown.page.fill("#row", "99")
     shown.page.press("#row", "Enter")
-    shown.settled()
+    shown.wait()
     assert shown.page.input_value("#row") == "49"
-    shown = opened("row=49&by=mistake")
+    shown = open_page("row=49&by=mistake")
     last = shown.page.inner_text("#picked").split()[1].rstrip(":")
     assert shown.page.input_value("#row") == str(int(last) - 1)
     shown.page.click("#previous")
-    shown.settled()
+    shown.wait()
     assert f"row={int(last) - 2}" in shown.state()
 
 
 @pytest.mark.parametrize("z", ["10,20,30", "1,2,2.5", "1,2,8", "0,0,1e-9"])
-def test_no_labels_of_the_triangle_overlap(opened, z):
-    """Those of both ends are there."""
-    shown = opened(f"z={z}&open=simplex")
+def test_labels_of_the_simplex_do_not_overlap(open_page, z):
+    """Both ends have a label."""
+    shown = open_page(f"z={z}&open=simplex")
     boxes = shown.page.eval_on_selector_all(
         "#simplex text.tick",
         """all => all.map(label => {
@@ -318,69 +320,69 @@ def test_no_labels_of_the_triangle_overlap(opened, z):
         })""",
     )
     assert {"T = 0", "T = ∞"} <= set(shown.page.locator("#simplex text.tick").all_text_contents())
-    inset = 2  # the box of a text is higher than its letters
+    inset = 2  # the box of a text is higher than its glyphs
     for i, (left, right, top, bottom) in enumerate(boxes):
         for a, b, c, d in boxes[:i]:
             assert right < a or b < left or bottom - inset < c or d - inset < top
 
 
-def test_logits_fit_their_fields(opened):
-    """Small and large ones, of both signs."""
-    shown = opened("z=-0.0012345,-1.2345e-5,-123456,-1.2345e10,-12.345,1e-300")
-    cut = shown.page.eval_on_selector_all(
+def test_logits_fit_into_their_fields(open_page):
+    """Small and large logits of both signs."""
+    shown = open_page("z=-0.0012345,-1.2345e-5,-123456,-1.2345e10,-12.345,1e-300")
+    clipped = shown.page.eval_on_selector_all(
         "#bars input", "all => all.filter(a => a.scrollWidth > a.clientWidth).map(a => a.value)"
     )
-    assert cut == []
+    assert clipped == []
 
 
-def test_the_copied_program(browser, opened):
-    """What the button puts on the clipboard runs and gives what is on the screen."""
-    shown = opened("set=gentle&T=-0.5&scale=2&shift=-1")
+def test_copied_code(browser, opened):
+    """The code on the clipboard computes the probabilities shown."""
+    shown = open_page("set=gentle&T=-0.5&scale=2&shift=-1")
     shown.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     shown.page.click("#copy")
     shown.page.locator("#copied:not(:empty)").wait_for()
     names = {}
     exec(shown.page.evaluate("navigator.clipboard.readText()"), names)
-    np.testing.assert_allclose(shown.shares(), names["p"], atol=1e-5)
+    np.testing.assert_allclose(shown.probabilities(), names["p"], atol=1e-5)
     z = 2 * np.array([1, 2, 2.5]) - 1
     np.testing.assert_array_equal(names["p"], logitlab.softmax(z, temperature=-0.5))
 
 
-def test_the_address_is_the_view(opened):
-    """A link opens what was on the screen, and a bad one says what is wrong."""
-    first = opened("set=three&T=8&k=2&n=100&seed=5")
+def test_address(open_page):
+    """A link restores the view; an invalid setting shows an error."""
+    first = open_page("set=three&T=8&k=2&n=100&seed=5")
     first.page.select_option("#order", "llama.cpp")
-    first.settled()
-    second = opened(first.state())
-    np.testing.assert_array_equal(first.shares(), second.shares())
-    assert second.program().keys() == first.program().keys()
+    first.wait()
+    second = open_page(first.state())
+    np.testing.assert_array_equal(first.probabilities(), second.probabilities())
+    assert second.run_code().keys() == first.run_code().keys()
     first.page.fill("#p-text", "7")
     first.page.press("#p-text", "Enter")
     first.page.wait_for_selector("#message:visible")
     assert "top_p must be in (0, 1], got 7.0" in first.page.inner_text("#message")
-    first.said.clear()  # the browser notes the refusal
+    first.messages.clear()  # the browser reports the status 400
     first.page.click("#reset")
-    first.settled()
+    first.wait()
     assert first.page.locator("#message").is_hidden()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("state", ["set=gentle&n=100", "set=tail&n=10000", "by=mistake&T=2&p=0.9"])
-def test_on_a_phone(opened, state, scheme):
-    """At 400 pixels: nothing sticks out, every control has a name, and the scheme is kept."""
-    shown = opened(state, viewport={"width": 400, "height": 800}, color_scheme=scheme)
+def test_narrow_screen(open_page, state, scheme):
+    """At 400 pixels: no horizontal scrolling, every control has a name, the scheme is used."""
+    shown = open_page(state, viewport={"width": 400, "height": 800}, color_scheme=scheme)
     assert shown.page.evaluate("document.documentElement.scrollWidth") <= 400
-    nameless = shown.page.evaluate(
+    unnamed = shown.page.evaluate(
         """[...document.querySelectorAll("button, input, select, [role=slider], [role=img]")]
            .filter(e => !(e.ariaLabel || e.labels?.length || e.textContent.trim())).length"""
     )
-    assert nameless == 0
+    assert unnamed == 0
     colour = shown.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (colour == "rgb(255, 255, 255)") == (scheme == "light")
 
 
-def test_another_page_learns_nothing(browser, address):
-    """A page of another origin in the same browser: its requests are refused."""
+def test_requests_of_other_pages_are_refused(browser, address):
+    """A page of another origin in the same browser gets no answer."""
     page = browser.new_page()
     page.route("http://example.org/", lambda route: route.fulfill(body="<p>elsewhere</p>"))
     page.goto("http://example.org/")

@@ -1,21 +1,32 @@
-"""What a person runs: the command line and the report."""
+"""The `logitlab` command line."""
 
 import sys
 
-_EXPLORE = {"starlette", "uvicorn"}
-_LAWS = {"hypothesis", "mpmath"}
-_EXTRA = {"typer", "rich", "matplotlib", "pyarrow", "safetensors", "sklearn", "jinja2", "ml_dtypes"}
+_EXTRAS = {
+    "app": {
+        "jinja2",
+        "matplotlib",
+        "ml_dtypes",
+        "pyarrow",
+        "rich",
+        "safetensors",
+        "sklearn",
+        "typer",
+    },
+    "explore": {"starlette", "uvicorn"},
+    "laws": {"hypothesis", "mpmath"},
+}
 
 
 def main() -> None:
-    """Run the ``logitlab`` command; without its libraries, say in one line what to install."""
+    """Run the ``logitlab`` command; if a package is missing, print how to install it."""
     try:
         from logitlab._app.cli import app
 
         app()
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in _EXTRA | _EXPLORE | _LAWS:
+        package = (error.name or "").partition(".")[0]
+        extra = next((name for name, packages in _EXTRAS.items() if package in packages), None)
+        if extra is None:
             raise
-        extra = "explore" if missing in _EXPLORE else "laws" if missing in _LAWS else "app"
         sys.exit(f"logitlab: {error.name} is not installed; run: pip install 'logitlab[{extra}]'")

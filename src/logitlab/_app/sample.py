@@ -1,26 +1,33 @@
-"""Draws from the rows of a file, block by block, and where they go."""
+"""`logitlab sample`: samples from the rows of a file, computed and written block by block."""
 
 import contextlib
 import json
+import secrets
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import typer
+from numpy.typing import NDArray
 
-from logitlab._app.io.outputs import atomic_write
-from logitlab._app.io.source import Logits, UserError
+from logitlab import _checks, sampling
+from logitlab._app.io.outputs import (
+    atomic_write,
+    catch_print_errors,
+    check_file,
+    exit_on_user_error,
+)
+from logitlab._app.io.source import TABLES, Logits, UserError, parse_file_spec, pluralize
+from logitlab._app.options import FORMATS
 from logitlab._rows import blocks
-from logitlab.sampling import ORDERS, sample, sample_with_log_prob
 
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-def _drawn(z: Any, log_prob: bool, options: dict[str, Any]) -> tuple[Any, Any]:
-    return sample_with_log_prob(z, **options) if log_prob else (sample(z, **options), None)
-
-
-MOST = 1 << 40  # draws of a row: far more than fits in any memory
-_OPTIONS = {
+_MAX_SAMPLES = 1 << 40  # of a row: more than fits in any memory
+_OPTION_NAMES = {
     "n": "-n",
     "temperature": "--temperature",
     "top_k": "--top-k",
@@ -29,65 +36,157 @@ _OPTIONS = {
 }
 
 
-def _said(error: Exception) -> str:
-    """With the option where the function names its argument."""
-    name, _, rest = str(error).partition(" ")
-    return f"{_OPTIONS.get(name, name)} {rest}"
+def sample(
+    logits: Annotated[str, typer.Argument(metavar="LOGITS", help=FORMATS, show_default=False)],
+    n: Annotated[int, typer.Option("-n", metavar="N", help="Samples per row.")] = 1,
+    temperature: Annotated[
+        float, typer.Option(metavar="T", help="Softmax temperature; 0 selects the largest logit.")
+    ] = 1.0,
+    top_k: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Keep the K largest logits.", show_default=False),
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="Keep the smallest set of classes whose probabilities sum to at least P.",
+            show_default=False,
+        ),
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="Keep classes with at least P times the largest probability.",
+            show_default=False,
+        ),
+    ] = None,
+    order: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Order of temperature and truncation: transformers, vllm or llama.cpp.",
+        ),
+    ] = "transformers",
+    without_replacement: Annotated[
+        bool,
+        typer.Option("--without-replacement", help="Sample each class at most once per row."),
+    ] = False,
+    log_prob: Annotated[
+        bool,
+        typer.Option(
+            "--log-prob",
+            help="Add the log-probability of each sample, after temperature and truncation.",
+        ),
+    ] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Seed of the random numbers; without it, samples differ every time."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            metavar="FILE",
+            help="Output file: .csv or .parquet. Without it: CSV on standard output.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object per row instead of CSV.")
+    ] = False,
+) -> None:
+    """Sample classes from the softmax of each row."""
+    from logitlab._app.io.arrays import open_logits
+
+    with exit_on_user_error():
+        if out is not None and as_json:
+            raise UserError("give one of -o and --json: --json prints to standard output")
+        if out is not None:
+            check_file(out, [parse_file_spec(logits)[0]], TABLES)
+        tables = sample_tables(
+            open_logits(logits),
+            log_prob=log_prob,
+            n=n,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            order=order,
+            replacement=not without_replacement,
+            rng=secrets.randbits(64) if seed is None else seed,
+        )
+        with catch_print_errors():
+            if as_json:
+                _print_json(tables)
+            elif out is None:
+                _print_csv(tables)
+            else:
+                count = _write_file(tables, out)
+                typer.echo(f"Written: {out} ({pluralize(count, 'sample')})")
 
 
-def _mend(error: ValueError, z: Any, first: int, options: dict[str, Any]) -> UserError:
-    """The error of a block, with the row's number in the file."""
-    for i, row in enumerate(z):
-        try:
-            sample(row, **{**options, "row_keys": None})
-        except ValueError as one:
-            return UserError(_said(one).replace("z has", f"row {first + i} has"))
-    return UserError(str(error))
+def sample_tables(logits: Logits, *, log_prob: bool, **options: Any) -> Iterator["pa.Table"]:
+    """Arrow tables of samples with the columns row, draw, index, name and log_prob.
 
-
-def _check(options: dict[str, Any]) -> None:
-    """What the function would take, or refuse in words that are not of the command line."""
-    if options["order"] not in ORDERS:
-        raise UserError(f"--order is {options['order']!r}; accepted: {', '.join(ORDERS)}")
-    if options["rng"] < 0:
-        raise UserError(f"--seed is {options['rng']}; accepted: 0 and up")
-    if options["n"] > MOST:
-        raise UserError(f"-n is {options['n']}; accepted: 1 to {MOST}")
-    try:
-        sample([0.0], **{**options, "n": min(options["n"], 1)})
-    except (TypeError, ValueError) as error:
-        raise UserError(_said(error)) from None
-
-
-def tables(logits: Logits, *, log_prob: bool, **options: Any) -> Iterator[Any]:
-    """Arrow tables of the draws: row, draw, index, name and log_prob where there are any.
-
-    A row's key is its number in the file, so the draws do not depend on the blocks.
+    `name` is there if the classes have names, `log_prob` if it is asked for. The key of a row is
+    its number in the file, so samples do not depend on how rows are divided into blocks.
     """
     import pyarrow as pa
 
     n, first = options["n"], 0
     if options["top_k"] is not None:
         options["top_k"] = min(options["top_k"], logits.classes)
-    _check(options)
+    _check_options(options)
     names = None if logits.names is None else pa.array(logits.names)
     for block in logits.read():
         for part in blocks(len(block), n):
             try:
-                yield _table(block[part], first + part.start, names, log_prob, options)
+                yield _sample_table(block[part], first + part.start, names, log_prob, options)
             except MemoryError:
-                raise UserError(f"-n {n}: not enough memory for so many draws of a row") from None
+                raise UserError(
+                    f"-n {n}: not enough memory for the samples of one row; reduce -n"
+                ) from None
         first += len(block)
 
 
-def _table(z: Any, first: int, names: Any, log_prob: bool, options: dict[str, Any]) -> Any:
+def _check_options(options: dict[str, Any]) -> None:
+    """Check the options before the file is read, on a row of one class."""
+    n = options["n"]
+    if n > _MAX_SAMPLES:
+        raise UserError(f"-n must be <= {_MAX_SAMPLES}, got {n}")
+    try:
+        _checks.choice(options["order"], "--order", tuple(sampling.ORDERS))
+        _checks.integer(options["rng"], "--seed", 0)
+        sampling.sample([0.0], **{**options, "n": min(n, 1)})
+    except (TypeError, ValueError) as error:
+        raise UserError(_with_option_name(error)) from None
+
+
+def _with_option_name(error: Exception) -> str:
+    """The message, with the name of the option in place of that of the argument."""
+    name, _, rest = str(error).partition(" ")
+    return f"{_OPTION_NAMES.get(name, name)} {rest}"
+
+
+def _sample_table(
+    z: NDArray[Any], first: int, names: Any, log_prob: bool, options: dict[str, Any]
+) -> "pa.Table":
+    """The samples of the rows z; `first` is the number of the first one in the file."""
     import pyarrow as pa
 
     n, keys = options["n"], np.arange(first, first + len(z))
+    log_p = None
     try:
-        index, log_p = _drawn(z, log_prob, {**options, "row_keys": keys})
+        if log_prob:
+            index, log_p = sampling.sample_with_log_prob(z, **{**options, "row_keys": keys})
+        else:
+            index = sampling.sample(z, **{**options, "row_keys": keys})
     except ValueError as error:
-        raise _mend(error, z, first, options) from None
+        raise _locate_bad_row(error, z, first, options) from None
     columns = {
         "row": np.repeat(keys, n),
         "draw": np.tile(np.arange(n), len(z)),
@@ -100,20 +199,50 @@ def _table(z: Any, first: int, names: Any, log_prob: bool, options: dict[str, An
     return pa.table(columns)
 
 
-def print_json(parts: Iterator[Any]) -> None:
-    """One JSON object for each row: its number, and a list for each column."""
-    for table in parts:
+def _locate_bad_row(
+    error: ValueError, z: NDArray[Any], first: int, options: dict[str, Any]
+) -> UserError:
+    """The error of the first row that raises one, with its number in the file."""
+    for i, row in enumerate(z):
+        try:
+            sampling.sample(row, **options)
+        except ValueError as row_error:
+            message = _with_option_name(row_error)
+            return UserError(message.replace("z has", f"row {first + i} has"))
+    return UserError(str(error))
+
+
+def _print_json(tables: Iterator["pa.Table"]) -> None:
+    """Print a JSON object per row: its number, and a list per column."""
+    for table in tables:
         lists = {name: table.column(name).to_pylist() for name in table.column_names}
         starts = [i for i, draw in enumerate(lists["draw"]) if draw == 0]
         for start, end in zip(starts, [*starts[1:], len(lists["row"])], strict=True):
-            found = {name: lists[name][start:end] for name in table.column_names[2:]}
-            print(json.dumps({"row": lists["row"][start], **found}))
+            samples = {name: lists[name][start:end] for name in table.column_names[2:]}
+            print(json.dumps({"row": lists["row"][start], **samples}))
 
 
-def _send(parts: Iterator[Any], open_writer: Callable[[Any], Any]) -> int:
+def _print_csv(tables: Iterator["pa.Table"]) -> None:
+    from pyarrow import csv
+
+    with contextlib.suppress(BrokenPipeError):
+        _write_tables(tables, lambda schema: csv.CSVWriter(sys.stdout.buffer, schema))
+
+
+def _write_file(tables: Iterator["pa.Table"], path: Path) -> int:
+    """Write a .csv or .parquet file, atomically; return the number of samples."""
+    from pyarrow import csv, parquet
+
+    writer = parquet.ParquetWriter if path.suffix.lower() == ".parquet" else csv.CSVWriter
+    with atomic_write(path) as temporary:
+        return _write_tables(tables, lambda schema: writer(temporary, schema))
+
+
+def _write_tables(tables: Iterator["pa.Table"], open_writer: Callable[[Any], Any]) -> int:
+    """Write tables of one schema; return the number of their rows."""
     count, writer = 0, None
     try:
-        for table in parts:
+        for table in tables:
             writer = writer or open_writer(table.schema)
             writer.write_table(table)
             count += table.num_rows
@@ -121,19 +250,3 @@ def _send(parts: Iterator[Any], open_writer: Callable[[Any], Any]) -> int:
         if writer is not None:
             writer.close()
     return count
-
-
-def print_csv(parts: Iterator[Any]) -> None:
-    from pyarrow import csv
-
-    with contextlib.suppress(BrokenPipeError):
-        _send(parts, lambda schema: csv.CSVWriter(sys.stdout.buffer, schema))
-
-
-def write(parts: Iterator[Any], path: Path) -> int:
-    """To a .csv or .parquet file, which appears when it is whole. The number of draws."""
-    from pyarrow import csv, parquet
-
-    kind = parquet.ParquetWriter if path.suffix.lower() == ".parquet" else csv.CSVWriter
-    with atomic_write(path) as temporary:
-        return _send(parts, lambda schema: kind(temporary, schema))

@@ -1,1 +1,1 @@
-"""The page with sliders: rows to look at, what logitlab makes of them, and a server for both."""
+"""`logitlab explore`: datasets, the values that the page shows, and its server."""

@@ -1,6 +1,6 @@
-"""The sets of rows that the page offers: a person's file, and named examples."""
+"""The datasets that the page offers: the file of the user, and examples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,126 +14,126 @@ from logitlab._app.io.arrays import open_logits, read_labels
 from logitlab._app.io.example import digits
 from logitlab._app.io.passes import Passes
 from logitlab._app.io.source import Logits, in_memory, parse_file_spec
+from logitlab._checks import choice
 from logitlab._rows import Floats, Integers, blocks
 from logitlab.probabilities import logits as logits_of
 
-JUDGED = 1 << 21  # elements of the rows that are scored anew at every temperature
+_MAX_SCORED = 1 << 21  # entries of the rows that are scored each time the temperature changes
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Rows with labels, few enough to be scored while a slider moves."""
+class LabelledRows:
+    """Rows with labels, few enough to score each time a slider moves."""
 
     z: Floats
     y: Integers
-    of: int
+    total: int  # number of rows of the dataset
 
 
 @dataclass(eq=False)
-class Rows:
-    """Rows of logits, and how a program gets at one of them."""
+class Dataset:
+    """Rows of logits, and the Python expression of a row."""
 
     source: Logits
-    code: Callable[[int], str] | None = None  # the expression of a row, as float64
+    row_expression: Callable[[int], str] | None = None  # of a row as float64
     labels: Integers | None = None
     probabilities: bool = False
     ranking: Ranking = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ranking = Ranking(self.source.rows, self._read, self.labels)
+        self.ranking = Ranking(self.source.rows, self._blocks, self.labels)
 
     @cached_property
     def _rows(self) -> NDArray[Any]:
         held = self.source.array
         return np.concatenate(list(self.source.read())) if held is None else held
 
-    def _wide(self, z: NDArray[Any]) -> Floats:
+    def _float64_logits(self, z: NDArray[Any]) -> Floats:
         z = z.astype(np.float64)
         return np.asarray(logits_of(z)) if self.probabilities else z
 
-    def _read(self) -> Any:
-        return (self._wide(block) for block in self.source.read())
+    def _blocks(self) -> Iterator[Floats]:
+        return (self._float64_logits(block) for block in self.source.read())
 
     def row(self, number: int) -> Floats:
-        return self._wide(self._rows[number])
+        return self._float64_logits(self._rows[number])
 
     @cached_property
-    def judged(self) -> Judged | None:
-        """All rows with their labels; of many, some that lie evenly."""
+    def labelled_rows(self) -> LabelledRows | None:
+        """The rows that have a distribution, with labels; of many rows, evenly spaced ones."""
         if self.labels is None:
             return None
         rows = self.source.rows
-        count = max(1, min(rows, JUDGED // self.source.classes))
-        place = np.linspace(0, rows - 1, count).astype(np.int64)
+        count = max(1, min(rows, _MAX_SCORED // self.source.classes))
+        numbers = np.linspace(0, rows - 1, count).astype(np.int64)
         z = np.empty((count, self.source.classes))
         for part in blocks(*z.shape):
-            z[part] = self._wide(self._rows[place[part]])
-        sound = ~np.isnan(z).any(axis=-1) & (z.max(axis=-1) > -np.inf)
-        return Judged(z[sound], self.labels[place][sound], rows)
+            z[part] = self._float64_logits(self._rows[numbers[part]])
+        valid = ~np.isnan(z).any(axis=-1) & (z.max(axis=-1) > -np.inf)
+        return LabelledRows(z[valid], self.labels[numbers][valid], rows)
 
 
-def _vector(z: list[float]) -> Rows:
-    return Rows(in_memory("an example", np.array([z])))
+def _one_row(z: list[float]) -> Dataset:
+    return Dataset(in_memory("an example", np.array([z])))
 
 
-def _digits() -> Rows:
+def _digits() -> Dataset:
     source, labels = digits()
-    return Rows(source, labels=labels)
+    return Dataset(source, labels=labels)
 
 
-_TAIL = "np.random.default_rng(0).permutation(9 - 1.1 * np.log(np.arange(1, 50258)))"
+_LONG_TAIL = "np.random.default_rng(0).permutation(9 - 1.1 * np.log(np.arange(1, 50258)))"
 
 
-def _tail() -> Rows:
+def _long_tail() -> Dataset:
     z = np.random.default_rng(0).permutation(9 - 1.1 * np.log(np.arange(1, 50258)))
-    return Rows(in_memory("an example", z[None]), lambda _: _TAIL)
+    return Dataset(in_memory("an example", z[None]), lambda _: _LONG_TAIL)
 
 
-# What the page offers beside a file: a title, and how the rows are made when they are asked for.
-EXAMPLES: dict[str, tuple[str, Callable[[], Rows]]] = {
-    "five": ("five classes: 2, 1, 3, 5, 4", lambda: _vector([2.0, 1.0, 3.0, 5.0, 4.0])),
-    "three": ("three classes: 10, 20, 30", lambda: _vector([10.0, 20.0, 30.0])),
-    "gentle": ("three classes: 1, 2, 2.5", lambda: _vector([1.0, 2.0, 2.5])),
-    "sharp": ("three classes: 1, 2, 8", lambda: _vector([1.0, 2.0, 8.0])),
-    "seven": ("seven classes", lambda: _vector([1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0])),
-    "huge": ("huge: 1000 to 5000", lambda: _vector([1e3, 2e3, 3e3, 4e3, 5e3])),
+# The title of each example, and the function that makes it.
+EXAMPLES: dict[str, tuple[str, Callable[[], Dataset]]] = {
+    "five": ("five classes: 2, 1, 3, 5, 4", lambda: _one_row([2.0, 1.0, 3.0, 5.0, 4.0])),
+    "three": ("three classes: 10, 20, 30", lambda: _one_row([10.0, 20.0, 30.0])),
+    "gentle": ("three classes: 1, 2, 2.5", lambda: _one_row([1.0, 2.0, 2.5])),
+    "sharp": ("three classes: 1, 2, 8", lambda: _one_row([1.0, 2.0, 8.0])),
+    "seven": ("seven classes", lambda: _one_row([1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0])),
+    "huge": ("large logits: 1000 to 5000", lambda: _one_row([1e3, 2e3, 3e3, 4e3, 5e3])),
     "digits": ("handwritten digits, with labels", _digits),
-    "tail": ("a long tail, as of a language model", _tail),
+    "tail": ("50,257 classes with a long tail, as of a language model", _long_tail),
 }
 
 
-class Library:
-    """Every set that the page offers; each is made once."""
+class Datasets:
+    """All datasets of the page by key; an example is made when it is first asked for."""
 
-    def __init__(self, file: Rows | None = None) -> None:
-        self._made: dict[str, Rows] = {} if file is None else {"file": file}
+    def __init__(self, file: Dataset | None = None) -> None:
+        self._loaded: dict[str, Dataset] = {} if file is None else {"file": file}
         self.titles = {} if file is None else {"file": Path(file.source.source).name}
         self.titles |= {key: title for key, (title, _) in EXAMPLES.items()}
 
     @property
-    def first(self) -> str:
+    def default(self) -> str:
         return next(iter(self.titles))
 
-    def get(self, key: str) -> Rows:
-        if key not in self.titles:
-            raise ValueError(f"set is {key!r}; accepted: {', '.join(self.titles)}")
-        if key not in self._made:
-            self._made[key] = EXAMPLES[key][1]()
-        return self._made[key]
+    def get(self, key: str) -> Dataset:
+        choice(key, "set", tuple(self.titles))
+        if key not in self._loaded:
+            self._loaded[key] = EXAMPLES[key][1]()
+        return self._loaded[key]
 
 
-def from_file(spec: str, labels: str | None, probabilities: bool) -> Rows:
+def read_dataset(spec: str, labels: str | None, probabilities: bool) -> Dataset:
     """The rows of ``FILE`` or ``FILE:NAME``."""
     source = open_logits(spec, labels)
     y = None if labels is None else read_labels(labels, source)
     if probabilities:
         for _ in Passes(source, True, lambda chunks, _rows, _what: chunks).blocks("checking"):
-            pass  # a row that holds none is refused
+            pass  # raises an error for a row that is no distribution
     path, name = parse_file_spec(spec)
-    return Rows(source, _code(path, name, source, probabilities), y, probabilities)
+    return Dataset(source, _row_expression(path, name, source, probabilities), y, probabilities)
 
 
-def _code(
+def _row_expression(
     path: Path, name: str | None, source: Logits, probabilities: bool
 ) -> Callable[[int], str] | None:
     kind = path.suffix.lower()

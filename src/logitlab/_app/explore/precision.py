@@ -1,4 +1,4 @@
-"""The plain formula beside logitlab's in four types, as the scale grows."""
+"""Errors of the naive softmax and of logitlab's in four types, as a function of the scale."""
 
 from functools import lru_cache
 from typing import Any
@@ -9,12 +9,12 @@ from logitlab._app.explore.state import State
 from logitlab._rows import Floats
 from logitlab.plot.stability import MAX_ULP, SCALES, format_ulp, max_ulp_errors
 
-_SCALES = SCALES[1:-1]  # what a narrow page has room for
-_MOST = 256  # classes: more take longer than a slider may
+_SCALES = SCALES[1:-1]  # as many columns as fit on a narrow page
+_MAX_CLASSES = 256  # more classes take too long while a slider moves
 
 
 @lru_cache(maxsize=64)
-def _table(row: bytes, shift: float) -> list[dict[str, Any]]:
+def _error_table(row: bytes, shift: float) -> list[dict[str, Any]]:
     z = np.frombuffer(row)
     return [
         {
@@ -28,9 +28,9 @@ def _table(row: bytes, shift: float) -> list[dict[str, Any]]:
 
 
 def precision(state: State, z: Floats) -> dict[str, Any]:
-    """The worst error of softmax(c z + shift) for each type, formula and scale c, in ULP."""
-    if len(z) > _MOST:
-        raise ValueError(f"Shown for up to {_MOST} classes.")
+    """The largest error of softmax(c z + shift) for each type, formula and scale c, in ULP."""
+    if len(z) > _MAX_CLASSES:
+        raise ValueError(f"The errors are shown for up to {_MAX_CLASSES} classes.")
     if np.isnan(z).any() or np.isposinf(z).any() or np.isneginf(z).all():
-        raise ValueError("Shown for finite logits, and -inf.")
-    return {"scales": _SCALES, "rows": _table(z.tobytes(), state.shift)}
+        raise ValueError("The errors are shown for finite and -inf logits only.")
+    return {"scales": _SCALES, "rows": _error_table(z.tobytes(), state.shift)}

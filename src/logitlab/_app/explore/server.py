@@ -1,8 +1,8 @@
-"""The server of the page: on this machine alone, and for no one without the token.
+"""The server of the page, on the loopback interface, protected by a token.
 
-Other users of the machine can reach the port, and so can pages in the same browser. So every
-address begins with a token of 256 bits, the Host must be this machine by a name that no DNS
-answer can give, and a request that a page makes must come from this very page.
+Other users of the machine and other pages in the same browser can reach the port. So every path
+begins with a token of 256 bits, Host must be 127.0.0.1 or localhost, which no DNS answer can
+imitate, and Origin, if there is one, must be the page itself.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from logitlab._app.explore.datasets import Library
-from logitlab._app.explore.state import read
+from logitlab._app.explore.datasets import Datasets
+from logitlab._app.explore.state import parse_state
 from logitlab._app.explore.view import view
 from logitlab._app.io.outputs import catch_print_errors
 from logitlab._app.io.source import UserError
 from logitlab.sampling import ORDERS
 
 _KINDS = {".js": "text/javascript", ".css": "text/css"}
-_MOST_STATE = 1 << 20  # bytes
+_MAX_STATE = 1 << 20  # bytes
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -46,35 +46,35 @@ _HEADERS = {
 
 
 class Guard:
-    """Lets through what comes from this page; everything else gets 403, and learns nothing."""
+    """Answers requests without the token or from another page with 403."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app, self._token = app, token
 
-    def _refuses(self, scope: Scope) -> bool:
+    def _is_forbidden(self, scope: Scope) -> bool:
         headers = [(name.decode("latin-1"), v.decode("latin-1")) for name, v in scope["headers"]]
         port = scope["server"][1]
         hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
-        asked = [value for name, value in headers if name == "host"]
+        requested = [value for name, value in headers if name == "host"]
         origins = [value for name, value in headers if name == "origin"]
         token = scope["path"].split("/")[1].encode("utf-8", "replace")
         return (
-            len(asked) != 1
-            or asked[0] not in hosts
-            or any(origin != f"http://{asked[0]}" for origin in origins)
+            len(requested) != 1
+            or requested[0] not in hosts
+            or any(origin != f"http://{requested[0]}" for origin in origins)
             or not secrets.compare_digest(token, self._token.encode())
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._refuses(scope):
-            response = PlainTextResponse("refused\n", 403)
+        if scope["type"] == "http" and self._is_forbidden(scope):
+            response = PlainTextResponse("forbidden\n", 403)
             await response(scope, receive, send)
         elif scope["type"] in ("http", "lifespan"):
             await self._app(scope, receive, send)
 
 
-def application(library: Library, token: str) -> ASGIApp:
-    """The page, its files, and what it asks for."""
+def application(datasets: Datasets, token: str) -> ASGIApp:
+    """The page, its files, and the values that it requests."""
     folder = files("logitlab._app.explore") / "page"
     environment = Environment(
         loader=PackageLoader("logitlab._app.explore", "page"),
@@ -83,7 +83,7 @@ def application(library: Library, token: str) -> ASGIApp:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("page.html").render(titles=library.titles, orders=ORDERS)
+    page = environment.get_template("page.html").render(titles=datasets.titles, orders=ORDERS)
 
     def index(request: Request) -> Response:
         return HTMLResponse(page, headers=_HEADERS)
@@ -97,7 +97,7 @@ def application(library: Library, token: str) -> ASGIApp:
 
     def answer(text: str) -> Response:
         try:
-            return JSONResponse(view(read(text, library)), headers=_HEADERS)
+            return JSONResponse(view(parse_state(text, datasets)), headers=_HEADERS)
         except (ValueError, UserError) as error:
             return JSONResponse({"error": str(error)}, 400, headers=_HEADERS)
 
@@ -107,8 +107,12 @@ def application(library: Library, token: str) -> ASGIApp:
         body = b""
         async for chunk in request.stream():
             body += chunk
-            if len(body) > _MOST_STATE:
-                return JSONResponse({"error": "the state is too long"}, 413, headers=_HEADERS)
+            if len(body) > _MAX_STATE:
+                return JSONResponse(
+                    {"error": f"the state must have at most {_MAX_STATE} bytes"},
+                    413,
+                    headers=_HEADERS,
+                )
         return await run_in_threadpool(functools.partial(answer, body.decode("utf-8", "replace")))
 
     routes = [
@@ -120,8 +124,8 @@ def application(library: Library, token: str) -> ASGIApp:
 
 
 def listen(port: int) -> socket.socket:
-    """A socket on the loopback interface; port 0 is any free one."""
-    # With the protocol named, asyncio sends without delay: 40 ms less for each answer.
+    """A socket that listens on the loopback interface; port 0 selects a free one."""
+    # With an explicit protocol asyncio sets TCP_NODELAY, which saves 40 ms per answer.
     opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if os.name == "posix":
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -130,14 +134,18 @@ def listen(port: int) -> socket.socket:
         opened.listen(128)
     except OSError as error:
         opened.close()
-        raise UserError(f"--port {port}: {error.strerror}") from None
+        raise UserError(
+            f"--port {port}: {error.strerror}; choose another, or 0 for a free one"
+        ) from None
     return opened
 
 
 @contextlib.contextmanager
-def _opened(address: str) -> Iterator[None]:
-    """The page in a browser, by a file that only this user may read: another user could see the
-    address, and the token with it, among the arguments of the browser's process."""
+def _opened_in_browser(address: str) -> Iterator[None]:
+    """Open the page in the browser, through a file that only this user can read.
+
+    Other users can see the arguments of the browser's process: they must not contain the token.
+    """
     with tempfile.TemporaryDirectory(prefix="logitlab-") as folder:
         path = os.path.join(folder, "explore.html")
         with open(path, "w", encoding="utf-8") as file:
@@ -146,8 +154,8 @@ def _opened(address: str) -> Iterator[None]:
         yield
 
 
-def serve(library: Library, port: int, browser: bool) -> None:
-    """Serve the page until Ctrl-C; the address goes to standard output, on a line of its own."""
+def serve(datasets: Datasets, port: int, browser: bool) -> None:
+    """Print the address of the page on one line, and serve the page until Ctrl-C."""
     token = secrets.token_urlsafe(32)
     with listen(port) as opened:
         address = f"http://127.0.0.1:{opened.getsockname()[1]}/{token}/"
@@ -158,10 +166,10 @@ def serve(library: Library, port: int, browser: bool) -> None:
             "timeout_graceful_shutdown": 1,
             "lifespan": "off",
         }
-        server = uvicorn.Server(uvicorn.Config(application(library, token), **settings))
+        server = uvicorn.Server(uvicorn.Config(application(datasets, token), **settings))
         with catch_print_errors():
             print(address)
-        page = _opened(address) if browser else contextlib.nullcontext()
+        page = _opened_in_browser(address) if browser else contextlib.nullcontext()
         # uvicorn raises the signal again once it has closed every connection.
         with page, contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[opened])

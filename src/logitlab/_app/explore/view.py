@@ -1,15 +1,16 @@
-"""What the page shows, as plain data: every number is computed by logitlab."""
+"""The values that the page shows, as data for JSON; logitlab computes every number."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from logitlab._app.explore.code import program
+from logitlab._app.explore.code import python_code
 from logitlab._app.explore.derivatives import gradient, jacobian
 from logitlab._app.explore.precision import precision
-from logitlab._app.explore.reliability import judgement
-from logitlab._app.explore.state import Row, State, apply
+from logitlab._app.explore.reliability import reliability
+from logitlab._app.explore.state import Row, State, apply_settings
 from logitlab._app.io.json_values import json_values
 from logitlab._rows import Floats, Integers
 from logitlab.plot.canvas import ranking_logits
@@ -18,148 +19,150 @@ from logitlab.probabilities import softmax
 from logitlab.sampling import sample
 from logitlab.scores import entropy
 
-SHOWN = 40  # classes drawn one by one
-STREAM = 300  # draws listed one by one
-_PATH = 201  # points of the way through the simplex
+_MAX_BARS = 40  # classes that have a bar
+_MAX_LISTED = 300  # samples that are listed
+_PATH_POINTS = 201  # of the temperature path in the simplex
 
 
-def shown_classes(state: State, row: Row) -> Integers:
-    """All classes; of many, the most probable ones, the first first, and those that were moved."""
+def _shown_classes(state: State, row: Row) -> Integers:
+    """All classes; of many, the most probable ones in descending order, and edited ones."""
     z = row.scaled
-    if len(z) <= SHOWN:
+    if len(z) <= _MAX_BARS:
         return np.arange(len(z), dtype=np.int64)
-    ahead = -ranking_logits(z, state.temperature)
-    top = np.argpartition(ahead, SHOWN)[:SHOWN]
-    place = np.union1d(top, np.fromiter(state.edits, np.int64, len(state.edits)))
-    return place[np.argsort(ahead[place], kind="stable")].astype(np.int64)
+    descending = -ranking_logits(z, state.temperature)
+    top = np.argpartition(descending, _MAX_BARS)[:_MAX_BARS]
+    indices = np.union1d(top, np.fromiter(state.edits, np.int64, len(state.edits)))
+    return indices[np.argsort(descending[indices], kind="stable")].astype(np.int64)
 
 
 def _name(state: State, k: int) -> str:
-    names = state.rows.source.names if state.typed is None else None
+    names = state.dataset.source.names if state.typed is None else None
     return str(k) if names is None else names[k]
 
 
 def _bars(state: State, row: Row, p: Floats) -> dict[str, Any]:
-    place = shown_classes(state, row)
+    indices = _shown_classes(state, row)
     t = state.temperature
-    before = softmax(row.z, temperature=t)
+    original = softmax(row.z, temperature=t)
     shifted = softmax(row.z + state.shift, temperature=t)
     with np.errstate(over="ignore"):
-        stretched = softmax(state.scale * row.z, temperature=t)
-    left = np.ones(len(p), bool)
-    left[place] = False
-    # Ranks begin with 1; equal logits share one.
-    behind = -ranking_logits(row.scaled, t)
-    rank = 1 + np.searchsorted(np.sort(behind), behind[place])
-    nats = float(entropy(row.kept, temperature=t))
-    kept = int(np.sum(row.kept > -np.inf))
+        scaled = softmax(state.scale * row.z, temperature=t)
+    omitted = np.ones(len(p), bool)
+    omitted[indices] = False
+    # Ranks start at 1; equal logits have the same rank.
+    descending = -ranking_logits(row.scaled, t)
+    rank = 1 + np.searchsorted(np.sort(descending), descending[indices])
+    nats = float(entropy(row.truncated, temperature=t))
+    n_kept = int(np.sum(row.truncated > -np.inf))
     return {
         "classes": len(p),
-        "place": place,
-        "names": [_name(state, k) for k in place],
-        "z": row.z[place],
-        "scaled": row.scaled[place],
-        "p": p[place],
-        "before": before[place],
-        "cut": row.kept[place] < row.scaled[place],
+        "indices": indices,
+        "names": [_name(state, k) for k in indices],
+        "z": row.z[indices],
+        "scaled": row.scaled[indices],
+        "p": p[indices],
+        "original_p": original[indices],
+        "removed": row.truncated[indices] < row.scaled[indices],
         "rank": rank,
-        "rest": {"classes": int(left.sum()), "p": float(p[left].sum())},
-        "kept": kept,
+        "omitted": {"classes": int(omitted.sum()), "p": float(p[omitted].sum())},
+        "n_kept": n_kept,
         "entropy": nats,
-        "share": nats / math.log(kept) if kept > 1 else 0.0,
+        "relative_entropy": nats / math.log(n_kept) if n_kept > 1 else 0.0,
         "perplexity": math.exp(nats),
-        "top": float(p.max()),
+        "max_p": float(p.max()),
         "sum": float(p.sum()),
-        "shift_moves": float(np.max(np.abs(shifted - before))),
-        "scale_moves": float(np.max(np.abs(stretched - before))),
-        "ordered": _ordered(ranking_logits(row.kept, t), p),
+        "shift_change": float(np.max(np.abs(shifted - original))),
+        "scale_change": float(np.max(np.abs(scaled - original))),
+        "same_order": _same_order(ranking_logits(row.truncated, t), p),
         "reversed": t < 0,
     }
 
 
-def _ordered(z: Floats, p: Floats) -> bool:
-    """Whether no larger logit has a smaller probability."""
+def _same_order(z: Floats, p: Floats) -> bool:
+    """Whether probabilities increase with logits, ties included."""
     ascending = p[np.argsort(z, kind="stable")]
     return not bool(np.any(np.diff(ascending) < 0))
 
 
-def _draws(state: State, row: Row, p: Floats, place: Integers) -> dict[str, Any]:
-    n = state.draws
-    drawn = sample(row.scaled, n, temperature=state.temperature, **state.truncation, rng=state.seed)
-    counts = np.bincount(drawn, minlength=len(p))
-    chance = p[place]
+def _samples(state: State, row: Row, p: Floats, indices: Integers) -> dict[str, Any]:
+    """Counts of n samples, frequencies with 95 % margins, and the first samples."""
+    n, shown = state.n_samples, p[indices]
+    options = {"temperature": state.temperature, **state.truncation, "rng": state.seed}
+    samples = sample(row.scaled, n, **options)
+    counts = np.bincount(samples, minlength=len(p))
     return {
-        "counts": counts[place],
-        "frequency": counts[place] / n,
-        "reach": 1.96 * np.sqrt(chance * (1 - chance) / n),
-        "rest": int(n - counts[place].sum()),
+        "counts": counts[indices],
+        "frequency": counts[indices] / n,
+        "margin": 1.96 * np.sqrt(shown * (1 - shown) / n),
+        "omitted": int(n - counts[indices].sum()),
         "distinct": int(np.count_nonzero(counts)),
-        "stream": drawn[:STREAM],
+        "first": samples[:_MAX_LISTED],
     }
 
 
 def _simplex(state: State, row: Row, p: Floats) -> dict[str, Any]:
-    """The way of three classes as T goes from 0 to infinity, on the side of the sign of T."""
+    """The distributions of three classes from |T| = 0 to infinity, with the sign of T."""
     if len(p) != 3:
-        return {"refused": "The triangle needs three classes."}
-    line, marks = temperature_path(row.scaled, _PATH)
-    found = []
-    for t in (line, marks):
-        # T = -0 is the limit from above.
+        return {"unavailable": "The simplex is shown for three classes."}
+    path, marks = temperature_path(row.scaled, _PATH_POINTS)
+    distributions = []
+    for t in (path, marks):
+        # T = -0 would be the limit from above; a tiny negative T is that from below.
         t = -np.maximum(t, 1e-300) if state.temperature < 0 else t
-        found.append(softmax(np.broadcast_to(row.scaled, (len(t), 3)), temperature=t))
-    named = np.where((marks > 0) & (state.temperature < 0), -marks, marks)
-    return {"way": found[0], "marks": found[1], "temperatures": named, "p": p}
+        distributions.append(softmax(np.broadcast_to(row.scaled, (len(t), 3)), temperature=t))
+    temperatures = np.where((marks > 0) & (state.temperature < 0), -marks, marks)
+    path, marks = distributions
+    return {"path": path, "marks": marks, "temperatures": temperatures, "p": p}
 
 
 def view(state: State) -> dict[str, Any]:
-    """The row that was asked for, and those parts of the page that are open."""
-    number, ranked = state.place, None
+    """The values of the selected row, and of the panels that are open."""
+    number, n_ranked = state.position, None
     if state.typed is None and state.by != "number":
-        order = state.rows.ranking.order(state.by)
+        order = state.dataset.ranking.order(state.by)
         if order is None:
-            return {"waiting": state.rows.ranking.progress}
+            return {"progress": state.dataset.ranking.progress}
         if not len(order):
-            raise ValueError("no row is there to be picked: none is as you asked for")
-        ranked = len(order)
-        number = int(order[min(state.place, ranked - 1)])
-    row = apply(state, number)
-    p = softmax(row.kept, temperature=state.temperature)
+            mistake = state.by == "mistake"
+            raise ValueError("no row is misclassified" if mistake else "no row has a distribution")
+        n_ranked = len(order)
+        number = int(order[min(state.position, n_ranked - 1)])
+    row = apply_settings(state, number)
+    p = softmax(row.truncated, temperature=state.temperature)
     bars = _bars(state, row, p)
-    labels = state.rows.labels if state.typed is None else None
-    true = None if labels is None else int(labels[number])
-    found: dict[str, Any] = {
+    labels = state.dataset.labels if state.typed is None else None
+    true_class = None if labels is None else int(labels[number])
+    values: dict[str, Any] = {
         "row": number,
-        "ranked": ranked,
-        "rows": state.rows.source.rows,
+        "n_ranked": n_ranked,
+        "rows": state.dataset.source.rows,
         "labelled": labels is not None,
-        "true": true,
-        "true_name": None if true is None else _name(state, true),
+        "true_class": None if true_class is None else _name(state, true_class),
         "bars": bars,
-        "program": program(state, row),
+        "code": python_code(state, row),
     }
 
-    def named(part: dict[str, Any]) -> dict[str, Any]:
-        return {**part, "names": [_name(state, k) for k in part["place"]]}
+    def with_names(panel: dict[str, Any]) -> dict[str, Any]:
+        return {**panel, "names": [_name(state, k) for k in panel["indices"]]}
 
-    parts = {
-        "jacobian": lambda: named(jacobian(state, row, bars["place"])),
-        "gradient": lambda: named(gradient(state, row, bars["place"], true)),
+    panels = {
+        "jacobian": lambda: with_names(jacobian(state, row, bars["indices"])),
+        "gradient": lambda: with_names(gradient(state, row, bars["indices"], true_class)),
         "precision": lambda: precision(state, row.z),
         "simplex": lambda: _simplex(state, row, p),
-        "reliability": lambda: judgement(state),
+        "reliability": lambda: reliability(state),
     }
-    if state.draws:
-        found["draws"] = _part(lambda: _draws(state, row, p, bars["place"]))
-    for name in state.parts:
-        if name in parts:
-            found[name] = _part(parts[name])
-    return json_values(found, infinity_as_text=True)  # type: ignore[no-any-return]
+    if state.n_samples:
+        values["samples"] = _panel(lambda: _samples(state, row, p, bars["indices"]))
+    for name in state.open_panels:
+        if name in panels:
+            values[name] = _panel(panels[name])
+    return json_values(values, infinity_as_text=True)  # type: ignore[no-any-return]
 
 
-def _part(compute: Any) -> dict[str, Any]:
-    """A part of the page, or the reason why it cannot be shown."""
+def _panel(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The values of a panel, or the reason why it is not available."""
     try:
-        return compute()  # type: ignore[no-any-return]
+        return compute()
     except ValueError as error:
-        return {"refused": str(error)}
+        return {"unavailable": str(error)}

@@ -1,1 +1,1 @@
-"""`logitlab fit` and `logitlab predict`: a table to a calibrated model, and its predictions."""
+"""`logitlab fit` and `logitlab predict`: softmax regression on the columns of a table."""

@@ -1,25 +1,30 @@
-"""Tables of numbers and text, and the features that a model makes of their columns."""
+"""Tables of numbers and text, and the encoding of their columns as features."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from logitlab._app.io.source import UserError, catch_read_errors, pluralize
 from logitlab._app.io.tables import check_names, is_tabular, read_csv
+from logitlab._rows import Floats
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from scipy import sparse
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table, as the model takes it."""
+    """A column of the table, and its encoding."""
 
     name: str
-    categories: tuple[str, ...] | None  # of text: one feature each; None: a number
-    base: str | None  # the one text that has no feature: the others are differences from it
-    fill: float | str | None  # what a missing value counts as; None: missing values are refused
+    categories: tuple[str, ...] | None  # text: one feature per category; None: a number
+    base: str | None  # the category without a feature: the others are relative to it
+    fill: float | str | None  # replaces missing values; None: missing values are an error
 
     def features(self) -> list[str]:
         if self.categories is None:
@@ -30,29 +35,29 @@ class Column:
         return asdict(self)
 
     @classmethod
-    def of_json(cls, held: dict[str, Any]) -> "Column":
-        categories = held["categories"]
-        return cls(**{**held, "categories": None if categories is None else tuple(categories)})
+    def from_json(cls, data: dict[str, Any]) -> "Column":
+        categories = data["categories"]
+        return cls(**{**data, "categories": None if categories is None else tuple(categories)})
 
 
-def files_of(path: Path) -> list[Path]:
-    """The files of a table; in a folder Arrow takes those that are not hidden."""
+def table_files(path: Path) -> list[Path]:
+    """The files of a table. Of a folder: its .parquet files, without hidden ones, as in Arrow."""
     if not path.is_dir():
         return [path]
-    found = sorted(path.rglob("*.parquet"))
-    return [file for file in found if file.is_file() and file.name[0] not in "._"]
+    files = sorted(path.rglob("*.parquet"))
+    return [file for file in files if file.is_file() and file.name[0] not in "._"]
 
 
-def read_table(path: Path) -> Any:
+def read_table(path: Path) -> "pa.Table":
     """The Arrow table of a .csv or .parquet file, or of a folder of .parquet files."""
     from pyarrow import parquet
 
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
-    if not files_of(path):
-        raise UserError(f"{path}: no .parquet file in this folder")
+    if not table_files(path):
+        raise UserError(f"{path}: the folder must contain .parquet files, got none")
     if path.is_file() and not is_tabular(path):
-        raise UserError(f"{path}: unknown kind of file; accepted: .csv, .parquet, a folder of them")
+        raise UserError(f"{path}: must be a .csv file, a .parquet file or a folder of .parquet")
     with catch_read_errors(path):
         if path.is_dir():
             table = parquet.read_table(path, schema=_common_schema(path))
@@ -60,90 +65,101 @@ def read_table(path: Path) -> Any:
             table = read_csv(path) if path.suffix.lower() == ".csv" else parquet.read_table(path)
     check_names(path, table.column_names)
     if table.num_rows == 0:
-        raise UserError(f"{path}: no rows")
+        raise UserError(f"{path}: must have at least one row, got none")
     return table
 
 
-def _common_schema(folder: Path) -> Any:
-    """The columns that all files of a folder have, in types that hold the values of all."""
+def _common_schema(folder: Path) -> "pa.Schema":
+    """The columns of the files of a folder, in types that hold the values of all files."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    for file in files_of(folder):
+    for file in table_files(folder):
         check_names(file, parquet.read_schema(file).names)
-    whole = parquet.ParquetDataset(folder)
-    first = whole.fragments[0]
-    known = set(first.physical_schema.names)
-    # Those that names of folders give, x=1/, are dictionaries that no file holds.
+    dataset = parquet.ParquetDataset(folder)
+    first = dataset.fragments[0]
+    in_file = set(first.physical_schema.names)
+    # Columns from names of folders (x=1/) are dictionaries; the files do not contain them.
     schema = pa.schema(
-        [f if f.name in known else f.with_type(f.type.value_type) for f in whole.schema]
+        [f if f.name in in_file else f.with_type(f.type.value_type) for f in dataset.schema]
     )
-    for part in whole.fragments:
-        names = set(part.physical_schema.names)
-        for column in sorted(known ^ names):
-            here, there = (first.path, part.path) if column in known else (part.path, first.path)
-            raise UserError(f"{there}: has no column {column!r}, but {here} has it")
-        with catch_read_errors(Path(part.path)):
-            schema = pa.unify_schemas([schema, part.physical_schema], promote_options="permissive")
+    for fragment in dataset.fragments:
+        names = set(fragment.physical_schema.names)
+        for column in sorted(in_file ^ names):
+            paths = (first.path, fragment.path)
+            having, lacking = paths if column in in_file else paths[::-1]
+            raise UserError(f"{lacking}: column {column!r} is missing, but {having} has it")
+        with catch_read_errors(Path(fragment.path)):
+            schema = pa.unify_schemas(
+                [schema, fragment.physical_schema], promote_options="permissive"
+            )
     return schema
 
 
-def labels(table: Any, target: str, path: Path) -> NDArray[Any]:
+def target_values(table: "pa.Table", target: str, path: Path) -> NDArray[Any]:
     """The target column: integers, booleans or text."""
     from pyarrow import types
 
     if target not in table.column_names:
-        raise UserError(f"{path}: no column {target!r}; it has {', '.join(table.column_names)}")
-    column = _plain(table.column(target))
+        columns = ", ".join(table.column_names)
+        raise UserError(f"{path}: --target must be one of {columns}, got {target!r}")
+    column = _without_dictionary(table.column(target))
     text = _is_text(column.type)
-    missing = _is_none(_text(column)) if text else column.is_null().to_numpy()
+    missing = _is_none(_text_values(column)) if text else column.is_null().to_numpy()
     if missing.any():
         raise UserError(f"{path}: target {target!r} is missing in row {int(missing.argmax())}")
     values: NDArray[Any] = column.to_numpy()
-    if types.is_floating(column.type) and np.isinf(values).any():
-        row = int(np.isinf(values).argmax())
-        raise UserError(f"{path}: target {target!r} is infinite in row {row}")
-    if types.is_floating(column.type) and np.array_equal(values, np.trunc(values)):
-        return values.astype(np.int64)  # integers beside a gap elsewhere
+    if types.is_floating(column.type):
+        if np.isinf(values).any():
+            raise UserError(_not_finite(f"{path}: target {target!r}", values))
+        if np.array_equal(values, np.trunc(values)):
+            return values.astype(np.int64)  # Arrow reads integers beside missing values as floats
     if types.is_integer(column.type) or types.is_boolean(column.type):
         return values
     if text:
         return values.astype(np.str_)
-    raise UserError(f"{path}: target {target!r} holds {column.type}; a class is an integer or text")
+    raise UserError(
+        f"{path}: target {target!r} must contain integers, booleans or text, got {column.type}"
+    )
 
 
-def _plain(column: Any) -> Any:
-    """A column without its dictionary."""
+def _without_dictionary(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
     from pyarrow import types
 
     return column.cast(column.type.value_type) if types.is_dictionary(column.type) else column
 
 
-def _is_text(kind: Any) -> bool:
+def _is_text(kind: "pa.DataType") -> bool:
     from pyarrow import types
 
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
-def _numbers(column: Any, name: str, path: Path) -> NDArray[np.float64]:
-    """As float64, NaN where missing."""
+def _not_finite(name: str, values: NDArray[Any]) -> str:
+    row = int(np.isinf(values).argmax())
+    return f"{name} must be finite, got {values[row]} in row {row}"
+
+
+def _numeric_values(column: "pa.ChunkedArray", name: str, path: Path) -> Floats:
+    """The values as float64, NaN where they are missing."""
     import pyarrow as pa
 
     try:
         values = np.array(column.cast(pa.float64()).to_numpy(), np.float64)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise UserError(
-            f"{path}: column {name!r} holds {column.type}; accepted: numbers and text"
+            f"{path}: column {name!r} must contain numbers or text, got {column.type}"
         ) from None
     if np.isinf(values).any():
-        raise UserError(
-            f"{path}: column {name!r} is infinite in row {int(np.isinf(values).argmax())}"
-        )
+        raise UserError(_not_finite(f"{path}: column {name!r}", values))
     return values
 
 
-def _text(column: Any) -> NDArray[Any]:
-    """As strings, None where missing: a .csv file has no other sign of it than an empty cell."""
+def _text_values(column: "pa.ChunkedArray") -> NDArray[Any]:
+    """The values as strings, None where they are missing; an empty string is missing too.
+
+    A .csv file has no other form of a missing text.
+    """
     import pyarrow as pa
 
     values = np.array(column.cast(pa.string()).to_numpy(zero_copy_only=False), object)
@@ -155,83 +171,103 @@ def _is_none(values: NDArray[Any]) -> NDArray[np.bool_]:
     return np.array([value is None for value in values], bool)
 
 
-def learn_columns(
-    table: Any, target: str, impute: bool, independent: bool, path: Path
+def infer_columns(
+    table: "pa.Table", target: str, impute: bool, drop_first: bool, path: Path
 ) -> list[Column]:
-    """What the columns beside the target are; a missing value counts as median or mode.
+    """The encodings of all columns but the target.
 
-    With `independent` features the first text of a column has none. An unnamed column (pandas'
-    index) is left out.
+    `impute` replaces missing values by the median or the most frequent text. `drop_first` gives
+    the first category of a column no feature, so that the features are linearly independent. A
+    column without a name (the index of pandas) is ignored.
     """
-    found = []
+    columns = []
     for name in table.column_names:
         if name in ("", target):
             continue
-        column = _plain(table.column(name))
-        if _is_text(column.type):
-            values = _text(column)
+        data = _without_dictionary(table.column(name))
+        if _is_text(data.type):
+            values = _text_values(data)
             known, counts = np.unique(
                 [v for v in values.tolist() if v is not None], return_counts=True
             )
-            base = known[0].item() if independent and len(known) else None
+            base = known[0].item() if drop_first and len(known) else None
             categories: tuple[str, ...] | None = tuple(known.tolist())[base is not None :]
             fill: Any = known[counts.argmax()].item() if len(known) else None
         else:
-            numbers = _numbers(column, name, path)
+            numbers = _numeric_values(data, name, path)
             base = categories = None
             fill = float(np.nanmedian(numbers)) if not np.isnan(numbers).all() else None
         if fill is None:
-            raise UserError(f"{path}: column {name!r} is empty")
-        found.append(Column(name, categories, base, fill if impute else None))
-    if not found:
-        raise UserError(f"{path}: no column beside the target {target!r}")
-    return found
+            raise UserError(f"{path}: column {name!r} must have values, got none; remove it")
+        columns.append(Column(name, categories, base, fill if impute else None))
+    if not columns:
+        raise UserError(f"{path}: must have a column besides the target {target!r}")
+    return columns
 
 
-def encode(table: Any, columns: Sequence[Column], path: Path) -> tuple[Any, list[str]]:
-    """The features, CSR where a column is text; and what a reader should know of the rows.
+def encode(
+    table: "pa.Table", columns: Sequence[Column], path: Path
+) -> tuple["Floats | sparse.csr_matrix", list[str]]:
+    """The features, as a sparse matrix if a column is text; and messages for the user.
 
-    Columns are matched by name. Text that the fit has not seen has no feature: its row counts
-    as none of the categories.
+    Columns are matched by name. An unknown category is encoded as zeros in all features of its
+    column.
     """
     from scipy import sparse
-    from sklearn.preprocessing import OneHotEncoder
 
-    absent = [column.name for column in columns if column.name not in table.column_names]
-    if absent:
-        raise UserError(f"{path}: no column {', '.join(map(repr, absent))}")
-    parts, remarks = [], []
+    missing_columns = [column.name for column in columns if column.name not in table.column_names]
+    if missing_columns:
+        names = ", ".join(map(repr, missing_columns))
+        raise UserError(f"{path}: must have all columns of the fit; missing: {names}")
+    parts, messages = [], []
     for column in columns:
-        given = _plain(table.column(column.name))
-        values: Any
-        if column.categories is None:
-            if _is_text(given.type):
-                raise UserError(f"{path}: column {column.name!r} holds text; the fit had numbers")
-            values = _numbers(given, column.name, path)
-            missing = np.isnan(values)
-        else:
-            values = _text(given)
-            missing = _is_none(values)
-        if missing.any() and column.fill is None:
-            raise UserError(
-                f"{path}: column {column.name!r} is missing in "
-                f"{pluralize(int(missing.sum()), 'row')}, first in row {int(missing.argmax())}; "
-                "fit with --impute to fill the gaps"
-            )
-        values[missing] = column.fill
+        values = _column_values(table, column, path)
         if column.categories is None:
             parts.append(values[:, None])
             continue
-        skipped = 0 if column.base is None else 1
-        known = np.array([column.base, *column.categories][1 - skipped :], object)
-        encoder = OneHotEncoder(categories=[known], handle_unknown="ignore").fit(known[:1, None])
-        part = encoder.transform(values[:, None])
-        unseen = int(part.shape[0] - part.nnz)
-        part = part[:, skipped:]
-        if unseen:
-            hold = f"{pluralize(unseen, 'row')} {'holds' if unseen == 1 else 'hold'}"
-            remarks.append(f"column {column.name!r}: {hold} text that the fit has not seen")
+        part, unknown = _one_hot(values, column)
+        if unknown:
+            rows = pluralize(unknown, "row")
+            messages.append(
+                f"column {column.name!r}: unknown categories in {rows}, encoded as zeros"
+            )
         parts.append(part)
     if any(column.categories is not None for column in columns):
-        return sparse.csr_matrix(sparse.hstack(parts)), remarks
-    return np.hstack(parts), remarks
+        return sparse.csr_matrix(sparse.hstack(parts)), messages
+    return np.hstack(parts), messages
+
+
+def _column_values(table: "pa.Table", column: Column, path: Path) -> NDArray[Any]:
+    """The values of a column, missing ones replaced."""
+    data = _without_dictionary(table.column(column.name))
+    values: NDArray[Any]
+    if column.categories is None:
+        if _is_text(data.type):
+            raise UserError(
+                f"{path}: column {column.name!r} must contain numbers as in the fit, got text"
+            )
+        values = _numeric_values(data, column.name, path)
+        missing = np.isnan(values)
+    else:
+        values = _text_values(data)
+        missing = _is_none(values)
+    if missing.any() and column.fill is None:
+        raise UserError(
+            f"{path}: column {column.name!r} has missing values in "
+            f"{pluralize(int(missing.sum()), 'row')}, first in row {int(missing.argmax())}; "
+            "fit with --impute to replace them"
+        )
+    values[missing] = column.fill
+    return values
+
+
+def _one_hot(values: NDArray[Any], column: Column) -> tuple["sparse.csr_matrix", int]:
+    """One-hot features without that of the base category, and the number of unknown values."""
+    from sklearn.preprocessing import OneHotEncoder
+
+    assert column.categories is not None
+    base = [] if column.base is None else [column.base]
+    known = np.array([*base, *column.categories], object)
+    encoder = OneHotEncoder(categories=[known], handle_unknown="ignore").fit(known[:1, None])
+    part = encoder.transform(values[:, None])
+    return part[:, len(base) :], int(part.shape[0] - part.nnz)

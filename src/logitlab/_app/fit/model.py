@@ -1,4 +1,4 @@
-"""A fitted model in a file: safetensors, with what its columns mean as JSON. No pickle."""
+"""A fitted model, and its file: safetensors with the columns as JSON, without pickle."""
 
 import json
 import math
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from logitlab._app.fit.features import Column
 from logitlab._app.io.outputs import atomic_write
 from logitlab._app.io.source import UserError, catch_read_errors
+from logitlab._rows import Floats
 from logitlab.probabilities import softmax
 
 FILE = "model.safetensors"
@@ -27,24 +27,25 @@ class Model:
     target: str
     classes: tuple[Any, ...]
     columns: tuple[Column, ...]
-    coef: NDArray[np.float64]  # (K, features)
-    intercept: NDArray[np.float64]
+    coef: Floats  # (classes, features)
+    intercept: Floats  # (classes,)
     temperature: float
 
-    def logits(self, x: Any) -> NDArray[np.float64]:
-        z: NDArray[np.float64] = x @ self.coef.T + self.intercept
+    def logits(self, x: Any) -> Floats:
+        """Uncalibrated logits of the features x, a dense or sparse matrix."""
+        z: Floats = x @ self.coef.T + self.intercept
         return z
 
-    def probabilities(self, x: Any) -> NDArray[np.float64]:
-        """Calibrated."""
-        p: NDArray[np.float64] = softmax(self.logits(x), temperature=self.temperature)
+    def probabilities(self, x: Any) -> Floats:
+        """Calibrated probabilities of the features x."""
+        p: Floats = softmax(self.logits(x), temperature=self.temperature)
         return p
 
     def as_bytes(self) -> bytes:
-        """The file."""
+        """The contents of the model file."""
         from safetensors.numpy import save
 
-        about = {
+        metadata = {
             "version": _VERSION,
             "target": self.target,
             "classes": self.classes,
@@ -52,11 +53,26 @@ class Model:
             "temperature": self.temperature,
         }
         tensors = {"coef": self.coef, "intercept": self.intercept}
-        held: bytes = save(tensors, {_KEY: json.dumps(about)})
-        return held
+        data: bytes = save(tensors, {_KEY: json.dumps(metadata)})
+        return data
+
+    def error(self) -> str | None:
+        """Why the parameters cannot be used; None if they can."""
+        k = len(self.classes)
+        shape = (k, sum(len(column.features()) for column in self.columns))
+        if self.coef.shape != shape:
+            return f"coef must have shape {shape}, got {self.coef.shape}"
+        if self.intercept.shape != (k,):
+            return f"intercept must have shape {(k,)}, got {self.intercept.shape}"
+        if not (np.isfinite(self.coef).all() and np.isfinite(self.intercept).all()):
+            return "coef and intercept must be finite"
+        if not 0 < self.temperature < math.inf:
+            return f"temperature must be positive and finite, got {self.temperature}"
+        return None
 
 
-def file_of(path: Path) -> Path:
+def model_file(path: Path) -> Path:
+    """The model file of a folder, or the path itself."""
     return path / FILE if path.is_dir() else path
 
 
@@ -64,61 +80,52 @@ def load(path: Path) -> Model:
     """The model of a file, or of the folder that ``logitlab fit`` wrote it to."""
     from safetensors import SafetensorError, safe_open
 
-    path = file_of(path)
+    path = model_file(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        with catch_read_errors(path), safe_open(path, "np") as held:
-            text = (held.metadata() or {}).get(_KEY)
-            tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
+        with catch_read_errors(path), safe_open(path, "np") as file:
+            text = (file.metadata() or {}).get(_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise UserError(f"{path}: is no model file: {error}") from None
+        raise UserError(f"{path}: not a safetensors file: {error}") from None
     if text is None:
-        raise UserError(f"{path}: is no model of logitlab fit")
+        raise UserError(f"{path}: not a model of logitlab fit")
     try:
-        about = json.loads(text)
-        if about["version"] != _VERSION:
-            raise UserError(f"{path}: has version {about['version']}; known: {_VERSION}")
+        metadata = json.loads(text)
+        if metadata["version"] != _VERSION:
+            version = metadata["version"]
+            raise UserError(f"{path}: the version of the model must be {_VERSION}, got {version}")
         model = Model(
-            about["target"],
-            tuple(about["classes"]),
-            tuple(Column.of_json(column) for column in about["columns"]),
+            metadata["target"],
+            tuple(metadata["classes"]),
+            tuple(Column.from_json(column) for column in metadata["columns"]),
             tensors["coef"],
             tensors["intercept"],
-            float(about["temperature"]),
+            float(metadata["temperature"]),
         )
-        features = sum(len(column.features()) for column in model.columns)
+        reason = model.error()
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise UserError(f"{path}: a damaged model: what it says of itself is incomplete") from None
-    k = len(model.classes)
-    if (
-        model.coef.shape != (k, features)
-        or model.intercept.shape != (k,)
-        or not (np.isfinite(model.coef).all() and np.isfinite(model.intercept).all())
-        or not 0 < model.temperature < math.inf
-    ):
-        raise UserError(
-            f"{path}: a damaged model: coefficients of shape {model.coef.shape}, intercepts of "
-            f"shape {model.intercept.shape} and temperature {model.temperature} for {k} classes "
-            f"and {features} features"
-        )
+        raise UserError(f"{path}: invalid model: its metadata is incomplete; fit again") from None
+    if reason is not None:
+        raise UserError(f"{path}: invalid model: {reason}")
     return model
 
 
-def write_predictions(path: Path, classes: Sequence[Any], p: NDArray[np.float64]) -> None:
-    """The likeliest label, and the probability of each class: .csv or .parquet.
+def write_predictions(path: Path, classes: Sequence[Any], p: Floats) -> None:
+    """Write the predicted class and the probability of each class to a .csv or .parquet file.
 
-    The first column is ``label``, or, where a class is called that, ``label_``.
+    The first column is ``label``, or ``label_`` if a class has that name.
     """
     import pyarrow as pa
     from pyarrow import csv, parquet
 
-    best = pa.array(classes).take(pa.array(p.argmax(axis=1)))
-    names = [str(label) for label in classes]
-    likeliest = "label"
-    while likeliest in names:
-        likeliest += "_"
-    table = pa.table([best, *p.T.copy()], [likeliest, *names])
+    predicted = pa.array(classes).take(pa.array(p.argmax(axis=1)))
+    names = [str(name) for name in classes]
+    label = "label"
+    while label in names:
+        label += "_"
+    table = pa.table([predicted, *p.T.copy()], [label, *names])
     write = parquet.write_table if path.suffix.lower() == ".parquet" else csv.write_csv
     with atomic_write(path) as temporary:
         write(table, temporary)

@@ -1,4 +1,4 @@
-// The state is the text after the # in the address; what has its default is left out.
+// The settings are the text after the # in the address; defaults are not included.
 
 export const PANELS = ["simplex", "reliability", "jacobian", "precision", "gradient"];
 const DEFAULTS = {
@@ -7,14 +7,14 @@ const DEFAULTS = {
 };
 
 let state = new URLSearchParams(location.hash.slice(1));
-let changed = () => {};
+let onChange = () => {};
 
 export const get = (name) => state.get(name) ?? DEFAULTS[name] ?? "";
 export const has = (name) => state.has(name);
 export const address = () => {
-  const sent = new URLSearchParams(state);
-  if (!sent.has("open")) sent.set("open", DEFAULTS.open);
-  return sent.toString();
+  const settings = new URLSearchParams(state);
+  if (!settings.has("open")) settings.set("open", DEFAULTS.open);
+  return settings.toString();
 };
 
 export function set(values) {
@@ -23,7 +23,7 @@ export function set(values) {
     else state.set(name, value);
   }
   history.replaceState(null, "", `#${state.toString().replaceAll("%2C", ",").replaceAll("%3A", ":")}`);
-  changed();
+  onChange();
 }
 
 export function reset(kept) {
@@ -32,19 +32,19 @@ export function reset(kept) {
 }
 
 export function listen(callback) {
-  changed = callback;
+  onChange = callback;
   addEventListener("hashchange", () => {
     state = new URLSearchParams(location.hash.slice(1));
     callback();
   });
 }
 
-// One request at a time; while it is under way only the latest state waits.
-const busy = (is) => document.getElementById("picture").setAttribute("aria-busy", is);
+// One request at a time; during a request only the latest settings wait.
+const setBusy = (busy) => document.getElementById("picture").setAttribute("aria-busy", busy);
 let running = false, waiting = null;
 
-export async function ask(show) {
-  busy(true);
+export async function request(show) {
+  setBusy(true);
   if (running) { waiting = show; return; }
   running = true;
   try {
@@ -54,5 +54,5 @@ export async function ask(show) {
     show({ error: `The server does not answer: ${error.message}. Is logitlab explore still running?` });
   }
   running = false;
-  if (waiting) { const next = waiting; waiting = null; ask(next); } else busy(false);
+  if (waiting) { const next = waiting; waiting = null; request(next); } else setBusy(false);
 }

@@ -1,0 +1,49 @@
+"""`logitlab explore`: a local web page about the softmax of logits."""
+
+from typing import Annotated
+
+import typer
+
+from logitlab._app.io.outputs import exit_on_user_error
+from logitlab._app.io.source import UserError
+from logitlab._app.options import FORMATS, Labels, Probabilities
+
+
+def explore(
+    logits: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="LOGITS",
+            help=f"{FORMATS} The page offers examples too.",
+            show_default=False,
+        ),
+    ] = None,
+    labels: Labels = None,
+    probabilities: Probabilities = False,
+    browser: Annotated[
+        bool,
+        typer.Option(
+            "--browser/--no-browser",
+            help="Open the page in the browser, or only print its address.",
+        ),
+    ] = True,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, metavar="PORT", help="Port of the local server; 0 selects a free one."
+        ),
+    ] = 0,
+) -> None:
+    """Explore the softmax of your logits on a local web page.
+
+    Sliders set temperature, shift, scale and truncation. Only this machine can open the page.
+    Ctrl-C stops the server.
+    """
+    from logitlab._app.explore.datasets import Datasets, read_dataset
+    from logitlab._app.explore.server import serve
+
+    with exit_on_user_error():
+        if logits is None and (labels is not None or probabilities):
+            raise UserError("--labels and --probabilities need LOGITS")
+        dataset = None if logits is None else read_dataset(logits, labels, probabilities)
+        serve(Datasets(dataset), port, browser)

@@ -1,0 +1,129 @@
+"""`logitlab report`: evaluates and calibrates the logits of a file, or of several models."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from logitlab._app.io.outputs import (
+    catch_print_errors,
+    catch_write_errors,
+    check_folder,
+    exit_on_user_error,
+    progress,
+)
+from logitlab._app.io.source import Logits, UserError, parse_file_spec
+from logitlab._app.options import FORMATS, Labels, Probabilities
+from logitlab._rows import Integers
+
+
+def report(
+    logits: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="LOGITS",
+            help=f"{FORMATS} Several files: models to compare on the same --labels. "
+            "Without a file: an example, handwritten digits.",
+            show_default=False,
+        ),
+    ] = None,
+    labels: Labels = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE[:NAME]",
+            help="For a language model: the target token of each row. Adds the perplexity of the "
+            "text, and the log-probability of each token (tokens.csv).",
+            show_default=False,
+        ),
+    ] = None,
+    probabilities: Probabilities = False,
+    out: Annotated[
+        Path, typer.Option("-o", metavar="DIR", help="Output folder of the report.")
+    ] = Path("logitlab-report"),
+    json_only: Annotated[
+        bool, typer.Option("--json", help="Print report.json instead of a table.")
+    ] = False,
+) -> None:
+    """Evaluate and calibrate a classifier; write HTML and JSON reports."""
+    from rich.console import Console
+
+    from logitlab._app.report import compare, page
+    from logitlab._app.report.analysis import analyse
+    from logitlab._app.report.json import as_json
+
+    console = Console(soft_wrap=False)
+    with exit_on_user_error():
+        specs = [spec for spec in (*(logits or ()), labels, targets) if spec]
+        check_folder(out, page.FILES, [parse_file_spec(spec)[0] for spec in specs])
+        inputs = _read_inputs(logits or [], labels, targets, probabilities)
+        analyses, shared = [], None
+        with progress(shown=sys.stderr.isatty()) as track:
+            if len(inputs) > 1:
+                sources = [source for source, _, _ in inputs]
+                shared = compare.shared_rows(sources, probabilities, track)
+            for source, y, tokens in inputs:
+                analyses.append(
+                    analyse(
+                        source,
+                        y,
+                        targets=tokens,
+                        probabilities=probabilities,
+                        shared=shared,
+                        track=track,
+                    )
+                )
+        with catch_write_errors(out):
+            if len(analyses) > 1:
+                models = compare.compare(analyses)
+                compare.write(models, out)
+            else:
+                page.write(analyses[0], out)
+        with catch_print_errors():
+            if json_only:
+                several = len(analyses) > 1
+                data = compare.to_json(models) if several else as_json(analyses[0])
+                typer.echo(json.dumps(data, indent=2))
+                return
+            if len(analyses) > 1:
+                compare.print_summary(models, console)
+            else:
+                page.print_summary(analyses[0], console)
+            written = f"{out / 'report.html'} and {out / 'report.json'}"
+            console.print(f"Written: {written}", soft_wrap=True)
+
+
+def _read_inputs(
+    logits: list[str], labels: str | None, targets: str | None, probabilities: bool
+) -> list[tuple[Logits, Integers | None, Integers | None]]:
+    """Logits, labels and targets of each model, checked before the analysis starts."""
+    from logitlab._app.io.arrays import open_logits, read_labels
+    from logitlab._app.io.example import digits
+
+    if not logits:
+        if labels is not None or targets is not None or probabilities:
+            raise UserError("--labels, --targets and --probabilities need LOGITS")
+        source, y = digits()
+        return [(source, y, None)]
+    if labels is not None and targets is not None:
+        raise UserError("give one of --labels and --targets, not both")
+    if len(logits) > 1 and labels is None:
+        raise UserError("several LOGITS are compared by their true classes; give --labels")
+    sources = [open_logits(spec, labels or targets) for spec in logits]
+    first = sources[0]
+    for other in sources[1:]:
+        if other.shape[:-1] != first.shape[:-1]:
+            raise UserError(
+                f"{other.source}: shape {other.shape}, {first.source}: shape {first.shape}; "
+                "compared models must have the same rows"
+            )
+    return [
+        (
+            source,
+            None if labels is None else read_labels(labels, source),
+            None if targets is None else read_labels(targets, source),
+        )
+        for source in sources
+    ]
