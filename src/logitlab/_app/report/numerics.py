@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from logitlab._exact.formats import FORMATS, spacing
 from logitlab._rows import blocks
+from logitlab.laws.row_checks import order_violations, sort_by_logit, tie_violations
 from logitlab.probabilities import softmax
 
 Long = NDArray[np.longdouble]
@@ -65,12 +66,9 @@ def _shift(z: NDArray[Any]) -> tuple[NDArray[Any], Long]:
 
 def _check_block(z: NDArray[Any], dtype: str, measured: str, wider: bool) -> NumericalChecks:
     """The checks of one block of rows; ULP are those of the type `measured`."""
-    p, wide = _long(softmax(z)), _long(z)
-    rank = np.argsort(wide, axis=-1)
-    ascending, p_ascending = (np.take_along_axis(x, rank, axis=-1) for x in (wide, p))
-    equal = ascending[:, 1:] == ascending[:, :-1]
-    step = np.diff(p_ascending, axis=-1)
-
+    result = softmax(z)
+    p = _long(result)
+    z_sorted, p_sorted = sort_by_logit(z, result)
     shifted, error = _shift(z)
     usable = np.isfinite(error).all(axis=-1)
     largest_error = np.abs(error[usable]).max(axis=-1, keepdims=True)
@@ -88,9 +86,9 @@ def _check_block(z: NDArray[Any], dtype: str, measured: str, wider: bool) -> Num
     return NumericalChecks(
         rows=len(z),
         dtype=dtype,
-        order_violation_rows=int((step < 0).any(axis=-1).sum()),
-        tie_rows=int(equal.any(axis=-1).sum()),
-        tie_violation_rows=int((equal & (step != 0)).any(axis=-1).sum()),
+        order_violation_rows=int((order_violations(p_sorted) > 0).any(axis=-1).sum()),
+        tie_rows=int((z_sorted[:, 1:] == z_sorted[:, :-1]).any(axis=-1).sum()),
+        tie_violation_rows=int((tie_violations(z_sorted, p_sorted) > 0).any(axis=-1).sum()),
         sum_max_ulp=float(np.max(np.abs(p.sum(axis=-1) - 1) / spacing(1.0, measured))),
         shift_exact_rows=int(exact.sum()),
         shift_exact_max_ulp=float(np.max((change / unit)[exact], initial=0)),
