@@ -108,7 +108,7 @@ def test_infinite_log_loss():
             {"other": np.zeros((3, 3))},
             r"other has shape \(3, 3\); accepted: logits for the rows",
         ),
-        ({"other": np.zeros((4, 2))}, "y is 2 in row 2; accepted: 0 to 1, as other has 2"),
+        ({"other": np.zeros((4, 2))}, "y must be from 0 to 1, as other has 2 classes, got 2"),
         ({"other": np.full((4, 3), np.nan)}, "row 0 of other has no distribution"),
         ({"other": "a"}, r"other has shape \(\)"),
     ],

@@ -63,9 +63,9 @@ def test_temperature_sweep_errors():
     """One line that names the argument."""
     with pytest.raises(ValueError, match=r"z has shape \(1, 5\)"):
         logitlab.temperature_sweep([Z], [1.0])
-    with pytest.raises(ValueError, match=r"temperatures has shape \(\)"):
+    with pytest.raises(ValueError, match=r"temperatures must be a list of numbers, got shape \(\)"):
         logitlab.temperature_sweep(Z, 1.0)
-    with pytest.raises(ValueError, match="temperature holds NaN"):
+    with pytest.raises(ValueError, match="temperature must hold numbers"):
         logitlab.temperature_sweep(Z, [np.nan])
 
 
