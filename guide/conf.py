@@ -30,7 +30,7 @@ nb_execution_timeout = 120
 nb_execution_in_temp = True
 nb_ipywidgets_js: dict[str, Any] = {}
 nb_merge_streams = True
-# What a kernel sends in pieces is joined as it came; myst-nb would end each piece with a line.
+# Join the pieces of an output stream; myst-nb would end each piece with a newline.
 NotebookClient.__init__ = partialmethod(NotebookClient.__init__, coalesce_streams=True)
 nb_render_markdown_format = "myst"
 nb_mime_priority_overrides = [("html", "image/svg+xml", 1), ("html", "text/html", 2)]

@@ -27,7 +27,7 @@ LAYERS = [
     ["_rows"],
     ["probabilities"],
     ["_dispatch"],
-    ["_registry", "_backends"],
+    ["_registry", "_backends", "_out"],
     ["_exact", "_arrays"],
     ["_checks"],
 ]

@@ -329,7 +329,7 @@ print("same")
 
 def test_set_num_threads_checks():
     """One clear error."""
-    with pytest.raises(ValueError, match="n is 0; accepted: 1 and up"):
+    with pytest.raises(ValueError, match="n must be >= 1, got 0"):
         logitlab.set_num_threads(0)
     with pytest.raises(TypeError, match="n must be an int"):
         logitlab.set_num_threads(1.5)

@@ -149,21 +149,21 @@ def test_extreme_rows():
 def test_bad_arguments():
     """One clear line, the first bad row by name."""
     z, y = problem((4, 3))
-    with pytest.raises(ValueError, match="y is 3 in row 1; accepted: 0 to 2"):
+    with pytest.raises(ValueError, match=r"y must be from 0 to 2, .* got 3 in row 1"):
         logitlab.cross_entropy(z, [0, 3, -1, 0])
-    with pytest.raises(TypeError, match="y has type float64"):
+    with pytest.raises(TypeError, match=r"y must be integer labels, or .* got float64"):
         logitlab.cross_entropy(z, y.astype(float))
-    with pytest.raises(ValueError, match=r"y has shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"y must be labels of shape \(4,\), .* got shape \(3,\)"):
         logitlab.cross_entropy(z, y[:3])
-    with pytest.raises(ValueError, match="sample_weight has shape"):
+    with pytest.raises(ValueError, match=r"sample_weight must have shape \(4,\), .* got \(1,\)"):
         logitlab.cross_entropy(z, y, sample_weight=[1.0])
-    with pytest.raises(ValueError, match="sample_weight is negative"):
+    with pytest.raises(ValueError, match="sample_weight must be finite and >= 0, got -1"):
         logitlab.cross_entropy(z, y, sample_weight=[1.0, -1, 0, 0])
-    with pytest.raises(ValueError, match="y is negative"):
+    with pytest.raises(ValueError, match=r"y must be >= 0, got -1.0 at index \(0, 0\)"):
         logitlab.cross_entropy(z, -np.ones_like(z))
-    with pytest.raises(ValueError, match="label_smoothing is 2"):
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\], got 2"):
         logitlab.cross_entropy(z, y, label_smoothing=2)
-    with pytest.raises(ValueError, match="reduction is 'median'"):
+    with pytest.raises(ValueError, match=r"reduction must be one of .* got 'median'"):
         logitlab.cross_entropy(z, y, reduction="median")
 
 

@@ -144,9 +144,9 @@ def test_where_broadcasts_to_z():
     )
     rows = np.array([[True], [False], [True], [True]])
     assert np.isnan(logitlab.softmax(z, where=rows)[1]).all()
-    with pytest.raises(ValueError, match=r"where has shape \(2, 4, 3\)"):
+    with pytest.raises(ValueError, match=r"where must broadcast .* got shape \(2, 4, 3\)"):
         logitlab.softmax(z, where=np.ones((2, 4, 3), bool))
-    with pytest.raises(TypeError, match="where has type int64"):
+    with pytest.raises(TypeError, match="where must be a boolean array, got int64"):
         logitlab.softmax(z, where=mask.astype(int))
 
 
@@ -170,7 +170,7 @@ def test_axes(axis):
 @pytest.mark.parametrize("axis", [3, -4, (0, 3)])
 def test_axis_out_of_bounds(axis):
     """Names the axis and the range."""
-    with pytest.raises(ValueError, match=r"axis 3|axis -4"):
+    with pytest.raises(ValueError, match=r"axis must be from -3 to 2 .*, got (3|-4)"):
         logitlab.softmax(np.zeros((2, 2, 2)), axis)
 
 
@@ -178,7 +178,7 @@ def test_axis_of_another_kind():
     """No float, no repetition."""
     with pytest.raises(TypeError, match="axis must be an int"):
         logitlab.softmax([1.0], 0.0)
-    with pytest.raises(ValueError, match="same axis twice"):
+    with pytest.raises(ValueError, match="axis must not name the same axis twice"):
         logitlab.softmax(np.zeros((2, 2)), (1, -1))
     with pytest.raises(TypeError, match="axis must be an int"):
         logitlab.logits([[1.0]], (0, 1))
@@ -200,15 +200,15 @@ def test_one_temperature_for_each_row():
 def test_bad_temperature():
     """NaN, a column where a row belongs, an array where only a scalar can be."""
     z = np.zeros((4, 3))
-    with pytest.raises(ValueError, match="temperature is NaN"):
+    with pytest.raises(ValueError, match=r"temperature must be a number, .* got nan"):
         logitlab.softmax(z, temperature=nan)
-    with pytest.raises(ValueError, match="temperature holds NaN"):
+    with pytest.raises(ValueError, match=r"temperature must hold numbers, .* index \(3,\)"):
         logitlab.softmax(z, temperature=[1, 1, 1, nan])
     with pytest.raises(ValueError, match=r"temperature\[:, 0\]"):
         logitlab.softmax(z, temperature=np.ones((4, 1)))
     with pytest.raises(ValueError, match=r"batch shape \(\)"):
         logitlab.softmax(z, None, temperature=np.ones(4))
-    with pytest.raises(TypeError, match="temperature has type"):
+    with pytest.raises(TypeError, match="temperature must be a real number or array, got str"):
         logitlab.softmax(z, temperature="hot")
 
 
@@ -238,9 +238,9 @@ def test_bad_out():
     for out in (np.zeros((4, 3), np.float32), np.zeros((3, 4)), read_only):
         with pytest.raises(ValueError, match="out"):
             logitlab.softmax(z, out=out)
-    with pytest.raises(ValueError, match="overlaps"):
+    with pytest.raises(ValueError, match="out must be z itself or disjoint from z"):
         logitlab.softmax(memory[:12].reshape(4, 3), out=memory[3:15].reshape(4, 3))
-    with pytest.raises(TypeError, match="out is a list"):
+    with pytest.raises(TypeError, match=r"out must be an array of .* ndarray, got list"):
         logitlab.softmax(z, out=[[0.0] * 3] * 4)
 
 
@@ -308,5 +308,5 @@ def test_logits_of_special_values():
     np.testing.assert_array_equal(logitlab.logits([0.0, 1.0, 1.0]), [-inf, 0, 0])
     assert np.isnan(logitlab.logits([nan, 1.0])).all()
     np.testing.assert_array_equal(logitlab.logits([0.0, 0.0]), [-inf, -inf])
-    with pytest.raises(ValueError, match=r"index \(1, 0\): -0.5"):
+    with pytest.raises(ValueError, match=r"p must be >= 0, got -0.5 at index \(1, 0\)"):
         logitlab.logits([[0.5, 0.5], [-0.5, 1.5]])

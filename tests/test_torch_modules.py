@@ -45,7 +45,7 @@ def test_a_learned_temperature():
     again = LogSoftmax(temperature=1.0, learnable=True)
     again.load_state_dict(module.state_dict())
     assert torch.equal(again(z), module(z))
-    with pytest.raises(ValueError, match=r"temperature is 0\.0; accepted with"):
+    with pytest.raises(ValueError, match="temperature must be positive and finite"):
         Softmax(temperature=0.0, learnable=True)
 
 
@@ -136,7 +136,7 @@ def test_a_compiled_graph_refuses_what_eager_refuses():
     compiled = torch.compile(
         lambda z: logitlab.cross_entropy(z, Y, sample_weight=weight), backend="aot_eager"
     )
-    with pytest.raises(Exception, match="sample_weight has no gradient"):
+    with pytest.raises(Exception, match="sample_weight must not require a gradient"):
         compiled(Z.clone().requires_grad_()).backward()
 
 

@@ -1,4 +1,4 @@
-"""The softmax layer of a model: everything between logits and a decision."""
+"""The softmax layer of a model: probabilities, derivatives, losses, sampling and calibration."""
 
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,10 @@ from logitlab.reliability import calibration_error, calibration_test, reliabilit
 from logitlab.resampling import bootstrap
 from logitlab.sampling import sample, sample_with_log_prob, truncate
 from logitlab.scores import accuracy, brier_score, entropy, kl_divergence
+from logitlab.sweep import temperature_sweep
 
 if TYPE_CHECKING:
     from logitlab.regression.estimator import SoftmaxRegression
-from logitlab.sweep import temperature_sweep
 
 __all__ = [
     "MatrixScaling",
@@ -74,7 +74,7 @@ _registry.register("torch_compile", _load_torch_compile)
 
 def __getattr__(name: str) -> Any:
     if name == "SoftmaxRegression":
-        # scikit-learn is loaded by those who want it.
+        # Loads scikit-learn, which the other functions do not need.
         from logitlab.regression.estimator import SoftmaxRegression
 
         return SoftmaxRegression
@@ -82,7 +82,7 @@ def __getattr__(name: str) -> Any:
         from logitlab.laws import check_softmax
 
         return check_softmax
-    # The version is looked up on demand: importlib.metadata costs more than the rest of the import.
+    # importlib.metadata takes longer to import than the rest of the package.
     if name == "__version__":
         from importlib.metadata import version
 

@@ -1,4 +1,4 @@
-"""Checks of arguments that are not arrays; the errors name the argument."""
+"""Checks of arguments that are not arrays. The errors name the argument, the rule and the value."""
 
 import operator
 from collections.abc import Callable
@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 
 
+def is_boolean(x: Any) -> bool:
+    """Whether x is a Python or NumPy boolean: those are refused where a number is asked for."""
+    return isinstance(x, bool | np.bool_)
+
+
 def integer(n: Any, name: str, minimum: int | None = None) -> int:
     """Return n as an int, checked to be at least `minimum`."""
     try:
-        if isinstance(n, bool | np.bool_):
+        if is_boolean(n):
             raise TypeError
         value = operator.index(n)
     except TypeError:
@@ -22,8 +27,8 @@ def integer(n: Any, name: str, minimum: int | None = None) -> int:
 
 
 def real(x: Any, name: str, rule: str, valid: Callable[[float], bool]) -> float:
-    """Return x as a float, checked to be `valid`; `rule` says in words what is."""
-    if not isinstance(x, Real) or isinstance(x, bool | np.bool_):
+    """Return x as a float, checked to be `valid`; `rule` states the condition in words."""
+    if not isinstance(x, Real) or is_boolean(x):
         raise TypeError(f"{name} must be a real number, got {x!r}")
     value = float(x)
     if not valid(value):
@@ -33,7 +38,7 @@ def real(x: Any, name: str, rule: str, valid: Callable[[float], bool]) -> float:
 
 def boolean(x: Any, name: str) -> bool:
     """Return x, checked to be True or False."""
-    if not isinstance(x, bool | np.bool_):
+    if not is_boolean(x):
         raise TypeError(f"{name} must be True or False, got {x!r}")
     return bool(x)
 
@@ -47,8 +52,10 @@ def choice(x: Any, name: str, choices: tuple[Any, ...]) -> Any:
 
 
 def generator(rng: Any) -> np.random.Generator:
-    """The NumPy generator of a seed."""
+    """Return the NumPy generator of a seed, or a generator unchanged."""
     try:
+        if is_boolean(rng):
+            raise TypeError
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:
         raise type(error)(

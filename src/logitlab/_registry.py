@@ -1,8 +1,8 @@
-"""Modules that are loaded on first use by the modules below them.
+"""Modules of higher layers that lower layers load on first use.
 
-A result draws itself with :mod:`logitlab.plot`, and a call that torch.compile traces goes to the
-operators of ``_torch_compile``. Both stand above the functions that need them, so the package
-registers here how each of them is loaded.
+The ``plot`` method of a result uses :mod:`logitlab.plot`; a call traced by torch.compile uses the
+operators of ``_torch_compile``. Both modules import the functions that need them, so the package
+registers here how to load them.
 """
 
 from collections.abc import Callable
@@ -17,5 +17,5 @@ def register(name: str, load: Callable[[], ModuleType]) -> None:
 
 
 def module(name: str) -> ModuleType:
-    """The registered module of this name, imported if it was not yet."""
+    """The module registered under a name, imported on the first call."""
     return _loaders[name]()

@@ -1,8 +1,9 @@
-"""What a compiled graph sees of logitlab: operators that call the eager functions.
+"""Operators for torch.compile, which call the eager functions.
 
-An operator has a fake implementation (shapes and types alone) and a backward operator with the
-closed form, so that a graph never breaks and the compiler never looks inside. The functions below
-the operators are those of the public names, for tensors that are being traced.
+Each operator has a fake implementation, for shapes and types, and a backward operator with the
+gradient in closed form. So a compiled graph has no break at them, and the compiler does not trace
+into them. The public functions call the functions softmax, log_softmax, logsumexp, cross_entropy
+and linear_cross_entropy of this module while torch.compile traces them.
 """
 
 # mypy: disable-error-code="untyped-decorator"
@@ -16,16 +17,22 @@ from logitlab import _arrays, linear_losses, losses, probabilities
 from logitlab._backends import torch_autograd
 
 
-def _floating(z: Any, name: str = "z") -> Any:
+def _as_floating(z: Tensor) -> Tensor:
     if z.dtype.is_complex:
-        raise TypeError(f"{name} is complex; accepted: real types, integers and booleans")
+        raise TypeError(f"z must be a real array, got {_arrays.dtype_name(z.dtype)}")
     return z if z.dtype.is_floating_point else z.double()
 
 
-def _refuse_gradient(wanted: bool, name: str) -> None:
-    if wanted:
+def _as_float(x: Any, name: str) -> float:
+    if isinstance(x, bool):
+        raise TypeError(f"{name} must be a real number, got {x}")
+    return float(x)
+
+
+def _refuse_gradient(required: bool, name: str) -> None:
+    if required:
         raise NotImplementedError(
-            f"{name} has no gradient in a compiled graph; accepted: a tensor without gradient"
+            f"{name} must not require a gradient under torch.compile, which does not compute it"
         )
 
 
@@ -59,8 +66,12 @@ def _probabilities_backward(
     where: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     temperature = t if rows is None else rows.double().unsqueeze(axis)
-    dz, dt = torch_autograd.products(name, z, g, axis, temperature, where, rows is not None)
-    return dz.contiguous(), torch.empty(0) if rows is None else dt.squeeze(axis).to(rows.dtype)
+    dz, dt = torch_autograd.softmax_gradients(
+        name, z, g, axis, temperature, where, rows is not None
+    )
+    if rows is None or dt is None:
+        return dz.contiguous(), torch.empty(0)
+    return dz.contiguous(), dt.squeeze(axis).to(rows.dtype)
 
 
 @_probabilities_backward.register_fake
@@ -82,9 +93,11 @@ def _backward_probabilities(ctx: Any, g: Any) -> Any:
 _probabilities.register_autograd(_backward_probabilities, setup_context=_save_probabilities)
 
 
-def _function(name: str, z: Any, axis: Any, temperature: Any, where: Any) -> Any:
-    """The operator on any axes; logsumexp keeps them with length 1."""
-    z = _floating(z)
+def _apply_probabilities(
+    name: str, z: Tensor, axis: Any, temperature: Any, where: Tensor | None
+) -> Tensor:
+    """The operator over any axes, which logsumexp keeps with length 1."""
+    z = _as_floating(z)
     ndim = max(z.ndim, 1)
     x = z if z.ndim else z[None]
     axes = list(_arrays.class_axes(axis, ndim))
@@ -94,30 +107,30 @@ def _function(name: str, z: Any, axis: Any, temperature: Any, where: Any) -> Any
     if isinstance(temperature, torch.Tensor):
         rows = temperature.expand([x.shape[a] for a in batch]).contiguous()
     else:
-        t = float(temperature)
+        t = _as_float(temperature, "temperature")
     if where is not None:
         where = where.expand(x.shape).permute(order).flatten(len(batch)).contiguous()
-    turned = x.permute(order)
-    flat = turned.flatten(len(batch)).contiguous()
+    permuted = x.permute(order)
+    flat = permuted.flatten(len(batch)).contiguous()
     value = _probabilities(name, flat, len(batch), t, rows, where)
     if name == "logsumexp":
         value = value.reshape([*value.shape[:-1], *[1] * len(axes)])
     else:
-        value = value.reshape(turned.shape)
+        value = value.reshape(permuted.shape)
     value = value.permute([order.index(a) for a in range(ndim)])
     return value if z.ndim else value[0]
 
 
 def softmax(z: Any, axis: Any, temperature: Any, where: Any) -> Any:
-    return _function("softmax", z, axis, temperature, where)
+    return _apply_probabilities("softmax", z, axis, temperature, where)
 
 
 def log_softmax(z: Any, axis: Any, temperature: Any, where: Any) -> Any:
-    return _function("log_softmax", z, axis, temperature, where)
+    return _apply_probabilities("log_softmax", z, axis, temperature, where)
 
 
 def logsumexp(z: Any, axis: Any, temperature: Any, where: Any, keepdims: bool) -> Any:
-    value = _function("logsumexp", z, axis, temperature, where)
+    value = _apply_probabilities("logsumexp", z, axis, temperature, where)
     if keepdims or not z.ndim:
         return value
     return value.squeeze(_arrays.class_axes(axis, z.ndim))
@@ -136,11 +149,11 @@ def _cross_entropy(
     ignore_index: int | None,
     reduction: str,
 ) -> Tensor:
-    q = losses.checked(
+    arguments = losses.check_arguments(
         z, y, axis, t if rows is None else rows, where, smoothing, sample_weight, ignore_index,
         reduction,
     )  # fmt: skip
-    return losses.value_of(q, reduction)
+    return losses.loss_value(arguments, reduction)
 
 
 @_cross_entropy.register_fake
@@ -166,15 +179,15 @@ def _cross_entropy_backward(
     ignore_index: int | None,
     reduction: str,
 ) -> tuple[Tensor, Tensor]:
-    q = losses.checked(
+    arguments = losses.check_arguments(
         z, y, axis, t if rows is None else rows, where, smoothing, sample_weight, ignore_index,
         reduction,
     )  # fmt: skip
-    dz = losses.gradient_of(q, reduction, g)
+    dz = losses.loss_gradient(arguments, reduction, g)
     if rows is None:
         return dz.contiguous(), torch.empty(0)
     x = z if where is None else torch.where(where, z, -torch.inf)
-    dt = torch_autograd.by_temperature(dz, x, axis, rows.double().unsqueeze(axis))
+    dt = torch_autograd.temperature_gradient(dz, x, axis, rows.double().unsqueeze(axis))
     return dz.contiguous(), dt.squeeze(axis).to(rows.dtype)
 
 
@@ -216,11 +229,11 @@ def _linear_cross_entropy(
     ignore_index: int | None,
     reduction: str,
 ) -> Tensor:
-    q = linear_losses.checked(
+    arguments = linear_losses.check_arguments(
         x, weight, y, bias, t if rows is None else rows, smoothing, sample_weight, ignore_index,
         reduction,
     )  # fmt: skip
-    return linear_losses.value_of(q, reduction)
+    return linear_losses.loss_value(arguments, reduction)
 
 
 @_linear_cross_entropy.register_fake
@@ -242,11 +255,11 @@ def _linear_cross_entropy_backward(
     ignore_index: int | None,
     reduction: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    q = linear_losses.checked(
+    arguments = linear_losses.check_arguments(
         x, weight, y, bias, t if rows is None else rows, smoothing, sample_weight, ignore_index,
         reduction,
     )  # fmt: skip
-    dx, dweight, dbias, dt = linear_losses.gradients_of(q, reduction, g, rows is not None)
+    dx, dweight, dbias, dt = linear_losses.loss_gradients(arguments, reduction, g, rows is not None)
     dbias = torch.empty(0) if dbias is None else dbias
     return dx, dweight, dbias, torch.empty(0) if rows is None else dt[:, 0].to(rows.dtype)
 
@@ -278,10 +291,11 @@ def _backward_linear(ctx: Any, g: Any) -> Any:
 _linear_cross_entropy.register_autograd(_backward_linear, setup_context=_save_linear)
 
 
-def _number_or_rows(temperature: Any, batch: Any) -> tuple[float, Any]:
+def _split_temperature(temperature: Any, batch: Any) -> tuple[float, Tensor | None]:
+    """T as a number and None, or as 1 and a tensor of one for each row."""
     if isinstance(temperature, Tensor):
         return 1.0, temperature.expand(batch).contiguous()
-    return float(temperature), None
+    return _as_float(temperature, "temperature"), None
 
 
 def cross_entropy(
@@ -295,14 +309,15 @@ def cross_entropy(
     ignore_index: int | None,
     reduction: str,
 ) -> Any:
-    z = _floating(z)
+    z = _as_floating(z)
     _arrays.one_axis(axis, z.ndim)
-    if not z.ndim:  # one class
+    if not z.ndim:  # K = 1
         z, y = z[None], y[None] if y.is_floating_point() else y
     axis %= z.ndim
-    t, rows = _number_or_rows(temperature, [n for i, n in enumerate(z.shape) if i != axis])
+    t, rows = _split_temperature(temperature, [n for i, n in enumerate(z.shape) if i != axis])
+    smoothing = _as_float(smoothing, "label_smoothing")
     return _cross_entropy(
-        z, y, axis, t, rows, where, float(smoothing), sample_weight, ignore_index, reduction
+        z, y, axis, t, rows, where, smoothing, sample_weight, ignore_index, reduction
     )
 
 
@@ -317,7 +332,8 @@ def linear_cross_entropy(
     ignore_index: int | None,
     reduction: str,
 ) -> Any:
-    t, rows = _number_or_rows(temperature, x.shape[:1])
+    t, rows = _split_temperature(temperature, x.shape[:1])
+    smoothing = _as_float(smoothing, "label_smoothing")
     return _linear_cross_entropy(
-        x, weight, y, bias, t, rows, float(smoothing), sample_weight, ignore_index, reduction
+        x, weight, y, bias, t, rows, smoothing, sample_weight, ignore_index, reduction
     )

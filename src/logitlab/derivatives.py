@@ -6,69 +6,72 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from logitlab import _arrays, _dispatch
+from logitlab._arrays import Array, Namespace
 from logitlab._backends import reference
 
 
 class _Point(NamedTuple):
-    """Where a derivative is taken: probabilities with the classes last, wide enough to work in."""
+    """The point at which a derivative is evaluated, in at least float32, with the classes last."""
 
-    p: Any  # (..., K)
-    slope: Any  # (..., 1), 1/T; 0 where no finite change of the row changes its result
+    p: Array  # (..., K), the probabilities
+    slope: Array  # (..., 1), 1/T; 0 in a row that no finite change of its logits affects
     axis: int
-    xp: Any
+    xp: Namespace
     request: _arrays.Request
 
-    def delivered(self, x: Any) -> Any:
+    def round(self, x: Array) -> Array:
+        """`x` in the type of the result."""
         return self.xp.astype(x, _arrays.native_type(self.request.z.dtype), copy=False)
 
-    def scaled(self, x: Any) -> Any:
+    def divide_by_temperature(self, x: Array) -> Array:
         """x/T, where 1/T may be infinite."""
         slope = self.slope[(..., *[None] * (x.ndim - self.slope.ndim))]
-        return _arrays.scaled(x, slope, self.xp)
+        return _arrays.scale_nonzero(x, slope, self.xp)
+
+    def to_shape_of_z(self, x: Array) -> Array:
+        """A product of shape (..., K) in the type and the axis order of z."""
+        x = _arrays.move_axis(self.round(x), -1, self.axis, self.xp)
+        return self.request.restore(x)
 
 
 @np.errstate(all="ignore")
-def _point(z: Any, axis: int, temperature: Any, where: Any) -> _Point:
+def _evaluate_softmax(z: Any, axis: int, temperature: Any, where: Any) -> _Point:
     z = _arrays.as_floating(z, "z")
     _arrays.one_axis(axis, z.ndim)
     xp = array_namespace(z)
-    call = _arrays.request(z, axis, temperature, where)
-    _arrays.check_differentiable(call.temperature, xp)
-    at = call.axes[0]
-    z = _arrays.at_least_float32(call.z, xp)
-    p = _arrays.moved(_dispatch.backend(z).softmax(z, *call[1:4], None), at, -1, xp)
-    t = call.temperature
+    request = _arrays.request(z, axis, temperature, where)
+    _arrays.check_differentiable(request.temperature, xp)
+    axis = request.axes[0]
+    z = _arrays.at_least_float32(request.z, xp)
+    p = _arrays.move_axis(_dispatch.backend(z).softmax(z, *request[1:4], None), axis, -1, xp)
+    t = request.temperature
     slope = xp.ones((*p.shape[:-1], 1), dtype=p.dtype, device=getattr(p, "device", None))
     slope = slope / (
-        t if isinstance(t, float) else xp.astype(_arrays.moved(t, at, -1, xp), p.dtype)
+        t if isinstance(t, float) else xp.astype(_arrays.move_axis(t, axis, -1, xp), p.dtype)
     )
     if p.shape[-1]:
-        # A +inf entry is beyond every finite change of the others, and of itself.
-        left = z if call.where is None else xp.where(call.where, z, -xp.inf)
-        most = _arrays.moved(xp.max(left, axis=at, keepdims=True), at, -1, xp)
-        slope = xp.where((most == xp.inf) & (slope > 0), 0.0, slope)
-    return _Point(p, slope, at, xp, call)
+        # No finite change of the logits affects a row with a +inf entry.
+        included = z if request.where is None else xp.where(request.where, z, -xp.inf)
+        row_max = _arrays.move_axis(xp.max(included, axis=axis, keepdims=True), axis, -1, xp)
+        slope = xp.where((row_max == xp.inf) & (slope > 0), 0.0, slope)
+    return _Point(p, slope, axis, xp, request)
 
 
-def _vector(v: Any, name: str, z: Any, at: _Point) -> Any:
-    """A factor of a product: of z's shape, with the classes last."""
-    xp = at.xp
-    v = _arrays.like(_arrays.as_floating(v, name), at.p, xp, name)
-    v = xp.astype(v, at.p.dtype, copy=False)
+def _check_vector(v: Any, name: str, z: Any, point: _Point) -> Array:
+    """A vector of a product, checked to have the shape of z, with the classes last."""
+    xp = point.xp
+    v = _arrays.like(_arrays.as_floating(v, name), point.p, xp, name)
+    v = xp.astype(v, point.p.dtype, copy=False)
     if tuple(v.shape) != tuple(np.shape(z)):
         raise ValueError(
-            f"{name} has shape {tuple(v.shape)}; accepted: the shape {tuple(np.shape(z))} of z"
+            f"{name} must have the shape {tuple(np.shape(z))} of z, got {tuple(v.shape)}"
         )
-    return _arrays.moved(v[..., None] if at.request.no_axis else v, at.axis, -1, xp)
-
-
-def _back(x: Any, at: _Point) -> Any:
-    return at.request.restore(_arrays.moved(at.delivered(x), -1, at.axis, at.xp))
+    return _arrays.move_axis(v[..., None] if point.request.no_axis else v, point.axis, -1, xp)
 
 
 @np.errstate(all="ignore")
 def jacobian(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None) -> Any:
-    r"""The derivatives of the probabilities by the logits.
+    r"""The Jacobian of softmax: the derivatives of the probabilities with respect to the logits.
 
     :math:`J_{ij} = \partial p_i/\partial z_j = p_i(\delta_{ij} - p_j)/T`: symmetric, positive
     semi-definite at T > 0, with rows that sum to 0.
@@ -80,15 +83,17 @@ def jacobian(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = Non
     axis : int
         The class axis.
     temperature : float or array
-        T: a scalar, or one for each row. Not 0, where softmax jumps; at T = ±inf it is 0.
+        T: a scalar, or one for each row. Not 0, where softmax is discontinuous. At T = ±inf the
+        Jacobian is 0.
     where : array of bool, optional
         Broadcasts to z. Rows and columns of entries where it is False are 0.
 
     Returns
     -------
     array, shape (..., K, K)
-        The batch axes, then i and j; in one over the unit of z. Rows with a +inf entry are 0, as
-        no finite change of them changes the result; NaN where :func:`logitlab.softmax` is NaN.
+        The batch axes, then i and j. In the inverse unit of z. A row of z with a +inf entry has a
+        Jacobian of 0, as no finite change of it affects the probabilities; NaN where
+        :func:`logitlab.softmax` is NaN.
 
     Raises
     ------
@@ -107,15 +112,15 @@ def jacobian(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = Non
     array([[ 0.25, -0.25],
            [-0.25,  0.25]])
     """
-    at = _point(z, axis, temperature, where)
-    return at.delivered(_dispatch.backend(at.p).jacobian(at.p, at.slope))
+    point = _evaluate_softmax(z, axis, temperature, where)
+    return point.round(_dispatch.backend(point.p).jacobian(point.p, point.slope))
 
 
 @np.errstate(all="ignore")
 def jacobian_product(
     z: Any, v: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None
 ) -> Any:
-    r"""The product of the Jacobian with a vector, in O(K) and without the Jacobian.
+    r"""The product of the Jacobian of softmax with a vector, in O(K) time and memory.
 
     :math:`(Jv)_i = p_i(v_i - \sum_j p_j v_j)/T`. J is symmetric, so this is both the
     Jacobian-vector and the vector-Jacobian product.
@@ -125,7 +130,7 @@ def jacobian_product(
     z : array, shape (..., K, ...)
         Logits, of any kind that :func:`logitlab.softmax` takes.
     v : array, shape of z
-        The vector of each row, along the class axis.
+        One vector for each row, along the class axis.
     axis : int
         The class axis.
     temperature : float or array
@@ -136,7 +141,7 @@ def jacobian_product(
     Returns
     -------
     array, shape of z
-        The unit of v over that of z.
+        In the unit of v divided by that of z.
 
     Raises
     ------
@@ -149,14 +154,15 @@ def jacobian_product(
     >>> logitlab.jacobian_product([0.0, 0.0], [1.0, 0.0])
     array([ 0.25, -0.25])
     """
-    at = _point(z, axis, temperature, where)
-    v = _vector(v, "v", z, at)
-    return _back(_dispatch.backend(at.p).jacobian_product(at.p, v, at.slope), at)
+    point = _evaluate_softmax(z, axis, temperature, where)
+    v = _check_vector(v, "v", z, point)
+    product = _dispatch.backend(point.p).jacobian_product(point.p, v, point.slope)
+    return point.to_shape_of_z(product)
 
 
 @np.errstate(all="ignore")
 def hessian(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None) -> Any:
-    r"""The second derivatives of the probabilities by the logits.
+    r"""The second derivatives of the probabilities with respect to the logits.
 
     :math:`H_{ijk} = \partial^2 p_i/\partial z_j \partial z_k =
     p_i[(\delta_{ij} - p_j)(\delta_{ik} - p_k) - p_j(\delta_{jk} - p_k)]/T^2`: a K by K matrix for
@@ -176,7 +182,7 @@ def hessian(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None
     Returns
     -------
     array, shape (..., K, K, K)
-        The batch axes, then i, j and k; in one over the unit of z squared.
+        The batch axes, then i, j and k. In the inverse square of the unit of z.
 
     Raises
     ------
@@ -189,22 +195,23 @@ def hessian(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None
     >>> logitlab.hessian([0.0, 1.0]).shape
     (2, 2, 2)
     """
-    at = _point(z, axis, temperature, where)
-    xp, p = at.xp, at.p
+    point = _evaluate_softmax(z, axis, temperature, where)
+    xp, p = point.xp, point.p
     k = p.shape[-1]
     eye = xp.eye(k, dtype=xp.bool, device=getattr(p, "device", None))
-    # d_ij = delta_ij - p_j, and the covariance c_jk = p_j (delta_jk - p_k).
+    # d_ij = delta_ij - p_j; the covariance is c_jk = p_j (delta_jk - p_k).
     d = xp.where(eye, reference.one_minus(p)[..., None, :], -p[..., None, :])
     c = p[..., None] * d
     product = d[..., :, :, None] * d[..., :, None, :] - c[..., None, :, :]
-    return at.delivered(at.scaled(at.scaled(p[..., None, None] * product)))
+    h = point.divide_by_temperature(p[..., None, None] * product)
+    return point.round(point.divide_by_temperature(h))
 
 
 @np.errstate(all="ignore")
 def hessian_product(
     z: Any, u: Any, v: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None
 ) -> Any:
-    r"""The second derivatives along two vectors, in O(K) and without the tensor.
+    r"""The product of the second derivatives of softmax with two vectors, in O(K) time and memory.
 
     :math:`\sum_{jk} H_{ijk} u_j v_k = p_i[(u_i - \bar u)(v_i - \bar v) -
     \sum_j p_j (u_j - \bar u)(v_j - \bar v)]/T^2` with :math:`\bar u = \sum_j p_j u_j`.
@@ -214,7 +221,7 @@ def hessian_product(
     z : array, shape (..., K, ...)
         Logits, of any kind that :func:`logitlab.softmax` takes.
     u, v : array, shape of z
-        The two vectors of each row, along the class axis.
+        Two vectors for each row, along the class axis.
     axis : int
         The class axis.
     temperature : float or array
@@ -225,6 +232,7 @@ def hessian_product(
     Returns
     -------
     array, shape of z
+        In the product of the units of u and v, divided by the squared unit of z.
 
     Raises
     ------
@@ -237,7 +245,9 @@ def hessian_product(
     >>> logitlab.hessian_product([0.0, 0.0], [1.0, 0.0], [1.0, 0.0])
     array([0., 0.])
     """
-    at = _point(z, axis, temperature, where)
-    a = reference.centred(at.p, _vector(u, "u", z, at))
-    b = reference.centred(at.p, _vector(v, "v", z, at))
-    return _back(at.scaled(at.scaled(at.p * reference.centred(at.p, a * b))), at)
+    point = _evaluate_softmax(z, axis, temperature, where)
+    p = point.p
+    centred_u = reference.centred(p, _check_vector(u, "u", z, point))
+    centred_v = reference.centred(p, _check_vector(v, "v", z, point))
+    product = point.divide_by_temperature(p * reference.centred(p, centred_u * centred_v))
+    return point.to_shape_of_z(point.divide_by_temperature(product))

@@ -1,4 +1,4 @@
-"""Cross-entropy of a linear model's logits, which never exist as a whole."""
+"""Cross-entropy of a linear layer, without an array of its logits."""
 
 from typing import Any, NamedTuple
 
@@ -6,37 +6,45 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from logitlab import _arrays, _dispatch
+from logitlab._arrays import Array, DType, Namespace
 from logitlab._backends.targets import Targets
-from logitlab.losses import Reduction, checked_options, checked_weights, reduced, share
+from logitlab.losses import (
+    Reduction,
+    check_options,
+    check_sample_weight,
+    reduce_losses,
+    row_shares,
+)
 
 
-class _Problem(NamedTuple):
-    """A checked call: x, weight and bias wide enough to work in."""
+class LinearLossArguments(NamedTuple):
+    """The checked arguments of a linear cross-entropy; x, weight and bias in at least float32."""
 
-    x: Any
-    weight: Any
-    bias: Any
+    x: Array
+    weight: Array
+    bias: Array | None
     targets: Targets  # labels
-    temperature: Any  # a float, or (N, 1)
-    row_weight: Any  # None where all count alike
-    dtype: Any
-    xp: Any
+    temperature: float | Array  # an array has the shape (N, 1)
+    row_weight: Array | None  # None where every row has weight 1
+    dtype: DType  # of the result
+    xp: Namespace
 
 
-def _native(x: Any) -> Any:
-    """In the machine's byte order."""
+def _as_native_floating(x: Any, name: str) -> Array:
+    """`x` as a floating array in the byte order of the machine."""
+    x = _arrays.as_floating(x, name)
     return x.astype(_arrays.native_type(x.dtype), copy=False) if isinstance(x, np.ndarray) else x
 
 
-def _matrix(x: Any, name: str) -> Any:
-    x = _native(_arrays.as_floating(x, name))
+def _check_matrix(x: Any, name: str) -> Array:
+    x = _as_native_floating(x, name)
     if x.ndim != 2:
-        raise ValueError(f"{name} has {x.ndim} dimensions; accepted: 2")
+        raise ValueError(f"{name} must have 2 dimensions, got {x.ndim}")
     return x
 
 
 @np.errstate(all="ignore")
-def checked(
+def check_arguments(
     x: Any,
     weight: Any,
     y: Any,
@@ -46,75 +54,84 @@ def checked(
     sample_weight: Any,
     ignore_index: int | None,
     reduction: str,
-) -> _Problem:
-    smoothing = checked_options(label_smoothing, reduction)
-    x = _matrix(x, "x")
+) -> LinearLossArguments:
+    """Check the arguments of a linear cross-entropy and convert them to arrays of x's library."""
+    smoothing = check_options(label_smoothing, reduction)
+    x = _check_matrix(x, "x")
     xp = array_namespace(x)
-    weight = _arrays.like(_matrix(weight, "weight"), x, xp, "weight")
+    weight = _arrays.like(_check_matrix(weight, "weight"), x, xp, "weight")
     (n, d), (k, columns) = x.shape, weight.shape
     if columns != d:
         raise ValueError(
-            f"weight has shape {(k, columns)}; accepted: (K, {d}), as x has {d} columns"
+            f"weight must have shape (K, {d}), as x has {d} columns, got {(k, columns)}"
         )
     if bias is not None:
-        bias = _arrays.like(_native(_arrays.as_floating(bias, "bias")), x, xp, "bias")
+        bias = _arrays.like(_as_native_floating(bias, "bias"), x, xp, "bias")
         if tuple(bias.shape) != (k,):
             raise ValueError(
-                f"bias has shape {tuple(bias.shape)}; accepted: ({k},), one for each class"
+                f"bias must have shape ({k},), one for each class, got {tuple(bias.shape)}"
             )
     for name, other in (("weight", weight), ("bias", bias)):
         if other is not None and other.dtype != x.dtype:
             raise TypeError(
-                f"{name} has type {_arrays.dtype_name(other.dtype)}; accepted: that of x, "
-                f"{_arrays.dtype_name(x.dtype)}"
+                f"{name} must have the type of x, {_arrays.dtype_name(x.dtype)}, "
+                f"got {_arrays.dtype_name(other.dtype)}"
             )
     t = _arrays.request(x, 1, temperature, None).temperature
     if not isinstance(t, float):
         t = xp.broadcast_to(t, (n, 1))
     y = _arrays.like(_arrays.as_array(y, "y"), x, xp, "y")
     label = _arrays.labels(y, (n,), k, ignore_index, xp)
-    row_weight = checked_weights(sample_weight, (n,), x, label, ignore_index, xp)
+    row_weight = check_sample_weight(sample_weight, (n,), x, label, ignore_index, xp)
     dtype = x.dtype
     x, weight = _arrays.at_least_float32(x, xp), _arrays.at_least_float32(weight, xp)
     bias = None if bias is None else _arrays.at_least_float32(bias, xp)
-    return _Problem(x, weight, bias, Targets(label, smoothing=smoothing), t, row_weight, dtype, xp)
+    targets = Targets(label, smoothing=smoothing)
+    return LinearLossArguments(x, weight, bias, targets, t, row_weight, dtype, xp)
 
 
 @np.errstate(all="ignore")
-def _solved(
-    q: _Problem, reduction: str, upstream: Any, by_temperature: bool = False
-) -> tuple[Any, Any]:
-    """The loss, and unless `upstream` is None its gradients times that."""
-    xp, t = q.xp, q.temperature
-    scale = None
+def _loss_and_gradients(
+    arguments: LinearLossArguments,
+    reduction: str,
+    upstream: float | Array | None,
+    by_temperature: bool = False,
+) -> tuple[Array, Any]:
+    """The reduced loss, and unless `upstream` is None its gradients times that."""
+    x, weight, bias, targets, t, row_weight, dtype, xp = arguments
+    scale: Any = None
     if upstream is not None:
-        shares = share(q.row_weight, q.x.shape[:1], reduction, xp)
+        shares = row_shares(row_weight, x.shape[:1], reduction, xp)
         scale = shares / (t if isinstance(t, float) else t[:, 0]) * upstream
         if not isinstance(scale, float):
-            scale = xp.broadcast_to(scale, q.x.shape[:1])
-    loss, gradients = _dispatch.backend(q.x).linear_loss(
-        q.x, q.weight, q.bias, q.targets, t, scale, by_temperature
+            scale = xp.broadcast_to(scale, x.shape[:1])
+    loss, gradients = _dispatch.backend(x).linear_loss(
+        x, weight, bias, targets, t, scale, by_temperature
     )
-    value = reduced(loss, q.row_weight, reduction, q.dtype, xp)
+    value = reduce_losses(loss, row_weight, reduction, dtype, xp)
     if gradients is not None:
-        gradients = tuple(g if g is None else xp.astype(g, q.dtype, copy=False) for g in gradients)
+        gradients = tuple(g if g is None else xp.astype(g, dtype, copy=False) for g in gradients)
     return value, gradients
 
 
 @np.errstate(all="ignore")
-def value_of(q: _Problem, reduction: str) -> Any:
-    total = _dispatch.total(q.x, "total_linear_loss")
-    if total is not None and reduction != "none":
-        shares = share(q.row_weight, q.x.shape[:1], reduction, q.xp)
-        value = total(q.x, q.weight, q.bias, q.targets, q.temperature, shares)
+def loss_value(arguments: LinearLossArguments, reduction: str) -> Array:
+    """The reduced loss."""
+    x, weight, bias, targets, t, row_weight, dtype, xp = arguments
+    fused_loss = _dispatch.fused_loss(x, "reduced_linear_loss")
+    if fused_loss is not None and reduction != "none":
+        shares = row_shares(row_weight, x.shape[:1], reduction, xp)
+        value = fused_loss(x, weight, bias, targets, t, shares)
         if value is not None:
-            return q.xp.astype(value, q.dtype, copy=False)
-    return _solved(q, reduction, None)[0]
+            return xp.astype(value, dtype, copy=False)
+    return _loss_and_gradients(arguments, reduction, None)[0]
 
 
-def gradients_of(q: _Problem, reduction: str, upstream: Any, by_temperature: bool) -> Any:
-    """By x, the weight, the bias and, if wanted, the temperature of each row, (N, 1)."""
-    return _solved(q, reduction, upstream, by_temperature)[1]
+def loss_gradients(
+    arguments: LinearLossArguments, reduction: str, upstream: Array, by_temperature: bool
+) -> Any:
+    """The gradients by x, weight, bias and, if `by_temperature`, by the T of each row, (N, 1)."""
+    return _loss_and_gradients(arguments, reduction, upstream, by_temperature)[1]
 
 
 def linear_cross_entropy(
@@ -129,17 +146,17 @@ def linear_cross_entropy(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
 ) -> Any:
-    r"""Cross-entropy of labels with the logits :math:`z = x\,W^\top + b`, without holding them.
+    r"""Cross-entropy of labels and the logits :math:`z = x\,W^\top + b`, which are not stored.
 
-    The logits are made, used and forgotten by blocks of rows: the memory beyond the arguments is
-    a small part of the N x K numbers.
+    The logits are computed by blocks of rows: the memory used is a small part of that of all
+    N x K logits.
 
     Parameters
     ----------
     x : array, shape (N, D)
-        Features of the rows.
+        Inputs of the layer.
     weight : array, shape (K, D)
-        One row for each class; of x's kind and type.
+        One row for each class; of the library and the type of x.
     y : array of int, shape (N,)
         Labels, 0 to K - 1.
     bias : array, shape (K,), optional
@@ -152,7 +169,7 @@ def linear_cross_entropy(
     Returns
     -------
     array
-        0-d, or with "none" of shape (N,); in nats, in x's type. A tensor has its gradients.
+        0-d, or with "none" of shape (N,); in nats, in x's type. A tensor is differentiable.
 
     Raises
     ------
@@ -161,8 +178,7 @@ def linear_cross_entropy(
 
     References
     ----------
-    E. Wijmans et al., "Cut your losses in large-vocabulary language models", ICLR 2025, for the
-    use of it.
+    E. Wijmans et al., "Cut your losses in large-vocabulary language models", ICLR 2025.
 
     Examples
     --------
@@ -172,8 +188,8 @@ def linear_cross_entropy(
     >>> float(logitlab.linear_cross_entropy(x, weight, [0, 1]).round(4))
     0.1269
     """
-    if (graph := _dispatch.graph(x)) is not None:
-        return graph.linear_cross_entropy(
+    if (compiled := _dispatch.compiled_functions(x)) is not None:
+        return compiled.linear_cross_entropy(
             x,
             weight,
             y,
@@ -184,7 +200,7 @@ def linear_cross_entropy(
             ignore_index,
             reduction,
         )
-    q = checked(
+    arguments = check_arguments(
         x,
         weight,
         y,
@@ -195,7 +211,7 @@ def linear_cross_entropy(
         ignore_index,
         reduction,
     )
-    return value_of(q, reduction)
+    return loss_value(arguments, reduction)
 
 
 def linear_cross_entropy_and_grad(
@@ -210,22 +226,23 @@ def linear_cross_entropy_and_grad(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
 ) -> tuple[Any, tuple[Any, Any, Any]]:
-    r"""The loss of :func:`linear_cross_entropy` and its gradients, in one sweep.
+    r"""The loss of :func:`linear_cross_entropy` and its gradients, computed together.
 
-    With :math:`G = \partial L/\partial z` as in :func:`logitlab.cross_entropy_and_grad`, they are
-    :math:`G W` by x, :math:`G^\top x` by the weight and the sum of G's rows by the bias.
+    With :math:`G = \partial L/\partial z` as in :func:`logitlab.cross_entropy_and_grad`, the
+    gradient is :math:`G W` by x, :math:`G^\top x` by weight and the sum of the rows of G by bias.
 
     Parameters
     ----------
     x, weight, y, bias, temperature, label_smoothing, sample_weight, ignore_index, reduction
-        As in :func:`linear_cross_entropy`; T not 0. With "none" the gradients are those of the sum.
+        As in :func:`linear_cross_entropy`; T is not 0. With "none" the gradients are those of the
+        sum of the losses.
 
     Returns
     -------
     loss : array
         As :func:`linear_cross_entropy`.
     gradients : tuple of array
-        By x (N, D), by the weight (K, D), and by the bias (K,) or None without one.
+        By x, (N, D); by weight, (K, D); by bias, (K,), or None without one.
 
     Raises
     ------
@@ -242,7 +259,7 @@ def linear_cross_entropy_and_grad(
     array([[-0.25,  0.25],
            [ 0.25, -0.25]])
     """
-    q = checked(
+    arguments = check_arguments(
         x,
         weight,
         y,
@@ -253,6 +270,6 @@ def linear_cross_entropy_and_grad(
         ignore_index,
         reduction,
     )
-    _arrays.check_differentiable(q.temperature, q.xp)
-    loss, gradients = _solved(q, reduction, 1.0)
+    _arrays.check_differentiable(arguments.temperature, arguments.xp)
+    loss, gradients = _loss_and_gradients(arguments, reduction, 1.0)
     return loss, gradients[:3]

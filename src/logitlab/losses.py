@@ -1,65 +1,56 @@
-"""Cross-entropy of logits, with its gradient in closed form."""
+"""Cross-entropy of logits, and its gradient in closed form."""
 
 import math
-from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from logitlab import _arrays, _dispatch
+from logitlab import _arrays, _checks, _dispatch
+from logitlab._arrays import Array, DType, Namespace, Shape
 from logitlab._backends.targets import Targets
 
 Reduction = Literal["mean", "sum", "none"]
 
 
-class _Problem(NamedTuple):
-    """A checked call."""
+class LossArguments(NamedTuple):
+    """The checked arguments of a cross-entropy."""
 
     request: _arrays.Request
     targets: Targets
-    rows: tuple[int, ...]
-    weight: Any  # of the rows, 0 where a row is ignored; None where all count alike
-    xp: Any
+    rows: Shape  # of the losses
+    weight: Array | None  # of the rows, 0 in an ignored row; None where every row has weight 1
+    xp: Namespace
 
-    def a_row(self, x: Any) -> Any:
-        """What stands for a row, or broadcasts against z, in the shape of the rows."""
+    def without_class_axis(self, x: float | Array) -> float | Array:
+        """A number, or an array that broadcasts against z, in the shape of the rows."""
         return x if isinstance(x, float) else self.xp.squeeze(x, axis=self.request.axes[0])
 
 
-def checked_options(label_smoothing: float, reduction: str) -> float:
-    """The smoothing; refuse what is out of range."""
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction is {reduction!r}; accepted: 'mean', 'sum', 'none'")
-    if not isinstance(label_smoothing, Real):
-        raise TypeError(f"label_smoothing must be a real number, not {label_smoothing!r}")
-    smoothing = float(label_smoothing)
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"label_smoothing is {smoothing}; accepted: 0 to 1")
-    return smoothing
+def check_options(label_smoothing: float, reduction: str) -> float:
+    """The label smoothing, after a check of it and of the reduction."""
+    _checks.choice(reduction, "reduction", ("mean", "sum", "none"))
+    return _checks.real(label_smoothing, "label_smoothing", "in [0, 1]", lambda x: 0 <= x <= 1)
 
 
-def checked_weights(
-    given: Any, batch: tuple[int, ...], z: Any, label: Any, ignore_index: int | None, xp: Any
-) -> Any:
-    """A weight for each row, 0 where it is ignored; None where all count alike."""
-    wide = _arrays.widest_float(xp, z)
-    kept = None if label is None or ignore_index is None else label >= 0
-    if given is None:
-        return None if kept is None else xp.astype(kept, wide)
-    given = _arrays.like(_arrays.as_floating(given, "sample_weight"), z, xp, "sample_weight")
-    if tuple(given.shape) != batch:
-        raise ValueError(
-            f"sample_weight has shape {tuple(given.shape)}; accepted: one weight for each row, "
-            f"shape {batch}"
-        )
-    _arrays.check_not_negative(given, "sample_weight")
-    weight = xp.astype(given, wide)
-    return weight if kept is None else xp.where(xp.reshape(kept, batch), weight, 0.0)
+def check_sample_weight(
+    sample_weight: Any,
+    batch: Shape,
+    z: Array,
+    label: Array | None,
+    ignore_index: int | None,
+    xp: Namespace,
+) -> Array | None:
+    """A weight for each row, 0 in an ignored row; None where every row has weight 1."""
+    included = None if label is None or ignore_index is None else label >= 0
+    if sample_weight is None:
+        return None if included is None else xp.astype(included, _arrays.widest_float(xp, z))
+    weight = _arrays.row_weights(sample_weight, batch, z, xp)
+    return weight if included is None else xp.where(xp.reshape(included, batch), weight, 0.0)
 
 
 @np.errstate(all="ignore")
-def checked(
+def check_arguments(
     z: Any,
     y: Any,
     axis: int,
@@ -69,57 +60,66 @@ def checked(
     sample_weight: Any,
     ignore_index: int | None,
     reduction: str,
-) -> _Problem:
-    smoothing = checked_options(label_smoothing, reduction)
+) -> LossArguments:
+    """Check the arguments of a cross-entropy and convert them to arrays of z's library."""
+    smoothing = check_options(label_smoothing, reduction)
+    if ignore_index is not None:
+        ignore_index = _checks.integer(ignore_index, "ignore_index")
     z = _arrays.as_floating(z, "z")
     _arrays.one_axis(axis, z.ndim)
     xp = array_namespace(z)
     request = _arrays.request(z, axis, temperature, where)
-    shape, at = request.z.shape, request.axes[0]
-    rows, k = (*shape[:at], *shape[at + 1 :]), shape[at]
+    shape, class_axis = request.z.shape, request.axes[0]
+    rows, k = (*shape[:class_axis], *shape[class_axis + 1 :]), shape[class_axis]
     batch = rows if z.ndim else ()
     y = _arrays.like(_arrays.as_array(y, "y"), z, xp, "y")
-    kind = _arrays.dtype_name(y.dtype)
-    if tuple(y.shape) == tuple(z.shape) and kind.startswith(("float", "bfloat")):
-        _arrays.check_not_negative(y, "y")
+    dtype = _arrays.dtype_name(y.dtype)
+    if tuple(y.shape) == tuple(z.shape) and dtype.startswith(("float", "bfloat")):
+        _arrays.check_nonnegative(y, "y")
         if ignore_index is not None:
-            raise ValueError("ignore_index goes with integer labels, not with target probabilities")
-        distribution = _arrays.moved(xp.reshape(y, shape), at, -1, xp)
+            raise ValueError(
+                f"ignore_index must be None for target probabilities, got {ignore_index}"
+            )
+        distribution = _arrays.move_axis(xp.reshape(y, shape), class_axis, -1, xp)
         targets = Targets(distribution=distribution, smoothing=smoothing)
     else:
-        or_else = ", or target probabilities of z's shape"
-        label = _arrays.labels(y, batch, k, ignore_index, xp, or_else)
+        alternative = ", or target probabilities of z's shape"
+        label = _arrays.labels(y, batch, k, ignore_index, xp, alternative)
         targets = Targets(xp.reshape(label, rows), smoothing=smoothing)
-    weight = checked_weights(sample_weight, batch, z, targets.label, ignore_index, xp)
+    weight = check_sample_weight(sample_weight, batch, z, targets.label, ignore_index, xp)
     weight = weight if weight is None else xp.reshape(weight, rows)
-    return _Problem(request, targets, rows, weight, xp)
+    return LossArguments(request, targets, rows, weight, xp)
 
 
-def _rows(q: _Problem, scale: Any) -> tuple[Any, Any]:
-    """The loss of every row, and unless `scale` is None its gradient times that."""
-    z, axes, t, where, _ = q.request
-    return _dispatch.backend(z).target_loss(z, axes, t, where, q.targets, scale)  # type: ignore[no-any-return]
+def _row_losses(arguments: LossArguments, scale: float | Array | None) -> tuple[Array, Array]:
+    """The loss of each row, and unless `scale` is None its gradient times that."""
+    z, axes, t, where, _ = arguments.request
+    loss, gradient = _dispatch.backend(z).target_loss(z, axes, t, where, arguments.targets, scale)
+    return loss, gradient
 
 
-def reduced(loss: Any, weight: Any, reduction: str, dtype: Any, xp: Any) -> Any:
-    """The losses of the rows, weighted, as the caller wants them."""
+def reduce_losses(
+    loss: Array, weight: Array | None, reduction: str, dtype: DType, xp: Namespace
+) -> Array:
+    """The weighted losses of the rows, their sum or their weighted mean."""
     dtype = _arrays.native_type(dtype)
-    # A row of weight 0 counts for nothing, whatever it costs.
-    rows = loss if weight is None else xp.where(weight == 0, 0.0, weight * loss)
+    # A row of weight 0 is left out, even if its loss is infinite or NaN.
+    weighted = loss if weight is None else xp.where(weight == 0, 0.0, weight * loss)
     if reduction == "none":
-        return xp.astype(rows, dtype, copy=False)
-    total = xp.sum(rows)
+        return xp.astype(weighted, dtype, copy=False)
+    total = xp.sum(weighted)
     if reduction == "mean":
         total = total / (math.prod(loss.shape) if weight is None else xp.sum(weight))
     return xp.astype(total, dtype, copy=False)
 
 
-def _reduced(q: _Problem, loss: Any, reduction: str) -> Any:
-    return reduced(loss, q.weight, reduction, q.request.z.dtype, q.xp)
+def _reduce(arguments: LossArguments, loss: Array, reduction: str) -> Array:
+    dtype = arguments.request.z.dtype
+    return reduce_losses(loss, arguments.weight, reduction, dtype, arguments.xp)
 
 
-def share(weight: Any, rows: tuple[int, ...], reduction: str, xp: Any) -> Any:
-    """What the loss of a row counts for in the whole: a float, or one for each row."""
+def row_shares(weight: Array | None, rows: Shape, reduction: str, xp: Namespace) -> float | Array:
+    """The factor of each row's loss in the reduced loss: one number for all, or one for each."""
     if weight is None:
         n = math.prod(rows)
         return (1 / n if n else math.nan) if reduction == "mean" else 1.0
@@ -127,32 +127,34 @@ def share(weight: Any, rows: tuple[int, ...], reduction: str, xp: Any) -> Any:
 
 
 @np.errstate(all="ignore")
-def value_of(q: _Problem, reduction: str) -> Any:
-    z, axes, t, where, _ = q.request
-    total = _dispatch.total(z, "total_target_loss")
-    if total is not None and reduction != "none":
-        shares = share(q.weight, q.rows, reduction, q.xp)
-        value = total(z, axes, t, where, q.targets, shares)
+def loss_value(arguments: LossArguments, reduction: str) -> Array:
+    """The reduced loss."""
+    z, axes, t, where, _ = arguments.request
+    fused_loss = _dispatch.fused_loss(z, "reduced_target_loss")
+    if fused_loss is not None and reduction != "none":
+        shares = row_shares(arguments.weight, arguments.rows, reduction, arguments.xp)
+        value = fused_loss(z, axes, t, where, arguments.targets, shares)
         if value is not None:
             return value
-    return _reduced(q, _rows(q, None)[0], reduction)
+    return _reduce(arguments, _row_losses(arguments, None)[0], reduction)
 
 
 @np.errstate(all="ignore")
-def _scale(q: _Problem, reduction: str) -> Any:
-    t = q.a_row(q.request.temperature)
+def _gradient_scale(arguments: LossArguments, reduction: str) -> float | Array:
+    """The factor of p - y in the gradient of each row: its share over T."""
+    t = arguments.without_class_axis(arguments.request.temperature)
     if isinstance(t, float) and t == 0:
-        return 0.0  # where softmax jumps, autograd goes on with nothing
-    return share(q.weight, q.rows, reduction, q.xp) / t
+        return 0.0  # softmax has no derivative there; autograd continues with 0
+    return row_shares(arguments.weight, arguments.rows, reduction, arguments.xp) / t
 
 
 @np.errstate(all="ignore")
-def gradient_of(q: _Problem, reduction: str, upstream: Any) -> Any:
-    """The gradient times one of the loss: a scalar, or with "none" one for each row."""
+def loss_gradient(arguments: LossArguments, reduction: str, upstream: Array) -> Array:
+    """The gradient by z for an upstream gradient: 0-d, or with "none" one for each row."""
     if reduction == "none":
-        upstream = q.xp.reshape(upstream, q.rows)
-    scale = _scale(q, reduction) * upstream
-    return q.request.restore(_rows(q, scale)[1])
+        upstream = arguments.xp.reshape(upstream, arguments.rows)
+    scale = _gradient_scale(arguments, reduction) * upstream
+    return arguments.request.restore(_row_losses(arguments, scale)[1])
 
 
 def cross_entropy(
@@ -167,18 +169,18 @@ def cross_entropy(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
 ) -> Any:
-    r"""Cross-entropy of labels, or of target distributions, with the softmax of logits.
+    r"""Cross-entropy between targets, labels or distributions, and the softmax of logits.
 
     :math:`-\sum_k y_k \log p_k` with p the softmax of z at the given temperature and
-    0 log 0 = 0, in nats; exact to the last places where it is tiny.
+    0 log 0 = 0, in nats. Losses close to 0 keep their relative accuracy.
 
     Parameters
     ----------
     z : array, shape (..., K, ...)
         Logits, of any kind that :func:`logitlab.softmax` takes.
     y : array of int, shape of z without the class axis, or array of float, shape of z
-        Labels, 0 to K - 1; or the target probabilities of every class, taken in z's type (float32
-        for half types).
+        Labels, 0 to K - 1; or the target probabilities of all classes, which are converted to the
+        type of z (float32 for half types).
     axis : int
         The class axis.
     temperature : float or array
@@ -186,13 +188,15 @@ def cross_entropy(
     where : array of bool, optional
         Broadcasts to z. Classes where it is False are excluded.
     label_smoothing : float
-        This share of every target is spread evenly over the classes that are not excluded.
+        In [0, 1]: this share of the target of a row is spread evenly over the classes that are not
+        excluded.
     sample_weight : array, shape of z without the class axis, optional
-        Weight of each row, 0 and up.
+        Weight of each row, finite and >= 0.
     ignore_index : int, optional
-        Rows with this label count for nothing.
+        Rows with this label are ignored.
     reduction : {"mean", "sum", "none"}
-        "mean" divides the weighted sum by the weights of the rows not ignored (NaN without any).
+        "mean" divides the weighted sum by the sum of the weights of the rows that are not ignored;
+        it is NaN if that is 0.
 
     Returns
     -------
@@ -202,10 +206,12 @@ def cross_entropy(
     Raises
     ------
     TypeError
-        Labels that are no integers; as :func:`logitlab.softmax`.
+        `y` is neither integer labels nor target probabilities; an option has a wrong type: a
+        boolean is not a number; as :func:`logitlab.softmax`.
     ValueError
-        A label out of range (the first such row is named); shapes that do not fit; as
-        :func:`logitlab.softmax`.
+        A label out of range; a shape that does not fit; a negative target; a weight that is
+        negative or not finite; an option out of range; as :func:`logitlab.softmax`. The message
+        names the first row.
 
     References
     ----------
@@ -219,14 +225,14 @@ def cross_entropy(
     >>> f"{logitlab.cross_entropy([[30.0, 0.0]], [0]):.10g}"
     '9.357622969e-14'
     """
-    if (graph := _dispatch.graph(z)) is not None:
-        return graph.cross_entropy(
+    if (compiled := _dispatch.compiled_functions(z)) is not None:
+        return compiled.cross_entropy(
             z, y, axis, temperature, where, label_smoothing, sample_weight, ignore_index, reduction
         )
-    q = checked(
+    arguments = check_arguments(
         z, y, axis, temperature, where, label_smoothing, sample_weight, ignore_index, reduction
     )
-    return value_of(q, reduction)
+    return loss_value(arguments, reduction)
 
 
 def cross_entropy_and_grad(
@@ -241,14 +247,16 @@ def cross_entropy_and_grad(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
 ) -> tuple[Any, Any]:
-    r"""The loss of :func:`cross_entropy` and its gradient by the logits.
+    r"""The loss of :func:`cross_entropy` and its gradient with respect to the logits.
 
-    :math:`\partial L_n/\partial z_k = w_n (p_k - y_k)/T`, over the sum of the weights for "mean".
+    :math:`\partial L_n/\partial z_k = w_n (p_k - y_k)/T`, for "mean" divided by the sum of the
+    weights.
 
     Parameters
     ----------
     z, y, axis, temperature, where, label_smoothing, sample_weight, ignore_index, reduction
-        As in :func:`cross_entropy`; T not 0. With "none" each row's gradient is of its own loss.
+        As in :func:`cross_entropy`; T is not 0. With "none" the gradient of each row is that of its
+        own loss.
 
     Returns
     -------
@@ -269,10 +277,11 @@ def cross_entropy_and_grad(
     >>> gradient
     array([[ 0.5, -0.5]])
     """
-    q = checked(
+    arguments = check_arguments(
         z, y, axis, temperature, where, label_smoothing, sample_weight, ignore_index, reduction
     )
-    _arrays.check_differentiable(q.request.temperature, q.xp)
+    request = arguments.request
+    _arrays.check_differentiable(request.temperature, arguments.xp)
     with np.errstate(all="ignore"):
-        loss, gradient = _rows(q, _scale(q, reduction))
-        return _reduced(q, loss, reduction), q.request.restore(gradient)
+        loss, gradient = _row_losses(arguments, _gradient_scale(arguments, reduction))
+        return _reduce(arguments, loss, reduction), request.restore(gradient)

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from logitlab import _arrays, _dispatch
+from logitlab import _arrays, _checks, _dispatch, _out
 
 
 def softmax(
     z: Any, axis: Any = -1, *, temperature: Any = 1.0, where: Any = None, out: Any = None
 ) -> Any:
-    r"""Probabilities of the classes from their logits.
+    r"""Softmax of logits: the probabilities of the classes.
 
     :math:`p_i = e^{z_i/T} / \sum_j e^{z_j/T}`, as if in exact arithmetic and rounded at the end:
     within 4 ULP for float32 and float64 NumPy arrays with the compiled kernels.
@@ -20,30 +20,31 @@ def softmax(
         any library with the array API. float16, bfloat16, float32 and float64 keep their type;
         integers and booleans are converted to float64 first.
     axis : int, tuple of int or None
-        The class axis. A tuple makes one distribution of several axes, None of all.
+        The class axis. A tuple makes one distribution over several axes, None over all.
     temperature : float or array
         T, dimensionless: a scalar, or one for each row (an array that broadcasts to z's shape
-        without the class axes). T < 1 sharpens, T > 1 flattens. T = 0 shares equally among the
-        maxima, T = inf among all entries, and T < 0 lets small logits win.
+        without the class axes). T < 1 sharpens the distribution, T > 1 flattens it. T = 0 gives
+        equal probabilities to the largest entries, T = inf to all entries; T < 0 favours small
+        logits.
     where : array of bool, optional
         Broadcasts to z. An entry where it is False is excluded: its probability is 0.
     out : array, optional
-        z itself, or memory disjoint from it, of the result's shape and type.
+        Written and returned: z itself or an array disjoint from it, of the result's shape and type.
 
     Returns
     -------
     array, shape of z
-        Of z's kind, on its device. An entry of -inf gets 0 at every T; m entries of +inf share
-        the row (1/m each); a row with NaN, or with nothing left, is NaN.
+        Of the library and on the device of z. An entry of -inf gets 0 at every T; m entries of
+        +inf get 1/m each; a row with NaN, or with every entry excluded, is NaN.
 
     Raises
     ------
     TypeError
-        `z` is complex, of objects, strings or dates, or a masked array; another argument is of
-        the wrong kind.
+        `z` is complex, of objects, strings or dates, or a masked array; another argument has a
+        wrong type: a boolean is not an axis or a temperature.
     ValueError
-        An axis out of bounds; a shape that does not fit; a NaN temperature; an `out` that
-        overlaps z.
+        An axis out of bounds; a shape that does not broadcast; a NaN temperature; an `out` of
+        another shape or type, or that overlaps z.
 
     References
     ----------
@@ -61,21 +62,21 @@ def softmax(
     >>> logitlab.softmax([1.0, 3.0, 3.0], temperature=0)
     array([0. , 0.5, 0.5])
     """
-    if out is None and (graph := _dispatch.graph(z)) is not None:
-        return graph.softmax(z, axis, temperature, where)
-    call = _arrays.request(z, axis, temperature, where)
-    out_view = _arrays.check_out(out, call)
-    result = _dispatch.backend(call.z).softmax(*call[:4], out_view)
-    return call.restore(result) if out is None else out
+    if out is None and (compiled := _dispatch.compiled_functions(z)) is not None:
+        return compiled.softmax(z, axis, temperature, where)
+    request = _arrays.request(z, axis, temperature, where)
+    out_view = _out.check_out(out, request)
+    result = _dispatch.backend(request.z).softmax(*request[:4], out_view)
+    return request.restore(result) if out is None else out
 
 
 def log_softmax(
     z: Any, axis: Any = -1, *, temperature: Any = 1.0, where: Any = None, out: Any = None
 ) -> Any:
-    r"""Logarithms of the probabilities of :func:`softmax`.
+    r"""Log-softmax of logits: the logarithms of the probabilities of :func:`softmax`.
 
-    :math:`\log p_i = z_i/T - \log \sum_j e^{z_j/T}`, exact to the last places at the maximum
-    too, where it is :math:`-\log(1 + \text{rest})` and computed by ``log1p``.
+    :math:`\log p_i = z_i/T - \log \sum_j e^{z_j/T}`, accurate to the last digits at the maximum
+    too, where it is :math:`-\log(1 + \text{rest})`, computed with ``log1p``.
 
     Parameters
     ----------
@@ -88,13 +89,13 @@ def log_softmax(
     where : array of bool, optional
         Entries where it is False are excluded: their result is -inf.
     out : array, optional
-        z itself, or memory disjoint from it, of the result's shape and type.
+        Written and returned, as in :func:`softmax`.
 
     Returns
     -------
     array, shape of z
-        Natural logarithms, of z's kind, on its device. -inf at excluded entries; a row whose
-        maximum is +inf is -log m at its m infinite entries; NaN where :func:`softmax` is NaN.
+        Natural logarithms, of the library and on the device of z. -inf at excluded entries; a row
+        whose maximum is +inf is -log m at its m infinite entries; NaN where :func:`softmax` is NaN.
 
     Raises
     ------
@@ -113,18 +114,18 @@ def log_softmax(
     >>> logitlab.log_softmax(np.array([0, -20], dtype=np.float32))
     array([-2.0611537e-09, -2.0000000e+01], dtype=float32)
     """
-    if out is None and (graph := _dispatch.graph(z)) is not None:
-        return graph.log_softmax(z, axis, temperature, where)
-    call = _arrays.request(z, axis, temperature, where)
-    out_view = _arrays.check_out(out, call)
-    result = _dispatch.backend(call.z).log_softmax(*call[:4], out_view)
-    return call.restore(result) if out is None else out
+    if out is None and (compiled := _dispatch.compiled_functions(z)) is not None:
+        return compiled.log_softmax(z, axis, temperature, where)
+    request = _arrays.request(z, axis, temperature, where)
+    out_view = _out.check_out(out, request)
+    result = _dispatch.backend(request.z).log_softmax(*request[:4], out_view)
+    return request.restore(result) if out is None else out
 
 
 def logsumexp(
     z: Any, axis: Any = -1, *, temperature: Any = 1.0, where: Any = None, keepdims: bool = False
 ) -> Any:
-    r"""The smooth maximum :math:`T \log \sum_j e^{z_j/T}` (for T < 0 the smooth minimum).
+    r"""Log-sum-exp of logits, :math:`T \log \sum_j e^{z_j/T}`: a smooth maximum (T < 0: minimum).
 
     Parameters
     ----------
@@ -133,22 +134,23 @@ def logsumexp(
     axis : int, tuple of int or None
         The class axis or axes; None for all.
     temperature : float or array
-        T: a scalar, or one for each row, as in :func:`softmax`. T = 0 gives the maximum, T = ±inf
-        gives ±inf where more than one entry is left and the entry itself where one is.
+        T: a scalar, or one for each row, as in :func:`softmax`. T = 0 gives the maximum. T = ±inf
+        gives ±inf in a row of several entries, and the entry itself in a row of one.
     where : array of bool, optional
-        Entries where it is False are left out.
+        Entries where it is False are excluded.
     keepdims : bool
         Keep the class axes with length 1.
 
     Returns
     -------
     array, shape of z without the class axes
-        In the unit of z. Nothing left: -inf (T < 0: +inf). A +inf entry (T >= 0): +inf. NaN: NaN.
+        In the unit of z. A row with every entry excluded: -inf (T < 0: +inf). A row with a +inf
+        entry (T >= 0): +inf. A row with NaN: NaN.
 
     Raises
     ------
     TypeError, ValueError
-        As :func:`softmax`.
+        As :func:`softmax`. `keepdims` is not True or False.
 
     References
     ----------
@@ -163,23 +165,24 @@ def logsumexp(
     >>> float(logitlab.logsumexp([1.0, 2.0], temperature=0))
     2.0
     """
-    if (graph := _dispatch.graph(z)) is not None:
-        return graph.logsumexp(z, axis, temperature, where, keepdims)
-    call = _arrays.request(z, axis, temperature, where)
-    result = _dispatch.backend(call.z).logsumexp(*call[:4], keepdims and not call.no_axis)
-    # As NumPy's reductions, a 0-d result is a scalar.
+    keepdims = _checks.boolean(keepdims, "keepdims")
+    if (compiled := _dispatch.compiled_functions(z)) is not None:
+        return compiled.logsumexp(z, axis, temperature, where, keepdims)
+    request = _arrays.request(z, axis, temperature, where)
+    result = _dispatch.backend(request.z).logsumexp(*request[:4], keepdims and not request.no_axis)
+    # A 0-d result is a scalar, as in NumPy's reductions.
     return result[()] if type(result).__module__ == "numpy" and result.ndim == 0 else result
 
 
 def logits(p: Any, axis: int = -1) -> Any:
-    r"""Logits of given probabilities, centred: :math:`\log p` less its mean over the row.
+    r"""Centred logits of probabilities: :math:`\log p` minus its mean over the row.
 
     ``softmax(logits(p))`` is p divided by its sum.
 
     Parameters
     ----------
     p : array, shape (..., K, ...)
-        Non-negative weights; they need not sum to one.
+        Probabilities, or nonnegative weights, which need not sum to 1.
     axis : int
         The class axis.
 
@@ -209,7 +212,7 @@ def logits(p: Any, axis: int = -1) -> Any:
     """
     p = _arrays.as_floating(p, "p")
     axes = _arrays.one_axis(axis, p.ndim)
-    _arrays.check_not_negative(p, "p")
+    _arrays.check_nonnegative(p, "p")
     if not axes:
         return _dispatch.backend(p).logits(p[..., None], (0,))[..., 0]
     return _dispatch.backend(p).logits(p, axes)

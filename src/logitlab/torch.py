@@ -1,8 +1,8 @@
-"""Modules for torch: the functions of logitlab under the names of `torch.nn`.
+"""torch modules: the functions of logitlab under the names of `torch.nn`.
 
-Every public function of logitlab takes tensors as well; these are for models that hold their
-layers as modules. State dictionaries are those of the namesakes, and with ``learnable=True`` hold
-one entry more, ``log_temperature``.
+Every public function of logitlab takes tensors as well; these modules are layers for a model. Their
+state dictionaries are those of the `torch.nn` modules of the same names, plus ``log_temperature``
+with ``learnable=True``.
 """
 
 import math
@@ -12,47 +12,55 @@ import torch
 from torch import Tensor, nn
 
 import logitlab
+from logitlab import _checks
 
 __all__ = ["LinearCrossEntropyLoss", "LogSoftmax", "Softmax"]
 
 
-class _Tempered(nn.Module):  # type: ignore[misc]
-    """A module with a temperature: a number, or a learned one, which log T keeps above 0."""
+class _TemperatureModule(nn.Module):  # type: ignore[misc]
+    """A module with a temperature: a number, or the exponential of a parameter, which is > 0."""
 
     def __init__(self, temperature: float, learnable: bool) -> None:
         super().__init__()
-        if math.isnan(temperature):
-            raise ValueError("temperature is NaN; accepted: any real number")
-        if learnable and not 0 < temperature < math.inf:
-            raise ValueError(
-                f"temperature is {temperature}; accepted with learnable=True: positive and finite"
-            )
-        self._fixed = float(temperature)
+        learnable = _checks.boolean(learnable, "learnable")
+        rule = (
+            "positive and finite with learnable=True"
+            if learnable
+            else "a number, 0 and ±inf included"
+        )
+
+        def is_valid(t: float) -> bool:
+            return 0 < t < math.inf if learnable else not math.isnan(t)
+
+        temperature = _checks.real(temperature, "temperature", rule, is_valid)
+        self._fixed_temperature = temperature
         log_t = nn.Parameter(torch.tensor(math.log(temperature))) if learnable else None
         self.register_parameter("log_temperature", log_t)
 
     @property
-    def temperature(self) -> Any:
-        """T: a float, or where it is learned a 0-d tensor."""
-        return self._fixed if self.log_temperature is None else self.log_temperature.exp()
+    def temperature(self) -> float | Tensor:
+        """T: a float, or a 0-d tensor if it is learnable."""
+        if self.log_temperature is None:
+            return self._fixed_temperature
+        return self.log_temperature.exp()
 
     def _temperature_repr(self) -> str:
         if self.log_temperature is not None:
             return f"temperature={math.exp(self.log_temperature.item()):g}, learnable=True"
-        return f"temperature={self._fixed:g}"
+        return f"temperature={self._fixed_temperature:g}"
 
 
-class Softmax(_Tempered):
-    r"""Probabilities of the classes, as :class:`torch.nn.Softmax`.
+class Softmax(_TemperatureModule):
+    r"""Softmax over the class axis, as :class:`torch.nn.Softmax`, with a temperature.
 
     Parameters
     ----------
     dim : int, tuple of int or None
-        The class axis; None for all.
+        The class axis or axes; None for all.
     temperature : float
         T, dimensionless.
     learnable : bool
-        Make T a parameter, kept positive by its logarithm.
+        Make T a parameter of the module: log T, so that T stays positive.
 
     Examples
     --------
@@ -70,7 +78,7 @@ class Softmax(_Tempered):
         return logitlab.softmax(input, self.dim, temperature=self.temperature)
 
     def jacobian(self, input: Tensor) -> Tensor:  # noqa: A002
-        """The derivatives of the probabilities by the logits, :func:`logitlab.jacobian`.
+        """The Jacobian of the probabilities with respect to the logits, :func:`logitlab.jacobian`.
 
         Parameters
         ----------
@@ -88,8 +96,8 @@ class Softmax(_Tempered):
         return f"dim={self.dim}, {self._temperature_repr()}"
 
 
-class LogSoftmax(_Tempered):
-    r"""Logarithms of the probabilities, as :class:`torch.nn.LogSoftmax`.
+class LogSoftmax(_TemperatureModule):
+    r"""Log-softmax over the class axis, as :class:`torch.nn.LogSoftmax`, with a temperature.
 
     Parameters
     ----------
@@ -115,24 +123,24 @@ class LogSoftmax(_Tempered):
         return f"dim={self.dim}, {self._temperature_repr()}"
 
 
-class LinearCrossEntropyLoss(_Tempered):
-    r"""A linear layer and the cross-entropy of its logits, which are never held, as
+class LinearCrossEntropyLoss(_TemperatureModule):
+    r"""Cross-entropy of a linear layer without storing its logits, as
     :class:`torch.nn.LinearCrossEntropyLoss`.
 
     Parameters
     ----------
     in_features : int
-        D, the size of an input.
+        D, the number of inputs of the layer.
     num_classes : int
-        K.
+        K, the number of classes.
     bias : bool
         Whether the layer has a bias.
     device, dtype
-        Of the layer's parameters.
+        Device and type of the layer's parameters.
     reduction : {"mean", "sum", "none"}
         As in :func:`logitlab.cross_entropy`.
     ignore_index : int, optional
-        Rows with this label count for nothing.
+        Rows with this label are ignored.
     label_smoothing : float
         As in :func:`logitlab.cross_entropy`.
     temperature, learnable
@@ -145,8 +153,8 @@ class LinearCrossEntropyLoss(_Tempered):
 
     Notes
     -----
-    Targets are labels. torch's class weights (``weight=``) and target distributions are left to
-    :func:`logitlab.cross_entropy` of the layer's own logits.
+    Targets are labels. torch's class weights (``weight=``) and target distributions are not
+    supported; compute the logits and use :func:`logitlab.cross_entropy` for target distributions.
 
     Examples
     --------

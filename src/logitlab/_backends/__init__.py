@@ -1,1 +1,1 @@
-"""One module per kind of array, each with the functions of :mod:`logitlab._backends.reference`."""
+"""One module per array library, each with the functions of :mod:`logitlab._backends.reference`."""

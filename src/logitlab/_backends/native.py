@@ -1,14 +1,16 @@
-"""NumPy arrays -> the compiled kernels; what they do not cover goes to the reference."""
+"""The backend of NumPy arrays: the compiled kernels, and the reference where they do not apply."""
 
 import math
-import operator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from logitlab._arrays import dtype_name
-from logitlab._backends import linear_loss as blocks
+from logitlab import _checks
+from logitlab._arrays import Array, Axes, DType, Shape, dtype_name, native_type
+from logitlab._backends import linear_loss as linear
 from logitlab._backends import reference
+from logitlab._backends.linear_loss import Gradients
 from logitlab._backends.reference import centred, logits, one_minus
 from logitlab._backends.targets import Targets
 
@@ -34,17 +36,18 @@ __all__ = [
     "target_loss",
 ]
 
-# The kernels see the memory of an array and one of these codes (module.cpp has the same).
+# The kernels take the memory of an array and one of these type codes, as in module.cpp.
 KINDS = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
 
 
 def native_available() -> bool:
-    """Whether the compiled kernels are installed (without a C++ compiler they are not).
+    """Whether the compiled kernels are installed.
 
     Returns
     -------
     bool
-        False where the reference does all the work.
+        False where the package was installed without a C++ compiler: all results then come from
+        the slower NumPy formulas.
 
     Examples
     --------
@@ -56,9 +59,9 @@ def native_available() -> bool:
 
 
 def get_num_threads() -> int:
-    """The number of threads that a call may use.
+    """The maximum number of threads of a call.
 
-    At first what the process may use: its CPU affinity, its cgroup's quota and OMP_NUM_THREADS.
+    The initial value follows the CPU affinity, the CPU quota of the cgroup and OMP_NUM_THREADS.
 
     Returns
     -------
@@ -75,17 +78,17 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Let every call use up to n threads. The bits of a result do not depend on it.
+    """Set the maximum number of threads of a call. Results are bitwise independent of it.
 
     Parameters
     ----------
     n : int
-        At least 1.
+        >= 1.
 
     Raises
     ------
     TypeError
-        `n` is not an int.
+        `n` is not an int; a boolean is not one.
     ValueError
         `n` is below 1.
 
@@ -95,38 +98,38 @@ def set_num_threads(n: int) -> None:
     >>> before = logitlab.get_num_threads()
     >>> logitlab.set_num_threads(before)
     """
-    try:
-        count = operator.index(n)
-    except TypeError:
-        raise TypeError(f"n must be an int, not {n!r}") from None
-    if count < 1:
-        raise ValueError(f"n is {count}; accepted: 1 and up")
+    n = _checks.integer(n, "n", 1)
     if _native is not None:
-        _native.set_num_threads(min(count, _native.MAX_THREADS))
+        _native.set_num_threads(min(n, _native.MAX_THREADS))
 
 
-def _memory(x: Any, kind: str) -> Any:
-    """`x` aligned, in native byte order; bfloat16, which has no buffer format, as its bits."""
+def _memory(x: Array, kind: str) -> Array:
+    """`x` aligned and in native byte order, for the kernels.
+
+    bfloat16, which has no buffer format, is viewed as uint16.
+    """
     if not (x.dtype.isnative and x.flags.aligned):
         x = x.astype(x.dtype.newbyteorder("="))
     return x.view(np.uint16) if kind == "bfloat16" else x
 
 
-def _merge_axes(x: Any, axis: tuple[int, ...]) -> Any:
-    """`x` with the class axes as one, the last; a view where the layout allows."""
+def _merge_axes(x: Array, axis: Axes) -> Array:
+    """`x` with the class axes merged into one, the last; a view if the layout allows."""
     batch = [a for a in range(x.ndim) if a not in axis]
     size = math.prod(x.shape[a] for a in axis)
     return x.transpose(*batch, *axis).reshape([x.shape[a] for a in batch] + [size])
 
 
-def _split_axes(x: Any, shape: tuple[int, ...], axis: tuple[int, ...]) -> Any:
+def _split_axes(x: Array, shape: Shape, axis: Axes) -> Array:
     """The inverse of :func:`_merge_axes` for an array of `shape`."""
     order = [a for a in range(len(shape)) if a not in axis] + list(axis)
     return x.reshape([shape[a] for a in order]).transpose(np.argsort(order))
 
 
-def _one_axis(z: Any, axis: tuple[int, ...], t: Any, where: Any) -> tuple[Any, int, Any, Any]:
-    """z, its one class axis, T of the shape of the batch and `where` of the shape of z."""
+def _one_axis(
+    z: Array, axis: Axes, t: float | Array, where: Array | None
+) -> tuple[Any, int, Any, Any]:
+    """z with a single class axis, that axis, T broadcast to the batch and `where` to z."""
     if where is not None:
         where = np.broadcast_to(where, z.shape)
     if len(axis) > 1:
@@ -140,9 +143,15 @@ def _one_axis(z: Any, axis: tuple[int, ...], t: Any, where: Any) -> tuple[Any, i
 
 
 def elementwise(
-    name: str, kind: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, out: Any
+    name: str,
+    kind: str,
+    z: Array,
+    axis: Axes,
+    t: float | Array,
+    where: Array | None,
+    out: Array,
 ) -> None:
-    """Write softmax or log_softmax of z to `out`; arrays of memory, as :func:`_memory` gives."""
+    """Write softmax or log_softmax of z to `out`; both are as :func:`_memory` returns them."""
     function = getattr(_native, name)
     if len(axis) == 1 and isinstance(t, float) and where is None:
         function(KINDS[kind], z, out, axis[0], t, None)
@@ -156,8 +165,10 @@ def elementwise(
         out[...] = _split_axes(result, z.shape, axis)
 
 
-def reduced(kind: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, keepdims: bool) -> Any:
-    """logsumexp of z; arrays of memory."""
+def reduce_logsumexp(
+    kind: str, z: Array, axis: Axes, t: float | Array, where: Array | None, keepdims: bool
+) -> Array:
+    """logsumexp of z, which is as :func:`_memory` returns it."""
     shape = tuple(1 if a in axis else n for a, n in enumerate(z.shape))
     z, k, t, where = _one_axis(z, axis, t, where)
     out = np.empty((*z.shape[:k], 1, *z.shape[k + 1 :]), dtype=z.dtype)
@@ -169,82 +180,104 @@ def _covers(kind: str) -> bool:
     return _native is not None and kind in KINDS
 
 
-# The types whose memory the kernels read as it is.
-_PLAIN = {np.dtype(name): KINDS[name] for name in ("float32", "float64", "float16")}
+# The types in native byte order, which the kernels read without a view or a copy.
+_DIRECT = {np.dtype(name): KINDS[name] for name in ("float32", "float64", "float16")}
 
 
-def _plain(name: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, out: Any) -> Any:
-    """The short way of a call without special wishes, or None where it is not one."""
-    kind = _PLAIN.get(z.dtype)
+def _call_directly(
+    name: str, z: Array, axis: Axes, t: float | Array, where: Array | None, out: Array | None
+) -> Array:
+    """The result of the most common calls with little overhead, or None for any other call."""
+    kind = _DIRECT.get(z.dtype)
     if kind is None or where is not None or type(t) is not float or len(axis) > 1:
         return None
     if _native is None or type(z) is not np.ndarray:
         return None
     if out is None:
-        out = np.empty_like(z) if z.nbytes < _LARGE else _new(z)
+        out = np.empty_like(z) if z.nbytes < _LARGE else _empty_like(z)
     return out if getattr(_native, name)(kind, z, out, axis[0], t, None) else None
 
 
-_LARGE = 1 << 22  # bytes from which a fresh page costs more than a kept one
+_LARGE = 1 << 22  # bytes from which new memory pages cost more than reused ones
 
 
-def large_bytes(size: int) -> Any:
-    """Memory for a large result, as bytes; None where the result is not large."""
-    return _native.empty(size) if size >= _LARGE else None
+def large_bytes(size: int) -> NDArray[np.uint8] | None:
+    """Memory for a large result, reused from earlier results; None if the result is not large."""
+    memory: NDArray[np.uint8] | None = _native.empty(size) if size >= _LARGE else None
+    return memory
 
 
-def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-    """As :func:`numpy.empty`, of kept memory where it is large."""
-    kept = large_bytes(math.prod(shape) * dtype.itemsize)
-    return np.empty(shape, dtype) if kept is None else kept.view(dtype).reshape(shape)
+def empty(shape: Shape, dtype: DType) -> NDArray[Any]:
+    """As :func:`numpy.empty`, from :func:`large_bytes` if it is large."""
+    memory = large_bytes(math.prod(shape) * dtype.itemsize)
+    return np.empty(shape, dtype) if memory is None else memory.view(dtype).reshape(shape)
 
 
-def _new(z: Any) -> Any:
+def _empty_like(z: Array) -> Array:
+    """An uninitialized array like z, in native byte order."""
     if type(z) is np.ndarray and z.dtype.isnative:
         return empty(z.shape, z.dtype) if z.flags.c_contiguous else np.empty_like(z)
-    return np.empty_like(z, dtype=z.dtype.newbyteorder("="), subok=False)
+    return np.empty_like(z, dtype=native_type(z.dtype), subok=False)
 
 
-def _result(name: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, out: Any) -> Any:
-    done = _plain(name, z, axis, t, where, out)
-    if done is not None:
-        return done
+def _elementwise(
+    name: str, z: Array, axis: Axes, t: float | Array, where: Array | None, out: Array | None
+) -> Array:
+    result = _call_directly(name, z, axis, t, where, out)
+    if result is not None:
+        return result
     kind = dtype_name(z.dtype)
     if not _covers(kind):
         return getattr(reference, name)(z, axis, t, where, out)
-    to = _new(z) if out is None or not out.flags.aligned else out
-    elementwise(name, kind, _memory(z, kind), axis, t, where, _memory(to, kind))
-    if out is None or to is out:
-        return to
-    out[...] = to
+    result = _empty_like(z) if out is None or not out.flags.aligned else out
+    elementwise(name, kind, _memory(z, kind), axis, t, where, _memory(result, kind))
+    if out is None or result is out:
+        return result
+    out[...] = result
     return out
 
 
-def softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
-    return _result("softmax", z, axis, temperature, where, out)
+def softmax(
+    z: Array, axis: Axes, temperature: float | Array, where: Array | None, out: Array | None
+) -> Array:
+    return _elementwise("softmax", z, axis, temperature, where, out)
 
 
-def log_softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
-    return _result("log_softmax", z, axis, temperature, where, out)
+def log_softmax(
+    z: Array, axis: Axes, temperature: float | Array, where: Array | None, out: Array | None
+) -> Array:
+    return _elementwise("log_softmax", z, axis, temperature, where, out)
 
 
-def logsumexp(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, keepdims: bool) -> Any:
+def logsumexp(
+    z: Array, axis: Axes, temperature: float | Array, where: Array | None, keepdims: bool
+) -> Array:
     kind = dtype_name(z.dtype)
     if not _covers(kind):
         return reference.logsumexp(z, axis, temperature, where, keepdims)
-    result = reduced(kind, _memory(z, kind), axis, temperature, where, keepdims)
+    result = reduce_logsumexp(kind, _memory(z, kind), axis, temperature, where, keepdims)
     return result.view(z.dtype.newbyteorder("="))
 
 
-def losses(
-    kind: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, targets: Any, scale: Any, out: Any
-) -> Any:
-    """The losses of targets, in double; their gradient goes to `out`. Arrays of memory."""
+def row_losses(
+    kind: str,
+    z: Array,
+    axis: Axes,
+    t: float | Array,
+    where: Array | None,
+    targets: Targets,
+    scale: float | Array | None,
+    out: Array | None,
+) -> Array:
+    """The losses of the rows, in float64; their gradient is written to `out` if that is not None.
+
+    z and `out` are as :func:`_memory` returns them.
+    """
     z, k, t, where = _one_axis(z, axis, t, where)
     batch = z.shape[:k] + z.shape[k + 1 :]
     loss = np.empty(batch)
 
-    def a_row(x: Any, dtype: Any) -> Any:
+    def per_row(x: Array, dtype: DType) -> Any:
         if isinstance(x, float):
             return np.full(loss.size, x)
         if x.shape != batch:
@@ -252,66 +285,78 @@ def losses(
         return np.ascontiguousarray(x, dtype).reshape(-1)
 
     label, distribution, smoothing = targets
-    label = None if label is None else a_row(label, np.int64)
+    label = None if label is None else per_row(label, np.int64)
     if distribution is not None:
         work = np.float64 if kind == "float64" else np.float32
         distribution = np.ascontiguousarray(distribution, work)
-    scales = a_row(1.0 if scale is None else scale, np.float64)
-    aims = (label, distribution, smoothing, scales, loss.reshape(-1))
-    _native.cross_entropy(KINDS[kind], z, out, k, t, where, *aims)
+    scales = per_row(1.0 if scale is None else scale, np.float64)
+    rest = (label, distribution, smoothing, scales, loss.reshape(-1))
+    _native.cross_entropy(KINDS[kind], z, out, k, t, where, *rest)
     return loss
 
 
-def covers_losses(kind: str, classes: int, t: Any, targets: Targets) -> bool:
-    """Whether the kernels have the losses of such arguments."""
+def covers_losses(kind: str, classes: int, t: float | Array, targets: Targets) -> bool:
+    """Whether the kernels compute the losses of such arguments."""
     if not _covers(kind) or not classes:
         return False
-    # At T < 0 the kernels turn +inf to -inf, which has no part in smoothing.
+    # At T < 0 the kernels replace +inf by -inf, which smoothing would leave out.
     return not targets.smoothing or bool(np.all(np.asarray(t) >= 0))
 
 
 def target_loss(
-    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, targets: Targets, scale: Any
-) -> tuple[Any, Any]:
+    z: Array,
+    axis: Axes,
+    temperature: float | Array,
+    where: Array | None,
+    targets: Targets,
+    scale: float | Array | None,
+) -> tuple[Array, Array | None]:
     kind = dtype_name(z.dtype)
     if not covers_losses(kind, z.shape[axis[0]], temperature, targets):
         return reference.target_loss(z, axis, temperature, where, targets, scale)
-    out = None if scale is None else _new(z)
-    to = None if out is None else _memory(out, kind)
-    return losses(kind, _memory(z, kind), axis, temperature, where, targets, scale, to), out
+    out = None if scale is None else _empty_like(z)
+    gradient = None if out is None else _memory(out, kind)
+    loss = row_losses(kind, _memory(z, kind), axis, temperature, where, targets, scale, gradient)
+    return loss, out
 
 
 _PRODUCTS = {"softmax": 0, "log_softmax": 1, "jacobian": 2}
-_COLUMNS = 16  # products_args.h has the same
+_COLUMNS = 16  # as in products_args.h
 
 
-def in_place(shape: tuple[int, ...], axis: int) -> bool:
+def product_takes_axis(shape: Shape, axis: int) -> bool:
     """Whether :func:`product` takes the classes on this axis: the last, or before many columns."""
     inner = math.prod(shape[axis + 1 :])
     return inner == 1 or inner >= _COLUMNS
 
 
-def product(name: str, p: Any, v: Any, z: Any, slope: Any, out: Any, axis: int = -1) -> None:
-    """Write slope times the product of v with the derivative of a function, whose probabilities
-    are p, to `out` (of "jacobian" the matrix). Contiguous float32 or float64; entries of infinite
-    z, unless that is None, get 0."""
+def product(
+    name: str, p: Array, v: Array, z: Array, slope: float | Array, out: Array | None, axis: int = -1
+) -> None:
+    """Write slope times the product of v with the derivative of softmax or log_softmax to `out`.
+
+    p are the probabilities; "jacobian" writes the matrix. All arrays are contiguous, float32 or
+    float64. An entry where z is infinite gets 0, unless z is None.
+    """
     product_at(name, p.dtype.itemsize, p.shape, axis, p, v, z, slope, out)
 
 
 def product_at(
     name: str,
     itemsize: int,
-    shape: tuple[int, ...],
+    shape: Shape,
     axis: int,
-    p: Any,
-    v: Any,
-    z: Any,
-    slope: Any,
-    out: Any,
+    p: Array,
+    v: Array,
+    z: Array,
+    slope: float | Array,
+    out: Array | int,
     t: float = 1.0,
 ) -> None:
-    """As :func:`product` of arrays of this shape, which may be given by their addresses. Where p is
-    None it is the softmax of z at temperature t, and the axis is the last."""
+    """As :func:`product`, of arrays of this shape, which may be given by their addresses.
+
+    Where p is None, it is computed from z at temperature t, and the axis is the last.
+    """
     axis %= len(shape)
     before, after = shape[:axis], shape[axis + 1 :]
     if not isinstance(slope, float):
@@ -320,13 +365,13 @@ def product_at(
     _native.products(_PRODUCTS[name], itemsize == 8, *sizes, p, v, z, out, slope, t)
 
 
-def _covers_product(p: Any, slope: Any) -> bool:
+def _covers_product(p: Array, slope: float | Array) -> bool:
     """Float32 and float64, and slopes that do not overflow in them."""
     covered = _covers(dtype_name(p.dtype)) and p.dtype.itemsize > 2 and p.size > 0
     return covered and bool(np.all(np.abs(slope) <= np.finfo(p.dtype).max))
 
 
-def jacobian(p: Any, slope: Any) -> Any:
+def jacobian(p: Array, slope: Array) -> Array:
     if not _covers_product(p, slope):
         return reference.jacobian(p, slope)
     p = np.ascontiguousarray(p)
@@ -335,8 +380,8 @@ def jacobian(p: Any, slope: Any) -> Any:
     return out
 
 
-def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
-    """As the reference's; the result is where p was."""
+def jacobian_product(p: Array, v: Array, slope: Array) -> Array:
+    """As the reference's; the result may overwrite p."""
     if not _covers_product(p, slope):
         return reference.jacobian_product(p, v, slope)
     p, v = np.ascontiguousarray(p), np.ascontiguousarray(v)
@@ -344,16 +389,31 @@ def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
     return p
 
 
-def _over(z: Any, axis: tuple[int, ...], t: Any, where: Any, targets: Targets, scale: Any) -> Any:
-    """As :func:`target_loss`, with the gradient where z was."""
+def _target_loss_in_place(
+    z: Array,
+    axis: Axes,
+    t: float | Array,
+    where: Array | None,
+    targets: Targets,
+    scale: float | Array | None,
+) -> Any:
+    """As :func:`target_loss`; the gradient overwrites z."""
     kind = dtype_name(z.dtype)
     if not covers_losses(kind, z.shape[axis[0]], t, targets):
         return reference.target_loss(z, axis, t, where, targets, scale)
     out = None if scale is None else z
-    return losses(kind, z, axis, t, where, targets, scale, out), out
+    return row_losses(kind, z, axis, t, where, targets, scale, out), out
 
 
 def linear_loss(
-    x: Any, weight: Any, bias: Any, targets: Targets, t: Any, scale: Any, by_temperature: bool
-) -> tuple[Any, Any]:
-    return blocks.linear_loss(x, weight, bias, targets, t, scale, by_temperature, _over)
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    targets: Targets,
+    t: float | Array,
+    scale: float | Array | None,
+    by_temperature: bool,
+) -> tuple[Array, Gradients | None]:
+    return linear.linear_loss(
+        x, weight, bias, targets, t, scale, by_temperature, _target_loss_in_place
+    )

@@ -1,71 +1,82 @@
-"""The formulas, on the array API standard: the oracle, and the fallback for every other array.
+"""The formulas, on the array API standard: the reference of the tests, and the backend of all
+arrays that have no other.
 
-Everything is computed in the widest real type the library has enabled and rounded once. Branches
-depend on shapes and types alone, so that JAX can trace and torch can differentiate what stands
-here; an entry that takes no part in a formula is replaced by a harmless one before it, so that
-gradients stay finite.
+Everything is computed in the widest real type that the library has enabled and rounded once.
+Branches depend on shapes and types only, so that JAX can trace the functions and torch can
+differentiate them. An entry that is not used in a formula is replaced by a finite constant first,
+so that gradients stay finite.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from logitlab._arrays import moved, scaled, widest_float
-from logitlab._backends import linear_loss as blocks
-from logitlab._backends.targets import Targets, at_top, difference, top
+from logitlab._arrays import (
+    Array,
+    Axes,
+    DType,
+    Namespace,
+    move_axis,
+    scale_nonzero,
+    widest_float,
+)
+from logitlab._backends import linear_loss as linear
+from logitlab._backends.linear_loss import Gradients
+from logitlab._backends.targets import Targets, argmax, is_argmax, residual
 
 
 class _Weights(NamedTuple):
-    """The weights exp((z - m)/T) of the entries of every row, and what the limits know of it."""
+    """The weights exp((z - m)/T) of the entries of every row, limits in T and z included."""
 
-    t: Any  # (z - m)/T <= 0 where the entry has a weight, else 0
-    t_low: Any  # what t lost by rounding
-    e: Any  # exp(t) where the entry has a weight, else 0
-    share: Any  # the entries with a weight; in a limit these weights are equal
-    top: Any  # the entries at the maximum
-    nan: Any  # rows with a NaN
-    undefined: Any  # rows without a distribution: NaN, or nothing left
-    m: Any  # the maximum (T < 0: of -z)
-    sign: Any  # -1 where T < 0
-    scale: Any  # |T|
+    t: Array  # (z - m)/T <= 0 of the weighted entries, else 0
+    t_low: Array  # the rounding error of t
+    e: Array  # exp(t) of the weighted entries, else 0
+    weighted: Array  # mask of the entries with a weight > 0; at T = 0 and inf they weigh the same
+    at_max: Array  # mask of the entries at the maximum
+    nan: Array  # mask of the rows with a NaN
+    undefined: Array  # mask of the rows without a distribution: with NaN or no entry left
+    m: Array  # the maximum of z (T < 0: of -z)
+    sign: Array  # -1 where T < 0, else 1
+    scale: Array  # |T|
 
 
-def _widen(z: Any, xp: Any) -> Any:
+def _widen(z: Array, xp: Namespace) -> Array:
     wide = widest_float(xp, z)
     if isinstance(z, np.ndarray):
         return z.astype(np.result_type(wide, z.dtype) if z.dtype.kind == "f" else wide)
     return xp.astype(z, wide)
 
 
-def _round(x: Any, dtype: Any, xp: Any) -> Any:
+def _round(x: Array, dtype: DType, xp: Namespace) -> Array:
     if isinstance(x, np.ndarray):
         return x.astype(dtype.newbyteorder("="), copy=False)
     return xp.astype(x, dtype, copy=False)
 
 
-def _deliver(x: Any, z: Any, out: Any, xp: Any) -> Any:
+def _round_or_write(x: Array, z: Array, out: Array | None, xp: Namespace) -> Array:
+    """`x` in the type of z, or written to `out`."""
     if out is None:
         return _round(x, z.dtype, xp)
     out[...] = _round(x, out.dtype, xp)
     return out
 
 
-def _as_array(temperature: Any, z: Any, xp: Any) -> Any:
+def _temperature_array(temperature: float | Array, z: Array, xp: Namespace) -> Array:
     if isinstance(temperature, float):
         device = getattr(z, "device", None)  # a traced JAX array has none
         return xp.full((1,) * z.ndim, temperature, dtype=z.dtype, device=device)
     return temperature
 
 
-def _product(a: Any, b: Any, xp: Any) -> tuple[Any, Any]:
-    """a b and what it lost by rounding: T. J. Dekker, Numer. Math. 18 (1971) 224-242."""
-    # Half the digits of float32, float64 and longdouble.
+def _exact_product(a: Array, b: Array, xp: Namespace) -> tuple[Array, Array]:
+    """a b and its rounding error: T. J. Dekker, Numer. Math. 18 (1971) 224-242."""
+    # Splits float32, float64 and longdouble in halves of their digits.
     digits = round(-math.log2(float(xp.finfo(a.dtype).eps))) + 1
     splitter = 2.0 ** ((digits + 1) // 2) + 1
 
-    def split(x: Any) -> tuple[Any, Any]:
+    def split(x: Array) -> tuple[Array, Array]:
         high = splitter * x - (splitter * x - x)
         return high, x - high
 
@@ -74,101 +85,119 @@ def _product(a: Any, b: Any, xp: Any) -> tuple[Any, Any]:
     return p, a_2 * b_2 - (((p - a_1 * b_1) - a_2 * b_1) - a_1 * b_2)
 
 
-def _quotient(w: Any, m: Any, s: Any, xp: Any) -> tuple[Any, Any]:
-    """(w - m)/s, of w <= m and finite s > 0, and what it lost by rounding."""
+def _exact_quotient(w: Array, m: Array, s: Array, xp: Namespace) -> tuple[Array, Array]:
+    """(w - m)/s and its rounding error, for w <= m and finite s > 0."""
     # Where w - m overflows, both are halved first.
     one = xp.ones_like(s)
     half = xp.where(w - m == -xp.inf, 0.5 * one, one)
     w, m = w * half, m * half
     d = w - m
-    m_again = w - d  # the rounding error of a difference: D. E. Knuth, TAOCP 2, 4.2.2
-    d_low = (w - (d + m_again)) + (m_again - m)
-    # A power of two keeps the products below in range.
+    m_virtual = w - d  # the rounding error of a difference: D. E. Knuth, TAOCP 2, 4.2.2
+    d_low = (w - (d + m_virtual)) + (m_virtual - m)
+    # Scaling by a power of two, which is exact, keeps the products below in range.
     single = xp.finfo(w.dtype).bits == 32
     far, power = (2.0**64, 2.0**80) if single else (2.0**512, 2.0**600)
     unit = xp.where(s > far, one / power, xp.where(s < 1 / far, one * power, one))
     d, d_low, s = d * unit, d_low * unit, s * unit * half
     q = d / s
-    small = q > -2000.0  # everything below is exp(q) = 0 in every type
-    back, back_low = _product(xp.where(small, q, 0.0), s, xp)
-    q_low = ((xp.where(small, d, 0.0) - back) - back_low + xp.where(small, d_low, 0.0)) / s
-    return q, xp.where(small, q_low, 0.0)
+    relevant = q > -2000.0  # below that exp(q) = 0 in every type
+    qs, qs_low = _exact_product(xp.where(relevant, q, 0.0), s, xp)
+    q_low = ((xp.where(relevant, d, 0.0) - qs) - qs_low + xp.where(relevant, d_low, 0.0)) / s
+    return q, xp.where(relevant, q_low, 0.0)
 
 
-def _weights(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, xp: Any) -> _Weights:
+def _weights(
+    z: Array, axis: Axes, temperature: float | Array, where: Array | None, xp: Namespace
+) -> _Weights:
     sign = xp.where(temperature < 0, -xp.ones_like(temperature), 1.0)
     scale = xp.abs(temperature)
     unmasked = xp.ones_like(z, dtype=xp.bool) if where is None else where
     nan = xp.any(unmasked & xp.isnan(z), axis=axis, keepdims=True)
-    # -inf is excluded at every T, and sign * z brings a +inf at T < 0 there.
-    left = unmasked & ~xp.isnan(z) & (z != -xp.inf)
-    w = xp.where(left, sign * z, -xp.inf)
+    # -inf is excluded at every T, and +inf at T < 0, where sign * z is -inf.
+    included = unmasked & ~xp.isnan(z) & (z != -xp.inf)
+    w = xp.where(included, sign * z, -xp.inf)
     m = xp.max(w, axis=axis, keepdims=True)
-    left = left & (w != -xp.inf)
-    top = left & (w == m)
+    included = included & (w != -xp.inf)
+    at_max = included & (w == m)
 
-    only_top = (scale == 0) | (m == xp.inf)
-    share = left & (top | ~only_top)
-    # A single largest entry weighs exp(0) whatever it is: derivatives by it come from the others
-    # alone, whose sum does not cancel. Everything else that is not exact is a limit: exp(0).
-    single = top & (xp.sum(xp.astype(top, z.dtype), axis=axis, keepdims=True) == 1)
-    exact = share & ~single & ~only_top & (scale != xp.inf)
+    only_max = (scale == 0) | (m == xp.inf)
+    weighted = included & (at_max | ~only_max)
+    # A single largest entry has the weight exp(0) for any z: its derivatives come from the other
+    # entries only, whose sum does not cancel. In the limits of T and z all weights are exp(0).
+    single = at_max & (xp.sum(xp.astype(at_max, z.dtype), axis=axis, keepdims=True) == 1)
+    computed = weighted & ~single & ~only_max & (scale != xp.inf)
     m_0 = xp.where(xp.isfinite(m), m, 0.0)
     scale_1 = xp.where((scale == 0) | (scale == xp.inf), 1.0, scale)
-    t, t_low = _quotient(xp.where(exact, w, m_0), m_0, scale_1, xp)
-    t, t_low = xp.where(exact, t, 0.0), xp.where(exact, t_low, 0.0)
-    e = xp.where(share, xp.exp(t) * (1 + t_low), 0.0)
-    return _Weights(t, t_low, e, share, top, nan, nan | (m == -xp.inf), m, sign, scale)
+    t, t_low = _exact_quotient(xp.where(computed, w, m_0), m_0, scale_1, xp)
+    t, t_low = xp.where(computed, t, 0.0), xp.where(computed, t_low, 0.0)
+    e = xp.where(weighted, xp.exp(t) * (1 + t_low), 0.0)
+    return _Weights(t, t_low, e, weighted, at_max, nan, nan | (m == -xp.inf), m, sign, scale)
 
 
-def _log_sum(v: _Weights, axis: tuple[int, ...], xp: Any) -> Any:
-    """log sum exp((z - m)/T), by log1p of what is not the maximum."""
-    ties = xp.sum(xp.astype(v.top, v.t.dtype), axis=axis, keepdims=True)
-    rest = xp.sum(xp.where(v.top, 0.0, v.e), axis=axis, keepdims=True)
+def _log_sum(v: _Weights, axis: Axes, xp: Namespace) -> Array:
+    """log sum exp((z - m)/T), by log1p of the sum without the maximum."""
+    ties = xp.sum(xp.astype(v.at_max, v.t.dtype), axis=axis, keepdims=True)
+    rest = xp.sum(xp.where(v.at_max, 0.0, v.e), axis=axis, keepdims=True)
     return xp.log1p(xp.where(v.undefined, 0.0, ties - 1 + rest))
 
 
-def _empty(z: Any, axis: tuple[int, ...]) -> bool:
+def _has_no_class(z: Array, axis: Axes) -> bool:
     return any(z.shape[a] == 0 for a in axis)
 
 
-def _softmax(v: _Weights, axis: tuple[int, ...], xp: Any) -> Any:
+def _softmax(v: _Weights, axis: Axes, xp: Namespace) -> Array:
     total = xp.where(v.undefined, 1.0, xp.sum(v.e, axis=axis, keepdims=True))
     return xp.where(v.undefined, xp.nan, v.e / total)
 
 
-def _log_softmax(v: _Weights, axis: tuple[int, ...], xp: Any) -> Any:
-    x = xp.where(v.share, v.t + (v.t_low - _log_sum(v, axis, xp)), -xp.inf)
+def _log_softmax(v: _Weights, axis: Axes, xp: Namespace) -> Array:
+    x = xp.where(v.weighted, v.t + (v.t_low - _log_sum(v, axis, xp)), -xp.inf)
     return xp.where(v.undefined, xp.nan, x)
 
 
 @np.errstate(all="ignore")
-def softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
+def softmax(
+    z: Array,
+    axis: Axes,
+    temperature: float | Array,
+    where: Array | None,
+    out: Array | None,
+) -> Array:
     """exp(z/T) / sum exp(z/T)."""
     xp = array_namespace(z)
     x = _widen(z, xp)
-    if not _empty(z, axis):
-        x = _softmax(_weights(x, axis, _as_array(temperature, x, xp), where, xp), axis, xp)
-    return _deliver(x, z, out, xp)
+    if not _has_no_class(z, axis):
+        x = _softmax(_weights(x, axis, _temperature_array(temperature, x, xp), where, xp), axis, xp)
+    return _round_or_write(x, z, out, xp)
 
 
 @np.errstate(all="ignore")
-def log_softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
+def log_softmax(
+    z: Array,
+    axis: Axes,
+    temperature: float | Array,
+    where: Array | None,
+    out: Array | None,
+) -> Array:
     """z/T - log sum exp(z/T)."""
     xp = array_namespace(z)
     x = _widen(z, xp)
-    if not _empty(z, axis):
-        x = _log_softmax(_weights(x, axis, _as_array(temperature, x, xp), where, xp), axis, xp)
-    return _deliver(x, z, out, xp)
+    if not _has_no_class(z, axis):
+        x = _log_softmax(
+            _weights(x, axis, _temperature_array(temperature, x, xp), where, xp), axis, xp
+        )
+    return _round_or_write(x, z, out, xp)
 
 
 @np.errstate(all="ignore")
-def logsumexp(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, keepdims: bool) -> Any:
+def logsumexp(
+    z: Array, axis: Axes, temperature: float | Array, where: Array | None, keepdims: bool
+) -> Array:
     """T log sum exp(z/T)."""
     xp = array_namespace(z)
     x = _widen(z, xp)
-    scale = _as_array(temperature, x, xp)
-    if _empty(z, axis):
+    scale = _temperature_array(temperature, x, xp)
+    if _has_no_class(z, axis):
         shape = tuple(1 if a in axis else n for a, n in enumerate(z.shape))
         x = xp.broadcast_to(xp.where(scale < 0, xp.inf, -xp.inf * xp.ones_like(scale)), shape)
     else:
@@ -184,8 +213,8 @@ def logsumexp(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, keepd
 
 
 @np.errstate(all="ignore")
-def logits(p: Any, axis: tuple[int, ...]) -> Any:
-    """log p less its mean over the finite entries."""
+def logits(p: Array, axis: Axes) -> Array:
+    """log p minus its mean over the finite entries."""
     xp = array_namespace(p)
     x = _widen(p, xp)
     positive = x > 0
@@ -202,74 +231,95 @@ def logits(p: Any, axis: tuple[int, ...]) -> Any:
 
 @np.errstate(all="ignore")
 def target_loss(
-    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, targets: Targets, scale: Any
-) -> tuple[Any, Any]:
-    """-sum y log p with the targets y of every row, in the widest type, 0 in rows that count for
-    nothing; unless `scale`, a float or one a row, is None, its gradient scale (p sum y - y)."""
+    z: Array,
+    axis: Axes,
+    temperature: float | Array,
+    where: Array | None,
+    targets: Targets,
+    scale: float | Array | None,
+) -> tuple[Array, Array | None]:
+    """The loss -sum y log p of each row, and its gradient scale (p sum y - y) in the type of z.
+
+    The losses are in the widest type, 0 in ignored rows. `scale` is a float or has an entry for
+    each row; where it is None, no gradient is computed.
+    """
     xp = array_namespace(z)
-    x = moved(_widen(z, xp), axis[0], -1, xp)
+    x = move_axis(_widen(z, xp), axis[0], -1, xp)
     if not x.shape[-1]:
         return xp.sum(x, axis=-1), None if scale is None else z
-    t = _as_array(temperature, x, xp)
-    t = t if isinstance(temperature, float) else moved(t, axis[0], -1, xp)
+    t = _temperature_array(temperature, x, xp)
+    t = t if isinstance(temperature, float) else move_axis(t, axis[0], -1, xp)
     if where is not None:
-        where = moved(xp.broadcast_to(where, z.shape), axis[0], -1, xp)
+        where = move_axis(xp.broadcast_to(where, z.shape), axis[0], -1, xp)
     v = _weights(x, (-1,), t, where, xp)
-    log_p, y, kept = _log_softmax(v, (-1,), xp), targets.whole(x, where), targets.kept()
-    # 0 log 0 = 0: a target of 0 on an excluded class costs nothing.
+    log_p, y, rows = (
+        _log_softmax(v, (-1,), xp),
+        targets.probabilities(x, where),
+        targets.included_rows(),
+    )
+    # 0 log 0 = 0: a target of 0 on an excluded class adds nothing to the loss.
     finite = xp.where((y == 0) & (log_p == -xp.inf), 0.0, log_p)
     loss = -xp.sum(y * finite, axis=-1)
-    loss = loss if kept is None else xp.where(kept, loss, 0.0)
+    loss = loss if rows is None else xp.where(rows, loss, 0.0)
     if scale is None:
         return loss, None
     scale = scale if isinstance(scale, float) else scale[..., None]
-    gradient = scaled(difference(_softmax(v, (-1,), xp), y, xp), scale, xp)
-    moves = v.share | v.undefined
-    moves = moves if kept is None else moves & kept[..., None]
-    gradient = moved(xp.where(moves, gradient, 0.0), -1, axis[0], xp)
+    gradient = scale_nonzero(residual(_softmax(v, (-1,), xp), y, xp), scale, xp)
+    has_gradient = v.weighted | v.undefined
+    has_gradient = has_gradient if rows is None else has_gradient & rows[..., None]
+    gradient = move_axis(xp.where(has_gradient, gradient, 0.0), -1, axis[0], xp)
     return loss, _round(gradient, z.dtype, xp)
 
 
-def one_minus(p: Any) -> Any:
-    """1 - p, exact to the last places where p is close to 1: less than 1 by the others."""
+def one_minus(p: Array) -> Array:
+    """1 - p, without cancellation where p is close to 1: there it is the sum of the others."""
     xp = array_namespace(p)
     if not p.shape[-1]:
         return p
-    most = at_top(p, xp)
-    others = xp.sum(xp.where(most, 0.0, p), axis=-1, keepdims=True)
-    return xp.where(most, others, 1 - p)
+    largest = is_argmax(p, xp)
+    others = xp.sum(xp.where(largest, 0.0, p), axis=-1, keepdims=True)
+    return xp.where(largest, others, 1 - p)
 
 
-def centred(p: Any, v: Any) -> Any:
-    """v less its mean under p. Taken from the entry at the largest probability, so that what is
-    left of a saturated row does not cancel."""
+def centred(p: Array, v: Array) -> Array:
+    """v minus its mean under p.
+
+    Both are taken relative to the entry of v at the largest probability, so that they do not
+    cancel in a saturated row.
+    """
     xp = array_namespace(p)
     if not p.shape[-1]:
         return v
-    w = xp.where(p > 0, v - xp.take_along_axis(v, top(p, xp), axis=-1), 0.0)
+    w = xp.where(p > 0, v - xp.take_along_axis(v, argmax(p, xp), axis=-1), 0.0)
     return w - xp.sum(p * w, axis=-1, keepdims=True)
 
 
 @np.errstate(all="ignore")
-def jacobian(p: Any, slope: Any) -> Any:
+def jacobian(p: Array, slope: Array) -> Array:
     """slope p_i (delta_ij - p_j), the classes of p last."""
     xp = array_namespace(p)
     eye = xp.eye(p.shape[-1], dtype=xp.bool, device=getattr(p, "device", None))
-    # p_i p_j first: so J is symmetric to the bit.
+    # The product p_i p_j first makes J symmetric to the last bit.
     matrix = xp.where(eye, (p * one_minus(p))[..., None], -(p[..., None] * p[..., None, :]))
-    return scaled(matrix, slope[..., None], xp)
+    return scale_nonzero(matrix, slope[..., None], xp)
 
 
 @np.errstate(all="ignore")
-def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
+def jacobian_product(p: Array, v: Array, slope: Array) -> Array:
     """slope p_i (v_i - sum_j p_j v_j), the classes last."""
-    return scaled(p * centred(p, v), slope, array_namespace(p))
+    return scale_nonzero(p * centred(p, v), slope, array_namespace(p))
 
 
 @np.errstate(all="ignore")
 def linear_loss(
-    x: Any, weight: Any, bias: Any, targets: Targets, t: Any, scale: Any, by_temperature: bool
-) -> tuple[Any, Any]:
-    """As :func:`target_loss` of z = x weightᵀ + bias and labels, with the gradients by these, and
-    by T."""
-    return blocks.linear_loss(x, weight, bias, targets, t, scale, by_temperature, target_loss)
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    targets: Targets,
+    t: float | Array,
+    scale: float | Array | None,
+    by_temperature: bool,
+) -> tuple[Array, Gradients | None]:
+    """The losses of labels with the logits x weightᵀ + bias, and unless `scale` is None the
+    gradients by x, weight and bias, and by T if `by_temperature`."""
+    return linear.linear_loss(x, weight, bias, targets, t, scale, by_temperature, target_loss)

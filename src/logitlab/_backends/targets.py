@@ -1,54 +1,56 @@
-"""What the softmax of a row is held to: a label or a distribution, smoothed or not."""
+"""Targets of a loss: labels or distributions, with label smoothing."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
+from logitlab._arrays import Array, Namespace
+
 
 class Targets(NamedTuple):
-    """Of every row: one of `label` and `distribution`, and the share of it that is spread evenly
-    over the classes that are not excluded."""
+    """One of `label` and `distribution`, and the smoothing: this share of the target of a row is
+    spread evenly over the classes that are not excluded."""
 
-    label: Any = None  # integers of the batch shape, below 0 where a row counts for nothing
-    distribution: Any = None  # (..., K), not negative, the classes last
+    label: Array | None = None  # integers of the batch shape, below 0 in an ignored row
+    distribution: Array | None = None  # (..., K), nonnegative, the classes last
     smoothing: float = 0.0
 
-    def kept(self) -> Any:
-        """The rows that count; None where all do."""
+    def included_rows(self) -> Array | None:
+        """Mask of the rows that are not ignored; None where no row is."""
         return None if self.label is None else self.label >= 0
 
-    def whole(self, z: Any, where: Any) -> Any:
-        """(..., K) in the type of z, which has its classes last, as has `where`."""
+    def probabilities(self, z: Array, where: Array | None) -> Array:
+        """The smoothed target distributions, of the shape and type of z: the classes are last."""
         xp = array_namespace(z)
         if self.label is None:
             y = self.distribution
         else:
-            place = xp.arange(z.shape[-1], device=getattr(z, "device", None))
-            y = place == self.label[..., None]
+            classes = xp.arange(z.shape[-1], device=getattr(z, "device", None))
+            y = classes == self.label[..., None]
         y = xp.astype(y, z.dtype, copy=False)
         if not self.smoothing:
             return y
-        # At T = 0 over losing classes too.
-        left = z != -xp.inf
-        left = xp.astype(left if where is None else left & where, z.dtype)
-        spread = left / xp.sum(left, axis=-1, keepdims=True)
-        return (1 - self.smoothing) * y + self.smoothing * spread
+        # At T = 0 a class of probability 0 is not an excluded one.
+        included = z != -xp.inf
+        included = xp.astype(included if where is None else included & where, z.dtype)
+        uniform = included / xp.sum(included, axis=-1, keepdims=True)
+        return (1 - self.smoothing) * y + self.smoothing * uniform
 
 
-def top(p: Any, xp: Any) -> Any:
-    """The place of a largest probability; the classes are last."""
+def argmax(p: Array, xp: Namespace) -> Array:
+    """The index (..., 1) of a largest probability of each row; the classes are last."""
     return xp.argmax(xp.where(xp.isnan(p), 0.0, p), axis=-1, keepdims=True)
 
 
-def at_top(p: Any, xp: Any) -> Any:
-    """Where that is; the classes are last, at least one."""
-    return xp.arange(p.shape[-1], device=getattr(p, "device", None)) == top(p, xp)
+def is_argmax(p: Array, xp: Namespace) -> Array:
+    """Mask of that entry; the classes are last, at least one."""
+    return xp.arange(p.shape[-1], device=getattr(p, "device", None)) == argmax(p, xp)
 
 
-def difference(p: Any, y: Any, xp: Any) -> Any:
-    """p sum y - y, the classes last, at least one."""
+def residual(p: Array, y: Array, xp: Namespace) -> Array:
+    """p sum y - y, the gradient of -sum y log p; the classes are last, at least one."""
     total = xp.sum(y, axis=-1, keepdims=True)
-    # Close to 1, that is what the others have of y, less their p sum y.
-    most = at_top(p, xp)
-    others, rest = (xp.sum(xp.where(most, 0.0, v), axis=-1, keepdims=True) for v in (p, y))
-    return xp.where(most & (p > 0.5), rest - others * total, p * total - y)
+    # For p close to 1 the difference cancels. It equals sum_j (y_j - p_j sum y) over the others.
+    largest = is_argmax(p, xp)
+    p_others, y_others = (xp.sum(xp.where(largest, 0.0, v), axis=-1, keepdims=True) for v in (p, y))
+    return xp.where(largest & (p > 0.5), y_others - p_others * total, p * total - y)

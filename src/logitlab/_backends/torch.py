@@ -1,12 +1,14 @@
-"""Tensors: those of the CPU through the kernels, everything else through the reference.
+"""The backend of torch tensors: the compiled kernels on the CPU, the reference everywhere else.
 
-The reference runs on torch's own operations, so gradients, other devices, `torch.func` transforms
-and compiled graphs go through it.
+Gradients on the CPU are in closed form. The reference uses torch operations, so that other devices
+and `torch.func` transforms are supported as well.
 """
 
-from typing import Any
+from torch import Tensor
 
+from logitlab._arrays import Array, Axes
 from logitlab._backends import torch_autograd, torch_kernels
+from logitlab._backends.linear_loss import Gradients
 from logitlab._backends.reference import centred, logits, one_minus
 from logitlab._backends.targets import Targets
 from logitlab._backends.torch_kernels import (
@@ -14,7 +16,7 @@ from logitlab._backends.torch_kernels import (
     jacobian,
     jacobian_product,
     readable,
-    wants_gradient,
+    requires_gradient,
 )
 
 __all__ = [
@@ -26,75 +28,111 @@ __all__ = [
     "logits",
     "logsumexp",
     "one_minus",
+    "reduced_linear_loss",
+    "reduced_target_loss",
     "softmax",
     "target_loss",
-    "total_linear_loss",
-    "total_target_loss",
 ]
 
 
-def _closed(z: Any, axis: tuple[int, ...], t: Any, where: Any) -> bool:
-    """Whether a call wants a gradient that has its closed form."""
+def _needs_autograd(z: Tensor, axis: Axes, t: float | Tensor, where: Tensor | None) -> bool:
+    """Whether a call needs a gradient that the functions of ``torch_autograd`` compute."""
     return (
-        wants_gradient(z, t) and len(axis) == 1 and z.shape[axis[0]] > 0 and readable(z, t, where)
+        requires_gradient(z, t)
+        and len(axis) == 1
+        and z.shape[axis[0]] > 0
+        and readable(z, t, where)
     )
 
 
-def _elementwise(name: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, out: Any) -> Any:
-    if out is None and _closed(z, axis, t, where):
-        return torch_autograd.Closed.apply(name, z, axis[0], t, where)
+def _elementwise(
+    name: str, z: Array, axis: Axes, t: float | Array, where: Array | None, out: Array | None
+) -> Array:
+    if out is None and _needs_autograd(z, axis, t, where):
+        return torch_autograd.SoftmaxFunction.apply(name, z, axis[0], t, where)
     return getattr(torch_kernels, name)(z, axis, t, where, out)
 
 
-def softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
+def softmax(
+    z: Array, axis: Axes, temperature: float | Array, where: Array | None, out: Array | None
+) -> Array:
     return _elementwise("softmax", z, axis, temperature, where, out)
 
 
-def log_softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
+def log_softmax(
+    z: Array, axis: Axes, temperature: float | Array, where: Array | None, out: Array | None
+) -> Array:
     return _elementwise("log_softmax", z, axis, temperature, where, out)
 
 
-def logsumexp(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, keepdims: bool) -> Any:
-    if _closed(z, axis, temperature, where):
-        value = torch_autograd.Closed.apply("logsumexp", z, axis[0], temperature, where)
+def logsumexp(
+    z: Array, axis: Axes, temperature: float | Array, where: Array | None, keepdims: bool
+) -> Array:
+    if _needs_autograd(z, axis, temperature, where):
+        value = torch_autograd.SoftmaxFunction.apply("logsumexp", z, axis[0], temperature, where)
         return value if keepdims else value.squeeze(axis[0])
     return torch_kernels.logsumexp(z, axis, temperature, where, keepdims)
 
 
 def target_loss(
-    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, targets: Targets, scale: Any
-) -> tuple[Any, Any]:
-    closed = scale is None and _closed(z, axis, temperature, where)
-    if closed and covers_losses(z, z.shape[axis[0]], temperature, targets):
-        return torch_autograd.TargetLoss.apply(z, axis[0], temperature, where, *targets), None
+    z: Array,
+    axis: Axes,
+    temperature: float | Array,
+    where: Array | None,
+    targets: Targets,
+    scale: float | Array | None,
+) -> tuple[Array, Array | None]:
+    needs_autograd = scale is None and _needs_autograd(z, axis, temperature, where)
+    if needs_autograd and covers_losses(z, z.shape[axis[0]], temperature, targets):
+        return torch_autograd.RowLosses.apply(z, axis[0], temperature, where, *targets), None
     return torch_kernels.target_loss(z, axis, temperature, where, targets, scale)
 
 
-def total_target_loss(
-    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, targets: Targets, share: Any
-) -> Any:
-    """The sum of share times loss where a gradient of it is wanted, else None."""
-    covered = _closed(z, axis, temperature, where) and not wants_gradient(share)
+def reduced_target_loss(
+    z: Tensor,
+    axis: Axes,
+    temperature: float | Tensor,
+    where: Tensor | None,
+    targets: Targets,
+    row_share: float | Tensor,
+) -> Tensor | None:
+    """The sum over the rows of row_share times loss if it needs a gradient, else None."""
+    covered = _needs_autograd(z, axis, temperature, where) and not requires_gradient(row_share)
     if not covered or not covers_losses(z, z.shape[axis[0]], temperature, targets):
         return None
-    return torch_autograd.total_target_loss(z, axis[0], temperature, where, targets, share)
+    return torch_autograd.reduced_target_loss(z, axis[0], temperature, where, targets, row_share)
 
 
-def total_linear_loss(x: Any, weight: Any, bias: Any, targets: Targets, t: Any, share: Any) -> Any:
-    """As :func:`total_target_loss`, of linear logits."""
-    given = (x, weight, bias, t)
-    covered = wants_gradient(*given) and readable(*given) and not wants_gradient(share)
+def reduced_linear_loss(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Targets,
+    t: float | Tensor,
+    row_share: float | Tensor,
+) -> Tensor | None:
+    """As :func:`reduced_target_loss`, for the logits of a linear layer."""
+    inputs = (x, weight, bias, t)
+    covered = requires_gradient(*inputs) and readable(*inputs) and not requires_gradient(row_share)
     if not covered or not covers_losses(x, len(weight), t, targets):
         return None
-    return torch_autograd.total_linear_loss(x, weight, bias, targets, t, share)
+    return torch_autograd.reduced_linear_loss(x, weight, bias, targets, t, row_share)
 
 
 def linear_loss(
-    x: Any, weight: Any, bias: Any, targets: Targets, t: Any, scale: Any, by_temperature: bool
-) -> tuple[Any, Any]:
-    given = (x, weight, bias, t)
-    closed = scale is None and wants_gradient(*given) and readable(*given)
-    if closed and covers_losses(x, len(weight), t, targets):
-        loss = torch_autograd.LinearLoss.apply(x, weight, bias, t, targets.label, targets.smoothing)
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    targets: Targets,
+    t: float | Array,
+    scale: float | Array | None,
+    by_temperature: bool,
+) -> tuple[Array, Gradients | None]:
+    inputs = (x, weight, bias, t)
+    needs_autograd = scale is None and requires_gradient(*inputs) and readable(*inputs)
+    if needs_autograd and covers_losses(x, len(weight), t, targets):
+        loss = torch_autograd.LinearRowLosses.apply(
+            x, weight, bias, t, targets.label, targets.smoothing
+        )
         return loss, None
     return torch_kernels.linear_loss(x, weight, bias, targets, t, scale, by_temperature)

@@ -1,31 +1,29 @@
-"""Tensors of the CPU with gradients: the kernels forward, the closed form backward.
+"""CPU tensors with gradients: the compiled kernels forward, gradients in closed form backward.
 
-Every function here is one of u = z/T. With d = dL/dz, dL/dT = sum d (m - z)/T for softmax,
-log_softmax and the losses, whose d sums to 0 (m is the largest entry), and sum d (L - z)/T for
-logsumexp. Where the gradient is to be differentiated itself, it is made of the same functions.
+All functions depend on z/T. With d = dL/dz, dL/dT is sum d (m - z)/T for softmax, log_softmax and
+the losses, whose d sums to 0 (m is the largest entry), and sum d (logsumexp - z)/T for logsumexp.
+A gradient that is differentiated again is computed by the differentiable functions of this module.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from logitlab._backends import native, torch_kernels
-from logitlab._backends.targets import Targets, difference
-
-
-def _held(t: Any) -> Any:
-    return t if isinstance(t, float) else t.detach()
+from logitlab._backends.targets import Targets, residual
 
 
 def _slope(t: Any) -> Any:
     """1/T; 0 at T = 0 and inf, where the derivative does not exist or is 0."""
     if isinstance(t, float):
         return 0.0 if t == 0 else 1 / t
-    still = (t == 0) | torch.isinf(t)
-    return torch.where(still, 0.0, 1 / torch.where(still, 1.0, t))
+    is_limit = (t == 0) | torch.isinf(t)
+    return torch.where(is_limit, 0.0, 1 / torch.where(is_limit, 1.0, t))
 
 
-def _over(x: Any, t: Any) -> Any:
+def _divide_by_temperature(x: Tensor, t: Any) -> Tensor:
     """x/T, where 1/T may overflow: 0 stays 0."""
     slope = _slope(t)
     if isinstance(slope, float):
@@ -35,9 +33,9 @@ def _over(x: Any, t: Any) -> Any:
     return torch.where((x == 0) & torch.isinf(slope), x, x * slope)
 
 
-def _plain(g: Any) -> bool:
-    """Whether what comes from above can go to a kernel: nothing is to be differentiated again, and
-    no transform hangs on it."""
+def _kernels_accept(g: Tensor) -> bool:
+    """Whether the kernels can take an upstream gradient: it is neither differentiated again nor
+    wrapped by a transform."""
     functorch = torch._C._functorch
     return not (
         torch.is_grad_enabled()
@@ -46,61 +44,68 @@ def _plain(g: Any) -> bool:
     )
 
 
-def _product(name: str, z: Any, p: Any, g: Any, axis: int, t: Any) -> Any:
-    """The vector-Jacobian product of softmax or log_softmax, in the kernel; without p it finds that
-    itself, where it can."""
-    wide = z.dtype if z.dtype is torch.float64 else torch.float32
-    stays = native.in_place(z.shape, axis)
+def _kernel_product(name: str, z: Tensor, p: Tensor | None, g: Tensor, axis: int, t: Any) -> Tensor:
+    """The vector-Jacobian product of softmax or log_softmax, by the kernel.
 
-    def lay(x: Any) -> Any:
-        x = x if stays else x.movedim(axis, -1)
-        return (x if x.dtype is wide else x.to(wide)).contiguous().resolve_neg()
+    Without p, the kernel computes it itself if T is a number and the classes are last.
+    """
+    dtype = z.dtype if z.dtype is torch.float64 else torch.float32
+    keeps_axis = native.product_takes_axis(z.shape, axis)
+
+    def prepare(x: Tensor) -> Tensor:
+        x = x if keeps_axis else x.movedim(axis, -1)
+        return (x if x.dtype is dtype else x.to(dtype)).contiguous().resolve_neg()
 
     single = isinstance(t, float)
-    if p is None and not (single and (not stays or z.shape[axis + 1 :].numel() == 1)):
+    if p is None and not (single and (not keeps_axis or z.shape[axis + 1 :].numel() == 1)):
         p = torch_kernels.softmax(z, (axis,), t, None, None)
     slope = _slope(t)
     if not single:
-        slope = (slope if stays else slope.movedim(axis, -1)).detach().numpy()
-    p, g, z = None if p is None else lay(p), lay(g), lay(z)
-    dz = torch_kernels.new(g)
-    # An address costs a tenth of an array.
-    at_p = None if p is None else p.data_ptr()
-    at = (at_p, g.data_ptr(), z.data_ptr(), slope, dz.data_ptr(), t if single else 1.0)
-    native.product_at(name, g.itemsize, g.shape, axis if stays else -1, *at)
-    return dz if stays else dz.movedim(-1, axis)
+        slope = (slope if keeps_axis else slope.movedim(axis, -1)).detach().numpy()
+    p, g, z = None if p is None else prepare(p), prepare(g), prepare(z)
+    dz = torch_kernels.empty_like(g)
+    # Passing an address takes a tenth of the time of passing an array.
+    p_address = None if p is None else p.data_ptr()
+    rest = (p_address, g.data_ptr(), z.data_ptr(), slope, dz.data_ptr(), t if single else 1.0)
+    native.product_at(name, g.itemsize, g.shape, axis if keeps_axis else -1, *rest)
+    return dz if keeps_axis else dz.movedim(-1, axis)
 
 
-def _softmax(x: Any, g: Any, axis: int, t: Any, p: Any) -> Any:
-    if _plain(g):
-        return _product("softmax", x, p, g, axis, t)
-    p = Closed.apply("softmax", x, axis, t, None)
-    return _over(p * (g - (p * g).sum(axis, keepdim=True)), t)
+def _softmax_backward(x: Tensor, g: Tensor, axis: int, t: Any, p: Tensor | None) -> Tensor:
+    if _kernels_accept(g):
+        return _kernel_product("softmax", x, p, g, axis, t)
+    p = SoftmaxFunction.apply("softmax", x, axis, t, None)
+    return _divide_by_temperature(p * (g - (p * g).sum(axis, keepdim=True)), t)
 
 
-def _log_softmax(x: Any, g: Any, axis: int, t: Any, p: Any) -> Any:
-    if _plain(g):
-        return _product("log_softmax", x, None, g, axis, t)
-    p = Closed.apply("softmax", x, axis, t, None)
-    g = torch.where(_still(x, axis, t), 0.0, g)
-    return _over(g - p * g.sum(axis, keepdim=True), t)
+def _log_softmax_backward(x: Tensor, g: Tensor, axis: int, t: Any, p: Tensor | None) -> Tensor:
+    if _kernels_accept(g):
+        return _kernel_product("log_softmax", x, None, g, axis, t)
+    p = SoftmaxFunction.apply("softmax", x, axis, t, None)
+    g = torch.where(_is_constant(x, axis, t), 0.0, g)
+    return _divide_by_temperature(g - p * g.sum(axis, keepdim=True), t)
 
 
-def _logsumexp(x: Any, g: Any, axis: int, t: Any, p: Any) -> Any:
-    p = Closed.apply("softmax", x, axis, t, None)
+def _logsumexp_backward(x: Tensor, g: Tensor, axis: int, t: Any, p: Tensor | None) -> Tensor:
+    p = SoftmaxFunction.apply("softmax", x, axis, t, None)
     return torch.where(torch.isinf(x), 0.0, g * p)
 
 
-def _still(x: Any, axis: int, t: Any) -> Any:
-    """What no finite change of the logits moves: excluded entries, and rows with +inf at T > 0."""
+def _is_constant(x: Tensor, axis: int, t: Any) -> Tensor:
+    """Mask of the entries whose result no finite change of the logits affects: excluded ones, and
+    rows with +inf at T > 0."""
     infinite = torch.isinf(x)
     return infinite | ((x == torch.inf).any(axis, keepdim=True) & (t > 0))
 
 
-_BACKWARD = {"softmax": _softmax, "log_softmax": _log_softmax, "logsumexp": _logsumexp}
+_BACKWARD = {
+    "softmax": _softmax_backward,
+    "log_softmax": _log_softmax_backward,
+    "logsumexp": _logsumexp_backward,
+}
 
 
-def _by_temperature(dz: Any, x: Any, origin: Any, axis: int, t: Any) -> Any:
+def _gradient_from_origin(dz: Tensor, x: Tensor, origin: Tensor, axis: int, t: Tensor) -> Tensor:
     """sum dz (origin - z)/T, in the shape of T."""
     infinite = torch.isinf(x)
     finite = torch.where(infinite, 0.0, x)
@@ -108,14 +113,15 @@ def _by_temperature(dz: Any, x: Any, origin: Any, axis: int, t: Any) -> Any:
     return (term.sum(axis, keepdim=True, dtype=t.dtype) * _slope(t)).sum_to_size(t.shape)
 
 
-def by_temperature(dz: Any, x: Any, axis: int, t: Any) -> Any:
-    """The same of functions whose dz sums to 0: from the largest entry, or from anywhere."""
-    most = x.detach().amax(axis, keepdim=True)
-    return _by_temperature(dz, x, torch.where(torch.isfinite(most), most, 0.0), axis, t)
+def temperature_gradient(dz: Tensor, x: Tensor, axis: int, t: Tensor) -> Tensor:
+    """The gradient by T of functions whose dz sums to 0, so that the origin is arbitrary."""
+    row_max = x.detach().amax(axis, keepdim=True)
+    origin = torch.where(torch.isfinite(row_max), row_max, 0.0)
+    return _gradient_from_origin(dz, x, origin, axis, t)
 
 
-class Closed(torch.autograd.Function):  # type: ignore[misc]
-    """softmax, log_softmax or logsumexp (which keeps its axis) of one axis."""
+class SoftmaxFunction(torch.autograd.Function):  # type: ignore[misc]
+    """softmax, log_softmax or logsumexp over one axis, which logsumexp keeps."""
 
     @staticmethod
     def forward(ctx: Any, name: str, z: Any, axis: int, t: Any, where: Any) -> Any:
@@ -135,31 +141,40 @@ class Closed(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, g: Any) -> Any:
         z, where, p, t = ctx.saved_tensors
         t = ctx.t if t is None else t
-        dz, dt = products(ctx.name, z, g, ctx.axis, t, where, ctx.needs_input_grad[3], p)
+        dz, dt = softmax_gradients(ctx.name, z, g, ctx.axis, t, where, ctx.needs_input_grad[3], p)
         return None, dz, None, dt, None
 
 
-def products(
-    name: str, z: Any, g: Any, axis: int, t: Any, where: Any, with_temperature: bool, p: Any = None
-) -> tuple[Any, Any]:
-    """The vector-Jacobian products by z and, if wanted, by T. `p` is the softmax if at hand."""
+def softmax_gradients(
+    name: str,
+    z: Tensor,
+    g: Tensor,
+    axis: int,
+    t: Any,
+    where: Tensor | None,
+    by_temperature: bool,
+    p: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients by z and by T, for the upstream gradient g; `p` is the softmax, if known."""
     x = z if where is None else torch.where(where, z, -torch.inf)
     if p is None and name == "softmax":
-        p = Closed.apply("softmax", x, axis, t, None)
+        p = SoftmaxFunction.apply("softmax", x, axis, t, None)
     dz = _BACKWARD[name](x, g, axis, t, p)
     dt = None
-    if with_temperature:
+    if by_temperature:
         if name == "logsumexp":
-            dt = _by_temperature(dz, x, Closed.apply(name, x, axis, t, None), axis, t)
+            dt = _gradient_from_origin(
+                dz, x, SoftmaxFunction.apply(name, x, axis, t, None), axis, t
+            )
         else:
-            dt = by_temperature(dz, x, axis, t)
-    if not _plain(g):
-        dz = torch.where(_still(x, axis, t), 0.0, dz)
+            dt = temperature_gradient(dz, x, axis, t)
+    if not _kernels_accept(g):
+        dz = torch.where(_is_constant(x, axis, t), 0.0, dz)
     return dz.to(z.dtype), dt
 
 
-class TargetLoss(torch.autograd.Function):  # type: ignore[misc]
-    """The losses of targets, one a row, in float64."""
+class RowLosses(torch.autograd.Function):  # type: ignore[misc]
+    """The losses of targets, one for each row, in float64."""
 
     @staticmethod
     def forward(
@@ -183,118 +198,138 @@ class TargetLoss(torch.autograd.Function):  # type: ignore[misc]
         targets = Targets(label, distribution, ctx.smoothing)
         t, axis = ctx.t if t is None else t, ctx.axis
         x = z if where is None else torch.where(where, z, -torch.inf)
-        scale = g * _flat(_slope(t), axis)
-        if _plain(g):
-            dz = torch_kernels.target_loss(x, (axis,), t, None, targets, scale)[1]
+        scale = g * _per_row(_slope(t), axis)
+        if _kernels_accept(g):
+            dz: Any = torch_kernels.target_loss(x, (axis,), t, None, targets, scale)[1]
         else:
             x = x if x.itemsize > 2 else x.float()
             last = x.detach().movedim(axis, -1)
-            p = Closed.apply("softmax", x, axis, t, None).movedim(axis, -1)
-            d = difference(p, targets.whole(last, None), torch).movedim(-1, axis)
-            still = _still(x.detach(), axis, _held(t)) & (x.detach() != torch.inf)
-            still = still if label is None else still | (label < 0).unsqueeze(axis)
-            dz = torch.where(still, 0.0, d * scale.unsqueeze(axis))
-        dt = by_temperature(dz, x, axis, t) if ctx.needs_input_grad[2] else None
+            p = SoftmaxFunction.apply("softmax", x, axis, t, None).movedim(axis, -1)
+            d = residual(p, targets.probabilities(last, None), torch).movedim(-1, axis)
+            detached_t = t if isinstance(t, float) else t.detach()
+            constant = _is_constant(x.detach(), axis, detached_t) & (x.detach() != torch.inf)
+            constant = constant if label is None else constant | (label < 0).unsqueeze(axis)
+            dz = torch.where(constant, 0.0, d * scale.unsqueeze(axis))
+        dt = temperature_gradient(dz, x, axis, t) if ctx.needs_input_grad[2] else None
         return dz.to(z.dtype), None, dt, None, None, None, None
 
 
-class Total(torch.autograd.Function):  # type: ignore[misc]
-    """The sum over the rows of their losses times their shares, 0-d.
+class ReducedLoss(torch.autograd.Function):  # type: ignore[misc]
+    """The 0-d sum over the rows of their losses times their shares.
 
-    `solve(share, *inputs)` gives the losses and the gradients by the inputs in one sweep; the
-    gradients are handed on by the first backward pass and made anew for another. `rows(*inputs)`
-    gives the losses alone, differentiable twice. `held` is what both read besides: a change of it
-    is noticed as one of the inputs is.
+    `evaluate(row_share, *inputs)` returns the losses and the gradients by the inputs, computed
+    together. The first backward pass uses these gradients; a later one computes them again.
+    `row_losses(*inputs)` returns the losses only, differentiable twice. `constants` are the other
+    tensors that both read: autograd raises an error if they are changed before the backward pass.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, solve: Any, rows: Any, held: Any, share: Any, dtype: Any, *inputs: Any
-    ) -> Any:
-        ctx.solve, ctx.rows = solve, rows
-        given = share, *inputs
-        ctx.floats = [x if isinstance(x, float) else None for x in given]
-        ctx.save_for_backward(*(None if isinstance(x, float) else x for x in given), *held)
-        loss, ctx.gradients = solve(*given)
-        return _weighted(share, loss).to(dtype)
+        ctx: Any,
+        evaluate: Callable[..., Any],
+        row_losses: Callable[..., Any],
+        constants: tuple[Tensor | None, ...],
+        dtype: torch.dtype,
+        row_share: Any,
+        *inputs: Any,
+    ) -> Tensor:
+        ctx.evaluate, ctx.row_losses = evaluate, row_losses
+        arguments = row_share, *inputs
+        ctx.floats = [x if isinstance(x, float) else None for x in arguments]
+        tensors = (None if isinstance(x, float) else x for x in arguments)
+        ctx.save_for_backward(*tensors, *constants)
+        loss, ctx.gradients = evaluate(*arguments)
+        return _weighted_sum(row_share, loss).to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
-        # What is held comes after the inputs.
-        both = zip(ctx.floats, ctx.saved_tensors, strict=False)
-        share, *inputs = [f if x is None else x for f, x in both]
-        given = (None,) * 5
+    def backward(ctx: Any, g: Tensor) -> Any:
+        # The constants come after the arguments and are not needed here.
+        arguments = zip(ctx.floats, ctx.saved_tensors, strict=False)
+        row_share, *inputs = [f if x is None else x for f, x in arguments]
+        no_gradients = (None,) * 5
         if torch.is_grad_enabled():
-            total = _weighted(share, ctx.rows(*inputs))
-            return *given, *_again(ctx.needs_input_grad[5:], inputs, total, g.to(total.dtype))
+            loss = _weighted_sum(row_share, ctx.row_losses(*inputs))
+            gradients = _differentiable_gradients(
+                ctx.needs_input_grad[5:], inputs, loss, g.to(loss.dtype)
+            )
+            return *no_gradients, *gradients
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
-            gradients = ctx.solve(share, *inputs)[1]
-        if not _plain(g):
-            return *given, *(x if x is None else x * g for x in gradients)
+            gradients = ctx.evaluate(row_share, *inputs)[1]
+        if not _kernels_accept(g):
+            return *no_gradients, *(x if x is None else x * g for x in gradients)
         if g.item() == 1:
-            return *given, *gradients
-        # A scaled loss is there to keep the small gradients of half types.
+            return *no_gradients, *gradients
+        # A loss is scaled so that small gradients do not underflow in half types.
         if any(x is not None and x.itemsize < 4 for x in gradients):
-            return *given, *ctx.solve(share * float(g), *inputs)[1]
-        return *given, *(x if x is None else x * g for x in gradients)
+            return *no_gradients, *ctx.evaluate(row_share * float(g), *inputs)[1]
+        return *no_gradients, *(x if x is None else x * g for x in gradients)
 
 
-def _weighted(share: Any, loss: Any) -> Any:
-    """The sum of the losses that count, times their shares."""
-    if isinstance(share, float):
-        return loss.sum() * share
-    return torch.where(share == 0, 0.0, share * loss).sum()
+def _weighted_sum(row_share: float | Tensor, loss: Tensor) -> Tensor:
+    """The sum of row_share times loss, without the rows whose share is 0."""
+    if isinstance(row_share, float):
+        return loss.sum() * row_share
+    return torch.where(row_share == 0, 0.0, row_share * loss).sum()
 
 
-def _again(needs: Any, inputs: Any, value: Any, g: Any) -> list[Any]:
-    """The gradients by the inputs, to be differentiated again."""
-    wanted = [i for i, need in enumerate(needs) if need]
-    found = torch.autograd.grad(value, [inputs[i] for i in wanted], g, create_graph=True)
+def _differentiable_gradients(needed: Any, inputs: Any, value: Tensor, g: Tensor) -> list[Any]:
+    """The gradients by the inputs that need one, which can be differentiated again."""
+    indices = [i for i, need in enumerate(needed) if need]
+    results = torch.autograd.grad(value, [inputs[i] for i in indices], g, create_graph=True)
     gradients: list[Any] = [None] * len(inputs)
-    for i, gradient in zip(wanted, found, strict=True):
+    for i, gradient in zip(indices, results, strict=True):
         gradients[i] = gradient
     return gradients
 
 
-def _flat(x: Any, axis: int) -> Any:
+def _per_row(x: Any, axis: int) -> Any:
+    """A factor that broadcasts against z, without the class axis."""
     return x if isinstance(x, float) else x.squeeze(axis)
 
 
-def total_target_loss(z: Any, axis: int, t: Any, where: Any, targets: Targets, share: Any) -> Any:
-    by_t = not isinstance(t, float) and t.requires_grad
+def reduced_target_loss(
+    z: Tensor, axis: int, t: Any, where: Tensor | None, targets: Targets, row_share: Any
+) -> Tensor:
+    """The differentiable sum over the rows of row_share times loss."""
+    by_temperature = not isinstance(t, float) and t.requires_grad
 
-    def solve(share: Any, z: Any, t: Any) -> Any:
+    def evaluate(row_share: Any, z: Tensor, t: Any) -> Any:
         x = z if where is None else torch.where(where, z, -torch.inf)
-        scale = share * _flat(_slope(t), axis)
+        scale = row_share * _per_row(_slope(t), axis)
         loss, dz = torch_kernels.kernel_loss(x, (axis,), t, None, targets, scale)
-        return loss, (dz, by_temperature(dz, x, axis, t) if by_t else None)
+        return loss, (dz, temperature_gradient(dz, x, axis, t) if by_temperature else None)
 
-    def rows(z: Any, t: Any) -> Any:
-        return TargetLoss.apply(z, axis, t, where, *targets)
+    def row_losses(z: Tensor, t: Any) -> Any:
+        return RowLosses.apply(z, axis, t, where, *targets)
 
-    held = (where, targets.label, targets.distribution)
-    return Total.apply(solve, rows, held, share, z.dtype, z, t)
-
-
-def total_linear_loss(x: Any, weight: Any, bias: Any, targets: Targets, t: Any, share: Any) -> Any:
-    by_t = not isinstance(t, float) and t.requires_grad
-
-    def solve(share: Any, x: Any, weight: Any, bias: Any, t: Any) -> Any:
-        scale = share * _flat(_slope(t), 1)
-        return torch_kernels.linear_loss(x, weight, bias, targets, t, scale, by_t)
-
-    def rows(x: Any, weight: Any, bias: Any, t: Any) -> Any:
-        return LinearLoss.apply(x, weight, bias, t, targets.label, targets.smoothing)
-
-    return Total.apply(solve, rows, (targets.label,), share, x.dtype, x, weight, bias, t)
+    constants = (where, targets.label, targets.distribution)
+    return ReducedLoss.apply(evaluate, row_losses, constants, z.dtype, row_share, z, t)
 
 
-class LinearLoss(torch.autograd.Function):  # type: ignore[misc]
-    """The losses of labels under linear logits, one a row, in float64.
+def reduced_linear_loss(
+    x: Tensor, weight: Tensor, bias: Tensor | None, targets: Targets, t: Any, row_share: Any
+) -> Tensor:
+    """As :func:`reduced_target_loss`, for the logits of a linear layer."""
+    by_temperature = not isinstance(t, float) and t.requires_grad
 
-    The gradients are made in a second sweep when the weights of the rows are known: what is kept
-    in between are the arguments.
+    def evaluate(row_share: Any, x: Tensor, weight: Tensor, bias: Tensor | None, t: Any) -> Any:
+        scale = row_share * _per_row(_slope(t), 1)
+        return torch_kernels.linear_loss(x, weight, bias, targets, t, scale, by_temperature)
+
+    def row_losses(x: Tensor, weight: Tensor, bias: Tensor | None, t: Any) -> Any:
+        return LinearRowLosses.apply(x, weight, bias, t, targets.label, targets.smoothing)
+
+    constants = (targets.label,)
+    inputs = (x, weight, bias, t)
+    return ReducedLoss.apply(evaluate, row_losses, constants, x.dtype, row_share, *inputs)
+
+
+class LinearRowLosses(torch.autograd.Function):  # type: ignore[misc]
+    """The losses of labels with the logits of a linear layer, one for each row, in float64.
+
+    The gradients depend on the upstream gradient of each row, so the backward pass computes the
+    logits again: only the arguments are kept.
     """
 
     @staticmethod
@@ -311,16 +346,22 @@ class LinearLoss(torch.autograd.Function):  # type: ignore[misc]
         x, weight, bias, label, t = ctx.saved_tensors
         t = ctx.t if t is None else t
         targets = Targets(label, smoothing=ctx.smoothing)
-        if not _plain(g):
-            return _with_logits(ctx, x, weight, bias, t, targets, g)
-        scale = g * _flat(_slope(t), 1)
-        given = (x, weight, bias, targets, t, scale, ctx.needs_input_grad[3])
-        return *torch_kernels.linear_loss(*given)[1], None, None
+        if not _kernels_accept(g):
+            return _gradients_from_logits(ctx, x, weight, bias, t, targets, g)
+        scale = g * _per_row(_slope(t), 1)
+        by_temperature = ctx.needs_input_grad[3]
+        gradients: Any = torch_kernels.linear_loss(
+            x, weight, bias, targets, t, scale, by_temperature
+        )[1]
+        return *gradients, None, None
 
 
-def _with_logits(ctx: Any, x: Any, weight: Any, bias: Any, t: Any, targets: Any, g: Any) -> Any:
-    """The gradients by way of the whole logits, to be differentiated again."""
+def _gradients_from_logits(
+    ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, t: Any, targets: Targets, g: Tensor
+) -> Any:
+    """The gradients by way of the whole logits, which can be differentiated again."""
     z = x @ weight.T if bias is None else x @ weight.T + bias
-    loss = TargetLoss.apply(z, 1, t, None, *targets)
-    needs = ctx.needs_input_grad[:4]
-    return *_again(needs, (x, weight, bias, t), loss, g), None, None
+    loss = RowLosses.apply(z, 1, t, None, *targets)
+    inputs = (x, weight, bias, t)
+    gradients = _differentiable_gradients(ctx.needs_input_grad[:4], inputs, loss, g)
+    return *gradients, None, None

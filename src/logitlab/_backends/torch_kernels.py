@@ -1,19 +1,20 @@
-"""Tensors of the CPU through the kernels, without gradients; others through the reference."""
+"""Tensors without gradients: the compiled kernels on the CPU, the reference everywhere else."""
 
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
-from logitlab._arrays import dtype_name
+from logitlab._arrays import Array, Axes, dtype_name
 from logitlab._backends import native, reference
 from logitlab._backends.linear_loss import Gradients
 from logitlab._backends.targets import Targets
 
 
-def _is_memory(x: Any) -> bool:
-    """Whether a tensor is plain memory, aligned."""
+def _is_plain_memory(x: Tensor) -> bool:
+    """Whether a tensor is aligned CPU memory, which the kernels can read and write."""
     return (
         x.device.type == "cpu"
         and x.layout is torch.strided
@@ -23,88 +24,104 @@ def _is_memory(x: Any) -> bool:
     )
 
 
-def wants_gradient(*tensors: Any) -> bool:
+def requires_gradient(*tensors: Any) -> bool:
+    """Whether autograd is recording operations of any of these tensors."""
     return torch.is_grad_enabled() and any(
         x.requires_grad for x in tensors if isinstance(x, torch.Tensor)
     )
 
 
-def readable(z: Any, *others: Any) -> bool:
-    """Whether the kernels can read these (floats and None among them aside): no tracer and no
-    transform is at work."""
+def readable(z: Array, *others: Any) -> bool:
+    """Whether the kernels can read the tensors among these: their memory is plain, and neither a
+    tracer nor a transform is active."""
     return (
         native.native_available()
         and not torch.compiler.is_compiling()
         and forward_ad._current_level < 0
         and torch._C._functorch.peek_interpreter_stack() is None
         and dtype_name(z.dtype) in native.KINDS
-        and all(_is_memory(x) for x in (z, *others) if isinstance(x, torch.Tensor))
+        and all(_is_plain_memory(x) for x in (z, *others) if isinstance(x, torch.Tensor))
     )
 
 
-def _native_covers(z: Any, *others: Any) -> bool:
-    return not wants_gradient(z, *others) and readable(z, *others)
+def _native_covers(z: Array, *others: Any) -> bool:
+    return not requires_gradient(z, *others) and readable(z, *others)
 
 
-def _memory(x: Any) -> Any:
-    """The tensor's memory as a NumPy array; NumPy has no bfloat16, so its bits."""
+def _memory(x: Array) -> Any:
+    """The memory of a tensor as a NumPy array; that of bfloat16, which NumPy lacks, as int16."""
     if x is None or isinstance(x, float | tuple):
         return x
     x = x.detach()
     return (x.view(torch.int16) if x.dtype is torch.bfloat16 else x).numpy()
 
 
-def new(z: Any) -> Any:
-    """As :func:`torch.empty_like`, of kept memory where it is large."""
-    if z.is_contiguous() and (kept := native.large_bytes(z.nbytes)) is not None:
-        return torch.from_numpy(kept).view(z.dtype).view(z.shape)
+def empty_like(z: Tensor) -> Tensor:
+    """As :func:`torch.empty_like`, from :func:`native.large_bytes` if it is large."""
+    if z.is_contiguous() and (memory := native.large_bytes(z.nbytes)) is not None:
+        return torch.from_numpy(memory).view(z.dtype).view(z.shape)
     return torch.empty_like(z, requires_grad=False)
 
 
-def _elementwise(name: str, z: Any, axis: tuple[int, ...], t: Any, where: Any, out: Any) -> Any:
-    if not _native_covers(z, t, where) or not (out is None or _is_memory(out)):
+def _elementwise(
+    name: str, z: Array, axis: Axes, t: float | Array, where: Array | None, out: Array | None
+) -> Array:
+    if not _native_covers(z, t, where) or not (out is None or _is_plain_memory(out)):
         return getattr(reference, name)(z, axis, t, where, out)
-    out = new(z) if out is None else out
+    out = empty_like(z) if out is None else out
     kind = dtype_name(z.dtype)
     native.elementwise(name, kind, _memory(z), axis, _memory(t), _memory(where), _memory(out))
     return out
 
 
-def softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
+def softmax(
+    z: Array, axis: Axes, temperature: float | Array, where: Array | None, out: Array | None
+) -> Array:
     return _elementwise("softmax", z, axis, temperature, where, out)
 
 
-def log_softmax(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, out: Any) -> Any:
+def log_softmax(
+    z: Array, axis: Axes, temperature: float | Array, where: Array | None, out: Array | None
+) -> Array:
     return _elementwise("log_softmax", z, axis, temperature, where, out)
 
 
-def logsumexp(z: Any, axis: tuple[int, ...], temperature: Any, where: Any, keepdims: bool) -> Any:
+def logsumexp(
+    z: Array, axis: Axes, temperature: float | Array, where: Array | None, keepdims: bool
+) -> Array:
     if not _native_covers(z, temperature, where):
         return reference.logsumexp(z, axis, temperature, where, keepdims)
     kind = dtype_name(z.dtype)
-    result = native.reduced(kind, _memory(z), axis, _memory(temperature), _memory(where), keepdims)
+    result = native.reduce_logsumexp(
+        kind, _memory(z), axis, _memory(temperature), _memory(where), keepdims
+    )
     return torch.from_numpy(np.asarray(result)).view(z.dtype)
 
 
-def covers_losses(z: Any, classes: int, t: Any, targets: Targets) -> bool:
-    """Whether the kernels have the losses of such arguments and the gradients that are wanted."""
+def covers_losses(z: Array, classes: int, t: float | Array, targets: Targets) -> bool:
+    """Whether the kernels compute the losses of such arguments and their gradients."""
     return (
-        not wants_gradient(targets.distribution)
+        not requires_gradient(targets.distribution)
         and readable(z, t, targets.label, targets.distribution)
         and native.covers_losses(dtype_name(z.dtype), classes, _memory(t), targets)
     )
 
 
-def _read(targets: Targets) -> Targets:
-    """As memory, wide enough for the kernels."""
+def _targets_memory(targets: Targets) -> Targets:
+    """The targets as NumPy arrays, in at least float32."""
     y = targets.distribution
     y = y.float() if y is not None and y.itemsize < 4 else y
     return targets._replace(label=_memory(targets.label), distribution=_memory(y))
 
 
 def target_loss(
-    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, targets: Targets, scale: Any
-) -> tuple[Any, Any]:
+    z: Array,
+    axis: Axes,
+    temperature: float | Array,
+    where: Array | None,
+    targets: Targets,
+    scale: float | Array | None,
+) -> tuple[Array, Array | None]:
     covered = covers_losses(z, z.shape[axis[0]], temperature, targets)
     if not covered or not _native_covers(z, temperature, where, scale):
         return reference.target_loss(z, axis, temperature, where, targets, scale)
@@ -112,17 +129,22 @@ def target_loss(
 
 
 def kernel_loss(
-    z: Any, axis: tuple[int, ...], temperature: Any, where: Any, targets: Targets, scale: Any
-) -> tuple[Any, Any]:
-    """As :func:`target_loss`, of what the kernels are known to cover."""
-    out = None if scale is None else new(z)
-    t, where, scale, to = map(_memory, (temperature, where, scale, out))
-    kind = dtype_name(z.dtype)
-    loss = native.losses(kind, _memory(z), axis, t, where, _read(targets), scale, to)
+    z: Array,
+    axis: Axes,
+    temperature: float | Array,
+    where: Array | None,
+    targets: Targets,
+    scale: float | Array | None,
+) -> tuple[Array, Array | None]:
+    """As :func:`target_loss`, for arguments that the kernels are known to cover."""
+    out = None if scale is None else empty_like(z)
+    t, where, scale, gradient = map(_memory, (temperature, where, scale, out))
+    kind, targets = dtype_name(z.dtype), _targets_memory(targets)
+    loss = native.row_losses(kind, _memory(z), axis, t, where, targets, scale, gradient)
     return torch.from_numpy(loss), out
 
 
-def _covers_product(p: Any, slope: Any, *others: Any) -> bool:
+def _covers_product(p: Array, slope: Array, *others: Any) -> bool:
     """Float32 and float64, and slopes that do not overflow in them."""
     return (
         _native_covers(p, slope, *others)
@@ -132,7 +154,7 @@ def _covers_product(p: Any, slope: Any, *others: Any) -> bool:
     )
 
 
-def jacobian(p: Any, slope: Any) -> Any:
+def jacobian(p: Array, slope: Array) -> Array:
     if not _covers_product(p, slope):
         return reference.jacobian(p, slope)
     p = p.contiguous()
@@ -141,7 +163,7 @@ def jacobian(p: Any, slope: Any) -> Any:
     return out
 
 
-def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
+def jacobian_product(p: Array, v: Array, slope: Array) -> Array:
     if not _covers_product(p, slope, v):
         return reference.jacobian_product(p, v, slope)
     p, v = p.contiguous(), v.contiguous()
@@ -150,15 +172,23 @@ def jacobian_product(p: Any, v: Any, slope: Any) -> Any:
 
 
 def linear_loss(
-    x: Any, weight: Any, bias: Any, targets: Targets, t: Any, scale: Any, by_temperature: bool
-) -> tuple[Any, Any]:
-    given = (x, weight, bias, t, scale)
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    targets: Targets,
+    t: float | Array,
+    scale: float | Array | None,
+    by_temperature: bool,
+) -> tuple[Array, Gradients | None]:
+    inputs = (x, weight, bias, t, scale)
     covered = covers_losses(x, len(weight), t, targets)
-    if not covered or not _native_covers(*given) or x.itemsize < 4:
+    if not covered or not _native_covers(*inputs) or x.itemsize < 4:
         return reference.linear_loss(x, weight, bias, targets, t, scale, by_temperature)
-    # NumPy's products are the faster ones.
+    # NumPy's matrix products are faster than torch's.
     x, weight, bias, t, scale = map(_memory, (x, weight, bias, t, scale))
-    loss, gradients = native.linear_loss(x, weight, bias, _read(targets), t, scale, by_temperature)
+    loss, gradients = native.linear_loss(
+        x, weight, bias, _targets_memory(targets), t, scale, by_temperature
+    )
     if gradients is not None:
         gradients = Gradients(*(g if g is None else torch.from_numpy(g) for g in gradients))
     return torch.from_numpy(loss), gradients
