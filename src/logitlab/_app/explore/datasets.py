@@ -45,8 +45,8 @@ class Dataset:
 
     @cached_property
     def _rows(self) -> NDArray[Any]:
-        held = self.source.held
-        return np.concatenate(list(self.source.read())) if held is None else held
+        array = self.source.held
+        return np.concatenate(list(self.source.read())) if array is None else array
 
     def _float64_logits(self, z: NDArray[Any]) -> Floats:
         z = z.astype(np.float64)
