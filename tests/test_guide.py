@@ -1,4 +1,4 @@
-"""The reference of the guide has every public name and every command."""
+"""The guide: its reference is complete, and its pages have all their parts."""
 
 import importlib.util
 import itertools
@@ -20,8 +20,8 @@ reference = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(reference)
 
 
-def lacking(pages):
-    """The public names and the commands that the pages do not have."""
+def missing_names(pages):
+    """Public names and commands that are not in the pages."""
     names = [f"{module}.{name}" for module, all_ in reference.namespaces().items() for name in all_]
     commands = [
         command.name or command.callback.__name__ for command in cli.app.registered_commands
@@ -40,27 +40,27 @@ def kind(name):
     )
 
 
-def test_nothing_public_is_missing_from_the_reference():
-    assert lacking(reference.pages()) == []
+def test_reference_is_complete():
+    assert missing_names(reference.pages()) == []
 
 
-def test_the_reference_test_can_fail(monkeypatch):
-    """A page and a command that are taken away are missed."""
+def test_missing_names_finds_removed_pages():
+    """A removed page and a removed command are missing."""
     pages = reference.pages()
     del pages["logitlab.softmax.md"]
     pages["command-line.md"] = pages["command-line.md"].replace("## logitlab report", "## report")
-    assert lacking(pages) == ["logitlab.softmax", "report"]
+    assert missing_names(pages) == ["logitlab.softmax", "report"]
 
 
-def test_the_reference_follows_the_library(monkeypatch):
-    """A name that becomes public has its page."""
+def test_new_public_name_has_a_page(monkeypatch):
+    """A name added to __all__ gets a page."""
     monkeypatch.setattr(logitlab, "__all__", [*logitlab.__all__, "_arrays"])
     monkeypatch.setattr(logitlab._arrays, "__module__", "logitlab._arrays", raising=False)
     assert "logitlab._arrays.md" in reference.pages()
 
 
-def test_the_list_of_names():
-    """Sections have words for titles, and no summary is cut short."""
+def test_list_of_names():
+    """Sections have titles, and summaries are whole sentences."""
     page = reference.pages()["library.md"]
     titles = [line[3:] for line in page.splitlines() if line.startswith("## ")]
     assert titles == [*dict.fromkeys(reference.SECTIONS.values()), "Pictures", "torch modules"]
@@ -68,19 +68,19 @@ def test_the_list_of_names():
     assert [row for row in rows if not row.endswith((".", "?"))] == []
 
 
-def test_what_an_import_loads():
-    """The libraries that the reference says, and no other."""
+def test_packages_loaded_by_import():
+    """`import logitlab` loads only the packages that the reference names."""
     program = (
         "import sys; before = set(sys.modules); import logitlab\n"
         "for name in set(sys.modules) - before:\n"
         "    if 'site-packages' in (getattr(sys.modules[name], '__file__', None) or ''):\n"
         "        print(name.partition('.')[0])"
     )
-    said = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert {"numpy", "array_api_compat"} >= {
-        name for name in said.stdout.split() if "logitlab" not in name
+        name for name in result.stdout.split() if "logitlab" not in name
     }
     assert "loads NumPy and array-api-compat, no other" in reference.pages()["library.md"]
 
@@ -89,13 +89,13 @@ def cells(page):
     return re.findall(r"^```\{code-cell\}.*?\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 
 
-def test_a_command_that_fails_fails_its_page():
-    """The status of what `!` runs is looked at: the build does not see it otherwise."""
+def test_shell_commands_are_checked():
+    """The cell asserts the exit status of each `!` command; the build does not check it."""
     for path in GUIDE.rglob("*.md"):
         for cell in cells(path.read_text("utf-8")):
             lines = cell.splitlines()
-            for line, after in itertools.pairwise([*lines, ""]):
-                assert not line.startswith("!") or after == "assert _exit_code == 0", path
+            for line, next_line in itertools.pairwise([*lines, ""]):
+                assert not line.startswith("!") or next_line == "assert _exit_code == 0", path
 
 
 def test_every_concept_page_is_complete():

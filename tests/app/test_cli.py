@@ -22,7 +22,6 @@ def test_root_help_shows_whole_summaries():
     for command in COMMANDS:
         assert re.search(rf"^  {command} +[A-Z]", listed, re.MULTILINE), command
     assert "..." not in listed
-    assert listed.count(".\n") + listed.count(". ") >= len(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -335,7 +335,7 @@ def test_logits_fit_into_their_fields(open_page):
     assert clipped == []
 
 
-def test_copied_code(browser, opened):
+def test_copied_code(browser, open_page):
     """The code on the clipboard computes the probabilities shown."""
     shown = open_page("set=gentle&T=-0.5&scale=2&shift=-1")
     shown.page.context.grant_permissions(["clipboard-read", "clipboard-write"])

@@ -45,8 +45,8 @@ class Dataset:
 
     @cached_property
     def _rows(self) -> NDArray[Any]:
-        held = self.source.array
-        return np.concatenate(list(self.source.read())) if held is None else held
+        array = self.source.array
+        return np.concatenate(list(self.source.read())) if array is None else array
 
     def _float64_logits(self, z: NDArray[Any]) -> Floats:
         z = z.astype(np.float64)
@@ -99,7 +99,7 @@ EXAMPLES: dict[str, tuple[str, Callable[[], Dataset]]] = {
     "seven": ("seven classes", lambda: _one_row([1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0])),
     "huge": ("large logits: 1000 to 5000", lambda: _one_row([1e3, 2e3, 3e3, 4e3, 5e3])),
     "digits": ("handwritten digits, with labels", _digits),
-    "tail": ("50,257 classes with a long tail, as of a language model", _long_tail),
+    "tail": ("50,257 classes with a long tail", _long_tail),
 }
 
 

@@ -47,8 +47,10 @@ def _integer(name: str, text: str, low: int, high: int) -> int:
         value = int(text)
     except ValueError:
         raise ValueError(f"{name} must be an integer, got {text!r}") from None
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be in {low} to {high}, got {value}")
+    if value < low:
+        raise ValueError(f"{name} must be >= {low}, got {value}")
+    if value > high:
+        raise ValueError(f"{name} must be <= {high}, got {value}")
     return value
 
 
@@ -131,6 +133,7 @@ class Row:
 
 
 def apply_settings(state: State, number: int) -> Row:
+    """The logits of row `number`, or of the row that is typed in, with the settings applied."""
     z = (state.dataset.row(number) if state.typed is None else state.typed).copy()
     for k, value in state.edits.items():
         z[k] = value

@@ -90,7 +90,7 @@ const cssPercent = (x) => `${(100 * Math.min(1, Math.max(0, x))).toFixed(3)}%`;
 export function drawBars(bars, samples) {
   if (dragging === null) setAxis(bars);
   const end = axisEnd(bars);
-  document.getElementById("axis").textContent = `probability, 0 to ${percent(end)}`;
+  document.getElementById("axis").textContent = `probability, 0 to ${100 * end} %`;
   const position = (z) => (number(z) - axis.low) / (axis.high - axis.low);
   const zero = axis.low > 0 ? 0 : axis.high < 0 ? 1 : position(0);
   const shown = new Set();

@@ -58,14 +58,14 @@ at("reset").addEventListener("click", () => state.reset(["set", "z", "row", "by"
 at("undo").addEventListener("click", () => state.set({ edit: "" }));
 
 // The dataset and the row.
-const noRow = { row: null, by: null, edit: null, label: null, z: null };
+const firstRow = { row: null, by: null, edit: null, label: null, z: null };
 at("set").addEventListener("change", () => {
   if (at("set").value === "typed") {
-    state.set({ ...noRow, z: latest?.bars?.classes <= 40 ? latest.bars.z.join(", ") : "2, 1, 3, 5, 4" });
+    state.set({ ...firstRow, z: latest?.bars?.classes <= 40 ? latest.bars.z.join(", ") : "2, 1, 3, 5, 4" });
     at("z").focus();
-  } else state.set({ ...noRow, set: at("set").value === at("set").options[0].value ? null : at("set").value });
+  } else state.set({ ...firstRow, set: at("set").value === at("set").options[0].value ? null : at("set").value });
 });
-at("z").addEventListener("change", () => state.set({ ...noRow, z: at("z").value || "0" }));
+at("z").addEventListener("change", () => state.set({ ...firstRow, z: at("z").value || "0" }));
 at("by").addEventListener("change", () => state.set({ by: at("by").value, row: null, edit: null, label: null }));
 const last = () => (latest ? latest.n_ranked ?? latest.rows : Infinity) - 1;
 const position = () => Math.min(Number(state.get("row")), last());
@@ -125,7 +125,6 @@ function showControls() {
   if (document.activeElement !== at("row")) at("row").value = position();
   const open = state.get("open").split(",");
   for (const name of state.PANELS) at(name).open = open.includes(name);
-  document.body.classList.toggle("still", Number.isNaN(T));
 }
 
 function tile(title, value, note) {

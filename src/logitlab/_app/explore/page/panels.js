@@ -65,8 +65,9 @@ function jacobian(values) {
     html("div", { class: "scroll" }, table),
     ...(withNumbers || largest > 0.02 * values.bound ? []
       : [note(largest ? `The largest absolute entry is ${text(largest, 2)}: too small to be visible as a colour.` : "All of these entries are 0.")]),
-    note(`The colour scale ends at the bound 1/(4|T|) = ${text(values.bound, 3)}. Each row sums to 0 over all classes, because ` +
-      "a shift of all logits changes no probability. When the softmax saturates, the Jacobian vanishes; here for the most probable class:"),
+    note(`Blue: positive, orange: negative. The colour scale ends at the bound 1/(4|T|) = ${text(values.bound, 3)}. Each row sums to 0 over all classes, because ` +
+      "a shift of all logits changes no probability. The plot shows the largest entry of the most probable class: it vanishes " +
+      "when the softmax saturates."),
     c.root,
   ];
 }
@@ -124,7 +125,7 @@ function simplex(values, bars) {
     const labelWidth = 7 * label.length;
     if (labels.some((l) => Math.abs(l.y - y) < 13 && l.x < x + labelWidth && x < l.x + l.labelWidth)) continue;
     labels.push({ x, y, labelWidth });
-    root.append(svg("text", { class: "tick", x: x + 8, y: y + 4 }, label));
+    root.append(svg("text", { class: "tick mark-label", x: x + 10, y: y + 4 }, label));
   }
   const [x, y] = at(values.p);
   root.append(svg("circle", { class: "current", cx: x, cy: y, r: 7 }));
@@ -178,7 +179,9 @@ function reliability(values) {
   return [
     note(`${count(values.rows)}${values.rows < values.total_rows ? ` of ${count(values.total_rows)} rows, evenly spaced,` : " rows"} at ${symbol} = ${text(values.temperature)}: ` +
       `expected calibration error (ECE) ${text(values.calibration_error)}, log-loss ${text(values.loss)} nats.`),
-    c.root, d.root,
+    c.root,
+    note("Blue: accuracy of the rows in a bin. Orange: the gap to their mean confidence. Lines: 95 % interval of the accuracy."),
+    d.root,
     values.best_temperature === undefined ? note(`The log-loss has no minimum: ${values.failure}.`)
       : html("p", { class: "note" }, `Minimum of the log-loss: ${text(values.minimum)} at ${symbol} = ${text(values.best_temperature)}. `, button),
   ];
