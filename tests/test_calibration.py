@@ -154,7 +154,11 @@ def test_weights():
     expected = logitlab.TemperatureScaling().fit(np.repeat(z, w, axis=0), np.repeat(y, w))
     found = logitlab.TemperatureScaling().fit(z, y, sample_weight=w)
     assert found.temperature_ == pytest.approx(expected.temperature_, rel=1e-12)
-    for bad, why in ((w[1:], "has 799 values"), (w * 0, "not all 0"), (w - 1, "0 and up")):
+    for bad, why in (
+        (w[1:], r"sample_weight must have shape \(800,\), one weight for each row, got \(799,\)"),
+        (w * 0, "not zero in every row"),
+        (w - 1, "sample_weight must be finite and >= 0, got -1"),
+    ):
         with pytest.raises(ValueError, match=why):
             logitlab.TemperatureScaling().fit(z, y, sample_weight=bad)
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from logitlab import _arrays
 from logitlab._rows import Floats, Integers, as_rows
 
 
@@ -81,13 +82,10 @@ def check_weights(sample_weight: Any, rows: int) -> Floats | None:
     """Weights of the rows as float64, or None where none are given."""
     if sample_weight is None:
         return None
-    weights = np.asarray(sample_weight, np.float64).reshape(-1)
-    if weights.shape != (rows,):
-        raise ValueError(
-            f"sample_weight has {weights.size} values; accepted: one for each of {rows} rows"
-        )
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
-        raise ValueError("sample_weight: accepted are finite values of 0 and up, not all 0")
+    flat = _arrays.on_host(_arrays.as_array(sample_weight, "sample_weight")).reshape(-1)
+    weights: Floats = _arrays.row_weights(flat, (rows,), flat)
+    if not weights.any():
+        raise ValueError("sample_weight must be finite and >= 0, and not zero in every row")
     return weights
 
 
