@@ -328,7 +328,10 @@ print("same")
 
 
 def test_set_num_threads_checks():
-    """One clear error."""
+    """The number of threads is an int >= 1; a boolean is not one."""
+    for value in (True, False, np.True_):
+        with pytest.raises(TypeError, match=f"n must be an int, got .*{value}"):
+            logitlab.set_num_threads(value)
     with pytest.raises(ValueError, match="n must be >= 1, got 0"):
         logitlab.set_num_threads(0)
     with pytest.raises(TypeError, match="n must be an int"):

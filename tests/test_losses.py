@@ -1,5 +1,7 @@
 """Cross-entropy: torch's values where torch has them, exact ones where it has not."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -165,6 +167,38 @@ def test_bad_arguments():
         logitlab.cross_entropy(z, y, label_smoothing=2)
     with pytest.raises(ValueError, match=r"reduction must be one of .* got 'median'"):
         logitlab.cross_entropy(z, y, reduction="median")
+    with pytest.raises(ValueError, match=r"reduction must be one of .* got 1"):
+        logitlab.cross_entropy(z, y, reduction=1)
+    for weight in (nan, inf):
+        with pytest.raises(ValueError, match=rf"finite and >= 0, got {weight} at index \(2,\)"):
+            logitlab.cross_entropy(z, y, sample_weight=[1.0, 0, weight, 1])
+    with pytest.raises(ValueError, match="ignore_index must be None for target probabilities"):
+        logitlab.cross_entropy(z, np.ones_like(z), ignore_index=0)
+
+
+@pytest.mark.parametrize("value", [True, np.False_])
+def test_booleans_are_not_numbers(value):
+    """A boolean option of a loss is a TypeError."""
+    z, y = problem((4, 3))
+    functions = [
+        partial(logitlab.cross_entropy, z, y),
+        partial(logitlab.cross_entropy, z, logitlab.softmax(z)),
+        partial(logitlab.cross_entropy_and_grad, z, y),
+        partial(logitlab.linear_cross_entropy, z, np.eye(3), y),
+        partial(logitlab.linear_cross_entropy_and_grad, z, np.eye(3), y),
+    ]
+    for function in functions:
+        for name, rule in {
+            "label_smoothing": "a real number",
+            "temperature": "a real number",
+            "ignore_index": "an int",
+        }.items():
+            with pytest.raises(TypeError, match=f"{name} must be {rule}, got .*{value}"):
+                function(**{name: value})
+    with pytest.raises(TypeError, match="axis must be an int"):
+        logitlab.cross_entropy(z, y, value)
+    with pytest.raises(TypeError, match=r"y must be integer labels, .* got bool"):
+        logitlab.cross_entropy(z, y > 0)
 
 
 def test_kinds_and_types():

@@ -212,6 +212,37 @@ def test_bad_temperature():
         logitlab.softmax(z, temperature="hot")
 
 
+@pytest.mark.parametrize("value", [True, False, np.True_])
+def test_booleans_are_not_numbers(value):
+    """A boolean axis or temperature is a TypeError; an array of booleans is no temperature."""
+    z = np.zeros((4, 3))
+    for function in (
+        logitlab.softmax,
+        logitlab.log_softmax,
+        logitlab.logsumexp,
+        logitlab.jacobian,
+        logitlab.hessian,
+    ):
+        with pytest.raises(TypeError, match=f"temperature must be a real number, got .*{value}"):
+            function(z, temperature=value)
+        with pytest.raises(TypeError, match=f"axis must be an int.*, got .*{value}"):
+            function(z, value)
+    with pytest.raises(TypeError, match="axis must be an int, a tuple of ints or None, got"):
+        logitlab.softmax(z, (0, value))
+    with pytest.raises(TypeError, match="axis must be an int"):
+        logitlab.logits(z, value)
+    for temperature in ([value] * 4, np.array(value)):
+        with pytest.raises(TypeError, match="temperature must be a real number or array, got bool"):
+            logitlab.softmax(z, temperature=temperature)
+
+
+@pytest.mark.parametrize("value", ["x", 1, None, np.array([True])])
+def test_keepdims_is_a_boolean(value):
+    with pytest.raises(TypeError, match="keepdims must be True or False, got"):
+        logitlab.logsumexp([1.0, 2.0], keepdims=value)
+    assert logitlab.logsumexp([1.0, 2.0], keepdims=np.True_).shape == (1,)
+
+
 @by_dtype
 def test_out(dtype):
     """Written and returned; z itself will do."""

@@ -1,5 +1,7 @@
 """The modules: their namesakes' values and state, training step for step, compiled graphs."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,27 @@ def test_a_learned_temperature():
     assert torch.equal(again(z), module(z))
     with pytest.raises(ValueError, match="temperature must be positive and finite"):
         Softmax(temperature=0.0, learnable=True)
+
+
+@pytest.mark.parametrize("module", [Softmax, LogSoftmax, partial(LinearCrossEntropyLoss, 3, 4)])
+def test_invalid_temperatures(module):
+    for value in (True, np.False_, "1", torch.tensor(1.0)):
+        with pytest.raises(TypeError, match="temperature must be a real number, got"):
+            module(temperature=value)
+    with pytest.raises(ValueError, match="temperature must be a number, 0 and ±inf included"):
+        module(temperature=float("nan"))
+    with pytest.raises(TypeError, match="learnable must be True or False, got 1"):
+        module(learnable=1)
+
+
+@pytest.mark.parametrize("name", ["temperature", "label_smoothing"])
+def test_booleans_are_refused_under_compile(name):
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda z: logitlab.cross_entropy(z, Y, **{name: True}), backend="aot_eager"
+    )
+    with pytest.raises(Exception, match=f"{name} must be a real number, got True"):
+        compiled(Z)
 
 
 def test_a_learned_temperature_of_the_linear_loss():

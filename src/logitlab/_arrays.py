@@ -282,8 +282,9 @@ def check_nonnegative(x: Array, name: str, finite: bool = False) -> None:
         raise ValueError(f"{name} must be {rule}, got {float(x[index])} at index {index}")
 
 
-def row_weights(sample_weight: Any, batch: Shape, z: Array, xp: Namespace) -> Array:
+def row_weights(sample_weight: Any, batch: Shape, z: Array) -> Array:
     """Checked weights of the rows of z, of the batch shape, in the widest real type."""
+    xp = array_namespace(z)
     weight = like(as_floating(sample_weight, "sample_weight"), z, xp, "sample_weight")
     if tuple(weight.shape) != batch:
         raise ValueError(

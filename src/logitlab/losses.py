@@ -45,7 +45,7 @@ def check_sample_weight(
     included = None if label is None or ignore_index is None else label >= 0
     if sample_weight is None:
         return None if included is None else xp.astype(included, _arrays.widest_float(xp, z))
-    weight = _arrays.row_weights(sample_weight, batch, z, xp)
+    weight = _arrays.row_weights(sample_weight, batch, z)
     return weight if included is None else xp.where(xp.reshape(included, batch), weight, 0.0)
 
 

@@ -297,12 +297,9 @@ def _check_weights(sample_weight: Any, batch: tuple[int, ...]) -> Floats | None:
     """Return the weights of rows of shape `batch` as a flat float64 array, or None."""
     if sample_weight is None:
         return None
-    weights = np.asarray(sample_weight, np.float64)
-    if weights.shape != batch:
-        raise ValueError(
-            f"sample_weight must have shape {batch}, one weight for each row, got {weights.shape}"
-        )
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+    given = _arrays.on_host(_arrays.as_array(sample_weight, "sample_weight"))
+    weights: Floats = _arrays.row_weights(given, batch, given)
+    if not weights.any():
         raise ValueError("sample_weight must be finite and >= 0, and not zero in every row")
     return weights.reshape(-1)
 
