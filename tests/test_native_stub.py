@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from logitlab.backends import native
+
+from logitlab._backends import native
 
 ROOT = Path(__file__).parents[1]
 

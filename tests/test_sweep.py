@@ -65,7 +65,7 @@ def test_temperature_sweep_errors():
         logitlab.temperature_sweep([Z], [1.0])
     with pytest.raises(ValueError, match=r"^temperatures .*shape \(\)"):
         logitlab.temperature_sweep(Z, 1.0)
-    with pytest.raises(ValueError, match=r"^temperature .*NaN"):
+    with pytest.raises(ValueError, match=r"^temperature .*nan"):
         logitlab.temperature_sweep(Z, [np.nan])
     for n in (None, True, [3]):
         with pytest.raises(TypeError, match="n must be an int, got"):
@@ -99,7 +99,7 @@ def test_command_samples_as_the_library(file, tmp_path):
     args = ["-n", "3", "--temperature", "0.7", "--top-p", "0.9", "--seed", "1", "--log-prob"]
     done = run(str(path), *args, "-o", str(tmp_path / "d.parquet"))
     assert (done.returncode, done.stderr) == (0, "")
-    assert "1200 draws" in done.stdout
+    assert "1200 samples" in done.stdout
     table = parquet.read_table(tmp_path / "d.parquet")
     assert table.column_names == ["row", "draw", "index", "log_prob"]
     np.testing.assert_array_equal(table["index"].to_numpy(), index.ravel())
@@ -131,7 +131,7 @@ def test_command_errors(file, tmp_path):
         ([str(path), "-o", str(tmp_path / "d.csv")], "row 300 has no distribution"),
         ([str(path), "--top-k", "0"], "--top-k must be >= 1, got 0"),
         ([str(path), "-o", "x.txt"], "x.txt: the file type must be one of .csv, .parquet"),
-        ([str(path), "--order", "hf"], "order is 'hf'"),
+        ([str(path), "--order", "hf"], "--order must be one of"),
         (["missing.npy"], "missing.npy: no such file"),
     ):
         done = run(*arguments)

@@ -370,11 +370,12 @@ def test_server_listens_on_the_loopback_interface_only(server):
     [
         (["nowhere.npy"], "nowhere.npy: no such file"),
         (["--labels", "y.npy"], "--labels and --probabilities need LOGITS"),
-        (["thin.npy"], "thin.npy: has shape (3, 0); needed: a row of at least one class"),
-        (["twice.csv"], "twice.csv: two columns are called 'a'"),
+        (["thin.npy"], "thin.npy: logits must have a row and a class, got shape (3, 0)"),
+        (["twice.csv"], "twice.csv: column names must be distinct, got 'a' twice"),
         (
             ["p.npy", "--probabilities"],
-            "p.npy: row 70000 sums to 2, not to 1; logits are read without --probabilities",
+            "p.npy: row 70000: probabilities must sum to 1, got 2; "
+            "omit --probabilities if these are logits",
         ),
     ],
 )
@@ -428,5 +429,5 @@ def test_labels_of_another_length(tmp_path):
     """A UserError, as in the report."""
     np.save(tmp_path / "z.npy", np.zeros((3, 2)))
     np.save(tmp_path / "y.npy", np.zeros(4, int))
-    with pytest.raises(UserError, match="labels have shape"):
+    with pytest.raises(UserError, match="they must have the same number of rows"):
         read_dataset(str(tmp_path / "z.npy"), str(tmp_path / "y.npy"), False)

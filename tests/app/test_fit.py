@@ -296,12 +296,12 @@ def test_invalid_models(fitted, tmp_path, key, message):
         ),
         (["fit", "named.csv", "--target", "b"], "must be distinct, got 'intercept' twice; rename"),
         (["fit", "gap.csv", "--target", "b"], "'a' has missing values in 1 row, first in row 2;"),
-        (["fit", "twice.csv", "--target", "b"], "two columns are called 'a'"),
+        (["fit", "twice.csv", "--target", "b"], "column names must be distinct, got 'a' twice"),
         (["fit", "t.csv", "--target", "b", "-C", "-1"], "-C must be > 0, got -1"),
-        (["fit", "t.csv", "--target", "b", "-o", "x.txt"], "x.txt: is not a folder"),
+        (["fit", "t.csv", "--target", "b", "-o", "x.txt"], "x.txt: not a folder"),
         (["predict", "t.csv", "t.csv"], "t.csv: not a safetensors file"),
         (["predict", "no", "t.csv"], "no: no such file"),
-        (["predict", "t.csv", "t.csv", "-o", "p.txt"], "p.txt: unknown kind of file"),
+        (["predict", "t.csv", "t.csv", "-o", "p.txt"], "p.txt: the file type must be one of"),
     ],
 )
 def test_errors(tmp_path, monkeypatch, arguments, message):
@@ -358,19 +358,31 @@ def contents(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("predict model z.csv -o z.csv", "z.csv: is read from"),
-        ("predict model link.csv -o z.csv", "z.csv: is read from"),
-        ("predict model z.csv -o link.csv", "link.csv: is read from"),
-        ("predict model parts -o parts/0.parquet", "parts/0.parquet: is read from"),
-        ("sample z.csv -o z.csv", "z.csv: is read from"),
-        ("fit coefficients.csv --target y -o .", "coefficients.csv: is read from"),
-        ("report z.npy --targets tokens.csv -o .", "tokens.csv: is read from"),
-        ("check z.csv --html z.csv", "z.csv: is read from"),
+        ("predict model z.csv -o z.csv", "z.csv: the output must not be an input file"),
+        ("predict model link.csv -o z.csv", "z.csv: the output must not be an input file"),
+        ("predict model z.csv -o link.csv", "link.csv: the output must not be an input file"),
+        (
+            "predict model parts -o parts/0.parquet",
+            "parts/0.parquet: the output must not be an input file",
+        ),
+        ("sample z.csv -o z.csv", "z.csv: the output must not be an input file"),
+        (
+            "fit coefficients.csv --target y -o .",
+            "coefficients.csv: the output must not be an input file",
+        ),
+        (
+            "report z.npy --targets tokens.csv -o .",
+            "tokens.csv: the output must not be an input file",
+        ),
+        ("check z.csv --html z.csv", "z.csv: the output must not be an input file"),
         ("predict model z.csv -o none/p.csv", "none: no such folder"),
-        ("predict model z.csv -o z.npy/p.csv", "z.npy: is not a folder"),
-        ("predict model z.csv -o folder.csv", "folder.csv: is a folder, where a file"),
+        ("predict model z.csv -o z.npy/p.csv", "z.npy: not a folder"),
+        (
+            "predict model z.csv -o folder.csv",
+            "folder.csv: the output must be a file, got a folder",
+        ),
         ("sample z.csv -o none/p.csv", "none: no such folder"),
-        ("report z.npy -o z.csv/out", "z.csv: is not a folder"),
+        ("report z.npy -o z.csv/out", "z.csv: not a folder"),
         ("check no.such:module --html none/p.html", "none: no such folder"),
     ],
 )
