@@ -111,7 +111,7 @@ def _library() -> dict[str, str]:
 
 
 def _command_line() -> str:
-    parts = ["# Command line", "", "What each command says of itself."]
+    parts = ["# Command line", "", "The help text of each command."]
     for name, text in commands().items():
         title = f"logitlab {name}".strip()
         parts += ["", f"## {title}", "", "```text", text, "```"]

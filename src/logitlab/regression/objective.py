@@ -59,6 +59,10 @@ class Rows:
     """The engine of rows in memory: an array in C or Fortran order, or a CSR matrix."""
 
     def __init__(self, x: Any, y: Integers, weight: Floats | None, classes: int) -> None:
+        if not isinstance(x, np.ndarray) and not x.has_canonical_format:
+            # SciPy merges duplicates and sorts indices in place: do it in a copy.
+            x = x.copy()
+            x.sum_duplicates()
         self.x, self.y, self.weight, self.classes = x, y, weight, classes
         width = max(x.shape[1] if isinstance(x, np.ndarray) else 1, classes, 1)
         self._step = max(64, min(_BLOCK_ROWS, _BLOCK_SIZE // width))
@@ -120,9 +124,6 @@ class Rows:
         sums, squares, products = np.zeros(d), np.zeros(d), np.zeros((d, d) if full else 0)
         left, right = [], []  # factors of the correction of the products
         for x, y, weight in self.blocks():
-            if not x.has_canonical_format:
-                x = x.copy()
-                x.sum_duplicates()
             w = np.ones(len(y)) if weight is None else weight
             each = np.repeat(w, np.diff(x.indptr))
             stored = np.bincount(x.indices, minlength=d)
