@@ -164,6 +164,17 @@ def test_sample_weight():
             logitlab.TemperatureScaling().fit(z, y, sample_weight=bad)
 
 
+@pytest.mark.parametrize("factor", [1e308 / 3, 5e-324, 1e-310])
+@pytest.mark.parametrize("name", ["TemperatureScaling", "VectorScaling", "MatrixScaling"])
+def test_weights_have_no_scale(name, factor):
+    """Weights whose sum overflows, or that are subnormal, give the fit of equal weights of 1."""
+    z, y = labelled()
+    calibrator = getattr(logitlab, name)
+    expected = calibrator().fit(z, y).predict_proba(z)
+    weighted = calibrator().fit(z, y, sample_weight=np.full(len(y), factor))
+    np.testing.assert_allclose(weighted.predict_proba(z), expected, rtol=1e-9)
+
+
 def test_refused_row_number():
     """It counts rows of weight 0, and all rows where a subset gives the first guess."""
     z, y = np.tile([[0.0, 1.0]], (40, 1)), np.arange(40) % 2

@@ -301,7 +301,9 @@ def _check_weights(sample_weight: Any, batch: tuple[int, ...]) -> Floats | None:
     weights: Floats = _arrays.row_weights(given, batch, given)
     if not weights.any():
         raise ValueError("sample_weight must be finite and >= 0, and not zero in every row")
-    return weights.reshape(-1)
+    # A common factor changes no fit: with the largest in [1/2, 1) the sums stay in range.
+    scaled: Floats = np.ldexp(weights.reshape(-1), -np.frexp(weights.max())[1])
+    return scaled
 
 
 def labelled_rows(
