@@ -220,3 +220,14 @@ def test_kinds_and_types():
         loss, gradient = logitlab.cross_entropy_and_grad(z.astype(dtype), y)
         assert loss.dtype == gradient.dtype == dtype
     assert logitlab.cross_entropy(3.0, 0) == 0
+
+
+@pytest.mark.parametrize("convert", [np.array, torch.from_numpy])
+def test_large_unsigned_labels(convert):
+    """Labels above the largest int64 are out of range: no negative number, no ignore_index."""
+    z = convert(np.zeros((2, 3)))
+    for label in (2**64 - 100, 2**64 - 1, 2**63):
+        y = convert(np.array([0, label], np.uint64))
+        for ignore_index in (None, -100, -1):
+            with pytest.raises(ValueError, match=f"y must be from 0 to 2, .*got {label} in row 1"):
+                logitlab.cross_entropy(z, y, ignore_index=ignore_index)

@@ -341,3 +341,10 @@ def test_without_replacement_if_weights_underflow():
         assert samples.tolist() == [[2, 1, 0], [3, 1, 2]]
     with pytest.raises(ValueError, match="n must be <= 3 without replacement, got 4: row 0 has 3"):
         logitlab.sample(z, 4, replacement=False, temperature=1e-3, rng=0)
+
+
+def test_negative_row_keys():
+    """A negative key is refused: it would be the key of another row, modulo 2^64."""
+    with pytest.raises(ValueError, match="row_keys must be >= 0, got -1 in row 1"):
+        logitlab.sample(np.zeros((2, 3)), row_keys=[0, -1])
+    logitlab.sample(np.zeros((2, 3)), row_keys=np.array([0, 2**64 - 1], np.uint64))

@@ -229,10 +229,14 @@ def labels(
     invalid = (y < 0) | (y >= k)
     if ignore_index is not None:
         ignored = y == _checks.integer(ignore_index, "ignore_index")
+        if dtype.startswith("uint"):
+            ignored &= y >= 0  # a large unsigned label is negative after the conversion
         invalid &= ~ignored
     if any_of(invalid, xp):
         row = first_true(invalid, xp)
         value = int(xp.reshape(y, (-1,))[row])
+        if value < 0 and dtype.startswith("uint"):
+            value += 2 ** xp.iinfo(y.dtype).bits
         raise ValueError(
             f"y must be from 0 to {k - 1}, as {of} has {k} classes, got {value} in row {row}"
         )

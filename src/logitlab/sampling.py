@@ -72,7 +72,11 @@ def _check_row_keys(row_keys: Any, batch: tuple[int, ...]) -> Words:
         raise TypeError(f"row_keys must be an integer array, got {keys.dtype}")
     if tuple(keys.shape) != batch:
         raise ValueError(f"row_keys must have the batch shape {batch} of z, got shape {keys.shape}")
-    return np.ascontiguousarray(keys.astype(np.uint64).reshape(-1))
+    keys = keys.reshape(-1)
+    if keys.dtype.kind == "i" and (negative := keys < 0).any():
+        row = int(negative.argmax())
+        raise ValueError(f"row_keys must be >= 0, got {keys[row]} in row {row}")
+    return np.ascontiguousarray(keys.astype(np.uint64))
 
 
 class _Call(NamedTuple):
