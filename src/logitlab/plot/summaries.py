@@ -89,7 +89,7 @@ def reliability_diagram(curve: ReliabilityCurve, *, ax: Any = None) -> Any:
     Raises
     ------
     TypeError, ValueError
-        `curve` is not a :class:`logitlab.reliability.ReliabilityCurve`.
+        `curve` is not a ``ReliabilityCurve``.
 
     Examples
     --------
