@@ -28,7 +28,7 @@ docs:
 
 SANITIZED = tests/test_kernels.py tests/test_target_loss.py \
 	tests/test_sampling_kernels.py::test_the_reference_agrees \
-	tests/test_products.py::test_products_are_those_of_the_formula
+	tests/test_products.py::test_products_match_the_formula
 
 # The kernels under AddressSanitizer and UndefinedBehaviorSanitizer, installed beside the library.
 sanitize:

@@ -1,4 +1,4 @@
-"""Hostile arrays: what every function is tried on."""
+"""Arrays of special values, shapes and layouts, which every function is tested on."""
 
 import itertools
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ class Case(NamedTuple):
 
 
 def rows(dtype: np.dtype) -> Iterator[np.ndarray]:
-    """Hostile single rows of a type."""
+    """Single rows of special values, in a type."""
     with np.errstate(all="ignore"):
         for row in ROWS + (FLOAT64_ROWS if dtype == np.float64 else []):
             yield np.array(row).astype(dtype)
@@ -65,7 +65,7 @@ def normal(
 
 
 def cases(dtype: np.dtype) -> Iterator[Case]:
-    """Arrays of every shape and layout, special rows among ordinary ones."""
+    """Arrays of many shapes and layouts, with rows of special values among random ones."""
     for n, k in itertools.product((1, 2, 3, 17, 40), (1, 2, 3, 5, 8, 15, 16, 17, 31, 64, 100, 333)):
         yield Case(f"{n}x{k}", normal((n, k), dtype), -1)
     for k in (1000, 4096, 5003, 40001):
@@ -97,7 +97,7 @@ def cases(dtype: np.dtype) -> Iterator[Case]:
 
 
 def tiny(dtype: np.dtype) -> np.ndarray:
-    """The least positive number of a type."""
+    """The smallest positive number of a type."""
     return (
         np.nextafter(np.zeros((), dtype), np.ones((), dtype))
         if dtype != BFLOAT16

@@ -14,7 +14,7 @@ def predictions(request):
     """Path, probabilities and labels of 10000 real predictions."""
     path = DATA / f"{request.param}.npz"
     if not path.exists():
-        pytest.skip(f"real predictions are not there: {request.param}.npz")
+        pytest.skip(f"no such file: {path}")
     with np.load(path) as archive:
         return path, archive["predictions"], archive["ground_truth"]
 

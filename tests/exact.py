@@ -1,4 +1,4 @@
-"""The contract in exact arithmetic: mpmath at 50 digits, one row at a time, and ULP distances."""
+"""Reference values by mpmath at 50 digits, for one row at a time, and distances in ULP."""
 
 import math
 
@@ -12,14 +12,14 @@ INF, NAN = mp.inf, mp.nan
 
 
 def ulp(x, dtype):
-    """The spacing of the numbers of `dtype` at the exact value x (of the binade that holds x)."""
+    """The spacing of the numbers of `dtype` in the binade of the exact value x."""
     info = ml_dtypes.finfo(dtype)
     exponent = mpmath.frexp(x)[1] - 1 if x else info.minexp
     return mp.mpf(2) ** (max(exponent, info.minexp) - info.nmant)
 
 
 def distance(value, exact, dtype, scale=None):
-    """ULP between a number and the exact value; 0 where both are the same special value."""
+    """The distance of a number from the exact value in ULP; 0 for the same special value."""
     value = float(value)
     if mp.isnan(exact):
         return 0.0 if math.isnan(value) else math.inf

@@ -1,4 +1,4 @@
-"""Python code in a process of its own."""
+"""Runs Python code in a separate process."""
 
 import os
 import subprocess
@@ -6,12 +6,12 @@ import sys
 
 
 def run_code(code, **environment):
-    """The words it prints."""
-    done = subprocess.run(
+    """The words that the code prints."""
+    process = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, **environment},
     )
-    return done.stdout.split()
+    return process.stdout.split()

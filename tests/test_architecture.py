@@ -1,4 +1,4 @@
-"""The architecture: what may import what, and what an import costs."""
+"""The layers of modules, and the libraries that `import logitlab` loads."""
 
 import ast
 import re
@@ -33,27 +33,26 @@ LAYERS = [
 ]
 
 
-def names():
+def source_files():
     """The source file of every module."""
-    found = {}
+    files = {}
     for path in sorted(SOURCE.rglob("*.py")):
         parts = ("logitlab", *path.relative_to(SOURCE).with_suffix("").parts)
-        found[".".join(parts).removesuffix(".__init__")] = path
-    return found
+        files[".".join(parts).removesuffix(".__init__")] = path
+    return files
 
 
-def imported(path, modules):
-    """The modules of the package that a file imports anywhere: at the top, in a function, or for
-    types alone."""
-    found = set()
+def imported_modules(path, modules):
+    """The modules of the package that a file imports: at the top, in functions, and for types."""
+    imports = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
+            imports.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
             targets = (f"{node.module}.{alias.name}" for alias in node.names)
-            found.update(t if t in modules else node.module for t in targets)
-    return found & set(modules)
+            imports.update(t if t in modules else node.module for t in targets)
+    return imports & set(modules)
 
 
 def layer(module):
@@ -61,32 +60,32 @@ def layer(module):
     return next(i for i, packages in enumerate(LAYERS) if part in packages)
 
 
-def upward(path, name, modules):
-    """The imports of a module from its own layer or a higher one, other than its own package's."""
+def upward_imports(path, name, modules):
+    """The imports from the own layer or a higher one, without those from the own package."""
     package = name.split(".")[:2]
     return [
         target
-        for target in sorted(imported(path, modules))
+        for target in sorted(imported_modules(path, modules))
         if target.split(".")[:2] != package and layer(target) <= layer(name)
     ]
 
 
-MODULES = names()
+MODULES = source_files()
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_run_downward(name):
     """A module imports only from the layers below its own."""
-    assert upward(MODULES[name], name, MODULES) == []
+    assert upward_imports(MODULES[name], name, MODULES) == []
 
 
 def test_there_are_no_import_cycles():
-    """Imports inside functions and those for types alone included."""
-    graph = {name: imported(path, MODULES) - {name} for name, path in MODULES.items()}
+    """Imports inside functions and those for types included."""
+    graph = {name: imported_modules(path, MODULES) - {name} for name, path in MODULES.items()}
     TopologicalSorter(graph).prepare()
 
 
-def test_the_layers_of_contributing():
+def test_layers_in_contributing():
     """CONTRIBUTING shows every module in its layer."""
     text = CONTRIBUTING.read_text("utf-8")
     shown = re.split(r"^ │$", text.partition("```\n")[2].partition("```")[0], flags=re.MULTILINE)
@@ -95,13 +94,13 @@ def test_the_layers_of_contributing():
         assert set(packages) <= set(re.findall(r"\w+", words))
 
 
-def test_a_violation_is_found(tmp_path):
+def test_violations_are_found(tmp_path):
     """An upward import and a cycle are found, inside a function too."""
     path = tmp_path / "_arrays.py"
     path.write_text("def f():\n    from logitlab.probabilities import softmax\n")
-    assert upward(path, "logitlab._arrays", MODULES) == ["logitlab.probabilities"]
-    graph = {"logitlab._arrays": imported(path, MODULES)}
-    graph["logitlab.probabilities"] = imported(MODULES["logitlab.probabilities"], MODULES)
+    assert upward_imports(path, "logitlab._arrays", MODULES) == ["logitlab.probabilities"]
+    graph = {"logitlab._arrays": imported_modules(path, MODULES)}
+    graph["logitlab.probabilities"] = imported_modules(MODULES["logitlab.probabilities"], MODULES)
     with pytest.raises(CycleError):
         TopologicalSorter(graph).prepare()
 
@@ -122,15 +121,17 @@ HEAVY = (
 
 def loaded_after(statement):
     code = f"{statement}\nimport sys\nprint(*(m for m in {HEAVY!r} if m in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout.split()
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return process.stdout.split()
 
 
 def test_import_loads_nothing_heavy():
-    """`import logitlab`, and a softmax of an array, load numpy and little else."""
+    """`import logitlab` and a softmax of an array load none of the large libraries."""
     assert loaded_after("import logitlab; logitlab.softmax([1.0, 2.0])") == []
 
 
-def test_a_heavy_import_is_found():
-    """A library that is loaded is reported."""
+def test_heavy_imports_are_found():
+    """A loaded library is reported."""
     assert "matplotlib" in loaded_after("import logitlab, matplotlib")

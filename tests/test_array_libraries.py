@@ -1,4 +1,4 @@
-"""Arrays of other libraries: the result is of the caller's kind, and gradients flow."""
+"""torch, JAX and array API arrays: results are of the same library, and gradients flow."""
 
 import array_api_strict
 import jax
@@ -24,8 +24,8 @@ def as_numpy(x):
 
 @by_function
 @pytest.mark.parametrize("temperature", arrays.TEMPERATURES)
-def test_torch_gives_what_numpy_gives(function, temperature):
-    """Values over the hostile rows, special ones included."""
+def test_torch_matches_numpy(function, temperature):
+    """The values of rows of special values."""
     for dtype in (np.float16, np.float32, np.float64):
         for z in arrays.rows(np.dtype(dtype)):
             result = function(torch.from_numpy(z), temperature=temperature)
@@ -43,7 +43,7 @@ def test_torch_gives_what_numpy_gives(function, temperature):
 @by_function
 @pytest.mark.parametrize("dtype", TORCH, ids=str)
 def test_torch_keeps_type_and_axis(function, dtype):
-    """Half types too, with the class axis anywhere."""
+    """Half types too, with any class axis."""
     z = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
     for axis in (0, 1, -1, (0, 2), None):
         result = function(z, axis)
@@ -56,7 +56,7 @@ def test_torch_keeps_type_and_axis(function, dtype):
 @by_function
 @pytest.mark.parametrize("temperature", [1.0, 0.3, -2.0])
 def test_torch_gradients(function, temperature):
-    """Against finite differences, at both signs of T."""
+    """Compared with finite differences, at both signs of T."""
     z = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     z.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: function(x, temperature=temperature), (z,))
@@ -64,7 +64,7 @@ def test_torch_gradients(function, temperature):
 
 @by_function
 def test_torch_gradients_of_masked_rows_are_finite(function):
-    """-inf and masked entries: gradient 0."""
+    """The gradient of -inf and masked entries is 0."""
     z = torch.tensor([[1.0, -torch.inf, 2.0, torch.nan]], requires_grad=True)
     where = torch.tensor([True, True, True, False])
     function(z, where=where)[..., :1].sum().backward()
@@ -84,14 +84,14 @@ def test_torch_functional_transforms():
 
 
 def test_torch_temperature_gets_a_gradient():
-    """d p / d T of a learnt temperature."""
+    """The derivative of p by T."""
     z = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     t = torch.full((4,), 1.5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda t: logitlab.softmax(z, temperature=t), (t,))
 
 
 def test_torch_out():
-    """Into a tensor of the same type, z itself included; not where a gradient is wanted."""
+    """`out` may be z itself; it is refused where autograd is active."""
     z = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     expected = logitlab.softmax(z)
     out = torch.empty_like(z)
@@ -108,7 +108,7 @@ def test_torch_out():
 @by_function
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 0.0, np.inf, -1.0])
 def test_jax(function, temperature):
-    """float32 without x64, eagerly and under jit."""
+    """float32 (x64 is not enabled), eagerly and under jit."""
     rows = list(arrays.rows(np.dtype(np.float32)))
     z = np.full((len(rows), max(map(len, rows))), -np.inf, np.float32)
     for line, row in zip(z, rows, strict=True):
@@ -133,8 +133,8 @@ def test_jax_transforms():
 
 
 @by_function
-def test_any_other_array_of_the_standard(function):
-    """array-api-strict has nothing but what the standard promises."""
+def test_array_api_strict(function):
+    """array-api-strict has only the functions of the standard."""
     for dtype in (np.float32, np.float64):
         for z in arrays.rows(np.dtype(dtype)):
             for t in arrays.TEMPERATURES:
@@ -152,24 +152,24 @@ def test_any_other_array_of_the_standard(function):
     assert function(axes, None, where=axes > 1).dtype == array_api_strict.float64
 
 
-def test_kinds_are_not_mixed():
+def test_libraries_are_not_mixed():
     """A tensor beside a JAX array is an error that names both."""
     with pytest.raises(TypeError, match="temperature must be an array of the same library as z"):
         logitlab.softmax(torch.zeros(2, 3), temperature=jnp.ones(2))
-    # NumPy arrays and lists go with everything.
+    # NumPy arrays and lists are converted.
     p = logitlab.softmax(torch.zeros(2, 3), temperature=np.ones(2), where=[True, False, True])
     assert torch.equal(p, torch.tensor([[0.5, 0, 0.5]] * 2))
 
 
 @pytest.mark.parametrize("row", [[30.0, 0.0], [3.0, 3.0, 1.0], [2.0, -1.0, 60.0]])
 def test_automatic_derivatives_keep_their_digits(row):
-    """Those of JAX and torch.func, also by a logit whose probability is 1 but for rounding."""
+    """JAX and torch.func, also for a logit whose probability rounds to 1."""
     for label in range(len(row)):
-        right = logitlab.cross_entropy_and_grad([row], [label])[1]
+        expected = logitlab.cross_entropy_and_grad([row], [label])[1]
         y = jnp.asarray([label])
-        found = jax.grad(lambda z, y=y: logitlab.cross_entropy(z, y))(jnp.asarray([row]))
-        np.testing.assert_allclose(found, right, rtol=1e-6)
+        gradient = jax.grad(lambda z, y=y: logitlab.cross_entropy(z, y))(jnp.asarray([row]))
+        np.testing.assert_allclose(gradient, expected, rtol=1e-6)
         y = torch.tensor([label])
         z = torch.tensor([row], dtype=torch.float64)
-        found = torch.func.grad(lambda z, y=y: logitlab.cross_entropy(z, y))(z)
-        np.testing.assert_allclose(found, right, rtol=1e-14)
+        gradient = torch.func.grad(lambda z, y=y: logitlab.cross_entropy(z, y))(z)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-14)

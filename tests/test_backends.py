@@ -1,4 +1,4 @@
-"""Every backend: the reference's names and signatures, and its values over the hostile arrays."""
+"""All backends: the names and signatures of the reference, and its values over edge cases."""
 
 import inspect
 import os
@@ -28,19 +28,23 @@ needs_kernels = pytest.mark.skipif(
 
 
 class Backend:
-    """A backend module, and how it takes and gives the arrays of NumPy."""
+    """The functions of a backend module, called with NumPy arrays."""
 
-    def __init__(self, module, take=lambda x: x, give=lambda x: x):
-        self.module, self.take, self.give = module, take, give
+    def __init__(self, module, from_numpy=lambda x: x, to_numpy=lambda x: x):
+        self.module, self.from_numpy, self.to_numpy = module, from_numpy, to_numpy
         self.exact = module is not reference
 
     def __call__(self, name, z, axis=-1, temperature=1.0, where=None):
         call = request(z, axis, temperature, where)
-        t = call.temperature if isinstance(call.temperature, float) else self.take(call.temperature)
-        where = None if call.where is None else self.take(call.where)
-        arguments = (self.take(call.z), call.axes, t, where)
+        t = (
+            call.temperature
+            if isinstance(call.temperature, float)
+            else self.from_numpy(call.temperature)
+        )
+        where = None if call.where is None else self.from_numpy(call.where)
+        arguments = (self.from_numpy(call.z), call.axes, t, where)
         last = False if name == "logsumexp" else None
-        result = self.give(getattr(self.module, name)(*arguments, last))
+        result = self.to_numpy(getattr(self.module, name)(*arguments, last))
         return call.restore(result) if not (name == "logsumexp" and call.no_axis) else result
 
 
@@ -60,7 +64,7 @@ def from_torch(x):
 
 @pytest.fixture(params=["reference", "native", "torch"])
 def backend(request):
-    """Every backend, as a function of NumPy arrays."""
+    """Every backend, as functions of NumPy arrays."""
     return {
         "reference": Backend(reference),
         "native": Backend(native),
@@ -76,7 +80,7 @@ def ulp(x, dtype):
 
 
 def assert_close(value, wide, dtype, scale=None, bound=None):
-    """Special values the same; finite ones within the bound of the type."""
+    """Special values are equal; the errors of finite ones are within the bound of the type."""
     value = np.asarray(value)
     assert value.dtype == dtype
     with np.errstate(all="ignore"):
@@ -97,7 +101,7 @@ def widest(z):
 
 @pytest.mark.parametrize("module", [native, torch_backend])
 def test_same_names_and_signatures(module):
-    """A backend is a module of the reference's functions."""
+    """Every backend has the functions of the reference."""
     names = [
         n for n in vars(reference) if inspect.isfunction(getattr(reference, n)) and n[0] != "_"
     ]
@@ -111,8 +115,8 @@ def test_same_names_and_signatures(module):
 
 @by_function
 @by_dtype
-def test_values_over_hostile_arrays(backend, name, dtype):
-    """Any shape, any layout, special rows among ordinary ones."""
+def test_values_over_edge_cases(backend, name, dtype):
+    """Many shapes and layouts, with rows of special values among random ones."""
     for case in arrays.cases(dtype):
         value = backend(name, case.z, case.axis)
         wide = getattr(logitlab, name)(widest(case.z), case.axis)
@@ -120,7 +124,7 @@ def test_values_over_hostile_arrays(backend, name, dtype):
         if name == "logsumexp" and case.z.ndim:
             size = np.abs(np.where(np.isfinite(widest(case.z)), widest(case.z), 0))
             scale = size.max(axis=case.axis, initial=0)
-        # NumPy sums one by one along an axis that is not the last.
+        # NumPy sums without pairwise blocks along an axis that is not the last.
         plain = dtype == np.float64 and not (backend.exact and logitlab.native_available())
         assert_close(value, wide, dtype, scale, 20 if plain else None)
 
@@ -129,7 +133,7 @@ def test_values_over_hostile_arrays(backend, name, dtype):
 @by_dtype
 @pytest.mark.parametrize("temperature", [t for t in arrays.TEMPERATURES if t != 1])
 def test_values_at_every_temperature(backend, name, dtype, temperature):
-    """All hostile rows, padded to one array, at a scalar and at one temperature for each row."""
+    """Rows of special values, padded to one array, with a scalar T and with one T for each row."""
     rows = list(arrays.rows(dtype))
     for width in (max(map(len, rows)), 40):
         z = np.full((len(rows), width), -inf).astype(dtype)
@@ -148,7 +152,7 @@ def test_values_at_every_temperature(backend, name, dtype, temperature):
 @by_function
 @by_dtype
 def test_masks(backend, name, dtype):
-    """`where` is the same as -inf, whatever the layout of either."""
+    """`where` is the same as -inf, for any layout of both."""
     rng = np.random.default_rng(0)
     for shape, axis in (((30, 5), -1), ((30, 50), -1), ((50, 30), 0), ((4, 40, 5), 1)):
         z = arrays.normal(shape, dtype)
@@ -159,7 +163,7 @@ def test_masks(backend, name, dtype):
             expected = backend(name, excluded, axis, t)
             for mask in (where, np.asfortranarray(where), where[::-1][::-1]):
                 value = backend(name, z, axis, t, mask).astype(float)
-                # The reference sums as its library does, by the layout of the array.
+                # The order of summation of the reference depends on the layout of the array.
                 np.testing.assert_allclose(value, expected.astype(float), rtol=1e-15)
 
 
@@ -167,7 +171,7 @@ def test_masks(backend, name, dtype):
 @by_dtype
 @pytest.mark.parametrize("k", [1, 3, 10, 32, 33, 64, 100, 4096, 4097, 20000])
 def test_bits_depend_on_the_row_alone(dtype, k):
-    """Not on the batch, the place in it, the layout, the alignment or the threads."""
+    """Results do not depend on batch, position, layout, alignment or number of threads."""
     z = arrays.normal((37, k), dtype, 5.0)
     before = logitlab.get_num_threads()
     try:
@@ -178,17 +182,17 @@ def test_bits_depend_on_the_row_alone(dtype, k):
             shifted = np.empty(z.nbytes + 64, np.uint8)[z.itemsize :][: z.nbytes]
             shifted = shifted.view(dtype).reshape(z.shape)
             shifted[...] = z
-            sparse = np.zeros((37, 2 * k), dtype)[:, ::2]
-            sparse[...] = z
-            turned = function(np.ascontiguousarray(z.T), 0)
+            strided = np.zeros((37, 2 * k), dtype)[:, ::2]
+            strided[...] = z
+            transposed = function(np.ascontiguousarray(z.T), 0)
             others = [
                 alone,
                 function(z[5:20]),
                 function(z[::-1])[::-1],
                 function(shifted),
-                function(sparse),
+                function(strided),
                 function(np.asfortranarray(z)),
-                turned if name == "logsumexp" else turned.T,
+                transposed if name == "logsumexp" else transposed.T,
                 function(z, temperature=np.ones(37)),
                 function(z, where=np.ones(k, bool)),
             ]
@@ -227,12 +231,12 @@ print(native._native.isa, digest.hexdigest())
 
 
 @needs_kernels
-def test_bits_depend_on_no_instruction_set():
-    """Every variant that this processor has gives the same."""
-    found = dict(run_code(BITS, LOGITLAB_ISA=isa) for isa in ("v2", "v3", "v4"))
-    assert len(set(found.values())) == 1
-    if len(found) < 3:
-        pytest.skip(f"this processor runs only {', '.join(found)}")
+def test_bits_are_the_same_for_all_instruction_sets():
+    """All variants of the kernels that this processor runs."""
+    digests = dict(run_code(BITS, LOGITLAB_ISA=isa) for isa in ("v2", "v3", "v4"))
+    assert len(set(digests.values())) == 1
+    if len(digests) < 3:
+        pytest.skip(f"this processor runs only {', '.join(digests)}")
 
 
 def unaligned(x):
@@ -243,19 +247,19 @@ def unaligned(x):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_memory_that_is_not_aligned(dtype):
-    """Read and written as any other, of NumPy arrays and tensors."""
+def test_unaligned_memory(dtype):
+    """Unaligned NumPy arrays and tensors are read and written as aligned ones."""
     z, y = arrays.normal((5, 300), np.dtype(dtype)), np.arange(5)
-    odd = unaligned(z)
+    misaligned = unaligned(z)
     tensor = torch.frombuffer(bytearray(b"_" + z.tobytes()), dtype=getattr(torch, z.dtype.name),
                               offset=1).reshape(z.shape)  # fmt: skip
-    assert not odd.flags.aligned
+    assert not misaligned.flags.aligned
     assert tensor.data_ptr() % tensor.itemsize
     for name in FUNCTIONS:
         expected = getattr(logitlab, name)(z)
-        np.testing.assert_array_equal(getattr(logitlab, name)(odd), expected)
-        found = getattr(logitlab, name)(tensor)
-        np.testing.assert_allclose(found, expected, rtol=4 * np.finfo(dtype).eps)
+        np.testing.assert_array_equal(getattr(logitlab, name)(misaligned), expected)
+        result = getattr(logitlab, name)(tensor)
+        np.testing.assert_allclose(result, expected, rtol=4 * np.finfo(dtype).eps)
     for name in ("softmax", "log_softmax"):
         expected = getattr(logitlab, name)(z)
         out = unaligned(np.zeros_like(z))
@@ -265,10 +269,10 @@ def test_memory_that_is_not_aligned(dtype):
         np.testing.assert_allclose(tensor, expected, rtol=4 * np.finfo(dtype).eps)
         tensor.copy_(torch.from_numpy(z))
     expected = logitlab.cross_entropy(z, y)
-    assert logitlab.cross_entropy(odd, unaligned(y)) == expected
-    found = logitlab.cross_entropy(tensor.requires_grad_(), torch.from_numpy(y))
-    found.backward()
-    assert found.item() == pytest.approx(float(expected), rel=4 * float(np.finfo(dtype).eps))
+    assert logitlab.cross_entropy(misaligned, unaligned(y)) == expected
+    loss = logitlab.cross_entropy(tensor.requires_grad_(), torch.from_numpy(y))
+    loss.backward()
+    assert loss.item() == pytest.approx(float(expected), rel=4 * float(np.finfo(dtype).eps))
     gradient = logitlab.cross_entropy_and_grad(z, y)[1]
     eps = float(np.finfo(dtype).eps)
     np.testing.assert_allclose(tensor.grad, gradient, rtol=8 * eps, atol=eps * eps)
@@ -279,24 +283,24 @@ def test_memory_that_is_not_aligned(dtype):
 
 @needs_kernels
 def test_flush_to_zero_changes_nothing():
-    """The caller's floating-point mode is its own, and stays as it was."""
+    """Results do not depend on the floating-point mode of the caller, which is restored."""
     z = np.array([[0.0, -90.0, -100.0, -103.0]] * 20, np.float32)
     expected = logitlab.softmax(z)
     assert (expected[0, 2:] > 0).all()
     if not torch.set_flush_denormal(True):
         pytest.skip("this processor has no such mode")
     try:
-        found = logitlab.softmax(z)
-        still = float(torch.tensor([1e-39]) * 0.5)
+        result = logitlab.softmax(z)
+        product = float(torch.tensor([1e-39]) * 0.5)
     finally:
         torch.set_flush_denormal(False)
-    assert found.tobytes() == expected.tobytes()
-    assert still == 0
+    assert result.tobytes() == expected.tobytes()
+    assert product == 0
 
 
 @needs_kernels
 def test_calls_from_many_threads():
-    """Eight at once, each with its own rows."""
+    """Eight concurrent calls with different rows."""
     inputs = [arrays.normal((64, 700), np.float32, seed=i) for i in range(8)]
     expected = [logitlab.softmax(z).tobytes() for z in inputs]
     start = threading.Barrier(8)
@@ -311,8 +315,8 @@ def test_calls_from_many_threads():
 
 @needs_kernels
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_child_works_on():
-    """After the parent has used threads; the child neither hangs nor errs."""
+def test_forked_child():
+    """A child forked after the parent used threads computes the same result."""
     code = """
 import os, numpy as np, logitlab
 z = np.random.default_rng(0).standard_normal((400, 1000)).astype(np.float32)
@@ -340,6 +344,6 @@ def test_set_num_threads_checks():
 
 @needs_kernels
 def test_omp_num_threads_is_respected():
-    """As in every numerical library."""
+    """The initial number of threads is OMP_NUM_THREADS."""
     code = "import logitlab; print(logitlab.get_num_threads())"
     assert run_code(code, OMP_NUM_THREADS="1") == ["1"]

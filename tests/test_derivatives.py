@@ -1,4 +1,4 @@
-"""The derivatives of softmax: exact arithmetic, torch and JAX, and the identities."""
+"""The derivatives of softmax: compared with exact arithmetic, torch and JAX, and identities."""
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ def exact_jacobian(row, t):
 
 @mp.workdps(400)
 def exact_hessian(row, t):
-    """By cases: the derivative of p_i (delta_ij - p_j) / T."""
+    """The derivative of p_i (delta_ij - p_j) / T by z_k."""
     p, j = exact.softmax(row, t), exact_jacobian(row, t)
     n = range(len(p))
     return [
@@ -40,7 +40,7 @@ def finite_rows():
 
 
 def assert_near(value, expected, rtol=3e-15):
-    """Every entry to a few places of itself; what underflows, to nothing."""
+    """The relative error of every entry is small, except where it underflows."""
     expected = np.array(expected, dtype=object)
     for a, b in zip(np.ravel(value).tolist(), np.ravel(expected), strict=True):
         b = float(b)
@@ -49,14 +49,14 @@ def assert_near(value, expected, rtol=3e-15):
 
 @by_temperature
 def test_jacobian_is_exact(temperature):
-    """In every entry, that of a nearly certain class on the diagonal too."""
+    """Every entry has a small relative error, also on the diagonal of a saturated row."""
     for z in finite_rows():
         assert_near(logitlab.jacobian(z, temperature=temperature), exact_jacobian(z, temperature))
 
 
 @by_temperature
 def test_hessian_is_exact(temperature):
-    """K by K by K, relative to its largest entry."""
+    """The shape is (K, K, K); errors are relative to the largest entry."""
     for z in finite_rows():
         value = logitlab.hessian(z, temperature=temperature)
         expected = np.array(exact_hessian(z, temperature), dtype=float)
@@ -67,23 +67,23 @@ def test_hessian_is_exact(temperature):
 
 @by_temperature
 @pytest.mark.parametrize("axis", [0, 1, 2, -2])
-def test_products_are_those_of_the_dense_ones(temperature, axis):
-    """O(K) against the matrix and the tensor, along any axis."""
+def test_products_match_dense_derivatives(temperature, axis):
+    """The O(K) products equal products with the matrix and the tensor, along any axis."""
     z, u, v = (arrays.normal((3, 4, 5), np.float64, 2, seed) for seed in range(3))
     t = np.full([n for a, n in enumerate(z.shape) if a != axis % 3], temperature)
     j, h = (f(z, axis, temperature=t) for f in (logitlab.jacobian, logitlab.hessian))
     a, b = np.moveaxis(u, axis, -1), np.moveaxis(v, axis, -1)
-    back = lambda x: np.moveaxis(x, -1, axis)  # noqa: E731
+    to_axis = lambda x: np.moveaxis(x, -1, axis)  # noqa: E731
     size = max(1, 1 / abs(temperature)) ** 2
     np.testing.assert_allclose(
         logitlab.jacobian_product(z, v, axis, temperature=temperature),
-        back(np.einsum("...ij,...j->...i", j, b)),
+        to_axis(np.einsum("...ij,...j->...i", j, b)),
         rtol=1e-12,
         atol=1e-14 * size,
     )
     np.testing.assert_allclose(
         logitlab.hessian_product(z, u, v, axis, temperature=temperature),
-        back(np.einsum("...ijk,...j,...k->...i", h, a, b)),
+        to_axis(np.einsum("...ijk,...j,...k->...i", h, a, b)),
         rtol=1e-12,
         atol=1e-13 * size,
     )
@@ -91,7 +91,7 @@ def test_products_are_those_of_the_dense_ones(temperature, axis):
 
 @by_temperature
 def test_identities(temperature):
-    """Symmetric, rows that sum to 0, semi-definite; H contracted with 1 is 0."""
+    """J is symmetric and semi-definite with rows that sum to 0; H times a constant is 0."""
     z = arrays.normal((6, 7), np.float64)
     j, h = (f(z, temperature=temperature) for f in (logitlab.jacobian, logitlab.hessian))
     ones = np.ones_like(z)
@@ -107,7 +107,7 @@ def test_identities(temperature):
 
 
 def test_torch_and_jax_agree():
-    """jacrev twice."""
+    """First and second derivatives by jacrev."""
     z = arrays.normal((4, 5), np.float64)
     tensor = torch.from_numpy(z)
     first = torch.func.jacrev(lambda x: torch.softmax(x / 0.7, -1))
@@ -125,14 +125,14 @@ def test_torch_and_jax_agree():
 
 
 def test_gradients_flow_through_a_product():
-    """Third derivatives, by torch."""
+    """torch differentiates the products again."""
     z, v = (torch.from_numpy(arrays.normal((3, 4), np.float64, 1, s)) for s in (0, 1))
     z.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: logitlab.jacobian_product(x, v), (z,))
 
 
 def test_saturated_rows_do_not_cancel():
-    """1 - p of a certain class is the sum of the others, not 0."""
+    """1 - p of a nearly certain class is the sum of the others, not 0."""
     z = np.array([40.0, 0.0, 0.0])
     j = logitlab.jacobian(z)
     assert j[0, 0] == pytest.approx(2 * np.exp(-40.0), rel=1e-14)
@@ -142,7 +142,7 @@ def test_saturated_rows_do_not_cancel():
 
 @pytest.mark.parametrize("where", [None, [True, False, True, True]])
 def test_excluded_entries_have_zero_rows_and_columns(where):
-    """-inf and masked ones, whatever stands there."""
+    """Entries that are -inf or masked, even if they contain NaN."""
     z = np.array([1.0, nan if where else -inf, 2.0, 3.0])
     left = [0, 2, 3]
     for function in (logitlab.jacobian, logitlab.hessian):
@@ -158,7 +158,7 @@ def test_excluded_entries_have_zero_rows_and_columns(where):
 
 
 def test_limits():
-    """T = 0 has no derivative, T = inf a zero one; +inf is constant; NaN stays."""
+    """No derivative at T = 0; 0 at T = inf and for a +inf entry; NaN propagates."""
     z = arrays.normal((2, 3), np.float64)
     for function in (logitlab.jacobian, logitlab.hessian):
         for t in (0.0, -0.0, [1.0, 0.0]):
@@ -194,8 +194,8 @@ def test_types_and_shapes(dtype):
 @pytest.mark.parametrize(
     "shape", [(9, 1), (9, 7), (5, 16), (5, 17), (7, 100), (3, 5003), (1, 40001)]
 )
-def test_products_in_the_kernels(dtype, shape):
-    """As the formulas, in saturated rows too, the same bits for every number of threads."""
+def test_kernel_products_match_the_reference(dtype, shape):
+    """In saturated rows too, and with the same bits for any number of threads."""
     rng = np.random.default_rng(0)
     eps = np.finfo(dtype).eps
     before = logitlab.get_num_threads()
@@ -207,13 +207,13 @@ def test_products_in_the_kernels(dtype, shape):
             v[:, -1] = 1000
             slope = rng.uniform(0.5, 2, (shape[0], 1))
             true = reference.jacobian_product(p.astype(float), v.astype(float), slope)
-            found = []
+            results = []
             for n in (1, 3):
                 logitlab.set_num_threads(n)
-                found.append(native.jacobian_product(p.copy(), v, slope))
-            assert found[0].tobytes() == found[1].tobytes()
+                results.append(native.jacobian_product(p.copy(), v, slope))
+            assert results[0].tobytes() == results[1].tobytes()
             scale = p * slope * np.abs(v - v.mean()).max()
-            assert (np.abs(found[0] - true) <= 8 * eps * scale + 1e-40).all()
+            assert (np.abs(results[0] - true) <= 8 * eps * scale + 1e-40).all()
             if shape[1] < 1000:
                 matrix = native.jacobian(p, slope)
                 true = reference.jacobian(p.astype(float), slope)
@@ -235,8 +235,8 @@ def test_products_in_the_kernels(dtype, shape):
 
 
 @pytest.mark.skipif(not logitlab.native_available(), reason="installed without a C++ compiler")
-def test_the_kernel_keeps_what_is_left_of_a_saturated_row():
-    """1e-12 beside 1: each entry to a few places of itself, in few classes and in many."""
+def test_kernel_products_of_saturated_rows():
+    """Every entry has a small relative error, for few classes and many."""
     for k in (3, 40, 5000):
         z = np.zeros((1, k))
         z[0, k // 2] = 40.0
@@ -253,8 +253,8 @@ def test_the_kernel_keeps_what_is_left_of_a_saturated_row():
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_a_tiny_temperature_leaves_zeros(dtype):
-    """Where 1/T or its square overflows, what is 0 stays 0."""
+def test_tiny_temperatures_keep_zeros(dtype):
+    """A derivative of 0 stays 0 where 1/T or its square overflows."""
     z = np.array([3, 0, 2], dtype)
     for t in (1e-20, 1e-160, 1e-310, 5e-324):
         assert (logitlab.jacobian(z, temperature=t) == 0).all()
@@ -267,7 +267,7 @@ def test_a_tiny_temperature_leaves_zeros(dtype):
             assert (gradient == 0).all()
 
 
-def test_results_in_the_byte_order_of_the_machine():
+def test_results_have_native_byte_order():
     z = np.array([3.0, 1.0, 2.0]).astype(np.dtype(float).newbyteorder())
     for result in (
         logitlab.jacobian(z),

@@ -1,4 +1,4 @@
-"""The compiled kernels alone, over hostile arrays: what runs under the sanitizers."""
+"""The compiled kernels over edge cases. These tests run under the sanitizers."""
 
 import numpy as np
 import pytest
@@ -15,31 +15,31 @@ FUNCTIONS = [logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp]
 by_dtype = pytest.mark.parametrize("dtype", FLOATS, ids=str)
 
 
-def test_the_installed_kernels_are_meant():
-    """The extension lies where the package does."""
+def test_kernels_are_installed():
+    """The extension is that of the package, with a known instruction set."""
     assert native._native.isa in ("v2", "v3", "v4", "neon", "generic")
 
 
 @by_dtype
 def test_every_shape_and_layout(dtype):
-    """Results exist, in the right shape; what lies around them is untouched."""
+    """No error for any shape and layout; memory next to `out` is not written."""
     for case in arrays.cases(dtype):
         for temperature in (1.0, 0.3, -2.0, 0.0, np.inf, 1e-300):
             for function in FUNCTIONS:
                 function(case.z, case.axis, temperature=temperature)
         if case.z.ndim == 0:
             continue
-        room = np.full((3, *case.z.shape), 7).astype(dtype)
-        logitlab.softmax(case.z, case.axis, out=room[1])
-        assert (room[[0, 2]] == 7).all()
+        memory = np.full((3, *case.z.shape), 7).astype(dtype)
+        logitlab.softmax(case.z, case.axis, out=memory[1])
+        assert (memory[[0, 2]] == 7).all()
 
 
 @by_dtype
 @pytest.mark.parametrize(
     "k", [*range(1, 20), 31, 33, 63, 64, 65, 127, 128, 129, 143, 145, 4095, 4097]
 )
-def test_exact_fit(dtype, k):
-    """Every number of classes and rows, in memory that ends where the array does."""
+def test_numbers_of_classes_and_rows(dtype, k):
+    """Nothing is read or written beyond the end of the arrays (with a sanitizer)."""
     for n in (1, 15, 16, 17, 33):
         z = arrays.normal((n, k), dtype)
         out = np.empty_like(z)
@@ -56,7 +56,7 @@ def test_exact_fit(dtype, k):
 
 @by_dtype
 def test_masks_and_temperatures_of_any_layout(dtype):
-    """Broadcast masks and temperatures are read where they lie."""
+    """Broadcast and strided masks and temperatures."""
     z = arrays.normal((6, 50, 7), dtype)
     rng = np.random.default_rng(0)
     for mask in (rng.random(7) < 0.8, rng.random((50, 1)) < 0.8, rng.random((6, 1, 1)) < 0.8):
@@ -71,7 +71,7 @@ def test_masks_and_temperatures_of_any_layout(dtype):
 
 @by_dtype
 def test_long_rows_on_several_threads(dtype):
-    """One row cut among threads, with an excluded stretch and in place."""
+    """One row split among threads, with many excluded entries, and in place."""
     before = logitlab.get_num_threads()
     z = arrays.normal((1, 300_001), dtype)
     z[0, 8000:200_000] = -np.inf
@@ -92,13 +92,13 @@ def test_long_rows_on_several_threads(dtype):
         logitlab.set_num_threads(before)
 
 
-def test_large_results_are_their_own():
-    """Memory is used again only when nobody holds it any more."""
+def test_large_results_do_not_share_memory():
+    """Memory is reused only after the last view of it is deleted."""
     z = np.ones((1500, 1000), np.float32)
-    held = [logitlab.softmax(z * i) for i in range(4)]
-    views = [result[3:5] for result in held]
+    results = [logitlab.softmax(z * i) for i in range(4)]
+    views = [result[3:5] for result in results]
     before = [view.copy() for view in views]
-    del held
+    del results
     for _ in range(6):
         fresh = logitlab.log_softmax(z)
         assert fresh.flags.writeable
@@ -117,7 +117,7 @@ def test_excluded_entries_weigh_nothing_at_any_temperature(k, dtype):
         z[:, 0] = 0
         for others in (-np.inf, -130 * t):
             z[:, 1] = others
-            right = dtype(t * np.exp(others / t))
+            expected = dtype(t * np.exp(others / t))
             for rows, axis in ((z, 1), (np.asfortranarray(z), 1), (np.ascontiguousarray(z.T), 0)):
-                found = logitlab.logsumexp(rows, axis=axis, temperature=t)
-                np.testing.assert_allclose(found, right, rtol=3e-5)
+                result = logitlab.logsumexp(rows, axis=axis, temperature=t)
+                np.testing.assert_allclose(result, expected, rtol=3e-5)

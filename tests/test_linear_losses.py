@@ -22,7 +22,7 @@ def problem(n=300, d=7, k=40, dtype=np.float64):
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("rows", ["plain", "weights", "temperatures", "one temperature", "ignored"])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_it_is_the_loss_of_the_logits(dtype, reduction, smoothing, rows, with_bias):
+def test_loss_and_gradients_match_those_of_the_logits(dtype, reduction, smoothing, rows, with_bias):
     x, weight, bias, y = problem(dtype=dtype)
     rng = np.random.default_rng(1)
     options = {"reduction": reduction, "label_smoothing": smoothing}
@@ -131,16 +131,18 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (n 
 """
 
 
-def test_memory_stays_far_below_the_logits():
-    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 0.1
+def test_memory_is_far_below_that_of_the_logits():
+    process = subprocess.run(
+        [sys.executable, "-c", PEAK], capture_output=True, text=True, check=True
+    )
+    assert float(process.stdout) < 0.1
 
 
 @pytest.mark.parametrize(
     ("temperature", "smoothing"), [(1.0, 0.0), (1.0, 0.3), (0.5, 0.3), (0.0, 0.0)]
 )
 def test_excluded_classes(temperature, smoothing):
-    """Smoothing spreads over the others, as in cross_entropy."""
+    """Smoothing is spread over the other classes, as in cross_entropy."""
     x, weight, bias, y = problem(30, 3, 5)
     bias[2] = -np.inf
     y[y == 2] = 0
@@ -159,7 +161,7 @@ def test_excluded_classes(temperature, smoothing):
         assert dbias[2] == 0
 
 
-def test_ignored_rows_may_hold_anything():
+def test_ignored_rows_may_contain_nan():
     x, weight, _, y = problem(40, 3, 4)
     x[7] = np.nan
     y[7] = -1
@@ -169,13 +171,15 @@ def test_ignored_rows_may_hold_anything():
 
 
 def test_other_arrays():
-    """JAX, which cannot be written to; byte-swapped arrays."""
+    """JAX arrays, which are immutable, and byte-swapped NumPy arrays."""
     x, weight, bias, y = problem(40, 3, 4, np.float32)
     expected = logitlab.linear_cross_entropy_and_grad(x, weight, y, bias=bias, label_smoothing=0.1)
     jnp = pytest.importorskip("jax").numpy
     swapped = [a.astype(a.dtype.newbyteorder()) for a in (x, weight, bias)]
     for a, b, c in (map(jnp.asarray, (x, weight, bias)), swapped):
-        found = logitlab.linear_cross_entropy_and_grad(a, b, y, bias=c, label_smoothing=0.1)
-        np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
-        for one, other in zip(found[1], expected[1], strict=True):
+        loss, gradients = logitlab.linear_cross_entropy_and_grad(
+            a, b, y, bias=c, label_smoothing=0.1
+        )
+        np.testing.assert_allclose(loss, expected[0], rtol=1e-6)
+        for one, other in zip(gradients, expected[1], strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Cross-entropy: torch's values where torch has them, exact ones where it has not."""
+"""cross_entropy, compared with torch, with exact arithmetic and with finite differences."""
 
 from functools import partial
 
@@ -26,7 +26,7 @@ def problem(shape=(40, 6), seed=0):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("kind", ["labels", "ignored", "probabilities"])
 def test_torch_agrees(reduction, smoothing, kind):
-    """Values and gradients, by labels and by target distributions, classes on axis 1."""
+    """Values and gradients for labels and target distributions, with the classes on axis 1."""
     for shape in ((40, 6), (5, 6, 3, 2)):
         z, y = problem(shape)
         ignore = 2 if kind == "ignored" else None
@@ -49,7 +49,7 @@ def test_torch_agrees(reduction, smoothing, kind):
 
 
 def test_tiny_losses_keep_their_digits():
-    """1e-12 stays 1e-12, and the gradient at the label too."""
+    """Losses and gradients close to 0 keep their relative accuracy."""
     for gap in (5.0, 27.6, 40.0, 300.0):
         row = [gap, 0.0, -1.0]
         expected = -exact.log_softmax(row)[0]
@@ -61,7 +61,7 @@ def test_tiny_losses_keep_their_digits():
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, -2.0])
 def test_gradient_by_finite_differences(temperature):
-    """At any temperature, with weights, masks and smoothing."""
+    """At several temperatures, with weights, masks and smoothing."""
     z, y = problem((6, 4))
     where = np.ones_like(z, bool)
     where[np.arange(3), (y[:3] + 1) % 4] = False
@@ -83,7 +83,7 @@ def test_gradient_by_finite_differences(temperature):
 
 
 def test_weights():
-    """A row of weight 2 counts as two rows; a row of weight 0 not at all."""
+    """A row of weight 2 counts as two rows, a row of weight 0 as none."""
     z, y = problem((5, 3))
     weight = np.array([1.0, 2, 0, 1, 1])
     twice = np.repeat(np.arange(5), weight.astype(int))
@@ -93,14 +93,14 @@ def test_weights():
 
 
 def test_special_rows():
-    """0 log 0 = 0; a label on an excluded class costs infinity; ignored rows may hold NaN."""
+    """0 log 0 = 0; the loss of an excluded label is inf; ignored rows may contain NaN."""
     assert logitlab.cross_entropy([[0.0, -inf]], [[1.0, 0.0]]) == 0
     assert logitlab.cross_entropy([[0.0, -inf]], [1]) == inf
     assert logitlab.cross_entropy([[0.0, -inf, 0.0]], [0], label_smoothing=0.5) == pytest.approx(
         np.log(2)
     )
     assert logitlab.cross_entropy([[inf, 0.0]], [0]) == 0
-    # A class that loses with certainty is not an excluded one.
+    # A class of probability 0 at T = 0 is not an excluded class.
     options = {"temperature": 0, "label_smoothing": 0.5}
     assert logitlab.cross_entropy([[1.0, 0.0]], [0], **options) == inf
     assert logitlab.cross_entropy([[1.0, 1.0, -inf]], [0], **options) == pytest.approx(np.log(2))
@@ -120,7 +120,7 @@ def test_special_rows():
 
 
 def test_extreme_rows():
-    """Far apart, of tiny T, of no weight, and of no axis at all."""
+    """Large logits, tiny T, weights of 0, NaN targets, and arrays without an axis."""
     far = np.array([[3e38, -3e38]], np.float32)
     loss, gradient = logitlab.cross_entropy_and_grad(far, [1], temperature=1e-3)
     assert loss == inf
@@ -148,8 +148,8 @@ def test_extreme_rows():
     assert loss.shape == gradient.shape == ()
 
 
-def test_bad_arguments():
-    """One clear line, the first bad row by name."""
+def test_invalid_arguments():
+    """The message names the argument and the first invalid row."""
     z, y = problem((4, 3))
     with pytest.raises(ValueError, match=r"y must be from 0 to 2, .* got 3 in row 1"):
         logitlab.cross_entropy(z, [0, 3, -1, 0])
@@ -201,7 +201,7 @@ def test_booleans_are_not_numbers(value):
         logitlab.cross_entropy(z, y > 0)
 
 
-def test_kinds_and_types():
+def test_array_libraries_and_types():
     """Tensors with gradients, JAX, half types."""
     z, y = problem((8, 5))
     expected = logitlab.cross_entropy(z, y)

@@ -1,4 +1,4 @@
-"""softmax, log_softmax, logsumexp and logits, held to exact arithmetic."""
+"""softmax, log_softmax, logsumexp and logits, compared with exact arithmetic."""
 
 import ml_dtypes
 import numpy as np
@@ -9,13 +9,13 @@ import exact
 import logitlab
 from arrays import FLOATS, inf, nan
 
-# The largest distance from the exact value, in ULP of the result's type.
+# The largest error, in ULP of the type of the result.
 BOUND = {"float16": 0.51, "bfloat16": 0.51, "float32": 4, "float64": 4}
 by_dtype = pytest.mark.parametrize("dtype", FLOATS, ids=str)
 by_temperature = pytest.mark.parametrize("temperature", arrays.TEMPERATURES)
 
 
-def worst(values, exact_values, dtype):
+def max_error(values, exact_values, dtype):
     pairs = zip(np.ravel(values).tolist(), exact_values, strict=True)
     return max(exact.distance(value, e, dtype) for value, e in pairs)
 
@@ -23,22 +23,24 @@ def worst(values, exact_values, dtype):
 @by_dtype
 @by_temperature
 def test_softmax_is_exact(dtype, temperature):
-    """Every hostile row at every temperature, limits included."""
+    """Rows of special values at every temperature, limits included."""
     for z in arrays.rows(dtype):
         p = logitlab.softmax(z, temperature=temperature)
         assert p.dtype == dtype
         assert p.shape == z.shape
-        assert worst(p, exact.softmax(z.tolist(), temperature), dtype) <= BOUND[dtype.name], z
+        assert max_error(p, exact.softmax(z.tolist(), temperature), dtype) <= BOUND[dtype.name], z
 
 
 @by_dtype
 @by_temperature
 def test_log_softmax_is_exact(dtype, temperature):
-    """To the last places at the maximum too."""
+    """Relative to the result itself, at the maximum too."""
     for z in arrays.rows(dtype):
         log_p = logitlab.log_softmax(z, temperature=temperature)
         assert log_p.dtype == dtype
-        assert worst(log_p, exact.log_softmax(z.tolist(), temperature), dtype) <= BOUND[dtype.name]
+        assert (
+            max_error(log_p, exact.log_softmax(z.tolist(), temperature), dtype) <= BOUND[dtype.name]
+        )
 
 
 @by_dtype
@@ -48,23 +50,26 @@ def test_logsumexp_is_exact(dtype, temperature):
     for z in arrays.rows(dtype):
         total = logitlab.logsumexp(z, temperature=temperature)
         assert total.dtype == dtype
-        want = exact.logsumexp(z.tolist(), temperature)
+        expected = exact.logsumexp(z.tolist(), temperature)
         finite = [abs(x) for x in z.tolist() if np.isfinite(x)]
-        scale = max([*finite, abs(want)]) if np.isfinite(float(want)) else None
-        assert exact.distance(total, want, dtype, scale) <= min(BOUND[dtype.name], 2), z
+        scale = max([*finite, abs(expected)]) if np.isfinite(float(expected)) else None
+        assert exact.distance(total, expected, dtype, scale) <= min(BOUND[dtype.name], 2), z
 
 
 @by_dtype
 @pytest.mark.parametrize("scale", [0.1, 3, 30, 300])
 def test_long_rows_are_exact(dtype, scale):
-    """Sums do not lose digits."""
+    """Sums over many classes keep their accuracy."""
     z = arrays.normal((997,), dtype, scale)
-    assert worst(logitlab.softmax(z), exact.softmax(z.tolist()), dtype) <= BOUND[dtype.name]
-    assert worst(logitlab.log_softmax(z), exact.log_softmax(z.tolist()), dtype) <= BOUND[dtype.name]
+    assert max_error(logitlab.softmax(z), exact.softmax(z.tolist()), dtype) <= BOUND[dtype.name]
+    assert (
+        max_error(logitlab.log_softmax(z), exact.log_softmax(z.tolist()), dtype)
+        <= BOUND[dtype.name]
+    )
 
 
-def test_what_others_get_wrong():
-    """The founding cases, literally."""
+def test_inputs_that_other_libraries_get_wrong():
+    """Small integers, large logits, many classes in float16, extreme temperatures."""
     np.testing.assert_array_equal(
         logitlab.softmax(np.array([-128, 127], np.int8)), [np.exp(-255.0), 1]
     )
@@ -85,7 +90,7 @@ def test_what_others_get_wrong():
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.uint64, np.bool_])
 def test_integers_become_float64(dtype):
-    """Before any arithmetic."""
+    """Integers are converted before any arithmetic, so they do not wrap around."""
     z = np.array([[0, 1, 1], [1, 0, 0]], dtype)
     for function in (logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp):
         result = function(z)
@@ -94,7 +99,7 @@ def test_integers_become_float64(dtype):
 
 
 def test_longdouble_keeps_its_type():
-    """And its digits."""
+    """The result is computed in longdouble."""
     z = np.array([0, np.longdouble(1) / 3])
     p = logitlab.softmax(z)
     assert p.dtype == np.longdouble
@@ -114,7 +119,7 @@ def test_other_types_are_refused_by_name(z):
 
 
 def test_masked_array_points_to_where():
-    """A mask is never dropped silently."""
+    """The error for a masked array names the parameter to use instead."""
     z = np.ma.array([1.0, 2.0], mask=[True, False])
     with pytest.raises(TypeError, match="where="):
         logitlab.softmax(z)
@@ -122,7 +127,7 @@ def test_masked_array_points_to_where():
 
 @by_temperature
 def test_where_is_the_same_as_minus_inf(temperature):
-    """An entry left out has no influence, whatever it holds: NaN and inf too."""
+    """A masked entry has no influence, even NaN or inf."""
     rng = np.random.default_rng(1)
     z = rng.standard_normal((50, 6)) * 5
     where = rng.random(z.shape) < 0.6
@@ -136,7 +141,7 @@ def test_where_is_the_same_as_minus_inf(temperature):
 
 
 def test_where_broadcasts_to_z():
-    """One mask for all rows, one for all classes; never the other way."""
+    """A mask may broadcast to z, but not z to the mask."""
     z = arrays.normal((4, 3), np.float64)
     mask = np.array([True, False, True])
     np.testing.assert_array_equal(
@@ -152,15 +157,15 @@ def test_where_broadcasts_to_z():
 
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, (0, 1), (0, 2), (2, 1), (-1, 0), None])
 def test_axes(axis):
-    """Any axis, a tuple of axes as one distribution, None for all."""
+    """Any axis, a tuple of axes as one distribution, None for all axes."""
     z = arrays.normal((3, 4, 5), np.float64)
     axes = tuple(range(3)) if axis is None else np.atleast_1d(axis) % 3
     batch = [a for a in range(3) if a not in axes]
     merged = z.transpose(*batch, *sorted(axes)).reshape(*[z.shape[a] for a in batch], -1)
     p = logitlab.softmax(z, axis)
     np.testing.assert_allclose(p.sum(axis=tuple(axes)), 1, rtol=1e-15)
-    again = p.transpose(*batch, *sorted(axes)).reshape(merged.shape)
-    np.testing.assert_allclose(again, logitlab.softmax(merged), rtol=1e-15)
+    merged_p = p.transpose(*batch, *sorted(axes)).reshape(merged.shape)
+    np.testing.assert_allclose(merged_p, logitlab.softmax(merged), rtol=1e-15)
     total = logitlab.logsumexp(z, axis)
     np.testing.assert_allclose(total, logitlab.logsumexp(merged), rtol=1e-15)
     kept = logitlab.logsumexp(z, axis, keepdims=True)
@@ -169,13 +174,13 @@ def test_axes(axis):
 
 @pytest.mark.parametrize("axis", [3, -4, (0, 3)])
 def test_axis_out_of_bounds(axis):
-    """Names the axis and the range."""
+    """The error names the axis and the range."""
     with pytest.raises(ValueError, match=r"axis must be from -3 to 2 .*, got (3|-4)"):
         logitlab.softmax(np.zeros((2, 2, 2)), axis)
 
 
-def test_axis_of_another_kind():
-    """No float, no repetition."""
+def test_invalid_axes():
+    """A float, a repeated axis, a tuple where one axis is needed."""
     with pytest.raises(TypeError, match="axis must be an int"):
         logitlab.softmax([1.0], 0.0)
     with pytest.raises(ValueError, match="axis must not name the same axis twice"):
@@ -185,7 +190,7 @@ def test_axis_of_another_kind():
 
 
 def test_one_temperature_for_each_row():
-    """Broadcast to the batch shape, wherever the class axis is."""
+    """Temperatures broadcast to the batch shape for any class axis."""
     z = arrays.normal((4, 3, 5), np.float64)
     t = np.array([[0.5], [0.0], [inf], [-2.0]])
     p = logitlab.softmax(z, temperature=t)
@@ -197,8 +202,8 @@ def test_one_temperature_for_each_row():
         np.testing.assert_allclose(total[i, j], expected, rtol=1e-15)
 
 
-def test_bad_temperature():
-    """NaN, a column where a row belongs, an array where only a scalar can be."""
+def test_invalid_temperatures():
+    """NaN, a shape that does not broadcast, an array where only a scalar fits, a string."""
     z = np.zeros((4, 3))
     with pytest.raises(ValueError, match=r"temperature must be a number, .* got nan"):
         logitlab.softmax(z, temperature=nan)
@@ -245,7 +250,7 @@ def test_keepdims_is_a_boolean(value):
 
 @by_dtype
 def test_out(dtype):
-    """Written and returned; z itself will do."""
+    """`out` is written and returned; it may be z itself."""
     z = arrays.normal((7, 9), dtype)
     for function in (logitlab.softmax, logitlab.log_softmax):
         expected = function(z)
@@ -260,8 +265,8 @@ def test_out(dtype):
         np.testing.assert_array_equal(scattered, expected)
 
 
-def test_bad_out():
-    """Of another type, shape or kind, overlapping, read-only."""
+def test_invalid_out():
+    """Another type, shape or library, overlapping or read-only memory."""
     z = np.zeros((4, 3))
     memory = np.zeros(24)
     read_only = np.zeros((4, 3))
@@ -276,7 +281,7 @@ def test_bad_out():
 
 
 def test_never_writes_to_its_input():
-    """Read-only arrays are as good as others."""
+    """Read-only arrays are accepted, and no input is modified."""
     for case in arrays.cases(np.dtype(np.float32)):
         z = case.z.copy()
         z.flags.writeable = False
@@ -288,7 +293,7 @@ def test_never_writes_to_its_input():
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0), (0,), (2, 0, 3)])
 def test_empty(shape):
-    """K = 0 and no rows: empty, and logsumexp of nothing is -inf (+inf at T < 0)."""
+    """Without classes or rows the result is empty; logsumexp is -inf (T < 0: +inf)."""
     z = np.empty(shape)
     for axis in range(len(shape)):
         assert logitlab.softmax(z, axis).shape == shape
@@ -308,7 +313,7 @@ def test_zero_dimensions():
 
 
 def test_lists_and_frames():
-    """Whatever numpy.asarray takes."""
+    """Everything that numpy.asarray accepts."""
     import pandas
     import polars
 
@@ -330,12 +335,12 @@ def test_logits_invert_softmax(dtype):
     eps = float(ml_dtypes.finfo(dtype).eps)
     np.testing.assert_allclose(z.astype(float).mean(-1), 0, atol=8 * eps)
     total = p.astype(float).sum(-1, keepdims=True)
-    again = logitlab.softmax(z).astype(float)
-    np.testing.assert_allclose(again, p.astype(float) / total, rtol=20 * eps)
+    recovered = logitlab.softmax(z).astype(float)
+    np.testing.assert_allclose(recovered, p.astype(float) / total, rtol=20 * eps)
 
 
 def test_logits_of_special_values():
-    """0 is -inf, NaN a row of NaN, a negative entry an error that names it."""
+    """0 gives -inf, NaN a row of NaN, a negative entry an error that names it."""
     np.testing.assert_array_equal(logitlab.logits([0.0, 1.0, 1.0]), [-inf, 0, 0])
     assert np.isnan(logitlab.logits([nan, 1.0])).all()
     np.testing.assert_array_equal(logitlab.logits([0.0, 0.0]), [-inf, -inf])

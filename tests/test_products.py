@@ -1,4 +1,4 @@
-"""The kernel of vector-Jacobian products on any axis, against the formulas."""
+"""The kernel of vector-Jacobian products over any axis, compared with the formulas."""
 
 from pathlib import Path
 
@@ -29,8 +29,8 @@ SHAPES = [
 NAMES = ["softmax", "log_softmax"]
 
 
-def hostile(shape, axis, dtype, seed=0):
-    """Logits of every kind of row, and vectors of either sign, huge where little or nothing is."""
+def edge_cases(shape, axis, dtype, seed=0):
+    """Rows of special and saturated logits, and vectors with huge entries where p is tiny or 0."""
     rng = np.random.default_rng(seed)
     z = np.moveaxis(rng.standard_normal(shape), axis, -1).copy()
     v = rng.standard_normal(z.shape)
@@ -62,7 +62,7 @@ def hostile(shape, axis, dtype, seed=0):
 
 
 def expected(name, z, p, v, slope, axis):
-    """The products in the widest floats, and the size of what cancels in them."""
+    """The products in longdouble, and the size of the terms that cancel in them."""
     wide = np.longdouble
     finite = ~np.isinf(z)
     p, v = p.astype(wide), v.astype(wide)
@@ -84,17 +84,17 @@ def expected(name, z, p, v, slope, axis):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
-def test_products_are_those_of_the_formula(name, shape, axis, dtype):
-    z, v = hostile(shape, axis, dtype)
+def test_products_match_the_formula(name, shape, axis, dtype):
+    z, v = edge_cases(shape, axis, dtype)
     p = logitlab.softmax(z, axis=axis)
     each = np.random.default_rng(1).choice([0.5, 2.0, -3.0, 0.0], np.take(z, [0], axis).shape)
     assert native.product_takes_axis(shape, axis)
     for slope in (1.25, each):
         out = np.empty_like(p)
         native.product(name, p, v, z, slope, out, axis)
-        right, size = expected(name, z, p, v, slope, axis)
-        np.testing.assert_array_equal(np.isnan(out), np.isnan(right))
-        off = np.abs(out - right) - 8 * np.finfo(dtype).eps * size
+        exact, size = expected(name, z, p, v, slope, axis)
+        np.testing.assert_array_equal(np.isnan(out), np.isnan(exact))
+        off = np.abs(out - exact) - 8 * np.finfo(dtype).eps * size
         assert not (off > np.finfo(dtype).tiny).any()
 
 
@@ -102,25 +102,25 @@ def test_products_are_those_of_the_formula(name, shape, axis, dtype):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("temperature", [1.0, 0.3, -2.0, np.inf, 1e-30])
 @pytest.mark.parametrize("threads", [1, 4])
-def test_the_softmax_is_found_on_the_way(name, temperature, dtype, threads):
-    """To the bit, of short rows and long, few and many."""
+def test_product_without_given_probabilities(name, temperature, dtype, threads):
+    """The same bits with and without p, for short and long rows, few and many."""
     before = logitlab.get_num_threads()
     for shape in ((35, 7), (40, 130), (300, 200), (1, 9001), (3, 40001)):
-        z, v = hostile(shape, 1, dtype)
+        z, v = edge_cases(shape, 1, dtype)
         p = logitlab.softmax(z, temperature=temperature)
-        given, found = np.empty_like(p), np.empty_like(p)
+        given, computed = np.empty_like(p), np.empty_like(p)
         native.product(name, p, v, z, 1.25, given)
         try:
             logitlab.set_num_threads(threads)
-            at = (None, v, z, 1.25, found, temperature)
-            native.product_at(name, p.itemsize, p.shape, -1, *at)
+            rest = (None, v, z, 1.25, computed, temperature)
+            native.product_at(name, p.itemsize, p.shape, -1, *rest)
         finally:
             logitlab.set_num_threads(before)
-        np.testing.assert_array_equal(found, given)
+        np.testing.assert_array_equal(computed, given)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_entry_close_to_one_keeps_its_digits(name):
+def test_probability_close_to_one(name):
     z = np.zeros((20, 5), np.float32)
     z[:, 2] = 30
     v = np.random.default_rng(0).standard_normal(z.shape, dtype=np.float32)
@@ -142,33 +142,32 @@ import hashlib
 import numpy as np
 import logitlab
 from logitlab._backends import native
-from test_products import NAMES, SHAPES, hostile
-found = hashlib.sha256()
+from test_products import NAMES, SHAPES, edge_cases
 for threads in (1, 3):
     logitlab.set_num_threads(threads)
-    now = hashlib.sha256()
+    digest = hashlib.sha256()
     for dtype in (np.float32, np.float64):
         for shape, axis in SHAPES:
-            z, v = hostile(shape, axis, dtype)
+            z, v = edge_cases(shape, axis, dtype)
             p = logitlab.softmax(z, axis=axis)
             for name in NAMES:
                 out = np.empty_like(p)
                 native.product(name, p, v, z, 1.25, out, axis)
-                now.update(np.nan_to_num(out).tobytes())
-    print(now.hexdigest())
+                digest.update(np.nan_to_num(out).tobytes())
+    print(digest.hexdigest())
 """
 
 
 def test_bits_depend_on_neither_threads_nor_instructions():
-    found = set()
+    digests = set()
     for isa in ("v2", "v3", "v4"):
-        found.update(run_code(_BITS, LOGITLAB_ISA=isa, PYTHONPATH=str(Path(__file__).parent)))
-    assert len(found) == 1
+        digests.update(run_code(_BITS, LOGITLAB_ISA=isa, PYTHONPATH=str(Path(__file__).parent)))
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("k", "axis"), [(3, 1), (50, 0), (50, 1)])
-def test_a_slope_beyond_the_type_keeps_what_is_zero(name, k, axis):
+def test_overflowing_slope_keeps_zeros(name, k, axis):
     z = np.full((k, k), -1, np.float32)
     np.fill_diagonal(z, 3)
     p = logitlab.softmax(z, axis=axis, temperature=1e-300)

@@ -1,7 +1,7 @@
-"""What SciPy promises of softmax, log_softmax and logsumexp holds here too.
+"""softmax, log_softmax and logsumexp, compared with those of SciPy.
 
 Where the contract differs (+inf, integer and half types, the default axis, no `b` and no
-`return_sign`, complex input), the documentation lists it, and the last tests here hold it.
+`return_sign`, complex input), the documentation lists it, and the last test covers it.
 """
 
 import numpy as np
@@ -15,8 +15,8 @@ PAIRS = [
     for name in ("softmax", "log_softmax", "logsumexp")
 ]
 inf = np.inf
-# At the maximum SciPy's log_softmax is exact to an ULP of 1, not of itself.
-LOST = {"softmax": 1e-308, "log_softmax": 4e-16, "logsumexp": 0}
+# At the maximum SciPy's log_softmax is exact to an ULP of 1, not of the result.
+ATOL = {"softmax": 1e-308, "log_softmax": 4e-16, "logsumexp": 0}
 
 INPUTS = [
     [1000.0, 0.0, 0.0, 0.0],
@@ -40,25 +40,25 @@ INPUTS = [
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
 @pytest.mark.parametrize("x", INPUTS, ids=lambda x: str(x)[:25])
 def test_one_row(ours, theirs, x):
-    """Vectors, shifted and scaled."""
+    """Single rows, also shifted and negated."""
     for row in (np.array(x), np.array(x) + 100.0, -np.array(x)):
         if np.isposinf(row).any():
             continue
-        np.testing.assert_allclose(ours(row), theirs(row), rtol=1e-13, atol=LOST[ours.__name__])
+        np.testing.assert_allclose(ours(row), theirs(row), rtol=1e-13, atol=ATOL[ours.__name__])
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, (0, 1), (2, 0), None])
 def test_axes(ours, theirs, axis):
-    """Any axis, several axes, all."""
+    """One axis, several axes, all axes."""
     x = np.random.default_rng(0).standard_normal((3, 4, 5)) * 20
     expected = theirs(x, axis=axis)
-    np.testing.assert_allclose(ours(x, axis), expected, rtol=1e-13, atol=LOST[ours.__name__])
+    np.testing.assert_allclose(ours(x, axis), expected, rtol=1e-13, atol=ATOL[ours.__name__])
 
 
 @pytest.mark.parametrize("keepdims", [True, False])
 def test_keepdims(keepdims):
-    """With their meaning."""
+    """The shapes are those of SciPy."""
     x = np.random.default_rng(0).standard_normal((3, 4, 5))
     for axis in (1, (0, 2), None):
         ours = logitlab.logsumexp(x, axis, keepdims=keepdims)
@@ -68,20 +68,20 @@ def test_keepdims(keepdims):
 
 
 def test_logsumexp_of_extremes():
-    """Infinite entries, nothing left, far beyond the range of exp."""
+    """Infinite entries, every entry excluded, entries far beyond the range of exp."""
     for x in ([inf, 1.0], [-inf, -inf], [inf, -inf], [1e308, 1e308], [-1e308, -1e308]):
         assert logitlab.logsumexp(x) == scipy.special.logsumexp(x)
     assert np.isnan(logitlab.logsumexp([np.nan, 1.0]))
 
 
-def test_float32_stays():
-    """Types are kept."""
+def test_float32_is_kept():
+    """The result has the type of the input."""
     for ours, theirs in ((p.values[0], p.values[1]) for p in PAIRS):
         x = np.float32([1, 2, 3])
         assert ours(x).dtype == theirs(x).dtype == np.float32
 
 
-def test_where_the_contract_differs():
+def test_documented_differences():
     """The list of docs/differences.md."""
     np.testing.assert_array_equal(logitlab.softmax([inf, 1.0, inf]), [0.5, 0, 0.5])
     assert np.isnan(logitlab.softmax([-inf, -inf])).all()

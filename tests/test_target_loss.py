@@ -1,4 +1,4 @@
-"""Losses of targets, with their gradients, in the kernels: as the reference, and to the bit."""
+"""The kernels of losses and their gradients: compared with the reference and exact arithmetic."""
 
 import numpy as np
 import pytest
@@ -18,13 +18,13 @@ EPS = {"float16": 2**-10, "bfloat16": 2**-7, "float32": 2**-23, "float64": 2**-5
 
 
 def labels(batch, k, seed=0):
-    """Labels, a few of them of rows that do not count."""
+    """Labels, of which a few are those of ignored rows."""
     y = np.random.default_rng(seed).integers(0, max(k, 1), batch)
     return np.where(np.random.default_rng(seed + 1).random(batch) < 0.1, -1, y)
 
 
 def distributions(batch, k, dtype, seed=0):
-    """Targets of every row, some of them all in one class and some of none at all."""
+    """Target distributions, of which some are one-hot and some are zero."""
     rng = np.random.default_rng(seed)
     y = rng.dirichlet(np.full(k, 0.3), batch) if k else np.zeros((*batch, 0))
     y[rng.random(batch) < 0.2] = np.arange(k) == rng.integers(0, max(k, 1))
@@ -33,15 +33,15 @@ def distributions(batch, k, dtype, seed=0):
 
 
 def some_targets(batch, k, dtype):
-    """Every kind of them."""
+    """Labels and distributions, with and without smoothing."""
     y, label = distributions(batch, k, dtype), labels(batch, k)
     return [Targets(label), Targets(label, smoothing=0.1), Targets(label, smoothing=1.0),
             Targets(distribution=y), Targets(distribution=y, smoothing=0.3)]  # fmt: skip
 
 
-def both(z, axis, temperature, where, targets, scale):
-    call = (z, (axis % z.ndim,), temperature, where, targets, scale)
-    return native.target_loss(*call), reference.target_loss(*call)
+def native_and_reference(z, axis, temperature, where, targets, scale):
+    arguments = (z, (axis % z.ndim,), temperature, where, targets, scale)
+    return native.target_loss(*arguments), reference.target_loss(*arguments)
 
 
 def assert_close(ours, theirs, dtype, scale, label_alone):
@@ -53,7 +53,7 @@ def assert_close(ours, theirs, dtype, scale, label_alone):
         rtol=(4e-15 if label_alone else 1e-14) if wide else 4e-7,
         atol=0 if wide else 1e-45,
     )
-    # The reference adds float64 one by one along an axis that is not the last.
+    # NumPy sums without pairwise blocks along an axis that is not the last.
     units = (20 if wide else 4) * EPS[str(dtype)]
     np.testing.assert_allclose(
         gradient.astype(float),
@@ -66,7 +66,7 @@ def assert_close(ours, theirs, dtype, scale, label_alone):
 
 @by_dtype
 @pytest.mark.parametrize("temperature", [1.0, -0.7, 1e-3, np.inf])
-def test_values_over_hostile_arrays(dtype, temperature):
+def test_values_over_edge_cases(dtype, temperature):
     for case in arrays.cases(dtype):
         z, axis = case.z, case.axis
         if z.ndim == 0 or z.shape[axis] == 0:
@@ -76,7 +76,7 @@ def test_values_over_hostile_arrays(dtype, temperature):
         if dtype == np.float16:
             scale = np.sign(scale)
         for targets in some_targets(batch, z.shape[axis], dtype):
-            ours, theirs = both(z, axis, temperature, None, targets, scale)
+            ours, theirs = native_and_reference(z, axis, temperature, None, targets, scale)
             label_alone = targets.label is not None and not targets.smoothing
             assert_close(ours, theirs, dtype, 700, label_alone)
             alone = native.target_loss(z, (axis % z.ndim,), temperature, None, targets, None)
@@ -93,8 +93,8 @@ def test_masks_and_a_temperature_for_each_row(dtype, k):
     for targets in some_targets((33,), k, dtype):
         for sign in ([1], [-1, 1]):
             t = rng.uniform(0.5, 2, (33, 1)) * rng.choice(sign, (33, 1))
-            given = both(z, 1, t, where, targets, np.ones(33))
-            assert_close(*given, dtype, 1, targets.distribution is None and not targets.smoothing)
+            results = native_and_reference(z, 1, t, where, targets, np.ones(33))
+            assert_close(*results, dtype, 1, targets.distribution is None and not targets.smoothing)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -105,7 +105,7 @@ def test_against_exact_arithmetic(dtype):
             continue
         log_p, p = exact.log_softmax(row.tolist()), exact.softmax(row.tolist())
         if min(log_p) < np.finfo(dtype).min:
-            continue  # as far away as -inf, which is excluded
+            continue  # the loss overflows
         for label in range(len(row)):
             loss, gradient = logitlab.cross_entropy_and_grad(row, label, reduction="sum")
             assert exact.distance(loss, -log_p[label], dtype) <= 3
@@ -118,8 +118,10 @@ def test_against_exact_arithmetic(dtype):
 @pytest.mark.parametrize("k", [5, 200])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_distributions_against_exact_arithmetic(dtype, k, smoothing):
-    """Losses within 4 ULP; gradients within 4 units of the last place of p or y, and where one
-    class has nearly all of both, of what the others have."""
+    """Losses within 4 ULP; gradients within 4 ULP of the larger of p and y.
+
+    Where p of a class is above 0.5, the unit is that of the sums over the other classes.
+    """
     eps = np.finfo(dtype).eps
     for spread in (1, 10, 200):
         z = arrays.normal((k,), np.dtype(dtype), spread)
@@ -148,7 +150,7 @@ def test_distributions_against_exact_arithmetic(dtype, k, smoothing):
 @by_dtype
 @pytest.mark.parametrize("shape", [(100, 10), (100, 128), (40, 129), (20, 5003)])
 def test_bits_depend_on_the_row_alone(dtype, shape):
-    """Not on the batch, the position, the threads or the layout."""
+    """Results do not depend on the batch, the position, the threads or the layout."""
     z, scale = arrays.normal(shape, dtype), np.linspace(-1, 1, shape[0])
     for targets in some_targets(shape[:1], shape[1], dtype):
         loss, gradient = native.target_loss(z, (1,), 1.0, None, targets, scale)
@@ -158,16 +160,16 @@ def test_bits_depend_on_the_row_alone(dtype, shape):
             a, b = native.target_loss(z[part], (1,), 1.0, None, own, scale[part])
             assert a.tobytes() == loss[part].tobytes()
             assert b.tobytes() == gradient[part].tobytes()
-        turned = native.target_loss(np.asfortranarray(z), (1,), 1.0, None, targets, scale)
-        assert turned[0].tobytes() == loss.tobytes()
-        assert np.ascontiguousarray(turned[1]).tobytes() == gradient.tobytes()
+        transposed = native.target_loss(np.asfortranarray(z), (1,), 1.0, None, targets, scale)
+        assert transposed[0].tobytes() == loss.tobytes()
+        assert np.ascontiguousarray(transposed[1]).tobytes() == gradient.tobytes()
         before = logitlab.get_num_threads()
         try:
             for n in (1, 2, 5):
                 logitlab.set_num_threads(n)
-                again = native.target_loss(z, (1,), 1.0, None, targets, scale)
-                assert again[0].tobytes() == loss.tobytes()
-                assert again[1].tobytes() == gradient.tobytes()
+                loss_n, gradient_n = native.target_loss(z, (1,), 1.0, None, targets, scale)
+                assert loss_n.tobytes() == loss.tobytes()
+                assert gradient_n.tobytes() == gradient.tobytes()
         finally:
             logitlab.set_num_threads(before)
 
@@ -187,8 +189,8 @@ def test_one_long_row_on_several_threads():
         logitlab.set_num_threads(before)
 
 
-def test_long_rows_past_the_caches():
-    """As rows that are written through them."""
+def test_results_larger_than_the_caches():
+    """Large results, written past the caches, have the bits of small ones."""
     z = arrays.normal((70, 70_001), np.dtype(np.float32))
     for targets in some_targets((70,), z.shape[1], z.dtype):
         loss, gradient = native.target_loss(z, (1,), 1.0, None, targets, 1.0)

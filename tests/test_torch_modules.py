@@ -1,4 +1,4 @@
-"""The modules: their namesakes' values and state, training step for step, compiled graphs."""
+"""torch modules, compared with those of torch.nn, and the operators for torch.compile."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import logitlab
-import logitlab._torch_compile as _graph  # noqa: F401 - registers the operators
+import logitlab._torch_compile as _operators  # noqa: F401 - registers the operators
 from logitlab.torch import LinearCrossEntropyLoss, LogSoftmax, Softmax
 
 
@@ -18,7 +18,7 @@ def generator():
     return torch.Generator().manual_seed(0)
 
 
-def test_drop_in():
+def test_modules_match_torch():
     z = torch.randn(3, 4, 5, generator=generator())
     for dim in (0, 1, -1):
         torch.testing.assert_close(Softmax(dim)(z), nn.Softmax(dim)(z))
@@ -33,8 +33,8 @@ def test_drop_in():
     torch.testing.assert_close(ours(x, y), theirs(x, y))
 
 
-def test_a_learned_temperature():
-    """It moves, stays positive, and comes back from a state dictionary."""
+def test_learnable_temperature():
+    """It is optimized, stays positive, and is restored from a state dictionary."""
     z = torch.randn(50, 4, generator=generator()) * 5
     y = torch.randint(0, 4, (50,), generator=generator())
     module = LogSoftmax(temperature=1.5, learnable=True)
@@ -44,9 +44,9 @@ def test_a_learned_temperature():
         F.nll_loss(module(z), y).backward()
         optimiser.step()
     assert float(module.temperature.detach()) > 2
-    again = LogSoftmax(temperature=1.0, learnable=True)
-    again.load_state_dict(module.state_dict())
-    assert torch.equal(again(z), module(z))
+    restored = LogSoftmax(temperature=1.0, learnable=True)
+    restored.load_state_dict(module.state_dict())
+    assert torch.equal(restored(z), module(z))
     with pytest.raises(ValueError, match="temperature must be positive and finite"):
         Softmax(temperature=0.0, learnable=True)
 
@@ -72,8 +72,8 @@ def test_booleans_are_refused_under_compile(name):
         compiled(Z)
 
 
-def test_a_learned_temperature_of_the_linear_loss():
-    """Of any number of rows; the logits are not held for it either."""
+def test_learnable_temperature_of_the_linear_loss():
+    """Its gradient is that of the loss of the logits."""
     module = LinearCrossEntropyLoss(3, 4, temperature=1.5, learnable=True)
     x = torch.randn(50, 3, generator=generator())
     y = torch.randint(0, 4, (50,), generator=generator())
@@ -83,8 +83,8 @@ def test_a_learned_temperature_of_the_linear_loss():
     torch.testing.assert_close(module.log_temperature.grad, t.grad * t.detach())
 
 
-def test_training_on_digits_step_for_step():
-    """nn.Linear and our loss, our linear loss, and nn.Linear and torch's: the same losses."""
+def test_training_on_digits_gives_the_losses_of_torch():
+    """At every step, with nn.Linear and cross_entropy and with LinearCrossEntropyLoss."""
     data = load_digits()
     x = torch.from_numpy((data.data / 16).astype(np.float32))
     y = torch.from_numpy(data.target)
@@ -102,16 +102,16 @@ def test_training_on_digits_step_for_step():
     optimisers = [torch.optim.SGD(m.parameters(), lr=0.5) for m, _ in calls]
     for i in range(60):
         rows = slice(i * 64 % 1700, i * 64 % 1700 + 64)
-        found = []
+        losses = []
         for (_, loss), optimiser in zip(calls, optimisers, strict=True):
             optimiser.zero_grad()
             value = loss(x[rows], y[rows])
             value.backward()
             optimiser.step()
-            found.append(float(value.detach()))
-        assert found[1] == pytest.approx(found[0], rel=1e-5)
-        assert found[2] == pytest.approx(found[0], rel=1e-5)
-    assert found[0] < 1
+            losses.append(float(value.detach()))
+        assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+        assert losses[2] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[0] < 1
 
 
 Z = torch.randn(4, 5, generator=generator())
@@ -137,21 +137,21 @@ GRAPHS = {
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_a_compiled_graph_is_whole(name):
-    """No break, the eager values and gradients."""
+def test_compiled_functions(name):
+    """One graph without a break, with the eager values and gradients."""
     torch._dynamo.reset()
     compiled = torch.compile(GRAPHS[name], fullgraph=True, backend="aot_eager")
-    found = []
+    results = []
     for function in (GRAPHS[name], compiled):
         z = Z.clone().requires_grad_()
         value = function(z)
         (value * value).sum().backward()
-        found.append((value.detach(), z.grad))
-    torch.testing.assert_close(found[1], found[0])
+        results.append((value.detach(), z.grad))
+    torch.testing.assert_close(results[1], results[0])
 
 
-def test_a_compiled_graph_refuses_what_eager_refuses():
-    """An axis out of bounds; what has no gradient there says so."""
+def test_errors_under_compile():
+    """An axis out of bounds; an argument whose gradient is not computed."""
     for axis in (5, (1, 1)):
         with pytest.raises(Exception, match="axis"):
             torch.compile(lambda z, a=axis: logitlab.softmax(z, a), fullgraph=True)(Z)

@@ -1,4 +1,4 @@
-"""Tensors with gradients: the closed forms against differences, each other and torch's own."""
+"""Gradients of tensors: compared with finite differences and with torch."""
 
 from functools import partial
 
@@ -29,7 +29,7 @@ def finite(x):
 @pytest.mark.parametrize("temperature", [1.0, 0.7, -2.0, None], ids=str)
 @pytest.mark.parametrize("masked", [False, True])
 def test_first_and_second_derivatives(function, temperature, masked):
-    """By z, and by T where that is a tensor; any axis, with a mask."""
+    """By z, and by T if that is a tensor; over an inner axis, with a mask."""
     z = logits(3, 5, 4)
     where = torch.rand(5, 4, generator=generator()) < 0.8 if masked else None
     t = torch.rand(3, 4, dtype=torch.float64, generator=generator()).add(0.5).requires_grad_()
@@ -68,7 +68,7 @@ def test_derivatives_of_the_loss(temperature, smoothing, kind, reduction):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_targets_have_a_gradient_too(smoothing):
+def test_gradient_by_the_targets(smoothing):
     z, y = logits(6, 5), torch.softmax(logits(5, 6).detach().T, 1).requires_grad_()
     with torch.no_grad():
         y[0] = F.one_hot(torch.tensor(2), 5)
@@ -81,7 +81,7 @@ def test_targets_have_a_gradient_too(smoothing):
 
 @pytest.mark.parametrize("shape", [(3, 5), (2, 700), (1, 9001)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_backward_is_that_of_torch(shape, dtype):
+def test_backward_matches_torch(shape, dtype):
     z = logits(*shape, dtype=torch.float32).detach().to(dtype).requires_grad_()
     g = torch.randn(shape, generator=generator()).to(dtype)
     wide = z.detach().double().requires_grad_()
@@ -94,9 +94,9 @@ def test_backward_is_that_of_torch(shape, dtype):
 
 
 @by_function
-@pytest.mark.parametrize("again", [False, True])
-def test_gradients_where_something_is_excluded_or_infinite(function, again):
-    """0 at what takes no part and in rows that no finite change moves, the same either way."""
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_gradients_of_excluded_and_infinite_entries(function, create_graph):
+    """0 at excluded entries and in rows that no finite change affects, by both backward passes."""
     z = torch.tensor(
         [[1.0, -torch.inf, 2.0, 0.5], [torch.inf, 0.0, 1.0, 2.0], [-torch.inf] * 3 + [7.0]],
         dtype=torch.float64,
@@ -105,7 +105,7 @@ def test_gradients_where_something_is_excluded_or_infinite(function, again):
     where = torch.tensor([True, True, True, False])
     value = function(z, where=where)
     g = torch.randn(value.shape, dtype=z.dtype, generator=generator())
-    gradient = torch.autograd.grad(value, z, g, create_graph=again)[0].detach()
+    gradient = torch.autograd.grad(value, z, g, create_graph=create_graph)[0].detach()
     assert torch.isfinite(gradient).all()
     assert (gradient[:, 3] == 0).all()
     assert gradient[0, 1] == 0
@@ -113,26 +113,26 @@ def test_gradients_where_something_is_excluded_or_infinite(function, again):
     assert (gradient[1:] == 0).all()
 
 
-def test_the_loss_where_a_logit_is_infinite():
+def test_loss_of_infinite_logits():
     z = torch.tensor([[torch.inf, 1.0, 2.0], [torch.inf, torch.inf, 1.0]], requires_grad=True)
     y = torch.tensor([1, 0])
-    found = [
-        torch.autograd.grad(logitlab.cross_entropy(z, y, reduction="sum"), z, create_graph=again)[0]
-        for again in (False, True)
+    gradients = [
+        torch.autograd.grad(logitlab.cross_entropy(z, y, reduction="sum"), z, create_graph=graph)[0]
+        for graph in (False, True)
     ]
-    torch.testing.assert_close(found[0], found[1].detach())
+    torch.testing.assert_close(gradients[0], gradients[1].detach())
     expected = logitlab.cross_entropy_and_grad(z.detach().numpy(), y.numpy(), reduction="sum")[1]
-    torch.testing.assert_close(found[0], torch.from_numpy(expected))
+    torch.testing.assert_close(gradients[0], torch.from_numpy(expected))
 
 
-def test_a_tensor_with_the_negative_bit():
+def test_tensor_with_the_negative_bit():
     x = torch.conj(torch.complex(torch.zeros(3), torch.tensor([1.0, 2.0, 3.0]))).imag
     assert x.is_neg()
     torch.testing.assert_close(logitlab.softmax(x), torch.softmax(x, -1))
 
 
 def test_saturated_rows_keep_their_gradient():
-    """Where torch's float32 gradient is 0, or wrong by half."""
+    """In these rows the float32 gradient of torch is 0 or has a large relative error."""
     z = torch.tensor([[30.0, 0.0]], requires_grad=True)
     logitlab.cross_entropy(z, torch.tensor([0])).backward()
     assert float(z.grad[0, 0]) == pytest.approx(-9.357622968840175e-14, rel=1e-6)
@@ -158,8 +158,8 @@ def test_functional_transforms():
     torch.testing.assert_close(tangent, torch.zeros_like(z), atol=1e-15, rtol=0)
 
 
-def test_vectorised_loops_over_calls():
-    """Over any argument, and around tensors that want a gradient."""
+def test_vmap():
+    """Over any argument, also if a tensor that is not mapped requires a gradient."""
     z, y = logits(2, 3, 5).detach(), torch.tensor([[0, 2, 4], [1, 1, 0]])
     each = torch.stack([logitlab.cross_entropy(a, b) for a, b in zip(z, y, strict=True)])
     torch.testing.assert_close(torch.vmap(logitlab.cross_entropy)(z, y), each)
@@ -174,7 +174,7 @@ def test_vectorised_loops_over_calls():
 
 
 @pytest.mark.parametrize("kind", ["mean", "none", "linear", "softmax", "log_softmax"])
-def test_several_backward_passes_at_a_time(kind):
+def test_batched_backward_passes(kind):
     z, y = logits(3, 4), torch.tensor([0, 1, 2])
     if kind == "linear":
         value = logitlab.linear_cross_entropy(z, torch.eye(4, dtype=z.dtype), y)
@@ -203,7 +203,7 @@ def test_saturated_losses_keep_their_gradient(dtype, gap, kind, create_graph):
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
-def test_many_classes_are_counted_wide(create_graph):
+def test_many_classes_in_float16(create_graph):
     z = torch.zeros(1, 70000, dtype=torch.float16, requires_grad=True)
     loss = logitlab.cross_entropy(z + torch.eye(1, 70000) * 2, torch.tensor([3]))
     smoothed = logitlab.cross_entropy(z, torch.tensor([3]), label_smoothing=0.5)
@@ -215,7 +215,7 @@ def test_many_classes_are_counted_wide(create_graph):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("create_graph", [False, True])
 @pytest.mark.parametrize("temperature", [1e-39, 1e-300, 5e-324])
-def test_gradients_at_a_tiny_temperature_keep_what_is_zero(dtype, create_graph, temperature):
+def test_gradients_of_zero_at_tiny_temperatures(dtype, create_graph, temperature):
     z = torch.tensor([[0.0, 3, -1], [3, 1, 2]], dtype=dtype, requires_grad=True)
     p = logitlab.softmax(z, temperature=temperature)
     weight = torch.tensor([1.0, 2, 3], dtype=dtype)
@@ -227,7 +227,7 @@ def test_gradients_at_a_tiny_temperature_keep_what_is_zero(dtype, create_graph, 
 
 
 def _losses(kind):
-    """A loss of ours and torch's, of the same leaves."""
+    """Leaf tensors, and a loss of logitlab and of torch as functions of them."""
     g = torch.Generator().manual_seed(3)
     y = torch.randint(7, (40,), generator=g)
     y[::5] = -100
@@ -243,22 +243,22 @@ def _losses(kind):
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("kind", ["cross_entropy", "linear_cross_entropy"])
-def test_every_backward_pass_gives_the_whole_gradient(kind, reduction):
+def test_repeated_backward_passes(kind, reduction):
     leaves, ours, theirs = _losses(kind)
     value, other = ours(*leaves, reduction=reduction), theirs(*leaves, reduction=reduction)
     torch.testing.assert_close(value, other)
     first = torch.autograd.grad(value, leaves, retain_graph=True)
-    right = torch.autograd.grad(other, leaves, retain_graph=True)
-    torch.testing.assert_close(first, right)
+    expected = torch.autograd.grad(other, leaves, retain_graph=True)
+    torch.testing.assert_close(first, expected)
     for x in first:
-        x.zero_()  # what was given away is the caller's
-    torch.testing.assert_close(torch.autograd.grad(value, leaves, retain_graph=True), right)
+        x.zero_()  # the gradients belong to the caller
+    torch.testing.assert_close(torch.autograd.grad(value, leaves, retain_graph=True), expected)
     scaled = torch.autograd.grad(-2.5 * value, leaves)
     torch.testing.assert_close(scaled, torch.autograd.grad(-2.5 * other, leaves))
     assert gradgradcheck(lambda *x: ours(*x, reduction=reduction), leaves)
 
 
-def test_a_scaled_loss_keeps_the_small_gradients_of_half_types():
+def test_scaled_loss_keeps_small_gradients_of_half_types():
     z = torch.zeros(4096, 100, dtype=torch.float16)
     z[:, 0] = 8
     z.requires_grad_()
@@ -268,7 +268,7 @@ def test_a_scaled_loss_keeps_the_small_gradients_of_half_types():
     torch.testing.assert_close(z.grad[0, 1].double(), exact, rtol=1e-3, atol=0)
 
 
-def test_a_changed_input_is_noticed():
+def test_changed_inputs_are_an_error():
     leaves, ours, _ = _losses("cross_entropy")
     value = ours(*leaves)
     with torch.no_grad():
@@ -278,7 +278,7 @@ def test_a_changed_input_is_noticed():
 
 
 @pytest.mark.parametrize("changed", ["labels", "targets", "mask"])
-def test_changed_targets_or_masks_are_noticed(changed):
+def test_changed_targets_or_masks_are_an_error(changed):
     z = torch.randn(6, 4, requires_grad=True)
     y = torch.full((6, 4), 0.25) if changed == "targets" else torch.zeros(6, dtype=torch.int64)
     where = torch.ones(6, 4, dtype=torch.bool)
