@@ -27,7 +27,7 @@ docs:
 	python -m sphinx -W --keep-going -q guide build/guide
 
 SANITIZED = tests/test_kernels.py tests/test_target_loss.py \
-	tests/test_sampling_kernels.py::test_the_reference_agrees \
+	tests/test_sampling_kernels.py::test_against_the_reference \
 	tests/test_products.py::test_products_match_the_formula
 
 # The kernels under AddressSanitizer and UndefinedBehaviorSanitizer, installed beside the library.
