@@ -1,5 +1,7 @@
 """Reliability curve, calibration error and its test, against definitions and simulations."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -169,3 +171,146 @@ def test_overconfident_logits_are_rejected():
 def test_correct_rows_of_confidence_one():
     """The error and its expected value are 0 and the p-value is 1."""
     assert logitlab.calibration_test([[9000.0, 0.0]] * 5, [0] * 5) == (0, 0, 1)
+
+
+def exact_error(p, y, n_bins):
+    """The calibration error of rows of fractions, in exact arithmetic."""
+    sums = {}
+    for row, label in zip(p, y, strict=True):
+        confidence = max(row)
+        b = min(int(confidence * n_bins), n_bins - 1)
+        sums[b] = sums.get(b, 0) + confidence - (row.index(confidence) == label)
+    return float(sum(map(abs, sums.values())) / len(p))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_bins", [1, 2, 3, 7, 10, 15, 24, 25, 49])
+def test_confidences_on_edges_against_exact_arithmetic(n_bins, dtype):
+    """Fractions of small denominators: many are equal, and many are on edges of bins."""
+    rng = np.random.default_rng(n_bins)
+    shares = rng.integers(1, 12, (400, 4))
+    rows = [[Fraction(int(i), int(row.sum())) for i in row] for row in shares]
+    y = rng.integers(0, 4, 400)
+    z = logitlab.logits(np.array(rows, dtype=np.float64)).astype(dtype)
+    offset = rng.normal(size=(400, 1)).astype(dtype)
+    expected = exact_error(rows, y, n_bins)
+    assert logitlab.calibration_error(z, y, n_bins=n_bins) == pytest.approx(expected, abs=1e-6)
+    assert logitlab.calibration_error(z + offset, y, n_bins=n_bins) == pytest.approx(
+        expected, abs=1e-6
+    )
+    assert logitlab.calibration_test(z, y, n_bins=n_bins, n_resamples=1).error == pytest.approx(
+        expected, abs=1e-6
+    )
+    interval = logitlab.bootstrap(z, y, n_bins=n_bins, n_resamples=1)["calibration_error"]
+    assert interval.value == pytest.approx(expected, abs=1e-6)
+    curve = logitlab.reliability_curve(z, y, n_bins=n_bins)
+    bins = [min(int(max(row) * n_bins), n_bins - 1) for row in rows]
+    np.testing.assert_array_equal(curve.counts, np.bincount(bins, minlength=n_bins))
+
+
+def equal_confidences():
+    """50 rows (.4, .4, .2) and 50 rows (.4, .3, .3), of which 40 are correct."""
+    z = logitlab.logits(np.repeat([[0.4, 0.4, 0.2], [0.4, 0.3, 0.3]], 50, axis=0))
+    return z, np.repeat([0, 2], [40, 60])
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "quantile"])
+def test_equal_confidences_share_a_bin(strategy):
+    """Their softmax differs by rounding, on either side of the edge 6/15."""
+    z, y = equal_confidences()
+    assert len(np.unique(logitlab.softmax(z).max(axis=1))) > 1
+    assert logitlab.calibration_error(z, y, strategy=strategy) == pytest.approx(0, abs=1e-12)
+    assert logitlab.calibration_error(z, y, norm="max", strategy=strategy) < 1e-12
+    curve = logitlab.reliability_curve(z, y, strategy=strategy)
+    assert curve.counts.max() == 100
+    result = logitlab.calibration_test(z, y, strategy=strategy)
+    assert result.error < 1e-12
+    assert result.p_value == 1
+
+
+def test_equal_probabilities_share_a_bin_classwise():
+    """The probability 0.4 of the first class, in rows of different other classes."""
+    z, y = equal_confidences()
+    sums = {"0.4": 50 * 0.4 + 50 * 0.4 - 40, "0.3": 50 * 0.3, "0.2": 50 * 0.2}
+    second = abs(50 * 0.4) + abs(50 * 0.3)  # in the bins of 0.4 and 0.3; no labels
+    third = abs(sums["0.2"] - 10) + abs(sums["0.3"] - 50)
+    expected = (abs(sums["0.4"]) + second + third) / 300
+    for strategy in ("uniform", "quantile"):
+        result = logitlab.calibration_error(z, y, classwise=True, strategy=strategy)
+        assert result == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("low", "high", "side"), [(1e-9, 0, 5), (0, 0, 6), (0, 1e-9, 6)])
+def test_probabilities_near_an_edge(low, high, side):
+    """Only rounding errors are tolerated: 0.4 - 1e-9 is in the bin below the edge 0.4."""
+    p = 0.4 - low + high
+    curve = logitlab.reliability_curve(logitlab.logits([[p, 0.3, 0.7 - p]]), [0])
+    assert np.flatnonzero(curve.counts) == [side]
+
+
+def test_quantile_bins_with_a_dominating_tie():
+    """60 of 100 rows have confidence 1: they are a bin, and the other rows are another."""
+    p = np.r_[np.linspace(0.6, 0.9, 40), np.ones(60)]
+    y = np.r_[np.zeros(40, int), np.repeat([0, 1], [20, 40])]  # 40 of the 60 are wrong
+    z = logitlab.logits(np.stack([p, 1 - p], axis=1))
+    curve = logitlab.reliability_curve(z, y, n_bins=2, strategy="quantile")
+    np.testing.assert_array_equal(curve.counts, [40, 60])
+    expected = 0.4 * 0.25 + 0.6 * (2 / 3)
+    result = logitlab.calibration_error(z, y, n_bins=2, strategy="quantile")
+    assert result == pytest.approx(expected, rel=1e-12)
+    test = logitlab.calibration_test(z, y, n_bins=2, strategy="quantile")
+    assert test.error == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("counts", [(30, 50, 20), (49, 2, 49), (1, 98, 1), (25, 25, 50)])
+def test_quantile_bins_of_a_tie(counts):
+    """Equal rows are in the bin to which the middle one of them belongs."""
+    confidence = np.concatenate(
+        [
+            np.linspace(0.6, 0.7, counts[0]),
+            np.full(counts[1], 0.8),
+            np.linspace(0.85, 0.9, counts[2]),
+        ]
+    )
+    z = np.stack([np.log(confidence), np.log1p(-confidence)], axis=1)
+    curve = logitlab.reliability_curve(z, np.zeros(100, int), n_bins=4, strategy="quantile")
+    middle = np.arange(100) + 0.5
+    middle[counts[0] : counts[0] + counts[1]] = counts[0] + counts[1] / 2
+    expected = np.bincount((middle / 25).astype(int), minlength=4)
+    np.testing.assert_array_equal(curve.counts, expected[expected > 0])
+
+
+def test_dense_confidences_have_quantile_bins():
+    """Rounding errors are not added up along rows of slightly different confidence."""
+    z = np.stack([9 + np.arange(20_000) * 1e-6, np.zeros(20_000)], axis=1).astype(np.float32)
+    curve = logitlab.reliability_curve(z, np.zeros(20_000, int), n_bins=4, strategy="quantile")
+    np.testing.assert_allclose(curve.counts, 5000, atol=30)
+
+
+def test_number_of_bins_is_bounded():
+    """An error comes before any memory is allocated."""
+    z, y = np.zeros((3, 2)), [0, 1, 0]
+    for function in (
+        logitlab.reliability_curve,
+        logitlab.calibration_error,
+        logitlab.calibration_test,
+        logitlab.bootstrap,
+    ):
+        with pytest.raises(ValueError, match="n_bins must be <= 10000, got 1000000000"):
+            function(z, y, n_bins=10**9)
+        with pytest.raises(ValueError, match="n_bins must be >= 1, got 0"):
+            function(z, y, n_bins=0)
+        function(z, y, n_bins=10_000)
+
+
+def test_expected_error_by_definition():
+    """The mean error of labels sampled from the confidences, norm by norm."""
+    z, y = calibrated(60, 3)
+    for norm in (1, 2, "max"):
+        result = logitlab.calibration_test(z, y, norm=norm, n_bins=4, n_resamples=4000)
+        rng = np.random.default_rng(1)
+        p = logitlab.softmax(z).max(axis=1)
+        errors = [error_by_definition(p, rng.random(60) < p, 4, norm) for _ in range(4000)]
+        assert result.expected_error == pytest.approx(np.mean(errors), rel=0.02)
+        larger = np.mean(np.array(errors) >= result.error)
+        assert result.p_value == pytest.approx(larger, abs=0.04)

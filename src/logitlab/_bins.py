@@ -1,4 +1,4 @@
-"""Binned probabilities: bin edges, sums over bins, and the calibration error of such sums.
+"""Binned probabilities: bins, sums over bins, and the calibration error of such sums.
 
 The sums of one set of bins are an array of shape (3, B): the number of rows in each bin, the sum
 of their predicted probabilities, and the number of rows in which the event occurred. Sums over
@@ -6,6 +6,7 @@ disjoint sets of rows add up.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,49 +19,106 @@ Strategy = Literal["uniform", "quantile"]
 Norm = Literal[1, 2, "max"]
 
 
-def uniform_edges(n_bins: int) -> Floats:
-    """Edges of bins of equal width on [0, 1]."""
-    return np.linspace(0, 1, _checks.integer(n_bins, "n_bins", 1) + 1)
+MAX_BINS = 10_000
+CELLS = 200  # of a bin: so narrow that the rows of a cell have nearly one probability
 
 
-def bin_edges(p: Floats, n_bins: int, strategy: Strategy) -> Floats:
-    """Edges of bins of equal width, or of the quantiles of p without repeated edges."""
-    edges = uniform_edges(n_bins)
-    if _checks.choice(strategy, "strategy", ("uniform", "quantile")) == "uniform":
-        return edges
-    edges = np.unique(np.quantile(p, edges))
-    return edges if len(edges) > 1 else np.repeat(edges, 2)
+@dataclass(frozen=True)
+class Bins:
+    """Bins of probabilities: bin b is [edges[b], edges[b + 1]), the last includes its upper edge.
+
+    `thresholds` are the inner edges less the rounding error of a probability: equal probabilities
+    that differ by rounding are in one bin.
+    """
+
+    edges: Floats
+    thresholds: Floats
+
+    def __len__(self) -> int:
+        return len(self.edges) - 1
+
+    def indices(self, p: Floats) -> Integers:
+        """Index of the bin of each probability."""
+        return np.searchsorted(self.thresholds, p, side="right")
+
+    def sums(self, p: Floats, occurred: NDArray[np.bool_]) -> Floats:
+        """Number of rows, sum of p and number of events in each bin: shape (3, B)."""
+        return _sums(self.indices(p), len(self), p, occurred)
+
+    def cell_sums(self, p: Floats, occurred: NDArray[np.bool_]) -> Floats:
+        """As :meth:`sums`, with every bin divided into cells: shape (3, B * CELLS)."""
+        bins = self.indices(p)
+        low, width = self.edges[bins], np.diff(self.edges)[bins]
+        part = np.where(width > 0, (p - low) / np.where(width > 0, width, 1), 0)
+        cells = bins * CELLS + np.clip(part * CELLS, 0, CELLS - 1).astype(np.int64)
+        return _sums(cells, len(self) * CELLS, p, occurred)
+
+    def classwise_sums(self, p: Floats, y: Integers) -> Floats:
+        """As :meth:`sums`, one class against the rest for each class: shape (3, K, B)."""
+        n_classes, n_bins = p.shape[-1], len(self)
+        cells = self.indices(p) + n_bins * np.arange(n_classes)
+        label_cells = np.take_along_axis(cells, y[:, None], axis=-1)[:, 0]
+        size = n_classes * n_bins
+        counts = np.bincount(cells.reshape(-1), minlength=size)
+        sums = np.bincount(cells.reshape(-1), p.reshape(-1), minlength=size)
+        events = np.bincount(label_cells, minlength=size)
+        return np.stack([counts, sums, events]).astype(float).reshape(3, n_classes, n_bins)
 
 
-def bin_indices(edges: Floats, p: Floats) -> Integers:
-    """Index of the bin of each probability; the last bin includes its upper edge."""
-    return np.clip(np.searchsorted(edges, p, side="right") - 1, 0, len(edges) - 2)
-
-
-def bin_sums(edges: Floats, p: Floats, occurred: NDArray[np.bool_]) -> Floats:
-    """Number of rows, sum of p and number of events in each bin: shape (3, B)."""
-    bins, n_bins = bin_indices(edges, p), len(edges) - 1
+def _sums(cells: Integers, size: int, p: Floats, occurred: NDArray[np.bool_]) -> Floats:
     weights = (None, p, occurred)
-    return np.stack([np.bincount(bins, w, minlength=n_bins).astype(float) for w in weights])
+    return np.stack([np.bincount(cells, w, minlength=size).astype(float) for w in weights])
 
 
-def classwise_bin_sums(edges: Floats, p: Floats, y: Integers) -> Floats:
-    """As :func:`bin_sums`, one class against the rest for each class: shape (3, K, B)."""
-    n_classes, n_bins = p.shape[-1], len(edges) - 1
-    cells = bin_indices(edges, p) + n_bins * np.arange(n_classes)
-    label_cells = np.take_along_axis(cells, y[:, None], axis=-1)[:, 0]
-    size = n_classes * n_bins
-    counts = np.bincount(cells.reshape(-1), minlength=size)
-    sums = np.bincount(cells.reshape(-1), p.reshape(-1), minlength=size)
-    events = np.bincount(label_cells, minlength=size)
-    return np.stack([counts, sums, events]).astype(float).reshape(3, n_classes, n_bins)
+def _rounding_error(p: Floats, dtype: np.dtype[Any]) -> Floats:
+    """Bound of the rounding error of a probability, in float64, of logits of type `dtype`."""
+    # dp = p (1 - p) dz; logits are rounded by less than |z| eps, and |z| is rarely above 16.
+    eps, logit_eps = (
+        float(np.finfo(t).eps)
+        for t in (np.float64, np.float64 if dtype.itemsize >= 8 else np.float32)
+    )
+    return 16 * p * ((1 - p) * logit_eps + eps)
+
+
+def check_bins(n_bins: int, strategy: Strategy = "uniform") -> None:
+    """Raise an error for a wrong number of bins or an unknown strategy."""
+    if _checks.integer(n_bins, "n_bins", 1) > MAX_BINS:
+        raise ValueError(f"n_bins must be <= {MAX_BINS}, got {n_bins}")
+    _checks.choice(strategy, "strategy", ("uniform", "quantile"))
+
+
+def uniform_bins(n_bins: int, dtype: np.dtype[Any]) -> Bins:
+    """Bins of equal width on [0, 1], for probabilities of logits of type `dtype`."""
+    check_bins(n_bins)
+    edges = np.linspace(0, 1, n_bins + 1)
+    return Bins(edges, edges[1:-1] - _rounding_error(edges[1:-1], dtype))
+
+
+def make_bins(p: Floats, n_bins: int, strategy: Strategy, dtype: np.dtype[Any]) -> Bins:
+    """Bins of equal width, or bins of p with equal numbers of rows.
+
+    Equal probabilities are in one of the latter: in that to which the middle one of them, in
+    ascending order, belongs. There are fewer bins if some would be empty.
+    """
+    check_bins(n_bins, strategy)
+    if strategy == "uniform":
+        return uniform_bins(n_bins, dtype)
+    p = np.sort(p)
+    ranks = np.arange(1, n_bins) * (len(p) / n_bins)
+    at = p[np.minimum(np.ceil(ranks - 0.5).astype(np.int64), len(p) - 1)]
+    error = _rounding_error(at, dtype)
+    first = np.searchsorted(p, at - error)
+    end = np.searchsorted(p, at + error, side="right")
+    starts = np.unique(np.where(first + end >= 2 * ranks, first, end))
+    starts = starts[(starts > 0) & (starts < len(p))]
+    return Bins(np.concatenate([p[:1], p[starts], p[-1:]]), p[starts])
 
 
 _erf = np.vectorize(math.erf, otypes=[float])
 
 
 def error_from_sums(sums: Floats, norm: Norm, debiased: bool = False) -> Any:
-    """Calibration error of sums as of :func:`bin_sums`, over their last axis."""
+    """Calibration error of sums as of :meth:`Bins.sums`, over their last axis."""
     counts, predicted, occurred = sums
     filled = counts > 0
     n = np.where(filled, counts, 1)

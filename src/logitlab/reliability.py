@@ -7,15 +7,14 @@ import numpy as np
 
 from logitlab import _checks, _registry
 from logitlab._bins import (
+    CELLS,
     Norm,
     Strategy,
-    bin_edges,
-    bin_indices,
-    bin_sums,
+    check_bins,
     check_norm,
-    classwise_bin_sums,
     error_from_sums,
-    uniform_edges,
+    make_bins,
+    uniform_bins,
 )
 from logitlab._rows import Floats, Integers, as_rows, blocks, softmax_rows
 from logitlab.scores import confidences
@@ -53,7 +52,7 @@ class ReliabilityCurve:
 
 
 def curve_from_sums(edges: Floats, sums: Floats) -> ReliabilityCurve:
-    """The reliability curve of sums as of :func:`logitlab._bins.bin_sums`."""
+    """The reliability curve of sums as of :meth:`logitlab._bins.Bins.sums`."""
     counts, confidence_sum, correct = sums
     total = round(counts.sum())
     # Resampling all rows is one multinomial sample over the cells (bin, correct or wrong).
@@ -90,8 +89,8 @@ def reliability_curve(
     y : array of int, shape (...)
         Labels, 0 to K - 1.
     n_bins : int
-        Number of bins. With ``strategy="quantile"`` the curve may have fewer, because equal
-        confidences are in the same bin.
+        Number of bins, at most 10000. With ``strategy="quantile"`` the curve may have fewer,
+        because equal confidences are in the same bin.
     strategy : {"uniform", "quantile"}
         Bins of equal width on [0, 1], or bins with equal numbers of rows.
 
@@ -104,7 +103,7 @@ def reliability_curve(
     Raises
     ------
     TypeError, ValueError
-        As :func:`accuracy`; an unknown `strategy`; `n_bins` below 1.
+        As :func:`accuracy`; an unknown `strategy`; `n_bins` outside 1 to 10000.
 
     References
     ----------
@@ -119,10 +118,11 @@ def reliability_curve(
     >>> curve.counts, curve.accuracy.round(4)
     (array([0, 3]), array([   nan, 0.6667]))
     """
+    check_bins(n_bins, strategy)
     z, y = as_rows(z, y)
     confidence, predicted = confidences(z)
-    edges = bin_edges(confidence, n_bins, strategy)
-    return curve_from_sums(edges, bin_sums(edges, confidence, predicted == y))
+    bins = make_bins(confidence, n_bins, strategy, z.dtype)
+    return curve_from_sums(bins.edges, bins.sums(confidence, predicted == y))
 
 
 def calibration_error(
@@ -149,10 +149,10 @@ def calibration_error(
     y : array of int, shape (...)
         Labels, 0 to K - 1.
     n_bins : int
-        Number of bins.
+        Number of bins, at most 10000.
     strategy : {"uniform", "quantile"}
         Bins of equal width on [0, 1] (a confidence of exactly 1 is in the last bin), or bins with
-        equal numbers of rows.
+        equal numbers of rows. Confidences that differ only by rounding are in one bin.
     norm : {1, 2, "max"}
         The mean (ECE), the root mean square or the maximum (MCE) of the differences.
     classwise : bool
@@ -170,8 +170,8 @@ def calibration_error(
     Raises
     ------
     TypeError, ValueError
-        As :func:`accuracy`; an unknown `strategy` or `norm`; `n_bins` below 1; `debiased` with
-        norm "max".
+        As :func:`accuracy`; an unknown `strategy` or `norm`; `n_bins` outside 1 to 10000;
+        `debiased` with norm "max".
 
     References
     ----------
@@ -187,21 +187,22 @@ def calibration_error(
     0.0
     """
     check_norm(norm, debiased)
+    check_bins(n_bins, strategy)
     classwise = _checks.boolean(classwise, "classwise")
     z, y = as_rows(z, y)
     if not classwise:
         confidence, predicted = confidences(z)
-        edges = bin_edges(confidence, n_bins, strategy)
-        return float(error_from_sums(bin_sums(edges, confidence, predicted == y), norm, debiased))
+        bins = make_bins(confidence, n_bins, strategy, z.dtype)
+        return float(error_from_sums(bins.sums(confidence, predicted == y), norm, debiased))
     if strategy == "uniform":
-        edges = uniform_edges(n_bins)
+        bins = uniform_bins(n_bins, z.dtype)
         sums = np.zeros((3, z.shape[1], n_bins))
         for rows in blocks(*z.shape):
-            sums += classwise_bin_sums(edges, softmax_rows(z, rows), y[rows])
+            sums += bins.classwise_sums(softmax_rows(z, rows), y[rows])
         return float(np.mean(error_from_sums(sums, norm, debiased)))
     p = np.concatenate([softmax_rows(z, rows) for rows in blocks(*z.shape)])
     errors = (
-        error_from_sums(bin_sums(bin_edges(q, n_bins, strategy), q, y == k), norm, debiased)
+        error_from_sums(make_bins(q, n_bins, strategy, z.dtype).sums(q, y == k), norm, debiased)
         for k, q in enumerate(p.T)
     )
     return float(np.mean(list(errors)))
@@ -216,22 +217,18 @@ class CalibrationTest(NamedTuple):
 
 
 def consistency_test(
-    cells: Floats, edges: Floats, norm: Norm = 1, n_resamples: int = _N_RESAMPLES, rng: Any = 0
+    sums: Floats, cells: Floats, norm: Norm = 1, n_resamples: int = _N_RESAMPLES, rng: Any = 0
 ) -> CalibrationTest:
-    """The test of :func:`calibration_test` for cells of rows of (nearly) equal confidence.
+    """The test of :func:`calibration_test` for sums over bins and over their cells.
 
-    `cells` has shape (3, n), as :func:`logitlab._bins.bin_sums`: rows, sum of their confidences
-    and correct predictions.
+    `sums` has shape (3, B) and `cells` shape (3, B * CELLS), as :class:`logitlab._bins.Bins`
+    returns them.
     """
+    bins = np.flatnonzero(cells[0]) // CELLS
     cells = cells[:, cells[0] > 0]
-    counts, confidence = cells[0].astype(np.int64), cells[1] / cells[0]
-    bins = bin_indices(edges, confidence)
-    order, n_bins = np.argsort(bins, kind="stable"), len(edges) - 1
-    ends = np.cumsum(np.bincount(bins, minlength=n_bins))
-    sums: Floats = np.stack(
-        [np.bincount(bins, row, minlength=n_bins).astype(np.float64) for row in cells]
-    )
-    counts, confidence = counts[order], np.minimum(confidence[order], 1)
+    counts, confidence = cells[0].astype(np.int64), np.minimum(cells[1] / cells[0], 1)
+    n_bins = sums.shape[1]
+    ends = np.searchsorted(bins, np.arange(n_bins), side="right")
     generator = np.random.default_rng(rng)
     step, errors = max(1, _BLOCK // len(counts)), []
     for start in range(0, n_resamples, step):
@@ -306,9 +303,10 @@ def calibration_test(
     True
     """
     check_norm(norm)
+    check_bins(n_bins, strategy)
     n_resamples, rng = _checks.integer(n_resamples, "n_resamples", 1), _checks.generator(rng)
     z, y = as_rows(z, y)
     confidence, predicted = confidences(z)
-    edges = bin_edges(confidence, n_bins, strategy)
-    cells = np.stack([np.ones(len(y)), confidence, predicted == y])
-    return consistency_test(cells, edges, norm, n_resamples, rng)
+    bins, correct = make_bins(confidence, n_bins, strategy, z.dtype), predicted == y
+    sums, cells = bins.sums(confidence, correct), bins.cell_sums(confidence, correct)
+    return consistency_test(sums, cells, norm, n_resamples, rng)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from logitlab import _arrays, _checks
-from logitlab._bins import bin_indices, bin_sums, uniform_edges
+from logitlab._bins import check_bins, uniform_bins
 from logitlab._rows import Floats, Integers, as_rows, blocks, softmax_rows
 from logitlab.probabilities import log_softmax, softmax
 from logitlab.scores import squared_errors
@@ -37,11 +37,12 @@ class ScoreSums:
         infinite log-losses (their number), Brier scores, confidences; and, for each bin of
         confidence, confidence minus correct predictions.
     bin_sums : array, shape (3, n_bins)
-        Sums over all rows, as of :func:`logitlab._bins.bin_sums`.
+        Sums over all rows, as of :meth:`logitlab._bins.Bins.sums`.
     """
 
-    def __init__(self, rows: int, n_bins: int = 15) -> None:
-        self._edges = uniform_edges(n_bins)
+    def __init__(self, rows: int, n_bins: int, dtype: np.dtype[Any]) -> None:
+        """`dtype` is the type of the logits, whose rounding the bins tolerate."""
+        self.bins = uniform_bins(n_bins, dtype)
         self.group_sums = np.zeros((min(rows, _MAX_GROUPS), 6 + n_bins))
         self.bin_sums = np.zeros((3, n_bins))
         self._group = (
@@ -64,9 +65,9 @@ class ScoreSums:
         values[:, 2], values[:, 3] = np.where(infinite, 0, loss), infinite
         values[:, 4] = squared_errors(p, y).sum(axis=-1)
         values[:, 5] = confidence
-        values[index, 6 + bin_indices(self._edges, confidence)] = confidence - correct
+        values[index, 6 + self.bins.indices(confidence)] = confidence - correct
         np.add.at(self.group_sums, self._group[rows], values)
-        self.bin_sums += bin_sums(self._edges, confidence, correct)
+        self.bin_sums += self.bins.sums(confidence, correct)
         return p, loss
 
 
@@ -113,7 +114,7 @@ def percentile_intervals(
 
 def _group_sums(z: Any, y: Any, n_bins: int, name: str) -> Floats:
     z, y = as_rows(z, y, name)
-    sums = ScoreSums(len(y), n_bins)
+    sums = ScoreSums(len(y), n_bins, z.dtype)
     for rows in blocks(*z.shape):
         softmax_rows(z, rows, name)  # raises an error for rows without a distribution
         sums.add(rows, z[rows].astype(np.float64), y[rows])
@@ -169,7 +170,8 @@ def bootstrap(
     ------
     TypeError, ValueError
         As :func:`accuracy`; the batch shapes of `z` and `other` differ; `confidence_level` is
-        outside (0, 1); `n_bins` or `n_resamples` is below 1.
+        outside (0, 1);
+        `n_resamples` is below 1; `n_bins` is outside 1 to 10000.
 
     Notes
     -----
@@ -194,6 +196,7 @@ def bootstrap(
         confidence_level, "confidence_level", "between 0 and 1", lambda x: 0 < x < 1
     )
     n_resamples = _checks.integer(n_resamples, "n_resamples", 1)
+    check_bins(n_bins)
     generator = _checks.generator(rng)
     sums = [_group_sums(z, y, n_bins, "z")]
     if other is not None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from reports import labelled, run
 
+import logitlab
 from logitlab._app.io.passes import Passes
 from logitlab._app.io.source import in_memory
 from logitlab._app.report.analysis import analyse
@@ -20,6 +21,7 @@ from logitlab._app.report.evaluation import (
 )
 from logitlab._app.report.format import bounds, number, p_value, percent, signed
 from logitlab._app.report.summary import MIN_ROWS, diagnosis, entropy_summary, summary
+from logitlab.reliability import consistency_test
 from logitlab.resampling import Interval, resampled_sums
 
 BOTH = "overconfident for some confidences and underconfident for others"
@@ -35,8 +37,8 @@ def calibrated_model(rng, n, k=3):
 
 def accumulate(z, y):
     folds = random_halves(len(z))
-    accumulator = ScoreAccumulator(z.shape[1], folds, np.ones(len(z), bool))
-    accumulator.add(np.arange(len(z)), z, y)
+    accumulator = ScoreAccumulator(z.shape[1], z.dtype, folds, np.ones(len(z), bool))
+    accumulator.add(np.arange(len(z)), z.astype(np.float64), y)
     return accumulator, folds
 
 
@@ -230,3 +232,31 @@ def test_number_formats():
     label, text = entropy_summary(3.0, 12345)
     assert label == "Mean entropy 3 nats"
     assert "20.1 effective classes (exp of the mean entropy) of 12\N{NARROW NO-BREAK SPACE}" in text
+
+
+def test_calibration_of_equal_confidences():
+    """The report tests the same bins as `calibration_test`: equal confidences share one."""
+    p = np.repeat([[0.4, 0.4, 0.2], [0.4, 0.3, 0.3]], 50, axis=0)
+    for dtype in (np.float64, np.float32):
+        z = logitlab.logits(p).astype(dtype)
+        for y in (np.repeat([0, 2], [40, 60]), np.repeat([0, 2], [60, 40])):
+            result = evaluation_of(z, y).uncalibrated
+            expected = logitlab.calibration_test(z, y)
+            assert result.test.error == pytest.approx(expected.error, abs=1e-9)
+            assert result.test.p_value == expected.p_value
+            assert result["calibration_error"] == pytest.approx(expected.error, abs=1e-9)
+            assert result.curve.counts.max() == 100
+
+
+@pytest.mark.parametrize("k", [2, 3, 20])
+def test_calibration_test_of_the_report(k):
+    """Error and p-value are those of `calibration_test`, over blocks of rows."""
+    z, y = calibrated_model(np.random.default_rng(k), 1000, k)
+    folds = random_halves(len(z))
+    accumulator = ScoreAccumulator(k, z.dtype, folds, np.ones(len(z), bool))
+    for start in range(0, 1000, 130):
+        rows = np.arange(start, min(start + 130, 1000))
+        accumulator.add(rows, 1.2 * z[rows], y[rows])
+    expected = logitlab.calibration_test(1.2 * z, y)
+    test = consistency_test(accumulator.tally.bin_sums, accumulator.cells.sum(axis=0))
+    assert test == pytest.approx(expected, rel=1e-9)

@@ -109,6 +109,7 @@ class Passes:
         self._source, self._probabilities, self._track = source, probabilities, track
         self._shared = shared
         self.classes = source.classes
+        self.dtype = np.dtype(np.float64) if probabilities else source.dtype
 
     def blocks(
         self, task: str, summary: InputSummary | None = None

@@ -123,13 +123,13 @@ def analyse(
     log_k = math.log(source.classes)
     sharpness = _sharpness(source.classes)
     sample = _RandomRows(source, _SAMPLE_ELEMENTS, _NUCLEUS_ROWS)
+    input_summary, passes = InputSummary(), Passes(source, probabilities, track, shared)
     if labels is not None:
         fit_sample = _RandomRows(source, FIT_ELEMENTS, 16)
         folds = random_halves(source.rows)
-        uncalibrated = ScoreAccumulator(source.classes, folds, fit_sample.mask)
+        uncalibrated = ScoreAccumulator(source.classes, passes.dtype, folds, fit_sample.mask)
     text = None if targets is None else TextAccumulator(targets)
     over_steps = EntropyOverSteps(source.shape)
-    input_summary, passes = InputSummary(), Passes(source, probabilities, track, shared)
     distance, example_row, example = math.inf, -1, np.empty(0)
     for rows, z in passes.blocks("reading", input_summary):
         if not len(rows):

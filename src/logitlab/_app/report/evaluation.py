@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab._app.io.passes import Passes
-from logitlab._bins import bin_indices, classwise_bin_sums, error_from_sums, uniform_edges
+from logitlab._bins import CELLS, error_from_sums
 from logitlab._rows import Floats, Integers
 from logitlab.calibration import MatrixScaling, TemperatureSearch, VectorScaling, random_folds
 from logitlab.calibration.base import RowError, original_row_numbers
@@ -35,7 +35,6 @@ N_RESAMPLES = 1000
 FIT_ELEMENTS = 1 << 24  # entries of the rows that vector and matrix scaling are fitted on
 MAX_CLASSES = {"vector": 2000, "matrix": 200}
 _ROUNDING = 1e-12  # rounding error of a difference of scores, whose size is about 1
-_CONFIDENCE_CELLS = 200 * N_BINS  # so narrow that the rows of a cell have nearly one confidence
 _LISTED = 10  # errors and confusions that are listed
 
 RowSample = tuple[Integers, NDArray[Any]]  # numbers and logits of rows that are kept in memory
@@ -111,12 +110,18 @@ class Evaluation:
 class ScoreAccumulator:
     """Accumulates the scores of one calibrator over blocks of rows."""
 
-    def __init__(self, classes: int, folds: Integers, classwise_rows: NDArray[np.bool_]) -> None:
+    def __init__(
+        self,
+        classes: int,
+        dtype: np.dtype[Any],
+        folds: Integers,
+        classwise_rows: NDArray[np.bool_],
+    ) -> None:
         """`classwise_rows`: the rows of the class-wise error, the most expensive score."""
-        self.tally = ScoreSums(len(folds), N_BINS)
-        self._edges = uniform_edges(N_BINS)
+        self.tally = ScoreSums(len(folds), N_BINS, dtype)
+        self._bins = self.tally.bins
         self._folds, self.classwise_rows = folds, classwise_rows
-        self.cells = np.zeros((2, 3, _CONFIDENCE_CELLS))
+        self.cells = np.zeros((2, 3, N_BINS * CELLS))
         few_classes = classes <= MAX_CLASSES["vector"]
         self._class_sums = np.zeros((3, classes, N_BINS)) if few_classes else None
         self._predicted = np.zeros((3, classes))
@@ -127,16 +132,15 @@ class ScoreAccumulator:
         p, _ = self.tally.add(rows, z, y)
         confidence, predicted = p.max(axis=-1), z.argmax(axis=-1)
         correct = predicted == y
-        cell = bin_indices(np.linspace(0, 1, _CONFIDENCE_CELLS + 1), confidence)
-        cell = self._folds[rows] * _CONFIDENCE_CELLS + cell
+        for fold, cells in enumerate(self.cells):
+            mask = self._folds[rows] == fold
+            cells += self._bins.cell_sums(confidence[mask], correct[mask])
         for i, weight in enumerate((None, confidence, correct)):
-            sums = np.bincount(cell, weight, 2 * _CONFIDENCE_CELLS)
-            self.cells[:, i] += sums.reshape(2, _CONFIDENCE_CELLS)
             self._predicted[i] += np.bincount(predicted, weight, len(self._predicted[i]))
         wrong = np.flatnonzero(~correct)
         if self._class_sums is not None:
             sampled = self.classwise_rows[rows]
-            self._class_sums += classwise_bin_sums(self._edges, p[sampled], y[sampled])
+            self._class_sums += self._bins.classwise_sums(p[sampled], y[sampled])
             self._pairs.update(zip(y[wrong].tolist(), predicted[wrong].tolist(), strict=True))
         for i in wrong[np.argsort(-confidence[wrong], kind="stable")[:_LISTED]]:
             item = (confidence[i], -int(rows[i]), int(predicted[i]), int(y[i]), p[i, y[i]])
@@ -167,9 +171,9 @@ class ScoreAccumulator:
             differences,
             float(error_from_sums(self.tally.bin_sums, 1, debiased=True)),
             None if sums is None else float(np.mean(error_from_sums(sums, 1))),
-            consistency_test(self.cells.sum(axis=0), self._edges),
-            curve_from_sums(self._edges, self.tally.bin_sums),
-            None if sums is None else curve_from_sums(self._edges, sums.sum(axis=1)),
+            consistency_test(self.tally.bin_sums, self.cells.sum(axis=0)),
+            curve_from_sums(self._bins.edges, self.tally.bin_sums),
+            None if sums is None else curve_from_sums(self._bins.edges, sums.sum(axis=1)),
         )
 
     def isotonic_error(self) -> float | None:
@@ -188,7 +192,7 @@ class ScoreAccumulator:
             model.fit(confidence[filled] / n, correct[filled] / n, sample_weight=n)
             n = test_rows[test_filled]
             q = model.predict(test_confidence[test_filled] / n)
-            bin_numbers = bin_indices(self._edges, q)
+            bin_numbers = self._bins.indices(q)
             for i, weight in enumerate((n, n * q, test_correct[test_filled])):
                 bins[i] += np.bincount(bin_numbers, weight, N_BINS)
         return float(error_from_sums(bins, 1))
@@ -301,7 +305,7 @@ def evaluate(
         except ValueError as error:
             failures[name] = _reason(error)
     calibrated = {
-        name: ScoreAccumulator(passes.classes, folds, uncalibrated.classwise_rows)
+        name: ScoreAccumulator(passes.classes, passes.dtype, folds, uncalibrated.classwise_rows)
         for name in transforms
     }
     if transforms:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab._app.report.evaluation import N_RESAMPLES, SEED
+from logitlab._app.report.evaluation import N_BINS, N_RESAMPLES, SEED
 from logitlab._rows import Floats, Integers
 from logitlab.resampling import (
     Interval,
@@ -87,7 +87,7 @@ class TextAccumulator:
 
     def __init__(self, tokens: Integers) -> None:
         self._tokens = tokens
-        self._tally = ScoreSums(len(tokens))
+        self._tally = ScoreSums(len(tokens), N_BINS, np.dtype(np.float64))
         self._log_p = np.full(len(tokens), np.nan)
         self._ranks = np.zeros(len(tokens), np.int64)
 
