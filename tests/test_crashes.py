@@ -177,3 +177,92 @@ print("alive")
     if not sys.platform.startswith("linux"):
         pytest.skip("needs /proc")
     assert run_code(code) == ["alive"]
+
+
+SIGNALS = """
+import signal, threading
+import numpy as np
+import logitlab
+rng = np.random.default_rng(0)
+# Logits and temperatures of about 1e-300 take the slowest path.
+
+def interrupted(call, seconds=0.05):
+    "Whether KeyboardInterrupt ends the call."
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        call()
+        return False
+    except KeyboardInterrupt:
+        return True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+
+
+@by_platform
+@pytest.mark.parametrize("threads", [1, 4])
+def test_an_interrupt_ends_a_long_call(threads):
+    """The rest of the work is skipped, of many rows and of a long one."""
+    code = f"""
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+logitlab.set_num_threads({threads})
+z = rng.standard_normal((10_000, 1_000)) * 1e-300
+y = np.zeros(len(z), int)
+logitlab.cross_entropy(z[:2], y[:2])  # imports modules
+for shape in (z.shape, (1, -1), (-1, 4)):
+    x = z.reshape(shape)
+    out = np.full(x.shape, np.nan)
+    assert interrupted(lambda: logitlab.softmax(x, temperature=1e-300, out=out))
+    assert np.isnan(out).any()
+assert interrupted(lambda: logitlab.cross_entropy(z, y, temperature=1e-300))
+assert interrupted(lambda: logitlab.sample(z, 100_000))
+assert interrupted(lambda: logitlab.sample(z[:1], 1_000_000_000 // 4))
+print("alive")
+"""
+    assert run_code(SIGNALS + code) == ["alive"]
+
+
+@by_platform
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_signal_handler_that_returns(threads):
+    """The call goes on with the same results, also where the handler calls kernels itself."""
+    code = f"""
+z = rng.standard_normal((300, 3_000)) * 1e-300
+expected = [logitlab.softmax(x, temperature=1e-300) for x in (z, z.reshape(1, -1))]
+small = logitlab.softmax(z[:100])
+handled = []
+def handler(*_):
+    assert logitlab.softmax(z[:100]).tobytes() == small.tobytes()
+    assert abs(logitlab.softmax(z[0, :9], temperature=1e-300).sum() - 1) < 1e-15
+    handled.append(1)
+signal.signal(signal.SIGALRM, handler)
+logitlab.set_num_threads({threads})
+for x, right in zip((z, z.reshape(1, -1)), expected):
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    result = logitlab.softmax(x, temperature=1e-300)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert result.tobytes() == right.tobytes()
+assert handled
+print("alive")
+"""
+    assert run_code(SIGNALS + code) == ["alive"]
+
+
+@by_platform
+def test_an_interrupt_leaves_the_calls_of_other_threads_alone():
+    code = """
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+z = rng.standard_normal((300, 3_000)) * 1e-300
+expected = logitlab.softmax(z, temperature=1e-300)
+results = []
+thread = threading.Thread(
+    target=lambda: results.extend(logitlab.softmax(z, temperature=1e-300) for _ in range(3))
+)
+thread.start()
+long = rng.standard_normal((10_000, 1_000)) * 1e-300
+assert interrupted(lambda: logitlab.softmax(long, temperature=1e-300))
+thread.join()
+assert all(result.tobytes() == expected.tobytes() for result in results)
+print("alive")
+"""
+    assert run_code(SIGNALS + code) == ["alive"]

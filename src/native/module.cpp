@@ -131,20 +131,22 @@ bool compute(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle
   return compute(b, kind, z, out, axis, t, where);
 }
 
-// Memory in C order: an array, or the address of one that the caller has checked.
+// Memory in C order, of an array; null for None.
 class ContiguousMemory {
  public:
+  // Whether it is written to; whether an int may be given, the address of an array that the caller
+  // has checked.
+  enum : int { kReadOnly = 0, kWritable = 1, kAddress = 2 };
   ContiguousMemory(const char* argument, nb::handle array, const NumberType& type, int64_t size,
-                   bool writable = false) {
+                   int flags = kReadOnly) {
     if (array.is_none()) return;
-    if (PyLong_Check(array.ptr())) {
+    if ((flags & kAddress) && PyLong_Check(array.ptr())) {
       data = PyLong_AsVoidPtr(array.ptr());
       if (PyErr_Occurred()) throw nb::python_error();
-      require(data && uintptr_t(data) % uintptr_t(type.size) == 0, argument, int64_t(data),
-              "be the address of numbers of ", type.size, " bytes");
+      if (!data) throw std::invalid_argument(std::string(argument) + " must not be a null address");
       return;
     }
-    view_.emplace(argument, array, type, PyBUF_ND | (writable ? PyBUF_WRITABLE : 0));
+    view_.emplace(argument, array, type, PyBUF_ND | (flags & kWritable ? PyBUF_WRITABLE : 0));
     require_size(argument, "bytes", size * type.size, view_->buffer.len);
     require_aligned(argument, view_->buffer);
     data = view_->data();
@@ -176,11 +178,13 @@ void cross_entropy(int kind, nb::handle z, nb::handle out, int axis, nb::handle 
   require(k > 0, "z", k, "have at least 1 class");
   if (label.is_none() == targets.is_none())
     throw std::invalid_argument("one of label and targets must be None");
+  if (scale.is_none() || loss.is_none())
+    throw std::invalid_argument("scale and loss must be given, got None");
   const int64_t rows = entries / k;
   const NumberType& work = kind == kFloat64 ? kDoubles : kTypes[kFloat32];
   const ContiguousMemory labels("label", label, kLabels, rows),
       distributions("targets", targets, work, entries), scales("scale", scale, kDoubles, rows),
-      losses("loss", loss, kDoubles, rows, true);
+      losses("loss", loss, kDoubles, rows, ContiguousMemory::kWritable);
   require_labels("label", labels.data, rows, k);
   Batch b;
   b.op = with_gradient ? Op::loss_and_gradient : Op::loss;
@@ -200,7 +204,10 @@ void moments(int kind, nb::handle z, nb::handle y, double t, nb::handle out) {
   require_aligned("z", zv.buffer);
   const int64_t n = zv.buffer.shape[0], k = zv.buffer.shape[1];
   require(k > 0, "z", k, "have at least 1 class");
-  const ContiguousMemory labels("y", y, kLabels, n), results("out", out, kDoubles, 4 * n, true);
+  if (y.is_none() || out.is_none())
+    throw std::invalid_argument("y and out must be given, got None");
+  const ContiguousMemory labels("y", y, kLabels, n),
+      results("out", out, kDoubles, 4 * n, ContiguousMemory::kWritable);
   require_labels("y", labels.data, n, k);
   const int threads = n * k < (1 << 14) ? 1 : threads_for(n * k);
   const LockRelease release;
@@ -228,8 +235,10 @@ void products(int product, int kind, int64_t n, int64_t k, int64_t inner, nb::ha
   if (v.is_none() || out.is_none() || slope.is_none())
     throw std::invalid_argument("v, out and slope must be given, got None");
   const NumberType& type = kTypes[kind];
-  const ContiguousMemory p_memory("p", p, type, size), v_memory("v", v, type, size),
-      z_memory("z", z, type, size), out_memory("out", out, type, work, true);
+  constexpr int flags = ContiguousMemory::kAddress;
+  const ContiguousMemory p_memory("p", p, type, size, flags), v_memory("v", v, type, size, flags),
+      z_memory("z", z, type, size, flags),
+      out_memory("out", out, type, work, flags | ContiguousMemory::kWritable);
   std::vector<double> equal_slopes;
   std::optional<ContiguousMemory> slopes;
   if (PyFloat_Check(slope.ptr()))

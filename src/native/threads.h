@@ -47,7 +47,7 @@ void parallel_ranges(int64_t count, int64_t step, int threads, const Use& use) {
 }
 
 // The step of several ranges per thread, at most `most`.
-inline int64_t even_step(int64_t count, int threads, int64_t most) {
+static inline int64_t even_step(int64_t count, int threads, int64_t most) {
   const int64_t step = threads > 1 ? count / (threads * 4) : count;
   return step < 1 ? 1 : step < most ? step : most;
 }
