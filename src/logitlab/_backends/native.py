@@ -215,7 +215,10 @@ def large_bytes(size: int) -> NDArray[np.uint8] | None:
 
 def empty(shape: Shape, dtype: DType) -> NDArray[Any]:
     """As :func:`numpy.empty`, from :func:`large_bytes` if it is large."""
-    memory = large_bytes(math.prod(shape) * dtype.itemsize)
+    try:
+        memory = large_bytes(math.prod(shape) * dtype.itemsize)
+    except MemoryError:
+        memory = None  # the error of NumPy names the shape
     return np.empty(shape, dtype) if memory is None else memory.view(dtype).reshape(shape)
 
 
