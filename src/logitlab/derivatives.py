@@ -198,7 +198,7 @@ def hessian(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None
     """
     point = _evaluate_softmax(z, axis, temperature, where)
     p, k = point.p, point.p.shape[-1]
-    if not isinstance(p, np.ndarray):
+    if not isinstance(p, np.ndarray) or not p.size:
         return _second_derivatives(point)
     # By blocks of rows, as the intermediate arrays are as large as the result.
     p, slope = p.reshape(-1, k), point.slope.reshape(-1, 1)
