@@ -97,6 +97,7 @@ OF_ANY_ARRAY = {
     "float32": Z.astype(np.float32),
     "complex": Z.astype(complex),
     "other byte order": Z.astype(">f8"),
+    "no type": np.zeros((N, K), "V8"),
     "strings": np.full((N, K), "a"),
     "fewer rows": Z[1:].copy(),
     "fewer columns": Z[:, :3].copy(),

@@ -63,7 +63,7 @@ class View {
   View(const char* argument, nb::handle array, const NumberType& type, int flags) {
     if (PyObject_GetBuffer(array.ptr(), &buffer, flags | PyBUF_FORMAT)) throw nb::python_error();
     const char* code = buffer.format ? buffer.format : "B";
-    code += std::strchr("@=^", *code) ? 1 : 0;  // native byte order
+    if (*code && std::strchr("@=^", *code)) ++code;  // native byte order
     if (*code && std::strchr(type.codes, *code) && !code[1] && buffer.itemsize == type.size) return;
     const std::string message = std::string(argument) + " must have type " + type.name +
                                 ", got buffer format " + (buffer.format ? buffer.format : "B");
