@@ -33,8 +33,10 @@ def _row_blocks(rows: int, classes: int, itemsize: int) -> list[slice]:
 
 def _product(a: Array, b: Array) -> Array:
     """a @ b, where it is long by tiles of columns."""
+    if not isinstance(a, np.ndarray):
+        return a @ b
     size = a.shape[0] * a.shape[1] * b.shape[1]
-    if size <= _PRODUCT_SIZE or not isinstance(a, np.ndarray):
+    if size <= _PRODUCT_SIZE:
         return a @ b
     out = np.empty((a.shape[0], b.shape[1]), a.dtype)
     step = max(1, b.shape[1] * _PRODUCT_SIZE // size)
