@@ -45,7 +45,7 @@ sanitize:
 
 # The kernels of 64-bit Arm, cross-built and emulated, give the bits of those of x86-64.
 BITS = -std=c++17 -O2 -ffp-contract=off -pthread -Isrc/native tests/native/bits.cpp \
-	src/native/exact_row.cpp src/native/sorting.cpp src/native/threads.cpp
+	src/native/exact_row.cpp src/native/memory.cpp src/native/sorting.cpp src/native/threads.cpp
 neon:
 	mkdir -p build
 	g++ -march=x86-64-v3 $(BITS) src/native/v3.cpp -o build/bits-x86

@@ -183,3 +183,15 @@ def test_other_arrays():
         np.testing.assert_allclose(loss, expected[0], rtol=1e-6)
         for one, other in zip(gradients, expected[1], strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_long_products_are_computed_by_tiles(monkeypatch):
+    """Between tiles signals are answered; the results are the same."""
+    x, weight, bias, y = problem(70, 9, 41)
+    expected = logitlab.linear_cross_entropy_and_grad(x, weight, y, bias=bias)
+    for size in (1, 1000, 5000):
+        monkeypatch.setattr("logitlab._backends.linear_loss._PRODUCT_SIZE", size)
+        loss, gradients = logitlab.linear_cross_entropy_and_grad(x, weight, y, bias=bias)
+        assert loss == pytest.approx(expected[0], rel=1e-14)
+        for one, other in zip(gradients, expected[1], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-15)

@@ -8,6 +8,7 @@ from array_api_compat import array_namespace
 from logitlab import _arrays, _dispatch
 from logitlab._arrays import Array, Namespace
 from logitlab._backends import reference
+from logitlab._rows import blocks
 
 
 class _Point(NamedTuple):
@@ -196,9 +197,20 @@ def hessian(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None
     (2, 2, 2)
     """
     point = _evaluate_softmax(z, axis, temperature, where)
+    p, k = point.p, point.p.shape[-1]
+    if not isinstance(p, np.ndarray) or not p.size:
+        return _second_derivatives(point)
+    # By blocks of rows, as the intermediate arrays are as large as the result.
+    p, slope = p.reshape(-1, k), point.slope.reshape(-1, 1)
+    h = np.empty((len(p), k, k, k), _arrays.native_type(point.request.z.dtype))
+    for rows in blocks(len(p), k**3):
+        h[rows] = _second_derivatives(point._replace(p=p[rows], slope=slope[rows]))
+    return h.reshape(*point.p.shape, k, k)
+
+
+def _second_derivatives(point: _Point) -> Array:
     xp, p = point.xp, point.p
-    k = p.shape[-1]
-    eye = xp.eye(k, dtype=xp.bool, device=getattr(p, "device", None))
+    eye = xp.eye(p.shape[-1], dtype=xp.bool, device=getattr(p, "device", None))
     # d_ij = delta_ij - p_j; the covariance is c_jk = p_j (delta_jk - p_k).
     d = xp.where(eye, reference.one_minus(p)[..., None, :], -p[..., None, :])
     c = p[..., None] * d

@@ -1,5 +1,6 @@
 """Entropy and divergence of distributions; accuracy and Brier score of logits and labels."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,12 +52,49 @@ def entropy(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None
     """
     z = _arrays.as_floating(z, "z")
     _arrays.one_axis(axis, z.ndim)
+    return _by_blocks(_entropies, (z,), axis, temperature, where)
+
+
+def _by_blocks(
+    function: Callable[..., Any], arrays: tuple[Any, ...], axis: int, temperature: Any, where: Any
+) -> Any:
+    """function(*arrays, axis, temperature, where), the results of the rows of z = arrays[0].
+
+    If possible it is called on blocks of rows, as its intermediate arrays are as large as z.
+    """
+    z = arrays[0]
+    contiguous = all(isinstance(a, np.ndarray) and a.flags.c_contiguous for a in arrays)
+    if z.ndim < 2 or not contiguous or axis % z.ndim != z.ndim - 1 or not z.size:
+        return function(*arrays, axis, temperature, where)
+    request = _arrays.request(z, axis, temperature, where)
+    shape = (-1, z.shape[-1])
+    flat = [a.reshape(shape) for a in arrays]
+    t, mask = request.temperature, request.where
+    if not isinstance(t, float):
+        t = np.broadcast_to(t, (*z.shape[:-1], 1)).reshape(-1)
+    if mask is not None:
+        mask = np.broadcast_to(mask, z.shape).reshape(shape)
+    result = np.empty(len(flat[0]), _arrays.native_type(z.dtype))
+    for rows in blocks(*flat[0].shape):
+        row_t = t if isinstance(t, float) else t[rows]
+        row_mask = None if mask is None else mask[rows]
+        result[rows] = function(*(a[rows] for a in flat), -1, row_t, row_mask)
+    return result.reshape(z.shape[:-1])
+
+
+def _entropies(z: Any, axis: int, temperature: Any, where: Any) -> Any:
     xp = array_namespace(z)
     wide = _arrays.at_least_float32(z, xp)  # half types are computed in float32
     p = softmax(wide, axis, temperature=temperature, where=where)
-    log_p = log_softmax(wide, axis, temperature=temperature, where=where)
-    result = xp.abs(xp.sum(p * xp.where(p == 0, xp.zeros_like(p), log_p), axis=axis))
-    return xp.astype(result, z.dtype, copy=False)
+    # A copy of z is overwritten: a long row needs much memory.
+    out = wide if wide is not z and isinstance(p, np.ndarray) else None
+    log_p = log_softmax(wide, axis, temperature=temperature, where=where, out=out)
+    if isinstance(p, np.ndarray):
+        log_p[p == 0] = 0
+        terms = np.multiply(p, log_p, out=p)
+    else:
+        terms = p * xp.where(p == 0, xp.zeros_like(p), log_p)
+    return xp.astype(xp.abs(xp.sum(terms, axis=axis)), z.dtype, copy=False)
 
 
 def kl_divergence(
@@ -111,6 +149,11 @@ def kl_divergence(
             f"other must have the shape {tuple(z.shape)} of z, got shape {tuple(other.shape)}"
         )
     _arrays.one_axis(axis, z.ndim)
+    return _by_blocks(_divergences, (z, other), axis, temperature, where)
+
+
+def _divergences(z: Any, other: Any, axis: int, temperature: Any, where: Any) -> Any:
+    xp = array_namespace(z)
     z_p, z_q = _arrays.at_least_float32(z, xp), _arrays.at_least_float32(other, xp)
     p = softmax(z_p, axis, temperature=temperature, where=where)
     q = softmax(z_q, axis, temperature=temperature, where=where)

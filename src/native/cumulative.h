@@ -15,7 +15,9 @@ class CumulativeSums {
   template <class T>
   LOGITLAB_FLATTEN void set(const T* weights, int64_t k) {
     k_ = k;
-    if (sums_.empty()) sums_.resize(kChunkSize), middle_.resize(kChunkSize / kLanes);
+    // A level counts sixteen where the target is not below the last of them: one group more.
+    constexpr int64_t middle = kChunkSize / kLanes + kLanes;
+    if (sums_.empty()) sums_.resize((middle + 1) * kLanes), middle_.resize(middle);
     sum_up(weights);
     int64_t count = (k + kLanes - 1) / kLanes;
     fill(sums_.data() + k, count * kLanes - k, kInfinity<double>);

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "scalar_math.h"
+#include "threads.h"
 
 namespace logitlab {
 namespace {
@@ -29,6 +30,11 @@ DoubleDouble quotient(double z, double m, double t) {
   const double q = d / t;
   if (!(q > -2000)) return {q, 0};
   return {q, (std::fma(-q, t, d) + d_low) / t};
+}
+
+// Answers signals once in so many entries.
+void check_signals_at(int64_t i) {
+  if (i % kTaskEntries == kTaskEntries - 1) check_signals();
 }
 
 template <class T>
@@ -72,6 +78,7 @@ void compute_row(Op op, const T* z, T* out, int64_t k, double t) {
   double sum = 0, error = 0;
   int64_t ties = 0;
   for (int64_t i = 0; i < k; ++i) {
+    check_signals_at(i);
     if (z[i] == m) {
       ++ties;
     } else if (z[i] != -inf) {
@@ -87,6 +94,7 @@ void compute_row(Op op, const T* z, T* out, int64_t k, double t) {
     return;
   }
   for (int64_t i = 0; i < k; ++i) {
+    check_signals_at(i);
     if (z[i] == -inf) {
       out[i] = op == Op::softmax ? T(0) : -inf;
       continue;

@@ -30,7 +30,7 @@ class LargeRowRunner {
     // As many rows as fit the second-level cache, at most sixteen: neighbouring rows share cache
     // lines where the class axis is not the last.
     const int64_t width = clamp<int64_t>((1 << 17) / batch_.k, 1, kLanes);
-    const int64_t weight_rows = width > 1 ? kRowsAtOnce : 1;
+    const int64_t weight_rows = batch_.op != Op::softmax ? 0 : width > 1 ? kRowsAtOnce : 1;
     rows_ = static_cast<T*>(workspace.reserve(pitch_ * (width + weight_rows) * sizeof(T) +
                                               chunk_count(batch_.k) * sizeof(ChunkSums<T>)));
     weights_ = rows_ + pitch_ * width;

@@ -28,9 +28,10 @@ class RowIterator {
   const Offsets& offsets() const { return offsets_; }
   // T of the row.
   double temperature() const {
-    return batch_.temperatures
-               ? *reinterpret_cast<const double*>(batch_.temperatures + offsets_.temperature)
-               : batch_.temperature;
+    double t = batch_.temperature;
+    if (batch_.temperatures)  // which need not be aligned
+      std::memcpy(&t, batch_.temperatures + offsets_.temperature, sizeof t);
+    return t;
   }
   void next() {
     for (int d = batch_.dims - 1; d >= 0; --d) {

@@ -71,7 +71,8 @@ class LongRow {
   bool sum_chunks(int threads) {
     if (!beta_->in_range) return false;
     const RowKernel<T> kernel{Op::softmax, z_, nullptr, k_, *beta_, nullptr, chunks_.data(), false};
-    parallel_ranges(chunks_.size(), threads, [&](int64_t first, int64_t last) {
+    const int64_t step = even_step(chunks_.size(), threads, kTaskChunks);
+    parallel_ranges(chunks_.size(), step, threads, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) kernel.sum_chunk(i, kernel.chunk_max(i));
     });
     if (!kernel.all_chunks_in_range()) return false;

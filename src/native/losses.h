@@ -94,11 +94,15 @@ class LargeRowLosses {
     thread_local Workspace workspace;
     const int64_t count = chunk_count(batch_.k);
     const int64_t pitch = (batch_.k + kLanes - 1) / kLanes * kLanes;
-    z_ = static_cast<T*>(workspace.reserve(3 * pitch * sizeof(T) +
+    // Memory for a row where it is used: of a long row it may be more than z has.
+    const bool copied = !contiguous_ || batch_.temperatures || batch_.temperature < 0;
+    const int64_t z_size = copied ? pitch : 0, out_size = with_gradient_ ? z_size : 0,
+                  weights_size = with_gradient_ && contiguous_ ? pitch : 0;
+    z_ = static_cast<T*>(workspace.reserve((z_size + out_size + weights_size) * sizeof(T) +
                                            count * (sizeof(ChunkSums<T>) + sizeof(TargetSums))));
-    out_ = z_ + pitch;
-    weights_ = out_ + pitch;
-    chunks_ = reinterpret_cast<ChunkSums<T>*>(weights_ + pitch);
+    out_ = z_ + z_size;
+    weights_ = out_ + out_size;
+    chunks_ = reinterpret_cast<ChunkSums<T>*>(weights_ + weights_size);
     target_sums_ = reinterpret_cast<TargetSums*>(chunks_ + count);
     RowIterator rows(batch_, first);
     for (int64_t row = first; row < last; ++row, rows.next())
@@ -111,23 +115,24 @@ class LargeRowLosses {
     const bool in_place = contiguous_ && t >= 0;
     const T* z = in_place ? reinterpret_cast<const T*>(batch_.z + offsets.z) : z_;
     T* out = in_place ? reinterpret_cast<T*>(batch_.out + offsets.out) : out_;
-    if (batch_.label && batch_.label[row] < 0) {
-      batch_.loss[row] = 0;
+    const int64_t label = batch_.label ? label_of_row(batch_, row) : 0;
+    if (label < 0) {
+      batch_.loss[row] = loss_without_label(label);
       if (with_gradient_) fill(out, batch_.k, T(0));
     } else {
       if (!in_place) load_row<S>(batch_, offsets, t < 0, z_, 1);
-      batch_.loss[row] = loss(row, z, out, std::fabs(t), in_place && batch_.stream);
+      batch_.loss[row] = loss(row, label, z, out, std::fabs(t), in_place && batch_.stream);
       if (with_gradient_ && batch_.gradient_scale[row] < 0)
         for (int64_t i = 0; i < batch_.k; ++i) out[i] = -out[i];
     }
     if (with_gradient_ && !in_place) store_row<S>(batch_, offsets, out, 1);
   }
 
-  double loss(int64_t row, const T* z, T* out, double t, bool stream) {
+  double loss(int64_t row, int64_t label, const T* z, T* out, double t, bool stream) {
     const InverseTemperature<T> beta =
         batch_.temperatures ? inverse_temperature<T>(t) : batch_beta_;
     const double scale = with_gradient_ ? std::fabs(batch_.gradient_scale[row]) : 1;
-    const Targets<T> targets = targets_of_row<T>(batch_, row, target_sums_);
+    const Targets<T> targets = targets_of_row<T>(batch_, row, label, target_sums_);
     const T label_logit = targets.distribution ? T(0) : z[targets.label];
     const RowKernel<T> kernel{batch_.op, z,
                               out,       batch_.k,
@@ -152,7 +157,7 @@ class LargeRowLosses {
   const Batch& batch_;
   const bool with_gradient_, more_than_label_, contiguous_;
   const InverseTemperature<T> batch_beta_;
-  T *z_, *out_, *weights_;  // memory for a row each
+  T *z_, *out_, *weights_;
   ChunkSums<T>* chunks_;
   TargetSums* target_sums_;
 };

@@ -1,12 +1,19 @@
-// Memory for large results. Freed blocks are kept for later results of about the same size: new
-// pages cost more than the arithmetic on them.
+// Memory for large results and for intermediate ones.
 #pragma once
 
 #include <cstddef>
 
 namespace logitlab {
 
-void* allocate_result(size_t bytes);  // throws std::bad_alloc
+// Memory for large results. Freed blocks are kept for later results of about the same size: new
+// pages cost more than the arithmetic on them.
+void* allocate_result(size_t bytes);
 void free_result(void* data);
+
+// Aligned for every register.
+void* allocate_workspace(size_t bytes);
+void free_workspace(void* data);
+
+// Both throw a std::bad_alloc whose text has the number of bytes.
 
 }  // namespace logitlab

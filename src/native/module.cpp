@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "batch.h"
+#include "interpreter.h"
 #include "memory.h"
 #include "products_args.h"
 #include "py_buffer.h"
@@ -56,10 +57,6 @@ const Kernels kernels = choose_kernels();
 
 namespace {
 
-// One value per row, contiguous.
-template <class T>
-using PerRow = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
 void run(Batch& batch) {
   constexpr int64_t kMinEntries = 1 << 13;  // per thread
   const int64_t entries = batch.rows * batch.k;
@@ -72,17 +69,22 @@ void run(Batch& batch) {
   }
   // Whole groups of rows that are computed together; several tasks per thread balance the load.
   int64_t step = batch.rows;
-  if (threads > 1) {
-    step = std::max<int64_t>(kMinEntries / batch.k, batch.rows / (threads * 8));
-    const int64_t group = batch.k <= kMaxSmallRow || batch.z_step != kItemSize[batch.kind] ? 16 : 4;
-    step = std::min((step + group - 1) / group * group, (batch.rows + threads - 1) / threads);
-    step = std::max<int64_t>(step, 1);
+  if (threads > 1 || entries > kTaskEntries) {
+    const int64_t group =
+        batch.k <= kMaxSmallRow || batch.z_step != kTypes[batch.kind].size ? 16 : 4;
+    if (threads > 1) {
+      step = std::max<int64_t>(kMinEntries / batch.k, batch.rows / (threads * 8));
+      step = std::min((step + group - 1) / group * group, (batch.rows + threads - 1) / threads);
+    }
+    step = std::min(step, kTaskEntries / batch.k / group * group);
+    // Rows that are too long for a group are computed one by one.
+    step = std::max(step, std::clamp<int64_t>(kTaskEntries / 4 / batch.k, 1, group));
   }
   const auto run_rows = [&](int64_t first, int64_t last) { kernels.run(batch, first, last); };
   if (entries < 4096) {
     parallel_ranges(batch.rows, step, threads, run_rows);
   } else {
-    const nb::gil_scoped_release release;
+    const LockRelease release;
     parallel_ranges(batch.rows, step, threads, run_rows);
   }
 }
@@ -92,12 +94,12 @@ void run(Batch& batch) {
 bool compute(Batch& b, int kind, nb::handle z, nb::handle out, int axis, nb::handle t,
              nb::handle where) {
   const Op op = b.op;
-  const View zv(z, PyBUF_STRIDES);
-  const View ov(out, op == Op::loss ? PyBUF_STRIDES : PyBUF_STRIDES | PyBUF_WRITABLE);
+  const NumberType& type = type_of(kind);
+  const View zv("z", z, type, PyBUF_STRIDES);
+  const View ov("out", out, type, op == Op::loss ? PyBUF_STRIDES : PyBUF_STRIDES | PyBUF_WRITABLE);
   const Py_buffer &zb = zv.buffer, &ob = ov.buffer;
-  check_logits(kind, zb, axis);
-  require_size("out", "bytes per item", kItemSize[kind], ob.itemsize);
-  require_size("out", "dimensions", zb.ndim, ob.ndim);
+  check_axis(zb, axis);
+  require_shape("out", ob, zb, axis, op == Op::logsumexp);
   if (!aligned(zb) || !aligned(ob)) return false;
   b.kind = Kind(kind);
   b.out = ov.data(), b.out_step = ob.strides[axis];
@@ -116,8 +118,8 @@ bool compute(Batch& b, int kind, nb::handle z, nb::handle out, int axis, nb::han
     for (int d = 0; d < b.dims; ++d) b.z_stride[d] = 0;
   }
   // A result larger than the caches would only evict what is in them.
-  const int64_t bytes = b.rows * b.k * kItemSize[kind];
-  b.stream = bytes > (int64_t(1) << 24) && b.k * kItemSize[kind] <= 3 << 18;
+  const int64_t bytes = b.rows * b.k * type.size;
+  b.stream = bytes > (int64_t(1) << 24) && b.k * type.size <= 3 << 18;
   run(b);
   return true;
 }
@@ -129,17 +131,24 @@ bool compute(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle
   return compute(b, kind, z, out, axis, t, where);
 }
 
-// Memory in C order: an array, or the address of one that the caller has checked.
+// Memory in C order, of an array; null for None.
 class ContiguousMemory {
  public:
-  ContiguousMemory(const char* argument, nb::handle array, int64_t bytes, bool writable = false) {
+  // Whether it is written to; whether an int may be given, the address of an array that the caller
+  // has checked.
+  enum : int { kReadOnly = 0, kWritable = 1, kAddress = 2 };
+  ContiguousMemory(const char* argument, nb::handle array, const NumberType& type, int64_t size,
+                   int flags = kReadOnly) {
     if (array.is_none()) return;
-    if (PyLong_Check(array.ptr())) {
+    if ((flags & kAddress) && PyLong_Check(array.ptr())) {
       data = PyLong_AsVoidPtr(array.ptr());
+      if (PyErr_Occurred()) throw nb::python_error();
+      if (!data) throw std::invalid_argument(std::string(argument) + " must not be a null address");
       return;
     }
-    view_.emplace(array, PyBUF_ND | (writable ? PyBUF_WRITABLE : 0));
-    require_size(argument, "bytes", bytes, view_->buffer.len);
+    view_.emplace(argument, array, type, PyBUF_ND | (flags & kWritable ? PyBUF_WRITABLE : 0));
+    require_size(argument, "bytes", size * type.size, view_->buffer.len);
+    require_aligned(argument, view_->buffer);
     data = view_->data();
   }
   void* data = nullptr;
@@ -148,45 +157,64 @@ class ContiguousMemory {
   std::optional<View> view_;
 };
 
-// The losses of labels below k (which the caller has checked), or of distributions of shape (rows,
-// k) in the type of the arithmetic; without a gradient where out is None.
+void require_labels(const char* argument, const void* labels, int64_t rows, int64_t k) {
+  const auto* label = static_cast<const uint64_t*>(labels);
+  if (!label) return;
+  uint64_t invalid = 0;  // its highest bit: whether a label that is not negative is above k - 1
+  for (int64_t i = 0; i < rows; ++i) invalid |= (uint64_t(k - 1) - label[i]) & ~label[i];
+  for (int64_t i = 0; invalid >> 63 && i < rows; ++i)
+    require(int64_t(label[i]) < k, argument, int64_t(label[i]), "be < ", k);
+}
+
+// The losses of labels below k, or of distributions of shape (rows, k) in the type of the
+// arithmetic; without a gradient where out is None.
 void cross_entropy(int kind, nb::handle z, nb::handle out, int axis, nb::handle t, nb::handle where,
-                   nb::handle label, nb::handle targets, double smoothing,
-                   PerRow<const double> scale, PerRow<double> loss) {
+                   nb::handle label, nb::handle targets, double smoothing, nb::handle scale,
+                   nb::handle loss) {
   const bool with_gradient = !out.is_none();
-  const int64_t rows = int64_t(loss.size()), item = kind == kFloat64 ? 8 : 4;
-  const View zv(z, PyBUF_STRIDES);
-  const int64_t entries = zv.buffer.len / zv.buffer.itemsize;
-  const ContiguousMemory labels("label", label, rows * 8),
-      distributions("targets", targets, entries * item);
+  const View zv("z", z, type_of(kind), PyBUF_STRIDES);
+  check_axis(zv.buffer, axis);
+  const int64_t entries = zv.buffer.len / zv.buffer.itemsize, k = zv.buffer.shape[axis];
+  require(k > 0, "z", k, "have at least 1 class");
+  if (label.is_none() == targets.is_none())
+    throw std::invalid_argument("one of label and targets must be None");
+  if (scale.is_none() || loss.is_none())
+    throw std::invalid_argument("scale and loss must be given, got None");
+  const int64_t rows = entries / k;
+  const NumberType& work = kind == kFloat64 ? kDoubles : kTypes[kFloat32];
+  const ContiguousMemory labels("label", label, kLabels, rows),
+      distributions("targets", targets, work, entries), scales("scale", scale, kDoubles, rows),
+      losses("loss", loss, kDoubles, rows, ContiguousMemory::kWritable);
+  require_labels("label", labels.data, rows, k);
   Batch b;
   b.op = with_gradient ? Op::loss_and_gradient : Op::loss;
   b.label = static_cast<const int64_t*>(labels.data);
   b.targets = distributions.data, b.smoothing = smoothing;
-  b.gradient_scale = scale.data(), b.loss = loss.data();
-  compute(b, kind, z, with_gradient ? out : z, axis, t, where);
+  b.gradient_scale = static_cast<const double*>(scales.data);
+  b.loss = static_cast<double*>(losses.data);
+  if (!compute(b, kind, z, with_gradient ? out : z, axis, t, where))
+    throw std::invalid_argument("z and out must be aligned");
 }
 
 // z of shape (n, k), y int64 of n labels in range, out of shape (n, 4); all in C order.
 void moments(int kind, nb::handle z, nb::handle y, double t, nb::handle out) {
-  const View zv(z, PyBUF_ND), yv(y, PyBUF_ND), ov(out, PyBUF_ND | PyBUF_WRITABLE);
-  const Py_buffer &zb = zv.buffer, &yb = yv.buffer, &ob = ov.buffer;
   require(kind == kFloat32 || kind == kFloat64, "kind", kind, "be 0 or 1");
-  require_size("z", "bytes per item", kItemSize[kind], zb.itemsize);
-  require_size("z", "dimensions", 2, zb.ndim);
-  const int64_t n = zb.shape[0], k = zb.shape[1];
+  const View zv("z", z, kTypes[kind], PyBUF_ND);
+  require_size("z", "dimensions", 2, zv.buffer.ndim);
+  require_aligned("z", zv.buffer);
+  const int64_t n = zv.buffer.shape[0], k = zv.buffer.shape[1];
   require(k > 0, "z", k, "have at least 1 class");
-  require_size("y", "bytes per item", 8, yb.itemsize);
-  require_size("y", "bytes", 8 * n, yb.len);
-  require_size("out", "bytes per item", 8, ob.itemsize);
-  require_size("out", "bytes", 4 * 8 * n, ob.len);
-  const auto* labels = reinterpret_cast<const int64_t*>(yv.data());
-  double* results = reinterpret_cast<double*>(ov.data());
+  if (y.is_none() || out.is_none())
+    throw std::invalid_argument("y and out must be given, got None");
+  const ContiguousMemory labels("y", y, kLabels, n),
+      results("out", out, kDoubles, 4 * n, ContiguousMemory::kWritable);
+  require_labels("y", labels.data, n, k);
   const int threads = n * k < (1 << 14) ? 1 : threads_for(n * k);
-  const nb::gil_scoped_release release;
+  const LockRelease release;
   parallel_ranges(n, std::max<int64_t>(1, (1 << 14) / k), threads,
                   [&](int64_t first, int64_t last) {
-                    kernels.moments(Kind(kind), zv.data(), labels, k, t, results, first, last);
+                    kernels.moments(Kind(kind), zv.data(), static_cast<const int64_t*>(labels.data),
+                                    k, t, static_cast<double*>(results.data), first, last);
                   });
 }
 
@@ -202,17 +230,21 @@ void products(int product, int kind, int64_t n, int64_t k, int64_t inner, nb::ha
           "be 1, or >= ", kMinColumns, " for a product with a given p");
   if (p.is_none() && (jacobian || z.is_none()))
     throw std::invalid_argument("p must be an array for a Jacobian or without z, got None");
-  const int64_t work = n * k * (jacobian ? k : inner);
+  const int64_t size = size_of(size_of(n, k), inner), work = jacobian ? size_of(size, k) : size;
   if (work == 0) return;
-  const int64_t bytes = n * k * inner * kItemSize[kind];
-  const ContiguousMemory p_memory("p", p, bytes), v_memory("v", v, bytes), z_memory("z", z, bytes),
-      out_memory("out", out, work * kItemSize[kind], true);
+  if (v.is_none() || out.is_none() || slope.is_none())
+    throw std::invalid_argument("v, out and slope must be given, got None");
+  const NumberType& type = kTypes[kind];
+  constexpr int flags = ContiguousMemory::kAddress;
+  const ContiguousMemory p_memory("p", p, type, size, flags), v_memory("v", v, type, size, flags),
+      z_memory("z", z, type, size, flags),
+      out_memory("out", out, type, work, flags | ContiguousMemory::kWritable);
   std::vector<double> equal_slopes;
   std::optional<ContiguousMemory> slopes;
   if (PyFloat_Check(slope.ptr()))
     equal_slopes.assign(size_t(n * inner), PyFloat_AS_DOUBLE(slope.ptr()));
   else
-    slopes.emplace("slope", slope, n * inner * 8);
+    slopes.emplace("slope", slope, kDoubles, n * inner);
   const ProductArgs args{Product(product),
                          Kind(kind),
                          p_memory.data,
@@ -225,8 +257,9 @@ void products(int product, int kind, int64_t n, int64_t k, int64_t inner, nb::ha
                          k,
                          inner,
                          work < (1 << 14) ? 1 : threads_for(work)};
-  const nb::gil_scoped_release release;
-  kernels.products(args);
+  const LockRelease release;
+  // As a task, which may be interrupted by a signal handler that calls a kernel.
+  parallel_ranges(1, 1, 1, [&](int64_t, int64_t) { kernels.products(args); });
 }
 
 }  // namespace
@@ -235,6 +268,7 @@ void products(int product, int kind, int64_t n, int64_t k, int64_t inner, nb::ha
 NB_MODULE(_native, m) {
   using namespace logitlab;
   using nb::handle;
+  watch_interpreter();
   m.attr("isa") = kernels.name;
   m.attr("MAX_THREADS") = kMaxThreads;
   m.def("get_num_threads", get_num_threads);

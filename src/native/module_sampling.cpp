@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "interpreter.h"
 #include "py_buffer.h"
 #include "sample_args.h"
 #include "threads.h"
@@ -26,15 +27,21 @@ void run(SampleArgs& args) {
   int threads = get_num_threads();
   if (batch.rows < threads && batch.k / threads >= 2 * kMinWork)
     batch.row_threads = std::exchange(threads, 1);
-  const int64_t step =
-      std::max<int64_t>({1, kMinWork / (batch.k + args.n), batch.rows / (threads * 8)});
-  const nb::gil_scoped_release release;
+  const int64_t work = batch.k + args.n;
+  const int64_t step = std::max<int64_t>(
+      {1, kMinWork / work, std::min(batch.rows / (threads * 8), kTaskEntries / work)});
+  const LockRelease release;
   parallel_ranges(batch.rows, step, threads,
                   [&](int64_t first, int64_t last) { kernels.sample(args, first, last); });
 }
 
-void set_truncation(Truncation& truncation, const std::vector<int>& stages, int64_t top_k,
-                    double top_p, double min_p) {
+void set_truncation(Truncation& truncation, int64_t k, const std::vector<int>& stages,
+                    int64_t top_k, double top_p, double min_p) {
+  require(top_k >= 1, "top_k", top_k, "be >= 1");
+  if (!(top_p > 0 && top_p <= 1)) throw std::invalid_argument("top_p must be in (0, 1]");
+  if (!(min_p >= 0 && min_p <= 1)) throw std::invalid_argument("min_p must be in [0, 1]");
+  // The classes that a truncation keeps are numbered with 32 bits.
+  require(stages.empty() || k < int64_t(1) << 32, "z", k, "have fewer than 2^32 classes");
   require(stages.size() <= kMaxStages, "stages", int64_t(stages.size()), "have at most ",
           kMaxStages, " entries");
   for (int stage : stages) {
@@ -48,12 +55,14 @@ void set_truncation(Truncation& truncation, const std::vector<int>& stages, int6
 void keep(int kind, nb::handle z, int axis, nb::handle t, nb::handle where,
           const std::vector<int>& stages, int64_t top_k, double top_p, double min_p,
           nb::handle kept) {
-  const View zv(z, PyBUF_STRIDES), kept_view(kept, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
-  check_logits(kind, zv.buffer, axis);
+  const View zv("z", z, type_of(kind), PyBUF_STRIDES),
+      kept_view("kept", kept, kMask, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
+  check_axis(zv.buffer, axis);
+  require_aligned("z", zv.buffer);
   SampleArgs args;
   args.batch.kind = Kind(kind);
   const BatchLayout layout(args.batch, zv.buffer, nullptr, axis, t, where);
-  set_truncation(args.truncation, stages, top_k, top_p, min_p);
+  set_truncation(args.truncation, args.batch.k, stages, top_k, top_p, min_p);
   require_size("kept", "bytes", args.batch.rows * args.batch.k, kept_view.buffer.len);
   args.kept = reinterpret_cast<uint8_t*>(kept_view.data());
   if (kept_view.buffer.len) run(args);
@@ -65,19 +74,20 @@ void sample(int kind, nb::handle z, int axis, nb::handle t, nb::handle where,
             const std::vector<int>& stages, int64_t top_k, double top_p, double min_p,
             bool replacement, uint32_t key_a, uint32_t key_b, nb::handle row_keys,
             nb::handle found) {
-  const View zv(z, PyBUF_STRIDES), keys_view(row_keys, PyBUF_C_CONTIGUOUS),
-      found_view(found, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
-  check_logits(kind, zv.buffer, axis);
+  const View zv("z", z, type_of(kind), PyBUF_STRIDES),
+      found_view("found", found, kLabels, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
+  check_axis(zv.buffer, axis);
+  require_aligned("z", zv.buffer);
   SampleArgs args;
   args.batch.kind = Kind(kind);
   const BatchLayout layout(args.batch, zv.buffer, nullptr, axis, t, where);
-  set_truncation(args.truncation, stages, top_k, top_p, min_p);
+  set_truncation(args.truncation, args.batch.k, stages, top_k, top_p, min_p);
   const int64_t rows = args.batch.rows;
   require_size("found", "dimensions", 2, found_view.buffer.ndim);
   require_size("found", "rows", rows, found_view.buffer.shape[0]);
-  require_size("found", "bytes per item", 8, found_view.buffer.itemsize);
   args.n = found_view.buffer.shape[1];
-  const bool given_uniforms = keys_view.buffer.ndim == 2;
+  const bool given_uniforms = nb::cast<int>(row_keys.attr("ndim")) == 2;
+  const View keys_view("row_keys", row_keys, given_uniforms ? kDoubles : kKeys, PyBUF_C_CONTIGUOUS);
   require_size("row_keys", "bytes", rows * 8 * (given_uniforms ? args.n : 1), keys_view.buffer.len);
   args.replacement = replacement;
   args.key[0] = key_a, args.key[1] = key_b;

@@ -3,9 +3,13 @@
 
 #include <nanobind/nanobind.h>
 
+#include <algorithm>
+#include <cstring>
+#include <limits>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
+#include <string>
 
 #include "batch.h"
 #include "products_args.h"
@@ -27,7 +31,16 @@ namespace nb = nanobind;
 
 void define_sampling(nb::module_& m);
 
-constexpr int kItemSize[] = {4, 8, 2, 2};  // bytes, by Kind
+// The type of the numbers of an array, with its codes in the buffer protocol.
+struct NumberType {
+  const char *name, *codes;
+  int size;  // bytes
+};
+// By Kind; bfloat16, which has no code, comes as 16-bit integers.
+constexpr NumberType kTypes[] = {
+    {"float32", "f", 4}, {"float64", "d", 8}, {"float16", "e", 2}, {"bfloat16 as uint16", "Hh", 2}};
+constexpr NumberType kDoubles = kTypes[kFloat64], kLabels = {"int64", "lq", 8},
+                     kKeys = {"uint64", "LQ", 8}, kMask = {"bool", "?Bb", 1};
 
 // Throws ValueError "argument must rule, got value" unless `valid`. The parts of the rule are
 // joined only then, as calls are short.
@@ -44,10 +57,18 @@ inline void require_size(const char* argument, const char* unit, int64_t expecte
   require(value == expected, argument, value, "have ", expected, " ", unit);
 }
 
+// The memory of an array, after a check of the type of its numbers.
 class View {
  public:
-  View(nb::handle array, int flags) {
-    if (PyObject_GetBuffer(array.ptr(), &buffer, flags)) throw nb::python_error();
+  View(const char* argument, nb::handle array, const NumberType& type, int flags) {
+    if (PyObject_GetBuffer(array.ptr(), &buffer, flags | PyBUF_FORMAT)) throw nb::python_error();
+    const char* code = buffer.format ? buffer.format : "B";
+    if (*code && std::strchr("@=^", *code)) ++code;  // native byte order
+    if (*code && std::strchr(type.codes, *code) && !code[1] && buffer.itemsize == type.size) return;
+    const std::string message = std::string(argument) + " must have type " + type.name +
+                                ", got buffer format " + (buffer.format ? buffer.format : "B");
+    PyBuffer_Release(&buffer);
+    throw nb::type_error(message.c_str());
   }
   ~View() { PyBuffer_Release(&buffer); }
   View(const View&) = delete;
@@ -58,8 +79,29 @@ class View {
 inline bool aligned(const Py_buffer& b) {
   uintptr_t bits = reinterpret_cast<uintptr_t>(b.buf);
   for (int d = 0; d < b.ndim; ++d)
-    if (b.shape[d] > 1) bits |= uintptr_t(b.strides[d]);
+    if (b.strides && b.shape[d] > 1) bits |= uintptr_t(b.strides[d]);
   return bits % b.itemsize == 0;
+}
+inline void require_aligned(const char* argument, const Py_buffer& b) {
+  if (!aligned(b)) throw std::invalid_argument(std::string(argument) + " must be aligned");
+}
+
+// The shape of z, where `reduced` with one class.
+inline void require_shape(const char* argument, const Py_buffer& b, const Py_buffer& z, int axis,
+                          bool reduced) {
+  require_size(argument, "dimensions", z.ndim, b.ndim);
+  for (int d = 0; d < z.ndim; ++d) {
+    const int64_t size = reduced && d == axis ? 1 : z.shape[d];
+    require(b.shape[d] == size, argument, b.shape[d], "have length ", size, " on axis ", d);
+  }
+}
+
+// The product of lengths, which must be >= 0.
+inline int64_t size_of(int64_t a, int64_t b) {
+  require(a >= 0 && b >= 0, "a length", std::min(a, b), "be >= 0");
+  require(a == 0 || b <= std::numeric_limits<int64_t>::max() / 8 / a, "a length", b,
+          "fit the memory");
+  return a * b;
 }
 
 // Appends an axis, or merges it with the last one where the strides of every array allow it.
@@ -78,16 +120,20 @@ inline void add_axis(Batch& b, int64_t size, int64_t z, int64_t out, int64_t whe
   b.temperature_stride[d] = temperature;
 }
 
-inline void check_logits(int kind, const Py_buffer& z, int axis) {
+inline const NumberType& type_of(int kind) {
   require(kind >= 0 && kind <= 3, "kind", kind, "be 0, 1, 2 or 3");
-  require_size("z", "bytes per item", kItemSize[kind], z.itemsize);
+  return kTypes[kind];
+}
+
+inline void check_axis(const Py_buffer& z, int axis) {
   require(z.ndim <= kMaxDims, "z", z.ndim, "have at most ", kMaxDims, " dimensions");
   require(axis >= 0 && axis < z.ndim, "axis", axis, "be >= 0 and < ", z.ndim);
 }
 
 // Sets the members of a batch that follow from z, t and `where`, and holds the buffers of t and
 // `where`. t is a float, or doubles of z's shape with a class axis of length 1; `where` is None, or
-// bytes of z's shape; out may be null.
+// bytes of z's shape; out may be null. All shapes are those of the buffers, which no other thread
+// of Python can change.
 class BatchLayout {
  public:
   BatchLayout(Batch& b, const Py_buffer& z, const Py_buffer* out, int axis, nb::handle t,
@@ -97,11 +143,13 @@ class BatchLayout {
     if (PyFloat_Check(t.ptr())) {
       b.temperature = PyFloat_AsDouble(t.ptr());
     } else {
-      t_.emplace(t, PyBUF_STRIDES);
+      t_.emplace("t", t, kDoubles, PyBUF_STRIDES);
+      require_shape("t", t_->buffer, z, axis, true);
       b.temperatures = t_->data();
     }
     if (!where.is_none()) {
-      where_.emplace(where, PyBUF_STRIDES);
+      where_.emplace("where", where, kMask, PyBUF_STRIDES);
+      require_shape("where", where_->buffer, z, axis, false);
       b.where = where_->data();
       b.where_step = where_->buffer.strides[axis];
     }

@@ -13,6 +13,8 @@ namespace logitlab {
 namespace LOGITLAB_ISA {
 namespace {
 
+constexpr int64_t kTaskChunks = kTaskEntries / kChunkSize;
+
 inline int64_t chunk_count(int64_t k) { return (k + kChunkSize - 1) / kChunkSize; }
 
 // `e` is memory for k weights (it may be `out`; log_softmax and logsumexp do not use it; null where
@@ -159,7 +161,7 @@ struct RowKernel {
   // has undefined contents: z, which must then not be `e`, goes to exact_row.
   bool run(int threads, Totals& total) const {
     if (!beta.in_range) return false;
-    return threads > 1 ? run_parallel(threads, total) : run_serial(total);
+    return threads > 1 || count() > kTaskChunks ? run_parallel(threads, total) : run_serial(total);
   }
 
   bool run_serial(Totals& total) const {
@@ -172,7 +174,8 @@ struct RowKernel {
   }
 
   bool run_parallel(int threads, Totals& total) const {
-    parallel_ranges(count(), threads, [this](int64_t first, int64_t last) {
+    const int64_t step = even_step(count(), threads, kTaskChunks);
+    parallel_ranges(count(), step, threads, [this](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) sum_chunk(i, chunk_max(i));
     });
     if (!all_chunks_in_range() || !combine_chunks(total)) return false;
@@ -181,7 +184,7 @@ struct RowKernel {
       write_chunk(0, total);
       return true;
     }
-    parallel_ranges(count(), threads, [this, &total](int64_t first, int64_t last) {
+    parallel_ranges(count(), step, threads, [this, &total](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) write_chunk(i, total);
     });
     return true;

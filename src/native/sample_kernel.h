@@ -87,6 +87,7 @@ class Sampler {
       softmax_rows(weights, weights, rows, k_, batch_.temperature, temperatures, 1);
       for (int64_t j = 0; j < args_.n; j += samples) {
         const int64_t n = min(samples, args_.n - j);
+        if (j) check_signals();
         load_uniforms(row, rows, j, n);
         for (int64_t r = 0; r < rows; ++r) {
           if (j == 0 || rows > 1) workspace_.sums.set(weights + r * k_, k_);
@@ -130,6 +131,7 @@ class Sampler {
     workspace_.uniforms.resize(samples);
     for (int64_t j = 0; j < args_.n; j += samples) {
       const int64_t n = min(samples, args_.n - j);
+      if (j) check_signals();
       load_uniforms(row_number, 1, j, n);
       if (one_chunk)
         search(workspace_.uniforms.data(), n, found + j);

@@ -120,9 +120,9 @@ class SmallRowRunner {
       for (int r = 0; r < size; ++r)
         kernel_.set_gradient_scale(r, std::fabs(batch_.gradient_scale[row + r]));
     int64_t label[kLanes] = {};
+    for (int r = 0; batch_.label && r < size; ++r) label_[r] = label_of_row(batch_, row + r);
     if (batch_.targets || batch_.smoothing > 0) {
-      for (int r = 0; batch_.label && r < size; ++r)
-        label[r] = max<int64_t>(batch_.label[row + r], 0);
+      for (int r = 0; batch_.label && r < size; ++r) label[r] = max<int64_t>(label_[r], 0);
       if (batch_.targets) load_targets(row, size);
       kernel_.set_targets(batch_.targets ? targets_ : nullptr, label, batch_.smoothing);
     }
@@ -144,10 +144,10 @@ class SmallRowRunner {
   void compute_losses(int64_t row, int size) {
     const bool with_gradient = batch_.op == Op::loss_and_gradient;
     for (int r = 0; r < size; ++r) {
-      const int64_t label = batch_.label ? batch_.label[row + r] : -1;
+      const int64_t label = batch_.label ? label_[r] : -1;
       double& loss = batch_.loss[row + r];
       if (batch_.label && label < 0) {
-        loss = 0;
+        loss = loss_without_label(label);
         for (int64_t i = 0; with_gradient && i < batch_.k; ++i) result_[i * kLanes + r] = 0;
       } else if (kernel_.loss_in_range(r)) {
         loss = kernel_.loss(r, label, result_);
@@ -166,7 +166,8 @@ class SmallRowRunner {
     const double scale = with_gradient ? std::fabs(batch_.gradient_scale[row + r]) : 1;
     const double loss =
         exact_loss(z, with_gradient ? gradient : nullptr, batch_.k,
-                   targets_of_row<T>(batch_, row + r, nullptr), std::fabs(temperature(r)), scale);
+                   targets_of_row<T>(batch_, row + r, batch_.label ? label_[r] : 0, nullptr),
+                   std::fabs(temperature(r)), scale);
     for (int64_t i = 0; with_gradient && i < batch_.k; ++i) result_[i * kLanes + r] = gradient[i];
     return loss;
   }
@@ -193,6 +194,7 @@ class SmallRowRunner {
   SmallRows<T> kernel_;
   T *z_, *result_, *targets_;  // entry i of row r at i * 16 + r
   RowBlock block_;
+  int64_t label_[kLanes];
 };
 
 }  // namespace

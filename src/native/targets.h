@@ -45,10 +45,20 @@ struct Targets {
   void sum_chunk(int64_t i, const T* z, int64_t first, int64_t k, T m) const;
 };
 
+// What a row without a label has instead of one.
+constexpr int64_t kIgnored = -1, kNoSuchClass = -2;
+
+// The label of a row, read once: another thread of Python may change the labels during the call.
+inline int64_t label_of_row(const Batch& batch, int64_t row) {
+  const int64_t label = *static_cast<const volatile int64_t*>(batch.label + row);
+  return label < 0 ? kIgnored : label < batch.k ? label : kNoSuchClass;
+}
+inline double loss_without_label(int64_t label) { return label == kIgnored ? 0 : kNaN<double>; }
+
 template <class T>
-Targets<T> targets_of_row(const Batch& batch, int64_t row, TargetSums* chunks) {
+Targets<T> targets_of_row(const Batch& batch, int64_t row, int64_t label, TargetSums* chunks) {
   const T* y = batch.targets ? static_cast<const T*>(batch.targets) + row * batch.k : nullptr;
-  return {y, batch.label ? batch.label[row] : 0, batch.smoothing, chunks};
+  return {y, label, batch.smoothing, chunks};
 }
 
 template <class T, bool Distribution, bool Smooth>

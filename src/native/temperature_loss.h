@@ -52,14 +52,15 @@ struct Moments {
   }
 };
 
-// Writes loss, slope, curvature and z_y - m; the loss is NaN where the row is out of range.
+// Writes loss, slope, curvature and z_y - m; the loss is NaN where the row is out of range, or
+// where another thread of Python has changed the label to one that is.
 template <class T>
 void write_moments(const T* z, int64_t k, int64_t y, const InverseTemperature<T>& beta,
                    double* out) {
   const T m = largest(z, k);
   out[0] = kNaN<double>;
-  out[3] = double(z[y]) - double(m);
-  if (!(absolute(m * beta.c) < Range<T>::max_exponent)) return;
+  out[3] = uint64_t(y) < uint64_t(k) ? double(z[y]) - double(m) : kNaN<double>;
+  if (!(absolute(m * beta.c) < Range<T>::max_exponent) || is_nan(out[3])) return;
   const ExponentFrame<T> frame = exponent_frame(m, beta);
   Moments<T> sums(m, beta, frame);
   int64_t i = 0;
@@ -86,7 +87,7 @@ void compute_moments(const T* z, const int64_t* y, int64_t k, double t, double* 
   const InverseTemperature<T> beta = inverse_temperature<T>(t);
   for (int64_t r = first; r < last; ++r) {
     if (beta.in_range)
-      write_moments(z + r * k, k, y[r], beta, out + 4 * r);
+      write_moments(z + r * k, k, *static_cast<const volatile int64_t*>(y + r), beta, out + 4 * r);
     else
       out[4 * r] = kNaN<double>;
   }

@@ -5,11 +5,12 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
+#include <exception>
 #include <fstream>
 #include <mutex>
 #include <string>
 #include <thread>
-#include <vector>
+#include <utility>
 
 #if defined(__linux__)
 #include <sched.h>
@@ -30,6 +31,29 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kSpin = std::chrono::microseconds(80);
 // Entries whose computation takes about as long as waking a thread.
 constexpr int64_t kShortCall = 1 << 17;
+// How often a call lets signal handlers run.
+constexpr auto kSignalInterval = std::chrono::milliseconds(100);
+
+void (*run_signal_handlers)() = nullptr;
+// In a signal handler that interrupts tasks of this thread.
+thread_local bool in_signal_handler = false;
+// Whether the call that this thread works for has failed; null outside of a call on many threads.
+thread_local const std::atomic<bool>* call_failed = nullptr;
+// Ends a task of a call that has failed.
+struct Stopped {};
+
+// Sets a variable as long as it exists.
+template <class T>
+class Setting {
+ public:
+  Setting(T& variable, T value) : variable_(variable), before_(variable) { variable = value; }
+  ~Setting() { variable_ = before_; }
+  Setting(const Setting&) = delete;
+
+ private:
+  T& variable_;
+  const T before_;
+};
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -134,7 +158,8 @@ class Pool {
   }
 
   void run(int64_t tasks, int threads, void (*task)(const void*, int64_t), const void* context) {
-    for (; started_ < threads - 1; ++started_) std::thread([this] { thread_loop(); }).detach();
+    threads = 1 + start(threads - 1);
+    failed_ = false;
     const bool asleep = sleeping_.load(std::memory_order_relaxed) > 0;
     {
       const std::lock_guard lock(mutex_);
@@ -145,7 +170,7 @@ class Pool {
       }
       needed_ = threads - 1;
       placement_.begin(asleep);
-      for (size_t i = 0; asleep && i < std::min<size_t>(needed_, workers_.size()); ++i)
+      for (int i = 0; asleep && i < std::min(needed_, workers_size_); ++i)
         placement_.move(workers_[i]);
       generation_.fetch_add(1, std::memory_order_release);
     }
@@ -156,16 +181,35 @@ class Pool {
       needed_ = 0;  // threads that have not started yet are not needed
     }
     while (working_.load(std::memory_order_acquire)) pause();
+    if (failed_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
  private:
+  // Starts threads until there are `wanted`, or as many as the system allows; returns how many of
+  // the wanted ones there are.
+  int start(int wanted) {
+    try {
+      for (; started_ < wanted; ++started_) std::thread([this] { thread_loop(); }).detach();
+    } catch (const std::exception&) {
+    }
+    return std::min(wanted, started_);
+  }
+
   // A thread's own share first, which is the same in every call, as its cache may still have the
-  // data; then what is left of the other shares.
-  void work_on_shares(int own) {
-    for (int i = 0; i < shares_; ++i) {
-      Share& share = share_[(own + i) % shares_];
-      for (int64_t at; (at = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
-        task_(context_, at);
+  // data; then what is left of the other shares. After an exception, the tasks that are left are
+  // skipped.
+  void work_on_shares(int own) noexcept {
+    const Setting setting(call_failed, static_cast<const std::atomic<bool>*>(&failed_));
+    try {
+      for (int i = 0; i < shares_; ++i) {
+        Share& share = share_[(own + i) % shares_];
+        for (int64_t at; (at = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) {
+          check_signals();
+          task_(context_, at);
+        }
+      }
+    } catch (...) {
+      if (!failed_.exchange(true)) error_ = std::current_exception();
     }
   }
 
@@ -176,8 +220,8 @@ class Pool {
     int own;
     {
       const std::lock_guard lock(mutex_);
-      workers_.push_back(Placement::self());
-      own = int(workers_.size());
+      workers_[workers_size_] = Placement::self();
+      own = ++workers_size_;
     }
     for (;;) {
       const auto until = Clock::now() + kSpin;
@@ -213,8 +257,11 @@ class Pool {
   std::atomic<int> working_{0};
   std::atomic<Clock::rep> last_call_{0};
   std::atomic<int> sleeping_{0};
-  std::vector<Placement::Thread> workers_;
+  Placement::Thread workers_[kMaxThreads];
+  int workers_size_ = 0;
   Placement placement_;
+  std::atomic<bool> failed_{false};
+  std::exception_ptr error_;  // the first one
   int started_ = 0, needed_ = 0;
   void (*task_)(const void*, int64_t) = nullptr;
   const void* context_ = nullptr;
@@ -242,7 +289,32 @@ int threads_for(int64_t entries) {
 int get_num_threads() { return thread_limit.load(std::memory_order_relaxed); }
 void set_num_threads(int n) { thread_limit.store(std::clamp(n, 1, kMaxThreads)); }
 
+void set_signal_handlers(void (*run)()) { run_signal_handlers = run; }
+
+void check_signals() {
+  if (call_failed && call_failed->load(std::memory_order_relaxed)) throw Stopped();
+  thread_local Clock::time_point next;
+  const Clock::time_point now = Clock::now();
+  if (now < next || !run_signal_handlers) return;
+  next = now + kSignalInterval;
+  const Setting setting(in_signal_handler, true);
+  run_signal_handlers();
+}
+
 void parallel(int64_t tasks, int threads, void (*task)(const void*, int64_t), const void* context) {
+  if (in_signal_handler) {
+    // The interrupted task uses the memory that this thread keeps.
+    std::exception_ptr error;
+    std::thread([&] {
+      try {
+        parallel(tasks, threads, task, context);
+      } catch (...) {
+        error = std::current_exception();
+      }
+    }).join();
+    if (error) std::rethrow_exception(error);
+    return;
+  }
   const FloatingPointMode mode;
   threads = int(std::min<int64_t>(threads, tasks));
   if (threads > 1) {
@@ -252,7 +324,10 @@ void parallel(int64_t tasks, int threads, void (*task)(const void*, int64_t), co
       return;
     }
   }
-  for (int64_t i = 0; i < tasks; ++i) task(context, i);
+  for (int64_t i = 0; i < tasks; ++i) {
+    if (i) check_signals();
+    task(context, i);
+  }
 }
 
 }  // namespace logitlab

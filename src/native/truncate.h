@@ -161,8 +161,9 @@ class ThresholdFinder {
     return nth_largest_value(n);
   }
 
-  // Reorders values_.
+  // Reorders values_. -inf where there are fewer, as another thread of Python has changed the row.
   T nth_largest_value(int64_t n) {
+    if (n > values_.size()) return kLowest;
     select_nth_largest(values_.data(), values_.size(), n);
     return values_[n - 1];
   }
@@ -216,7 +217,7 @@ class ThresholdFinder {
   // The mass of each bin; returns the total.
   LOGITLAB_FLATTEN double fill_histogram(const DoubleWeights<T>& weights, const T* z, int64_t k,
                                          T m, double bins_per_unit) {
-    mass_.resize(kBins + 1);
+    mass_.resize(2 * kBins);
     fill(mass_.data(), kBins + 1, 0.0);
     double e[kBlock], bin[kBlock];
     for (int64_t i = 0; i < k; i += kBlock) {
@@ -283,7 +284,10 @@ class ThresholdFinder {
       bin[i] = 0x1p52 - (y > -double(kBins) ? y : -double(kBins));
     }
   }
-  static int64_t bin_number(double bin) { return uint32_t(bit_cast<uint64_t>(bin)); }
+  // Below 2 kBins, also where another thread of Python has changed the row.
+  static int64_t bin_number(double bin) {
+    return uint32_t(bit_cast<uint64_t>(bin)) % uint32_t(2 * kBins);
+  }
 
   Buffer<double> mass_;
   Buffer<T> values_;

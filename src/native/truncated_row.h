@@ -39,6 +39,7 @@ class TruncatedRow {
       const T m = largest_or_nan(z_, k_);
       if (!(m > -kInfinity<T>)) return false;
       compact(finder_.threshold(stage, truncation, z_, k_, m, stage_temperature));
+      if (k_ == 0) return false;
     }
     return true;
   }
@@ -73,11 +74,12 @@ class TruncatedRow {
 
   LOGITLAB_FLATTEN void compact(Threshold<T> threshold) {
     const bool first_stage = !truncated();
+    int64_t size = index_.size();
     if (first_stage) {
       int64_t kept = 0;
       for (int64_t i = 0; i < k_; ++i) kept += z_[i] >= threshold.value;
       // pack_above writes sixteen entries at a time; own_ may be z_, whose size must not change.
-      const int64_t size = min(kept + kLanes, k_);
+      size = min(kept + kLanes, k_);
       index_.resize(size);
       reserve(size);
     }
@@ -85,15 +87,18 @@ class TruncatedRow {
     const T lowest = -kInfinity<T>;
     const int64_t end = threshold.value == lowest ? 0 : end_of_ties(threshold);
     int64_t n = 0;
+    // More entries than were counted are kept where another thread of Python has changed the row.
     const auto pack = [&](int64_t i, int64_t last, T bar) {
       for (; i + kLanes <= last; i += kLanes) {
         if (all_less(Vec<T>(z_ + i), Vec<T>(threshold.value))) continue;
+        if (n + kLanes > size) return;
         const uint32_t* numbers = first_stage ? nullptr : index_.data() + i;
         n += pack_above(z_ + i, numbers, uint32_t(i), bar, to + n, index_.data() + n);
       }
       for (; i < last; ++i) {
         const T x = z_[i];
         if (!(x > bar)) continue;
+        if (n == size) return;
         to[n] = x;
         index_[n++] = first_stage ? uint32_t(i) : index_[i];
       }

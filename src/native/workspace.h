@@ -4,7 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <new>
+
+#include "memory.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
@@ -20,7 +21,7 @@ class Workspace {
   void* reserve(size_t bytes) {
     if (bytes > size_) {
       release();
-      data_ = ::operator new(bytes, kAlignment);
+      data_ = allocate_workspace(bytes);
       size_ = bytes;
     }
     return data_;
@@ -30,9 +31,8 @@ class Workspace {
   }
 
  private:
-  static constexpr std::align_val_t kAlignment{64};
   void release() {
-    ::operator delete(data_, kAlignment);
+    free_workspace(data_);
     data_ = nullptr, size_ = 0;
   }
   void* data_ = nullptr;
@@ -45,7 +45,7 @@ class Buffer {
  public:
   Buffer() = default;
   Buffer(const Buffer&) = delete;
-  ~Buffer() { ::operator delete(data_); }
+  ~Buffer() { free_workspace(data_); }
 
   // Entries beyond the old size are uninitialised.
   void resize(int64_t size) {
@@ -63,7 +63,7 @@ class Buffer {
   }
   void clear() { size_ = 0; }
   void release() {
-    ::operator delete(data_);
+    free_workspace(data_);
     data_ = nullptr, size_ = capacity_ = 0;
   }
 
@@ -77,9 +77,9 @@ class Buffer {
 
  private:
   void reallocate(int64_t capacity) {
-    T* const data = static_cast<T*>(::operator new(size_t(capacity) * sizeof(T)));
+    T* const data = static_cast<T*>(allocate_workspace(size_t(capacity) * sizeof(T)));
     if (size_) std::memcpy(data, data_, size_t(size_) * sizeof(T));
-    ::operator delete(data_);
+    free_workspace(data_);
     data_ = data, capacity_ = capacity;
   }
   T* data_ = nullptr;

@@ -13,6 +13,7 @@ _BLOCK_ROWS = 256
 _BLOCK_BYTES = 1 << 26  # of the logits of a block, at most
 _MIN_BLOCKS = 12  # if there are enough rows
 _TILE_CLASSES = 1024  # of a product that is added to the gradient by the weight
+_PRODUCT_SIZE = 1 << 32  # multiplications of one NumPy product, between which signals are answered
 
 
 class Gradients(NamedTuple):
@@ -28,6 +29,21 @@ def _row_blocks(rows: int, classes: int, itemsize: int) -> list[slice]:
     size = min(_BLOCK_ROWS, _BLOCK_BYTES // max(1, classes * itemsize), -(-rows // _MIN_BLOCKS))
     size = max(16, -(-size // 4) * 4)  # BLAS is slow at odd numbers of rows
     return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
+
+
+def _product(a: Array, b: Array) -> Array:
+    """a @ b, where it is long by tiles of columns."""
+    if not isinstance(a, np.ndarray):
+        return a @ b
+    size = a.shape[0] * a.shape[1] * b.shape[1]
+    if size <= _PRODUCT_SIZE:
+        return a @ b
+    out = np.empty((a.shape[0], b.shape[1]), a.dtype)
+    step = max(1, b.shape[1] * _PRODUCT_SIZE // size)
+    for first in range(0, b.shape[1], step):
+        columns = slice(first, first + step)
+        np.matmul(a, b[:, columns], out=out[:, columns])
+    return out
 
 
 def _replace_rows(a: Array, rows: slice, value: Array, xp: Namespace) -> Array:
@@ -79,7 +95,7 @@ def linear_loss(
         if any_of(ignored, xp):
             # An ignored row may contain NaN.
             x_rows = xp.where(ignored[:, None], 0.0, x_rows)
-        z = x_rows @ weight.T
+        z = _product(x_rows, weight.T)
         if bias is not None:
             z += bias
         t_rows = t if isinstance(t, float) else t[rows]
@@ -97,7 +113,7 @@ def linear_loss(
             temperature_gradients.append(
                 xp.sum(gradient * distance, axis=-1, keepdims=True) / t_rows
             )
-        dx = _replace_rows(dx, rows, gradient @ weight, xp)
+        dx = _replace_rows(dx, rows, _product(gradient, weight), xp)
         # By tiles of classes, so that the temporary product is small.
         for first in range(0, k, _TILE_CLASSES):
             classes = slice(first, min(k, first + _TILE_CLASSES))

@@ -113,6 +113,12 @@ def _memory(x: Array, kind: str) -> Array:
     return x.view(np.uint16) if kind == "bfloat16" else x
 
 
+def contiguous(x: Array, dtype: DType) -> Array:
+    """`x` of this type, contiguous and aligned."""
+    x = np.ascontiguousarray(x, dtype)
+    return x if x.flags.aligned else x.copy()
+
+
 def _merge_axes(x: Array, axis: Axes) -> Array:
     """`x` with the class axes merged into one, the last; a view if the layout allows."""
     batch = [a for a in range(x.ndim) if a not in axis]
@@ -209,7 +215,10 @@ def large_bytes(size: int) -> NDArray[np.uint8] | None:
 
 def empty(shape: Shape, dtype: DType) -> NDArray[Any]:
     """As :func:`numpy.empty`, from :func:`large_bytes` if it is large."""
-    memory = large_bytes(math.prod(shape) * dtype.itemsize)
+    try:
+        memory = large_bytes(math.prod(shape) * dtype.itemsize)
+    except MemoryError:
+        memory = None  # the error of NumPy names the shape
     return np.empty(shape, dtype) if memory is None else memory.view(dtype).reshape(shape)
 
 
@@ -282,14 +291,13 @@ def row_losses(
             return np.full(loss.size, x)
         if x.shape != batch:
             x = np.broadcast_to(x, batch)
-        return np.ascontiguousarray(x, dtype).reshape(-1)
+        return contiguous(x, dtype).reshape(-1)
 
     label, distribution, smoothing = targets
-    label = None if label is None else per_row(label, np.int64)
+    label = None if label is None else per_row(label, np.dtype(np.int64))
     if distribution is not None:
-        work = np.float64 if kind == "float64" else np.float32
-        distribution = np.ascontiguousarray(distribution, work)
-    scales = per_row(1.0 if scale is None else scale, np.float64)
+        distribution = contiguous(distribution, np.dtype("f8" if kind == "float64" else "f4"))
+    scales = per_row(1.0 if scale is None else scale, np.dtype(np.float64))
     rest = (label, distribution, smoothing, scales, loss.reshape(-1))
     _native.cross_entropy(KINDS[kind], z, out, k, t, where, *rest)
     return loss
@@ -360,7 +368,7 @@ def product_at(
     axis %= len(shape)
     before, after = shape[:axis], shape[axis + 1 :]
     if not isinstance(slope, float):
-        slope = np.ascontiguousarray(np.broadcast_to(slope, (*before, 1, *after)), np.float64)
+        slope = contiguous(np.broadcast_to(slope, (*before, 1, *after)), np.dtype(np.float64))
     sizes = (math.prod(before), shape[axis], math.prod(after))
     _native.products(_PRODUCTS[name], itemsize == 8, *sizes, p, v, z, out, slope, t)
 
@@ -374,7 +382,7 @@ def _covers_product(p: Array, slope: float | Array) -> bool:
 def jacobian(p: Array, slope: Array) -> Array:
     if not _covers_product(p, slope):
         return reference.jacobian(p, slope)
-    p = np.ascontiguousarray(p)
+    p = contiguous(p, p.dtype)
     out = empty((*p.shape, p.shape[-1]), p.dtype)
     product("jacobian", p, p, None, slope, out)
     return out
@@ -384,7 +392,7 @@ def jacobian_product(p: Array, v: Array, slope: Array) -> Array:
     """As the reference's; the result may overwrite p."""
     if not _covers_product(p, slope):
         return reference.jacobian_product(p, v, slope)
-    p, v = np.ascontiguousarray(p), np.ascontiguousarray(v)
+    p, v = contiguous(p, p.dtype), contiguous(v, v.dtype)
     product("softmax", p, v, None, slope, p)
     return p
 

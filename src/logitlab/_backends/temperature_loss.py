@@ -44,8 +44,9 @@ def moments(z: NDArray[Any], y: NDArray[np.int64], t: float) -> NDArray[np.float
         dtype = dtype_name(z.dtype)
     out = np.full((len(z), 4), np.nan)
     if native.native_available():
-        z = np.ascontiguousarray(z, z.dtype.newbyteorder("="))
-        native._native.moments(native.KINDS[dtype], z, np.ascontiguousarray(y), t, out)
+        z = native.contiguous(z, z.dtype.newbyteorder("="))
+        y = native.contiguous(y, np.dtype(np.int64))
+        native._native.moments(native.KINDS[dtype], z, y, t, out)
     # The kernel leaves NaN in rows that it does not cover.
     missing = np.flatnonzero(np.isnan(out[:, 0]))
     step = max(1, _BLOCK_SIZE // z.shape[1])

@@ -1,0 +1,197 @@
+"""The compiled module answers a wrong call with an exception, whatever the argument."""
+
+import numpy as np
+import pytest
+
+import logitlab
+from logitlab._backends import native
+
+pytestmark = pytest.mark.skipif(
+    not logitlab.native_available(), reason="installed without a C++ compiler"
+)
+
+N, K = 5, 4
+Z = np.random.default_rng(0).standard_normal((N, K))
+LABELS = np.arange(N) % K
+ONES = np.ones(N)
+
+
+def read_only(x):
+    x = x.copy()
+    x.setflags(write=False)
+    return x
+
+
+def misaligned(x):
+    memory = np.zeros(x.nbytes + 1, np.uint8)[1:]
+    result = memory.view(x.dtype).reshape(x.shape)
+    result[...] = x
+    return result
+
+
+# The arguments of a right call of each function.
+RIGHT = {
+    "softmax": {"kind": 1, "z": Z, "out": Z, "axis": 1, "t": 1.0, "where": None},
+    "logsumexp": {"kind": 1, "z": Z, "out": Z[:, :1], "axis": 1, "t": 1.0, "where": None},
+    "cross_entropy": {
+        "kind": 1,
+        "z": Z,
+        "out": Z,
+        "axis": 1,
+        "t": 1.0,
+        "where": None,
+        "label": LABELS,
+        "targets": None,
+        "smoothing": 0.0,
+        "scale": ONES,
+        "loss": ONES,
+    },
+    "products": {
+        "product": 0,
+        "kind": 1,
+        "n": N,
+        "k": K,
+        "inner": 1,
+        "p": Z,
+        "v": Z,
+        "z": None,
+        "out": Z,
+        "slope": 1.0,
+        "t": 1.0,
+    },
+    "moments": {"kind": 1, "z": Z, "y": LABELS, "t": 1.0, "out": np.ones((N, 4))},
+    "keep": {
+        "kind": 1,
+        "z": Z,
+        "axis": 1,
+        "t": 1.0,
+        "where": None,
+        "stages": [1],
+        "top_k": 2,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "kept": np.ones((N, K), bool),
+    },
+    "sample": {
+        "kind": 1,
+        "z": Z,
+        "axis": 1,
+        "t": 1.0,
+        "where": None,
+        "stages": [1],
+        "top_k": 2,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "replacement": True,
+        "key_a": 1,
+        "key_b": 2,
+        "row_keys": np.arange(N, dtype=np.uint64),
+        "found": np.ones((N, 2), np.int64),
+    },
+}
+RIGHT["log_softmax"] = RIGHT["softmax"]
+
+OF_ANY_ARRAY = {
+    "object": object(),
+    "list": [1.0, 2.0],
+    "float32": Z.astype(np.float32),
+    "complex": Z.astype(complex),
+    "other byte order": Z.astype(">f8"),
+    "no type": np.zeros((N, K), "V8"),
+    "strings": np.full((N, K), "a"),
+    "fewer rows": Z[1:].copy(),
+    "fewer columns": Z[:, :3].copy(),
+    "one dimension": Z[0].copy(),
+    "three dimensions": Z[None].copy(),
+    "no rows": Z[:0].copy(),
+}
+NUMBERS = {
+    "kind": (-1, 4, 1 << 40, 1.0, None, 0, 2, 3),  # the last three: other types
+    "axis": (-1, 2, 64, None),
+    "n": (-1, N + 1, N - 1, 1 << 61, (1 << 63) - 1),
+    "k": (-1, K + 1, 1 << 61),
+    "inner": (-1, 0, 2, 16, 1 << 61),
+    "product": (-1, 3),
+    "stages": ([4], [-1], [1] * 5, None),
+    "top_k": (0, -1, 1 << 70),
+    "top_p": (0.0, 1.5, np.nan, -1.0),
+    "min_p": (-0.1, 1.1, np.nan),
+    "key_a": (-1, 1 << 32, None),
+    "t": (None, "1", object()),
+}
+# Nothing else says how many classes there are; only the number of entries counts; no gradient.
+ACCEPTED = {(function, "z", "fewer columns") for function in ("logsumexp", "moments", "sample")} | {
+    *(("products", name, "three dimensions") for name in ("p", "v", "out")),
+    *(("moments", name, "three dimensions") for name in ("y", "out")),
+    ("keep", "z", "three dimensions"),
+    ("cross_entropy", "out", "None"),
+}
+WRITTEN = {"softmax": "out", "log_softmax": "out", "logsumexp": "out", "products": "out"} | {
+    "cross_entropy": "loss",
+    "moments": "out",
+    "keep": "kept",
+    "sample": "found",
+}
+
+
+def wrong_calls():
+    for function, right in RIGHT.items():
+        for name, value in right.items():
+            for wrong in NUMBERS.get(name, ()):
+                yield function, {name: wrong}
+            if isinstance(value, np.ndarray):
+                for kind, wrong in OF_ANY_ARRAY.items():
+                    if (function, name, kind) not in ACCEPTED:
+                        yield function, {name: wrong}
+                if (function, name, "None") not in ACCEPTED:
+                    yield function, {name: None}
+        yield function, {WRITTEN[function]: read_only(right[WRITTEN[function]])}
+    for wrong in ("where", "t"):
+        for shape in ((N,), (N, K + 1), (1, 1), (N, K, 1)):
+            dtype = bool if wrong == "where" else float
+            for function in ("softmax", "logsumexp", "cross_entropy", "keep", "sample"):
+                yield function, {wrong: np.ones(shape, dtype)}
+    yield "softmax", {"where": np.ones((N, K))}
+    yield "softmax", {"t": np.ones((N, K))}
+    yield "cross_entropy", {"label": LABELS + 1}
+    yield "cross_entropy", {"label": np.full(N, 1 << 62)}
+    yield "cross_entropy", {"label": misaligned(LABELS)}
+    yield "cross_entropy", {"targets": Z}
+    yield "cross_entropy", {"label": None}
+    yield "cross_entropy", {"z": Z[:, :0], "out": Z[:, :0]}
+    yield "cross_entropy", {"loss": ONES.astype(np.float32)}
+    yield "moments", {"y": LABELS + 1}
+    yield "products", {"p": 0}
+    yield "products", {"v": 0}
+    yield "products", {"v": 1 << 64}
+    yield "products", {"product": 2}
+    yield "products", {"slope": np.ones(N - 1)}
+    yield "sample", {"z": misaligned(Z)}
+    yield "sample", {"row_keys": np.ones((N, 3))}
+
+
+@pytest.mark.parametrize("function", RIGHT)
+def test_wrong_calls(function):
+    call = getattr(native._native, function)
+    for name, wrong in wrong_calls():
+        if name != function:
+            continue
+        arguments = {
+            name: value.copy() if isinstance(value, np.ndarray) else value
+            for name, value in RIGHT[function].items()
+        }
+        call(**arguments)
+        try:
+            call(**{**arguments, **wrong})
+        except (TypeError, ValueError, BufferError, AttributeError, OverflowError):
+            continue
+        pytest.fail(f"{function} accepts {wrong}")
+
+
+def test_sizes_of_memory():
+    for size in (1 << 60, (1 << 64) - 1, (1 << 64) - (1 << 20)):
+        with pytest.raises(MemoryError, match=str(size)):
+            native._native.empty(size)
+    for wrong in (-1, 1 << 64, 1.5, None):
+        with pytest.raises(TypeError):
+            native._native.empty(wrong)
