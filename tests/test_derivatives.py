@@ -1,5 +1,6 @@
 """The derivatives of softmax: compared with exact arithmetic, torch and JAX, and identities."""
 
+import array_api_strict
 import jax
 import numpy as np
 import pytest
@@ -250,6 +251,53 @@ def test_kernel_products_of_saturated_rows():
         total = sum(map(mp.mpf, v[0].tolist()))
         expected = [float(mp.mpf(b) - a * total) for a, b in zip(p, v[0].tolist(), strict=True)]
         np.testing.assert_allclose(log[0], expected, rtol=1e-12)
+
+
+def exact_products(row, u, v, t):
+    """The products with the first and second derivatives, and the sizes of their terms."""
+    p = [mp.mpf(float(x)) for x in exact.softmax(row.tolist(), t)]
+    u, v = ([mp.mpf(float(x)) for x in w] for w in (u, v))
+
+    def centred(w):
+        mean = sum(a * b for a, b in zip(p, w, strict=True))
+        return [b - mean for b in w]
+
+    second = centred([a * b for a, b in zip(centred(u), centred(v), strict=True)])
+    largest_u, largest_v = (2 * max(map(abs, w)) for w in (u, v))
+    for power, products, size in (
+        (1, centred(v), largest_v),
+        (2, second, 2 * largest_u * largest_v),
+    ):
+        scale = mp.mpf(t) ** power
+        yield [a * b / scale for a, b in zip(p, products, strict=True)], size / abs(scale)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+@pytest.mark.parametrize("temperature", [1.0, 1e20, -0.3])
+def test_products_with_huge_vectors(convert, dtype, temperature):
+    """Only a product that is too large is infinite: no difference or product before it is."""
+    info, rng = np.finfo(dtype), np.random.default_rng(0)
+    largest = float(info.max)
+    for k in (2, 5, 20):
+        z = rng.standard_normal((6, k)).astype(dtype)
+        v = rng.choice([largest, -largest, largest / 3], (6, k)).astype(dtype)
+        u = (rng.standard_normal((6, k)) * rng.choice([1, largest / 8, 1e-30], (6, 1))).astype(
+            dtype
+        )
+        options = {"temperature": temperature}
+        first = logitlab.jacobian_product(*map(convert, (z, v)), **options)
+        second = logitlab.hessian_product(*map(convert, (z, u, v)), **options)
+        for i, row in enumerate(z):
+            cases = exact_products(row, u[i], v[i], temperature)
+            for result, (right, size) in zip((first, second), cases, strict=True):
+                for got, true in zip(np.asarray(result)[i].tolist(), right, strict=True):
+                    error = 32 * float(info.eps) * size + float(info.tiny)
+                    if np.isinf(got):
+                        assert abs(true) + error >= largest
+                        assert (got > 0) == (true > 0)
+                    else:
+                        assert abs(got - true) <= error
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

@@ -24,7 +24,7 @@ from logitlab._arrays import (
 )
 from logitlab._backends import linear_loss as linear
 from logitlab._backends.linear_loss import Gradients
-from logitlab._backends.targets import Targets, argmax, is_argmax, residual
+from logitlab._backends.targets import Targets, is_argmax, residual
 
 
 class _Weights(NamedTuple):
@@ -259,7 +259,11 @@ def target_loss(
     )
     # 0 log 0 = 0: a target of 0 on an excluded class adds nothing to the loss.
     finite = xp.where((y == 0) & (log_p == -xp.inf), 0.0, log_p)
-    loss = -xp.sum(y * finite, axis=-1)
+    # Where (m - z)/T overflows, y (m - z)/T may be in range.
+    overflow = v.weighted & (v.t == -xp.inf) & (y > 0)
+    half_distance = xp.where(overflow, v.m / 2 - v.sign * x / 2, 0.0)
+    distance = xp.where(overflow, 2 * (y * half_distance / v.scale), 0.0)
+    loss = xp.sum(xp.where(overflow, distance, -(y * finite)), axis=-1)
     loss = loss if rows is None else xp.where(rows, loss, 0.0)
     if scale is None:
         return loss, None
@@ -282,7 +286,7 @@ def one_minus(p: Array) -> Array:
 
 
 def centred(p: Array, v: Array) -> Array:
-    """v minus its mean under p.
+    """v minus its mean under p; 0 where p is 0.
 
     Both are taken relative to the entry of v at the largest probability, so that they do not
     cancel in a saturated row.
@@ -290,7 +294,8 @@ def centred(p: Array, v: Array) -> Array:
     xp = array_namespace(p)
     if not p.shape[-1]:
         return v
-    w = xp.where(p > 0, v - xp.take_along_axis(v, argmax(p, xp), axis=-1), 0.0)
+    v_top = xp.sum(xp.where(is_argmax(p, xp), v, 0.0), axis=-1, keepdims=True)
+    w = xp.where(p > 0, v - v_top, 0.0)
     return w - xp.sum(p * w, axis=-1, keepdims=True)
 
 
@@ -304,10 +309,48 @@ def jacobian(p: Array, slope: Array) -> Array:
     return scale_nonzero(matrix, slope[..., None], xp)
 
 
+def _largest(p: Array, v: Array, xp: Namespace) -> Array:
+    """The largest magnitude (..., 1) of the entries of v where p is not 0."""
+    return xp.max(xp.where(p > 0, xp.abs(v), 0.0), axis=-1, keepdims=True)
+
+
+def sum_unit(p: Array, v: Array, xp: Namespace) -> Array:
+    """A power of two (..., 1): 1, or less in a row of v whose differences may overflow."""
+    largest = _largest(p, v, xp)
+    return xp.where(largest > float(xp.finfo(v.dtype).max) / 16, 1 / 16, xp.ones_like(largest))
+
+
+def _product_unit(p: Array, v: Array, xp: Namespace) -> Array:
+    """A power of two (..., 1) that keeps products of v in range: 1 unless v is large or tiny."""
+    largest = _largest(p, v, xp)
+    far, power = (2.0**60, 2.0**66) if xp.finfo(v.dtype).bits == 32 else (2.0**500, 2.0**530)
+    one = xp.ones_like(largest)
+    return xp.where(largest > far, one / power, xp.where(largest < 1 / far, one * power, one))
+
+
 @np.errstate(all="ignore")
 def jacobian_product(p: Array, v: Array, slope: Array) -> Array:
     """slope p_i (v_i - sum_j p_j v_j), the classes last."""
-    return scale_nonzero(p * centred(p, v), slope, array_namespace(p))
+    xp = array_namespace(p)
+    if not p.shape[-1]:
+        return v
+    unit = sum_unit(p, v, xp)
+    return scale_nonzero(p * centred(p, v * unit), slope, xp) / unit
+
+
+@np.errstate(all="ignore")
+def hessian_product(p: Array, u: Array, v: Array, slope: Array) -> Array:
+    """slope^2 p_i [(u_i - mean u)(v_i - mean v) - mean of these products], the classes last."""
+    xp = array_namespace(p)
+    if not p.shape[-1]:
+        return v
+    unit_u, unit_v = _product_unit(p, u, xp), _product_unit(p, v, xp)
+    x = p * centred(p, centred(p, u * unit_u) * centred(p, v * unit_v))
+    # One factor at a time, so that only a result that is too large overflows.
+    opposite = unit_u * unit_v == 1
+    for unit in (unit_u, unit_v):
+        x = scale_nonzero(x, slope, xp) / xp.where(opposite, 1.0, unit)
+    return x
 
 
 @np.errstate(all="ignore")

@@ -71,11 +71,20 @@ def _kernel_product(name: str, z: Tensor, p: Tensor | None, g: Tensor, axis: int
     return dz if keeps_axis else dz.movedim(-1, axis)
 
 
+def _unit(g: Tensor, axis: int, factor: float) -> Tensor:
+    """A power of two: 1, or 1/factor in a row whose entries times that may overflow."""
+    largest = g.abs().amax(axis, keepdim=True)
+    limit = torch.finfo(g.dtype).max / factor
+    return torch.where(largest > limit, 1 / factor, torch.ones_like(largest))
+
+
 def _softmax_backward(x: Tensor, g: Tensor, axis: int, t: Any, p: Tensor | None) -> Tensor:
     if _kernels_accept(g):
         return _kernel_product("softmax", x, p, g, axis, t)
     p = SoftmaxFunction.apply("softmax", x, axis, t, None)
-    return _divide_by_temperature(p * (g - (p * g).sum(axis, keepdim=True)), t)
+    unit = _unit(torch.where(p == 0, 0.0, g), axis, 16)
+    g = g * unit
+    return _divide_by_temperature(p * (g - (p * g).sum(axis, keepdim=True)), t) / unit
 
 
 def _log_softmax_backward(x: Tensor, g: Tensor, axis: int, t: Any, p: Tensor | None) -> Tensor:
@@ -83,7 +92,9 @@ def _log_softmax_backward(x: Tensor, g: Tensor, axis: int, t: Any, p: Tensor | N
         return _kernel_product("log_softmax", x, None, g, axis, t)
     p = SoftmaxFunction.apply("softmax", x, axis, t, None)
     g = torch.where(_is_constant(x, axis, t), 0.0, g)
-    return _divide_by_temperature(g - p * g.sum(axis, keepdim=True), t)
+    unit = _unit(g, axis, 2.0 ** x.shape[axis].bit_length() * 16)
+    g = g * unit
+    return _divide_by_temperature(g - p * g.sum(axis, keepdim=True), t) / unit
 
 
 def _logsumexp_backward(x: Tensor, g: Tensor, axis: int, t: Any, p: Tensor | None) -> Tensor:
