@@ -203,19 +203,35 @@ def _all_in_range(y: Array, k: int, xp: Namespace) -> bool:
         return False  # a traced array has no values
 
 
+def _is_one_of(y: Array, values: tuple[int, ...], unsigned: bool, xp: Namespace) -> Array:
+    """Mask of the entries of y that are among the values."""
+    info = xp.iinfo(y.dtype)
+    mask = xp.zeros_like(y, dtype=xp.bool)
+    for value in values:
+        # A large unsigned label is negative after its conversion to a signed type.
+        if (0 if unsigned else info.min) <= value <= info.max:
+            mask = mask | (y == value)
+    return mask
+
+
 def labels(
-    y: Array,
+    y: Any,
+    z: Array,
     batch: Shape,
     k: int,
-    ignore_index: int | None,
-    xp: Namespace,
+    ignore_index: Any = None,
     alternative: str = "",
     of: str = "z",
 ) -> Array:
-    """Checked integer labels of the batch shape, -1 in ignored rows.
+    """Checked integer labels in the library of z and of the batch shape, -1 in ignored rows.
 
     For the messages: `alternative` is what else y may be, `of` the argument with the classes.
     """
+    y = as_array(y, "y")
+    xp = array_namespace(z)
+    # Those of NumPy are checked before the conversion, in which JAX without x64 drops digits.
+    y_xp = np if isinstance(y, np.ndarray) else xp
+    y = y if y_xp is np else like(y, z, xp, "y")
     dtype = dtype_name(y.dtype)
     if not dtype.startswith(("int", "uint")):
         raise TypeError(f"y must be integer labels{alternative}, got {dtype}")
@@ -223,24 +239,31 @@ def labels(
         raise ValueError(
             f"y must be labels of shape {batch}{alternative}, got shape {tuple(y.shape)}"
         )
+    ignore = None if ignore_index is None else _checks.integers(ignore_index, "ignore_index")
+    y = _checked_labels(y, k, ignore, y_xp, of)
+    return y if y_xp is xp else like(y, z, xp, "y")
+
+
+def _checked_labels(
+    y: Array, k: int, ignore: tuple[int, ...] | None, xp: Namespace, of: str
+) -> Array:
+    unsigned = dtype_name(y.dtype).startswith("uint")
     y = _as_default_integer(y, xp)
-    if ignore_index is None and _all_in_range(y, k, xp):
+    if ignore is None and _all_in_range(y, k, xp):
         return y
     invalid = (y < 0) | (y >= k)
-    if ignore_index is not None:
-        ignored = y == _checks.integer(ignore_index, "ignore_index")
-        if dtype.startswith("uint"):
-            ignored &= y >= 0  # a large unsigned label is negative after the conversion
-        invalid &= ~ignored
+    if ignore is not None:
+        ignored = _is_one_of(y, ignore, unsigned, xp)
+        invalid = invalid & ~ignored
     if any_of(invalid, xp):
         row = first_true(invalid, xp)
         value = int(xp.reshape(y, (-1,))[row])
-        if value < 0 and dtype.startswith("uint"):
+        if value < 0 and unsigned:
             value += 2 ** xp.iinfo(y.dtype).bits
         raise ValueError(
             f"y must be from 0 to {k - 1}, as {of} has {k} classes, got {value} in row {row}"
         )
-    return y if ignore_index is None else xp.where(ignored, xp.full_like(y, -1), y)
+    return y if ignore is None else xp.where(ignored, xp.full_like(y, -1), y)
 
 
 def move_axis(x: Array, source: int, destination: int, xp: Namespace) -> Array:
@@ -297,6 +320,20 @@ def row_weights(sample_weight: Any, batch: Shape, z: Array) -> Array:
         )
     check_nonnegative(weight, "sample_weight", finite=True)
     return xp.astype(weight, widest_float(xp, z))
+
+
+def weight_scale(weight: Array, xp: Namespace) -> tuple[float, float]:
+    """Two powers of two that together bring the largest weight to [1/2, 1).
+
+    A mean does not depend on a common factor of its weights, and with these their sum stays in
+    range. One such power alone may be out of range. Both are 1 for a traced array.
+    """
+    try:
+        exponent = -math.frexp(float(xp.max(weight)))[1] if math.prod(weight.shape) else 0
+    except (TypeError, RuntimeError):
+        exponent = 0
+    half = exponent // 2
+    return 2.0**half, 2.0 ** (exponent - half)
 
 
 def _check_temperature(temperature: Any, z: Array, axes: Axes) -> float | Array:

@@ -9,8 +9,10 @@ import numpy as np
 
 
 def is_boolean(x: Any) -> bool:
-    """Whether x is a Python or NumPy boolean: those are refused where a number is asked for."""
-    return isinstance(x, bool | np.bool_)
+    """Whether x is a boolean, of an array library too: refused where a number is asked for."""
+    if isinstance(x, bool | np.bool_):
+        return True
+    return getattr(x, "ndim", None) == 0 and str(getattr(x, "dtype", "")).endswith("bool")
 
 
 def integer(n: Any, name: str, minimum: int | None = None) -> int:
@@ -24,6 +26,13 @@ def integer(n: Any, name: str, minimum: int | None = None) -> int:
     if minimum is not None and value < minimum:
         raise ValueError(f"{name} must be >= {minimum}, got {value}")
     return value
+
+
+def integers(n: Any, name: str) -> tuple[int, ...]:
+    """Return an int, or a sequence of ints, as a tuple."""
+    if isinstance(n, list | tuple | range) or getattr(n, "ndim", 0) == 1:
+        return tuple(integer(i, name) for i in n)
+    return (integer(n, name),)
 
 
 def real(x: Any, name: str, rule: str, valid: Callable[[float], bool]) -> float:

@@ -74,15 +74,13 @@ double exact_loss(const T* z, T* out, int64_t k, const Targets<T>& targets, doub
     double others = 0, others_error = 0;
     for (int64_t i = 0; i < k; ++i)
       if (i != top) others = two_sum(others, p[i], others_error);
-    // Finite changes of excluded logits, and of finite ones beside +inf, change nothing.
-    const bool infinite = count(wide, k, inf) > 0;
     for (int64_t i = 0; i < k; ++i) {
       const double gradient = i == top && p[i] > 0.5
                                   ? rest + rest_error - total * (others + others_error)
                                   : total * p[i] - target(i);
-      const bool constant = !is_nan(p[i]) && (wide[i] == -inf || (infinite && is_finite(wide[i])));
+      const bool excluded = wide[i] == -inf && !is_nan(p[i]);
       // Not scale * 0, as the scale is infinite where T is tiny.
-      out[i] = constant || gradient == 0 ? T(0) : T(scale * gradient);
+      out[i] = excluded || gradient == 0 ? T(0) : T(scale * gradient);
     }
   }
   workspace.release_above(size_t(1) << 22);

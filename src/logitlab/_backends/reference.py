@@ -33,6 +33,7 @@ class _Weights(NamedTuple):
     t: Array  # (z - m)/T <= 0 of the weighted entries, else 0
     t_low: Array  # the rounding error of t
     e: Array  # exp(t) of the weighted entries, else 0
+    included: Array  # mask of the entries that are not excluded
     weighted: Array  # mask of the entries with a weight > 0; at T = 0 and inf they weigh the same
     at_max: Array  # mask of the entries at the maximum
     nan: Array  # mask of the rows with a NaN
@@ -131,7 +132,8 @@ def _weights(
     t, t_low = _exact_quotient(xp.where(computed, w, m_0), m_0, scale_1, xp)
     t, t_low = xp.where(computed, t, 0.0), xp.where(computed, t_low, 0.0)
     e = xp.where(weighted, xp.exp(t) * (1 + t_low), 0.0)
-    return _Weights(t, t_low, e, weighted, at_max, nan, nan | (m == -xp.inf), m, sign, scale)
+    undefined = nan | (m == -xp.inf)
+    return _Weights(t, t_low, e, included, weighted, at_max, nan, undefined, m, sign, scale)
 
 
 def _log_sum(v: _Weights, axis: Axes, xp: Namespace) -> Array:
@@ -269,7 +271,8 @@ def target_loss(
         return loss, None
     scale = scale if isinstance(scale, float) else scale[..., None]
     gradient = scale_nonzero(residual(_softmax(v, (-1,), xp), y, xp), scale, xp)
-    has_gradient = v.weighted | v.undefined
+    # The gradient at an excluded class is 0.
+    has_gradient = v.included | v.undefined
     has_gradient = has_gradient if rows is None else has_gradient & rows[..., None]
     gradient = move_axis(xp.where(has_gradient, gradient, 0.0), -1, axis[0], xp)
     return loss, _round(gradient, z.dtype, xp)
