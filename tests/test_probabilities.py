@@ -1,8 +1,10 @@
 """softmax, log_softmax, logsumexp and logits, compared with exact arithmetic."""
 
+import array_api_strict
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 
 import arrays
 import exact
@@ -278,6 +280,63 @@ def test_invalid_out():
         logitlab.softmax(memory[:12].reshape(4, 3), out=memory[3:15].reshape(4, 3))
     with pytest.raises(TypeError, match=r"out must be an array of .* ndarray, got list"):
         logitlab.softmax(z, out=[[0.0] * 3] * 4)
+
+
+@pytest.mark.parametrize("function", [logitlab.softmax, logitlab.log_softmax])
+def test_out_overlapping_another_argument(function):
+    """Of z only the same entries may be overwritten, of `where` none; T may lie in `out`."""
+    square = arrays.normal((5, 5), np.float64)
+    for out in (square.T, square[::-1], square[:, ::-1]):
+        with pytest.raises(ValueError, match="out must be z itself or disjoint from z"):
+            function(square, out=out)
+    function(square, out=square[:])
+    memory = np.ones((4, 6))
+    for where in (memory.view(bool)[:, :6], memory.view(bool)[:, ::8]):
+        with pytest.raises(ValueError, match="out must be disjoint from where"):
+            function(np.zeros((4, 6)), where=where, out=memory)
+    z = arrays.normal((300, 3), np.float64)
+    memory = np.random.default_rng(0).uniform(0.5, 2, z.shape)
+    expected = function(z, temperature=memory[::-1, 1].copy())
+    np.testing.assert_array_equal(function(z, temperature=memory[::-1, 1], out=memory), expected)
+
+
+def shared_entries(memory):
+    """Views of 5 x 3 in which entries share memory, and one in which none do."""
+    one_row, strided = memory[:3], np.lib.stride_tricks.as_strided
+    size = memory.itemsize
+    yield strided(one_row, (5, 3), (0, size))
+    yield strided(memory, (5, 3), (size, size))  # overlapping windows
+    yield strided(memory, (5, 3), (size, 4 * size))
+    yield strided(memory, (5, 3), (2 * size, 5 * size))
+
+
+@by_dtype
+@pytest.mark.parametrize("function", [logitlab.softmax, logitlab.log_softmax])
+def test_out_whose_entries_share_memory(function, dtype):
+    z = arrays.normal((5, 3), dtype)
+    *shared, separate = shared_entries(np.zeros(40, dtype))
+    message = "out must have its own memory for each entry"
+    for out in shared:
+        with pytest.raises(ValueError, match=message):
+            function(z, out=out)
+        with pytest.raises(ValueError, match=message):
+            function(out, out=out)
+    np.testing.assert_array_equal(function(z, out=separate), function(z))
+    tensor = torch.from_numpy(z.astype(np.float32))
+    memory = torch.zeros(40)
+    for out in (
+        memory[:3].expand(5, 3),
+        memory.as_strided((5, 3), (1, 1)),
+        memory.as_strided((5, 3), (1, 4)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            function(tensor, out=out)
+    assert torch.equal(function(tensor, out=memory.as_strided((5, 3), (2, 5))), function(tensor))
+    strict = array_api_strict.asarray(z.astype(np.float64))
+    with pytest.raises(ValueError, match=message):
+        function(strict, out=array_api_strict.broadcast_to(strict[0, :], (5, 3)))
+    with pytest.raises(ValueError, match="out must be z itself or disjoint from z"):
+        function(strict[:3, :], out=strict[:3, :].T)
 
 
 def test_never_writes_to_its_input():

@@ -9,16 +9,15 @@ import numpy as np
 
 
 def is_boolean(x: Any) -> bool:
-    """Whether x is a boolean, of an array library too: refused where a number is asked for."""
-    if isinstance(x, bool | np.bool_):
-        return True
-    return getattr(x, "ndim", None) == 0 and str(getattr(x, "dtype", "")).endswith("bool")
+    """Whether x is a Python or NumPy boolean: those are refused where a number is asked for."""
+    return isinstance(x, bool | np.bool_)
 
 
 def integer(n: Any, name: str, minimum: int | None = None) -> int:
     """Return n as an int, checked to be at least `minimum`."""
     try:
-        if is_boolean(n):
+        # A boolean tensor of one entry has an index.
+        if is_boolean(n) or str(getattr(n, "dtype", "")).endswith("bool"):
             raise TypeError
         value = operator.index(n)
     except TypeError:
