@@ -438,12 +438,33 @@ def test_array_libraries_and_types():
     assert logitlab.cross_entropy(3.0, 0) == 0
 
 
-@pytest.mark.parametrize("convert", [np.array, torch.from_numpy])
-def test_large_unsigned_labels(convert):
-    """Labels above the largest int64 are out of range: no negative number, no ignore_index."""
+@pytest.mark.parametrize("convert", [np.array, torch.from_numpy, jax.numpy.asarray])
+def test_labels_outside_the_range_of_a_narrower_type(convert):
+    """No label is wrapped to another one, to a negative number or to an ignored one."""
     z = convert(np.zeros((2, 3)))
-    for label in (2**64 - 100, 2**64 - 1, 2**63):
-        y = convert(np.array([0, label], np.uint64))
-        for ignore_index in (None, -100, -1):
-            with pytest.raises(ValueError, match=f"y must be from 0 to 2, .*got {label} in row 1"):
+    y_convert = np.asarray if convert is jax.numpy.asarray else convert
+    for label in (2**64 - 100, 2**64 - 1, 2**63, 2**32, 2**32 - 100, 2**32 + 1, -(2**32) + 1):
+        y = y_convert(np.array([0, label], np.uint64 if label > 0 else np.int64))
+        message = f"y must be from 0 to 2, .*got {label} in row 1"
+        for ignore_index in (None, -100, (-1, 1)):
+            with pytest.raises(ValueError, match=message):
                 logitlab.cross_entropy(z, y, ignore_index=ignore_index)
+        layer = convert(np.zeros((3, 3)))
+        with pytest.raises(ValueError, match=message):
+            logitlab.linear_cross_entropy(z, layer, y, ignore_index=-100)
+    for score in (logitlab.accuracy, logitlab.brier_score, logitlab.calibration_error):
+        with pytest.raises(ValueError, match="got 4294967297 in row 1"):
+            score(np.zeros((2, 3)), np.array([0, 2**32 + 1]))
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+def test_labels_of_any_integer_type(convert):
+    z, y = problem((6, 5))
+    expected = logitlab.cross_entropy(z, y, ignore_index=1)
+    for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"):
+        for ignored in (1, np.uint8(1), np.array(1), torch.tensor(1)):
+            loss = logitlab.cross_entropy(convert(z), convert(y.astype(name)), ignore_index=ignored)
+            np.testing.assert_allclose(loss, expected, rtol=1e-15)
+    for ignored in (np.array(True), torch.tensor(True), np.float64(1)):
+        with pytest.raises(TypeError, match="ignore_index must be an int"):
+            logitlab.cross_entropy(convert(z), convert(y), ignore_index=ignored)
