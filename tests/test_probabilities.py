@@ -363,6 +363,85 @@ def test_empty(shape):
         assert np.all(logitlab.logsumexp(z, axis, temperature=-1.0) == inf)
 
 
+@by_dtype
+@pytest.mark.parametrize("temperature", [1.0, 0.3, -2.0, 0.0, inf, 1e-300])
+def test_weighted_logsumexp_is_exact(dtype, temperature):
+    """T log sum b exp(z/T): weights of whole numbers count an entry so often."""
+    count = np.array([3, 1, 0, 2])
+    for z in ([0.0, -20.0, inf, 1.0], [5.0, 5.0, nan, 5.0], [-inf, 2.0, 7.0, -3.0], [1e4, 0, 0, 1]):
+        row = np.array(z).astype(dtype)
+        value = logitlab.logsumexp(row, b=count, temperature=temperature)
+        assert value.dtype == dtype
+        expected = logitlab.logsumexp(np.repeat(row, count), temperature=temperature)
+        assert exact.distance(value, exact.mp.mpf(float(expected)), dtype) <= 2
+
+
+def test_weights_of_logsumexp():
+    """A sum close to 1 keeps its digits; negative sums; gradients; other libraries; errors."""
+    value = logitlab.logsumexp([0.0, -40.0], b=[1.0, 2.0])
+    assert value == pytest.approx(2 * np.exp(-40.0), rel=1e-14)
+    assert logitlab.logsumexp([0.0, -800.0], b=[1e-300, 0.0]) == pytest.approx(np.log(1e-300))
+    # At T = inf: T log sum b, or the mean where the sum is 1.
+    assert logitlab.logsumexp([1.0, 3.0], b=[0.5, 0.5], temperature=inf) == 2
+    assert logitlab.logsumexp([1.0, 3.0], b=[0.5, 0.25], temperature=inf) == -inf
+    assert np.isnan(logitlab.logsumexp([0.0, 0.0], b=[1.0, -2.0]))
+    value, sign = logitlab.logsumexp([0.0, 0.0], b=[1.0, -2.0], return_sign=True)
+    assert (value, sign) == (0, -1)
+    assert logitlab.logsumexp([1.0, 2.0], return_sign=True) == (logitlab.logsumexp([1.0, 2.0]), 1)
+    assert np.isnan(logitlab.logsumexp([nan, 2.0], return_sign=True)).all()
+    assert logitlab.logsumexp(np.empty((2, 0)), b=2.0, return_sign=True)[1].tolist() == [0, 0]
+    z = torch.tensor([1.0, 2.0, -inf], dtype=torch.float64, requires_grad=True)
+    b = torch.tensor([1.0, 3.0, 1.0], dtype=torch.float64, requires_grad=True)
+    value = logitlab.logsumexp(z, b=b, temperature=0.5)
+    value.backward()
+    weights = b.detach() * torch.exp(z.detach() / 0.5)
+    torch.testing.assert_close(z.grad, weights / weights.sum())
+    torch.testing.assert_close(b.grad, 0.5 * torch.exp(z.detach() / 0.5) / weights.sum())
+    assert value.item() == pytest.approx(0.5 * np.log(weights.sum().item()))
+    strict = array_api_strict.asarray([1.0, 2.0])
+    assert float(logitlab.logsumexp(strict, b=strict)) == pytest.approx(
+        logitlab.logsumexp([1.0, 2.0], b=[1.0, 2.0])
+    )
+    with pytest.raises(ValueError, match=r"b must broadcast to the shape \(2,\) of z"):
+        logitlab.logsumexp([1.0, 2.0], b=[1.0, 2.0, 3.0])
+    with pytest.raises(TypeError, match="b must be a real array"):
+        logitlab.logsumexp([1.0, 2.0], b=[1j, 2.0])
+    with pytest.raises(TypeError, match="return_sign must be True or False, got 1"):
+        logitlab.logsumexp([1.0, 2.0], return_sign=1)
+
+
+@by_dtype
+@pytest.mark.parametrize("temperature", [1.0, 0.0, inf, -1.0])
+def test_rows_with_every_entry_excluded_as_zeros(dtype, temperature):
+    """empty="zero" changes no other row: one with NaN stays NaN."""
+    z = np.array([[-inf, -inf], [1, 2], [nan, 1], [3, 4]]).astype(dtype)
+    where = np.array([[True, True], [True, True], [True, False], [False, False]])
+    options = {"temperature": temperature, "where": where}
+    expected = logitlab.softmax(z, **options)
+    assert np.isnan(expected[[0, 2, 3]].astype(float)).all()
+    expected[[0, 3]] = 0
+    for axis, a, mask in ((-1, z, where), (0, z.T, where.T)):
+        p = logitlab.softmax(a, axis, temperature=temperature, where=mask, empty="zero")
+        assert p.dtype == dtype
+        np.testing.assert_array_equal(arrays.floats(p if axis else p.T), arrays.floats(expected))
+    out = z.copy()
+    assert logitlab.softmax(out, out=out, empty="zero", **options) is out
+    np.testing.assert_array_equal(arrays.floats(out), arrays.floats(expected))
+    assert logitlab.softmax(np.array(-inf).astype(dtype), empty="zero") == 0
+    with pytest.raises(ValueError, match="empty must be one of 'nan', 'zero', got 'one'"):
+        logitlab.softmax(z, empty="one")
+
+
+def test_gradients_of_rows_with_every_entry_excluded_are_zero():
+    z = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    where = torch.tensor([[False, False], [True, True]])
+    for convert in (lambda f: f, lambda f: torch.compile(f, backend="aot_eager")):
+        p = convert(lambda x: logitlab.softmax(x, where=where, empty="zero"))(z)
+        (gradient,) = torch.autograd.grad(p.square().sum(), z)
+        assert p[0].tolist() == gradient[0].tolist() == [0, 0]
+        assert torch.isfinite(gradient).all()
+
+
 def test_zero_dimensions():
     """A 0-d array is one row of one class."""
     assert logitlab.softmax(3.0) == 1

@@ -99,6 +99,11 @@ def as_floating(x: Any, name: str) -> Array:
     )
 
 
+def scalar(x: Array) -> Array:
+    """A 0-d NumPy array as a scalar, as NumPy's reductions return it; others unchanged."""
+    return x[()] if isinstance(x, np.ndarray) and x.ndim == 0 else x
+
+
 def list_of_reals(x: Any, name: str, length: int | None = None) -> NDArray[np.float64]:
     """A list of real numbers as a float64 array of shape (length,)."""
     numbers = on_host(as_floating(x, name)).astype(np.float64)
@@ -381,6 +386,19 @@ def _check_where(where: Any, z: Array) -> Array:
             f"got shape {tuple(mask.shape)}"
         )
     return mask
+
+
+def broadcast_weights(b: Any, name: str, request: Request) -> Array:
+    """Real weights of the entries of z, of its shape in `request`."""
+    z = request.z
+    xp = array_namespace(z)
+    b = like(as_floating(b, name), z, xp, name)
+    shape = tuple(z.shape[:-1] if request.no_axis else z.shape)
+    if not _broadcasts(tuple(b.shape), shape):
+        raise ValueError(
+            f"{name} must broadcast to the shape {shape} of z, got shape {tuple(b.shape)}"
+        )
+    return xp.broadcast_to(b[..., None] if request.no_axis else b, z.shape)
 
 
 def request(z: Any, axis: Any, temperature: Any, where: Any) -> Request:

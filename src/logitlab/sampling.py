@@ -105,11 +105,6 @@ def _check_call(z: Any, axis: Any, temperature: Any, where: Any) -> _Call:
     return _Call(request, batch, (_arrays.on_host(request.z), request.axes[0], t, mask))
 
 
-def _scalar(x: Any) -> Any:
-    """A 0-d NumPy array as a scalar, as NumPy's reductions return it; others unchanged."""
-    return x[()] if isinstance(x, np.ndarray) and x.ndim == 0 else x
-
-
 def _to_library_of(z: Any, x: NDArray[Any]) -> Any:
     """A NumPy array as an array of the library and on the device of z."""
     if isinstance(z, np.ndarray):
@@ -307,7 +302,7 @@ def sample(
     cut = _check_truncation(top_k, top_p, min_p, order)
     call = _check_call(z, axis, temperature, where)
     indices = _sample_indices(call, n, cut, replacement, rng, row_keys)
-    return _scalar(_to_library_of(call.request.z, indices))
+    return _arrays.scalar(_to_library_of(call.request.z, indices))
 
 
 def sample_with_log_prob(
@@ -368,4 +363,4 @@ def sample_with_log_prob(
     count = 1 if n is None else indices.shape[-1]
     positions = _to_library_of(request.z, indices.reshape(*call.batch, count))
     log_prob = xp.reshape(xp.take_along_axis(log_p, positions, axis=-1), indices.shape)
-    return _scalar(_to_library_of(request.z, indices)), _scalar(log_prob)
+    return _arrays.scalar(_to_library_of(request.z, indices)), _arrays.scalar(log_prob)

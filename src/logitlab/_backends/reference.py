@@ -191,27 +191,70 @@ def log_softmax(
     return _round_or_write(x, z, out, xp)
 
 
+def _log_weighted_sum(v: _Weights, b: Array, axis: Axes, xp: Namespace) -> tuple[Array, Array]:
+    """log |sum b exp((z - m)/T)| and the sign of the sum."""
+    at_max = xp.sum(xp.where(v.at_max, b, 0.0), axis=axis, keepdims=True)
+    rest = xp.sum(xp.where(v.at_max | ~v.weighted, 0.0, b * v.e), axis=axis, keepdims=True)
+    total, minus_one = at_max + rest, at_max - 1 + rest
+    close = xp.abs(minus_one) < 0.5
+    log = xp.log(xp.where(close | (total == 0), 1.0, xp.abs(total)))
+    log = xp.where(close, xp.log1p(xp.where(close, minus_one, 0.0)), log)
+    log = xp.where(v.undefined, 0.0, xp.where(total == 0, -xp.inf, log))
+    sign = xp.where(v.nan, xp.nan, xp.where(v.undefined, 0.0, xp.sign(total)))
+    return log, sign
+
+
 @np.errstate(all="ignore")
 def logsumexp(
     z: Array, axis: Axes, temperature: float | Array, where: Array | None, keepdims: bool
 ) -> Array:
     """T log sum exp(z/T)."""
+    return signed_logsumexp(z, axis, temperature, where, keepdims, None)[0]
+
+
+@np.errstate(all="ignore")
+def signed_logsumexp(
+    z: Array,
+    axis: Axes,
+    temperature: float | Array,
+    where: Array | None,
+    keepdims: bool,
+    b: Array | None,
+) -> tuple[Array, Array]:
+    """T log |sum b exp(z/T)| and, unless b is None, the sign of the sum. b has the shape of z."""
     xp = array_namespace(z)
     x = _widen(z, xp)
     scale = _temperature_array(temperature, x, xp)
+    sign: Array = None
+    if b is not None:
+        b = xp.astype(b, x.dtype)
+        where = b != 0 if where is None else where & (b != 0)
     if _has_no_class(z, axis):
         shape = tuple(1 if a in axis else n for a, n in enumerate(z.shape))
         x = xp.broadcast_to(xp.where(scale < 0, xp.inf, -xp.inf * xp.ones_like(scale)), shape)
+        sign = None if b is None else xp.zeros_like(x)
     else:
         v = _weights(x, axis, scale, where, xp)
-        log_sum = _log_sum(v, axis, xp)
+        if b is None:
+            log_sum = _log_sum(v, axis, xp)
+        else:
+            log_sum, sign = _log_weighted_sum(v, b, axis, xp)
         # At T = inf, T log n is inf for n > 1 entries and 0 for one.
         tail = xp.where(v.scale == xp.inf, 1.0, v.scale) * log_sum
-        x = v.m + xp.where((v.scale == xp.inf) & (log_sum > 0), xp.inf, tail)
-        x = xp.where(v.nan, xp.nan, v.sign * x)
+        limit = xp.where(log_sum > 0, xp.inf, -xp.inf * xp.ones_like(log_sum))
+        tail = xp.where((v.scale == xp.inf) & (log_sum != 0), limit, tail)
+        result = v.sign * (v.m + tail)
+        if b is not None:
+            # The limit at T = inf of weights with the sum 1.
+            finite = xp.where(v.weighted & xp.isfinite(x), x, 0.0)
+            mean = xp.sum(b * finite, axis=axis, keepdims=True)
+            at_limit = (v.scale == xp.inf) & (log_sum == 0) & (sign > 0) & xp.isfinite(v.m)
+            result = xp.where(at_limit, mean, result)
+        x = xp.where(v.nan, xp.nan, result)
     if not keepdims:
         x = xp.squeeze(x, axis=axis)
-    return _round(x, z.dtype, xp)
+        sign = sign if sign is None else xp.squeeze(sign, axis=axis)
+    return _round(x, z.dtype, xp), sign if sign is None else _round(sign, z.dtype, xp)
 
 
 @np.errstate(all="ignore")
@@ -317,7 +360,7 @@ def _largest(p: Array, v: Array, xp: Namespace) -> Array:
     return xp.max(xp.where(p > 0, xp.abs(v), 0.0), axis=-1, keepdims=True)
 
 
-def sum_unit(p: Array, v: Array, xp: Namespace) -> Array:
+def _sum_unit(p: Array, v: Array, xp: Namespace) -> Array:
     """A power of two (..., 1): 1, or less in a row of v whose differences may overflow."""
     largest = _largest(p, v, xp)
     return xp.where(largest > float(xp.finfo(v.dtype).max) / 16, 1 / 16, xp.ones_like(largest))
@@ -337,7 +380,7 @@ def jacobian_product(p: Array, v: Array, slope: Array) -> Array:
     xp = array_namespace(p)
     if not p.shape[-1]:
         return v
-    unit = sum_unit(p, v, xp)
+    unit = _sum_unit(p, v, xp)
     return scale_nonzero(p * centred(p, v * unit), slope, xp) / unit
 
 
