@@ -172,6 +172,41 @@ def test_limits():
         assert np.isnan(function([-inf, -inf])).all()
 
 
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+def test_an_excluded_infinite_logit_has_no_effect(convert):
+    """+inf at T < 0, or masked: the other classes have the derivatives of a row without it."""
+    z, v = (
+        np.array([[1.0, inf, 3.0], [0.0, 2.0, inf]]),
+        np.array([[1.0, 5.0, -2.0], [3.0, 1.0, 0.5]]),
+    )
+    where = z != inf
+    for options in ({"temperature": -0.7}, {"where": convert(where)}):
+        results = [
+            logitlab.jacobian(convert(z), **options),
+            logitlab.hessian(convert(z), **options),
+            logitlab.jacobian_product(*map(convert, (z, v)), **options),
+            logitlab.hessian_product(*map(convert, (z, v, v)), **options),
+        ]
+        for row, included in enumerate(where):
+            a, b = z[row, included], v[row, included]
+            t = {"temperature": options.get("temperature", 1.0)}
+            expected = [
+                logitlab.jacobian(a, **t),
+                logitlab.hessian(a, **t),
+                logitlab.jacobian_product(a, b, **t),
+                logitlab.hessian_product(a, b, b, **t),
+            ]
+            for result, right in zip(results, expected, strict=True):
+                full = np.zeros((3,) * right.ndim)
+                full[np.ix_(*[included] * right.ndim)] = right
+                np.testing.assert_allclose(np.asarray(result)[row], full, rtol=1e-14, atol=1e-16)
+    # At T > 0 no finite change of the row changes the probabilities.
+    for function in (logitlab.jacobian, logitlab.hessian):
+        assert (np.asarray(function(convert(z))) == 0).all()
+    assert (np.asarray(logitlab.jacobian_product(*map(convert, (z, v)))) == 0).all()
+    assert (np.asarray(logitlab.hessian_product(*map(convert, (z, v, v)))) == 0).all()
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_types_and_shapes(dtype):
     """The type is kept; a batch of one keeps its axis; 0-d is K = 1."""

@@ -250,6 +250,28 @@ def test_keepdims_is_a_boolean(value):
     assert logitlab.logsumexp([1.0, 2.0], keepdims=np.True_).shape == (1,)
 
 
+def test_zero_dimensions_have_no_axis_to_keep():
+    for z in (3.0, np.array(3.0), torch.tensor(3.0)):
+        for keepdims in (False, True):
+            assert logitlab.logsumexp(z, keepdims=keepdims).shape == ()
+            value, sign = logitlab.logsumexp(z, b=2.0, keepdims=keepdims, return_sign=True)
+            assert value.shape == sign.shape == ()
+
+
+@by_dtype
+def test_the_order_of_the_axes_does_not_matter(dtype):
+    """Not even for the last digits; a temperature and a mask keep their places."""
+    z = arrays.normal((3, 40, 2, 30), dtype)
+    where = np.random.default_rng(0).random((40, 1, 30)) < 0.7
+    temperature = np.array([[0.5, 2.0], [1.0, 3.0], [0.7, 1.5]])
+    for function in (logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp):
+        options = {"where": where, "temperature": temperature}
+        expected = function(z, (1, 3), **options)
+        for axes in ((3, 1), (-1, 1), (-3, 3), (-1, -3)):
+            assert function(z, axes, **options).tobytes() == expected.tobytes()
+        assert function(z, (3, 0, 2, 1)).tobytes() == function(z, None).tobytes()
+
+
 @by_dtype
 def test_out(dtype):
     """`out` is written and returned; it may be z itself."""

@@ -15,7 +15,8 @@ from scipy import special, stats
 import arrays
 import logitlab
 from arrays import inf, nan
-from logitlab._backends.reference_sampling import philox_words, uniforms
+from logitlab._backends import native_sampling
+from logitlab._backends.reference_sampling import STAGES, Cut, philox, philox_words, uniforms
 from strategies import finite_rows, temperatures
 
 # Significance level: a test rejects a correct sampler for one of a million seeds (seeds are fixed).
@@ -209,6 +210,51 @@ def test_rng():
     for rng, error in (("0", TypeError), (-1, ValueError), (True, TypeError), ([1], TypeError)):
         with pytest.raises(error, match=re.escape(rule + repr(rng))):
             logitlab.sample(z, rng=rng)
+
+
+def words_of(rng):
+    """The key of a seed or a generator, as documented."""
+    if isinstance(rng, int):
+        return tuple(map(int, np.random.SeedSequence(rng).generate_state(2)))
+    word = int(rng.integers(0, 2**64, dtype=np.uint64))
+    return word & 0xFFFFFFFF, word >> 32
+
+
+@pytest.mark.parametrize("make", [lambda s: s, np.random.default_rng])
+@pytest.mark.parametrize("k", [7, 1000])
+def test_samples_follow_from_the_key(make, k):
+    """Both words of the key count; without replacement the first differs by a constant."""
+    keys = np.array([3, 0, 2**40], np.uint64)
+    z = arrays.normal((3, k), np.float64)
+    weights = np.exp(z - z.max(axis=1, keepdims=True))
+    for seed in range(5):
+        a, b = words_of(make(seed))
+        u = uniforms(philox((a, b), keys[:, None], np.arange(4, dtype=np.uint64)))
+        cumulative = np.cumsum(weights, axis=1)
+        expected = [np.searchsorted(c, c[-1] * x) for c, x in zip(cumulative, u, strict=True)]
+        samples = logitlab.sample(z, 4, rng=make(seed), row_keys=keys)
+        np.testing.assert_array_equal(samples, expected)
+        key = (a ^ 0x5851F42D, b)
+        u = uniforms(philox(key, keys[:, None], np.arange(k, dtype=np.uint64)))
+        gumbel = -np.log(-np.log1p(-np.minimum(u, 1 - 2.0**-53)))
+        expected = np.argsort(-(z + gumbel), axis=1)[:, :4]
+        samples = logitlab.sample(z, 4, rng=make(seed), row_keys=keys, replacement=False)
+        np.testing.assert_array_equal(samples, expected)
+
+
+def test_both_words_of_the_key_count():
+    z = np.zeros((50, 1000))
+    keys = np.arange(50, dtype=np.uint64)
+    for replacement in (True, False):
+        draws = [
+            native_sampling.sample(
+                z, 1, 1.0, None, Cut(STAGES, None, None, None), 1, replacement, key, keys
+            )
+            for key in ((1, 2), (1, 3), (2, 2), (1, 2))
+        ]
+        assert (draws[0] == draws[3]).all()
+        assert (draws[0] != draws[1]).mean() > 0.9
+        assert (draws[0] != draws[2]).mean() > 0.9
 
 
 def test_without_replacement():

@@ -60,6 +60,8 @@ def native_type(dtype: DType) -> DType:
 
 def widest_float(xp: Namespace, like: Array = None) -> DType:
     """The widest standard real type that a library has enabled, on the device of `like`."""
+    if isinstance(like, np.ndarray):  # NumPy 2.0 has no __array_namespace_info__
+        return np.dtype(np.float64)
     if like is not None and is_torch_array(like):
         return xp.float32 if like.device.type == "mps" else xp.float64
     dtypes = xp.__array_namespace_info__().dtypes(kind="real floating")
@@ -195,6 +197,8 @@ def _as_default_integer(x: Array, xp: Namespace) -> Array:
     """`x` in the default integer type of its library: int64, or int32 in JAX without x64."""
     if dtype_name(x.dtype) == "int64":
         return x
+    if isinstance(x, np.ndarray):
+        return x.astype(np.int64)
     return xp.astype(x, xp.__array_namespace_info__().default_dtypes()["integral"], copy=False)
 
 

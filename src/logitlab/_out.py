@@ -24,7 +24,7 @@ def _numpy_view(x: Array) -> NDArray[Any] | None:
         return view
     try:
         return np.from_dlpack(x)
-    except (AttributeError, BufferError, RuntimeError, TypeError):
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
         return None
 
 

@@ -40,8 +40,8 @@ def softmax(
     ----------
     z : array, shape (..., K, ...)
         Logits: a NumPy array or what :func:`numpy.asarray` takes, a torch tensor, or an array of
-        any library with the array API. float16, bfloat16, float32 and float64 keep their type;
-        integers and booleans are converted to float64 first.
+        any library with the array API, version 2024.12. float16, bfloat16, float32 and float64 keep
+        their type; integers and booleans are converted to float64 first.
     axis : int, tuple of int or None
         The class axis. A tuple makes one distribution over several axes, None over all.
     temperature : float or array

@@ -116,6 +116,16 @@ def _to_library_of(z: Any, x: NDArray[Any]) -> Any:
     return array_namespace(z).asarray(x, device=getattr(z, "device", None))
 
 
+def _take_classes(x: Any, classes: Any, xp: Any) -> Any:
+    """The entries of x, (..., K), at these classes, (..., n)."""
+    if hasattr(xp, "take_along_axis"):
+        return xp.take_along_axis(x, classes, axis=-1)
+    all_classes = xp.arange(x.shape[-1])  # Dask
+    columns = [classes[..., j : j + 1] for j in range(classes.shape[-1])]
+    taken = [xp.sum(xp.where(all_classes == c, x, 0.0), axis=-1) for c in columns]
+    return xp.stack(taken, axis=-1)
+
+
 def _sample_indices(
     call: _Call, n: Any, cut: Cut, replacement: Any, rng: Any, row_keys: Any
 ) -> NDArray[np.int64]:
@@ -362,5 +372,5 @@ def sample_with_log_prob(
     log_p = xp.reshape(log_p, (*call.batch, log_p.shape[-1]))
     count = 1 if n is None else indices.shape[-1]
     positions = _to_library_of(request.z, indices.reshape(*call.batch, count))
-    log_prob = xp.reshape(xp.take_along_axis(log_p, positions, axis=-1), indices.shape)
+    log_prob = xp.reshape(_take_classes(log_p, positions, xp), indices.shape)
     return _arrays.scalar(_to_library_of(request.z, indices)), _arrays.scalar(log_prob)
