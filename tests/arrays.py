@@ -2,10 +2,11 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+import torch
 
 inf, nan = np.inf, np.nan
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -103,3 +104,22 @@ def tiny(dtype: np.dtype) -> np.ndarray:
         if dtype != BFLOAT16
         else (np.array(2.0**-133).astype(dtype))
     )
+
+
+def finfo(dtype: np.dtype) -> Any:
+    """The limits of a type, bfloat16 included."""
+    return ml_dtypes.finfo(dtype)
+
+
+def tensor(x: np.ndarray) -> Any:
+    """A torch tensor of the same values and type, bfloat16 included."""
+    if x.dtype == BFLOAT16:
+        return torch.from_numpy(x.astype(np.float32)).to(torch.bfloat16)
+    return torch.from_numpy(x)
+
+
+def floats(x: Any) -> np.ndarray:
+    """The values of an array of any library as float64."""
+    if isinstance(x, torch.Tensor):
+        return x.detach().double().numpy()
+    return np.asarray(x).astype(float)

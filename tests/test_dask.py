@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import logitlab
 from logitlab import SoftmaxRegression
 from logitlab.regression.engines import DaskEngine, WorkersLostError
 
@@ -149,3 +150,27 @@ def test_all_workers_lost(monkeypatch):
     whole = SoftmaxRegression(tol=1e-9).fit(X, y)
     assert model.fit(X, y).n_iter_ < whole.n_iter_
     assert_same_fit(model, whole, atol=1e-6)
+
+
+def test_functions_of_logits_on_dask_arrays():
+    """Products and sampled log-probabilities are those of NumPy arrays, and stay Dask arrays."""
+    rng = np.random.default_rng(0)
+    z, u, v = rng.standard_normal((3, 6, 5))
+    where = rng.random((6, 5)) < 0.8
+    chunks = (2, 5)
+    functions = {
+        "jacobian_product": lambda z, u, v, where: logitlab.jacobian_product(z, v, where=where),
+        "hessian_product": lambda z, u, v, where: logitlab.hessian_product(z, u, v, where=where),
+        "sample": lambda z, u, v, where: logitlab.sample_with_log_prob(z, rng=0, top_k=3)[1],
+        "samples": lambda z, u, v, where: logitlab.sample_with_log_prob(z, 4, rng=0, where=where)[
+            1
+        ],
+        "logsumexp": lambda z, u, v, where: logitlab.logsumexp(z, b=u * u),
+        "softmax": lambda z, u, v, where: logitlab.softmax(z, where=where, empty="zero"),
+    }
+    arguments = z, u, v, where
+    lazy = [da.from_array(x, chunks=chunks) for x in arguments]
+    for name, function in functions.items():
+        result = function(*lazy)
+        assert isinstance(result, da.Array), name
+        np.testing.assert_allclose(result.compute(), function(*arguments), rtol=1e-12, atol=1e-14)

@@ -1,5 +1,6 @@
 """The derivatives of softmax: compared with exact arithmetic, torch and JAX, and identities."""
 
+import array_api_strict
 import jax
 import numpy as np
 import pytest
@@ -171,6 +172,41 @@ def test_limits():
         assert np.isnan(function([-inf, -inf])).all()
 
 
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+def test_an_excluded_infinite_logit_has_no_effect(convert):
+    """+inf at T < 0, or masked: the other classes have the derivatives of a row without it."""
+    z, v = (
+        np.array([[1.0, inf, 3.0], [0.0, 2.0, inf]]),
+        np.array([[1.0, 5.0, -2.0], [3.0, 1.0, 0.5]]),
+    )
+    where = z != inf
+    for options in ({"temperature": -0.7}, {"where": convert(where)}):
+        results = [
+            logitlab.jacobian(convert(z), **options),
+            logitlab.hessian(convert(z), **options),
+            logitlab.jacobian_product(*map(convert, (z, v)), **options),
+            logitlab.hessian_product(*map(convert, (z, v, v)), **options),
+        ]
+        for row, included in enumerate(where):
+            a, b = z[row, included], v[row, included]
+            t = {"temperature": options.get("temperature", 1.0)}
+            expected = [
+                logitlab.jacobian(a, **t),
+                logitlab.hessian(a, **t),
+                logitlab.jacobian_product(a, b, **t),
+                logitlab.hessian_product(a, b, b, **t),
+            ]
+            for result, right in zip(results, expected, strict=True):
+                full = np.zeros((3,) * right.ndim)
+                full[np.ix_(*[included] * right.ndim)] = right
+                np.testing.assert_allclose(np.asarray(result)[row], full, rtol=1e-14, atol=1e-16)
+    # At T > 0 no finite change of the row changes the probabilities.
+    for function in (logitlab.jacobian, logitlab.hessian):
+        assert (np.asarray(function(convert(z))) == 0).all()
+    assert (np.asarray(logitlab.jacobian_product(*map(convert, (z, v)))) == 0).all()
+    assert (np.asarray(logitlab.hessian_product(*map(convert, (z, v, v)))) == 0).all()
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_types_and_shapes(dtype):
     """The type is kept; a batch of one keeps its axis; 0-d is K = 1."""
@@ -250,6 +286,53 @@ def test_kernel_products_of_saturated_rows():
         total = sum(map(mp.mpf, v[0].tolist()))
         expected = [float(mp.mpf(b) - a * total) for a, b in zip(p, v[0].tolist(), strict=True)]
         np.testing.assert_allclose(log[0], expected, rtol=1e-12)
+
+
+def exact_products(row, u, v, t):
+    """The products with the first and second derivatives, and the sizes of their terms."""
+    p = [mp.mpf(float(x)) for x in exact.softmax(row.tolist(), t)]
+    u, v = ([mp.mpf(float(x)) for x in w] for w in (u, v))
+
+    def centred(w):
+        mean = sum(a * b for a, b in zip(p, w, strict=True))
+        return [b - mean for b in w]
+
+    second = centred([a * b for a, b in zip(centred(u), centred(v), strict=True)])
+    largest_u, largest_v = (2 * max(map(abs, w)) for w in (u, v))
+    for power, products, size in (
+        (1, centred(v), largest_v),
+        (2, second, 2 * largest_u * largest_v),
+    ):
+        scale = mp.mpf(t) ** power
+        yield [a * b / scale for a, b in zip(p, products, strict=True)], size / abs(scale)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+@pytest.mark.parametrize("temperature", [1.0, 1e20, -0.3])
+def test_products_with_huge_vectors(convert, dtype, temperature):
+    """Only a product that is too large is infinite: no difference or product before it is."""
+    info, rng = np.finfo(dtype), np.random.default_rng(0)
+    largest = float(info.max)
+    for k in (2, 5, 20):
+        z = rng.standard_normal((6, k)).astype(dtype)
+        v = rng.choice([largest, -largest, largest / 3], (6, k)).astype(dtype)
+        u = (rng.standard_normal((6, k)) * rng.choice([1, largest / 8, 1e-30], (6, 1))).astype(
+            dtype
+        )
+        options = {"temperature": temperature}
+        first = logitlab.jacobian_product(*map(convert, (z, v)), **options)
+        second = logitlab.hessian_product(*map(convert, (z, u, v)), **options)
+        for i, row in enumerate(z):
+            cases = exact_products(row, u[i], v[i], temperature)
+            for result, (right, size) in zip((first, second), cases, strict=True):
+                for got, true in zip(np.asarray(result)[i].tolist(), right, strict=True):
+                    error = 32 * float(info.eps) * size + float(info.tiny)
+                    if np.isinf(got):
+                        assert abs(true) + error >= largest
+                        assert (got > 0) == (true > 0)
+                    else:
+                        assert abs(got - true) <= error
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import array_api_strict
 import jax
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import arrays
 import exact
 import logitlab
 from arrays import inf, nan
+from exact import mp
 
 REDUCTIONS = ["mean", "sum", "none"]
 
@@ -148,6 +150,220 @@ def test_extreme_rows():
     assert loss.shape == gradient.shape == ()
 
 
+def exact_loss(z, y, t):
+    """-sum y log softmax(z/T), and its gradient by z."""
+    log_p = exact.log_softmax(z.tolist(), t)
+    p = exact.softmax(z.tolist(), t)
+    y = [mp.mpf(x) for x in y]
+    loss = -sum(a * b for a, b in zip(y, log_p, strict=True) if a)
+    return loss, [(sum(y) * a - b) / mp.mpf(t) for a, b in zip(p, y, strict=True)]
+
+
+@pytest.mark.parametrize("dtype", arrays.FLOATS, ids=str)
+@pytest.mark.parametrize("kind", ["labels", "smoothed", "distributions"])
+@pytest.mark.parametrize("convert", [np.asarray, arrays.tensor, array_api_strict.asarray])
+def test_losses_of_large_logits_are_exact(dtype, kind, convert):
+    """Where (max z - z)/T overflows, its product with a small target is in range."""
+    if convert is array_api_strict.asarray and dtype.itemsize == 2:
+        pytest.skip("no half types")
+    info, rng = arrays.finfo(dtype), np.random.default_rng(0)
+    smoothing = 0.1 if kind == "smoothed" else 0.0
+    for k in (2, 3, 16, 40):
+        for t in (1.0, 3.0, 1e-20):
+            z = rng.choice([1, -1, 0.3, -0.7, 0, 1e-4], (4, k)) * float(info.max)
+            z = z.astype(dtype)
+            if kind == "distributions":
+                given = rng.dirichlet(np.ones(k), 4).astype(dtype)
+                given[1] *= 1e-3
+                y = given.astype(float)
+            else:
+                given = rng.integers(0, k, 4)
+                y = np.eye(k)[given] * (1 - smoothing) + smoothing / k
+            loss, gradient = logitlab.cross_entropy_and_grad(
+                *map(convert, (z, given)),
+                temperature=t,
+                label_smoothing=smoothing,
+                reduction="none",
+            )
+            for i, row in enumerate(z.astype(float)):
+                right, slope = exact_loss(row, y[i], t)
+                got = float(loss[i])
+                if np.isinf(got):
+                    assert right >= float(info.max)
+                else:
+                    rounding = 2 * float(info.eps) + 1e-14
+                    assert abs(got - right) <= rounding * abs(right) + float(info.tiny)
+                error = 8 * float(info.eps) / t
+                for a, b in zip(arrays.floats(gradient)[i].tolist(), slope, strict=True):
+                    assert abs(b) >= float(info.max) if np.isinf(a) else abs(a - b) <= error
+
+
+def test_a_mean_of_large_losses_is_in_range():
+    z = np.array([[1.5e308, 0.0], [1.5e308, 0.0], [0.0, 0.0]])
+    y = np.array([1, 1, 0])
+    expected = pytest.approx(1e308)
+    assert logitlab.cross_entropy(z, y) == expected
+    assert logitlab.cross_entropy(torch.from_numpy(z), torch.from_numpy(y)) == expected
+    tensor = torch.from_numpy(z).requires_grad_()
+    assert logitlab.cross_entropy(tensor, torch.from_numpy(y)).item() == expected
+    assert logitlab.cross_entropy(z, y, sample_weight=[1e300, 1e300, 1e300]) == expected
+    assert logitlab.cross_entropy(z, y, reduction="sum") == inf
+
+
+@pytest.mark.parametrize("dtype", arrays.FLOATS, ids=str)
+@pytest.mark.parametrize("k", [3, 20])
+@pytest.mark.parametrize("convert", [np.asarray, arrays.tensor, jax.numpy.asarray])
+@pytest.mark.parametrize("smoothing", [0.0, 0.25])
+def test_gradient_beside_an_infinite_logit(convert, dtype, k, smoothing):
+    """p - y in a row with +inf, where p is the softmax of the contract."""
+    if convert is jax.numpy.asarray and dtype != np.float32:
+        pytest.skip("one type is enough")
+    z = np.full((4, k), -inf).astype(dtype)
+    z[:, :3] = np.array([[inf, 0, 1], [inf, inf, 0], [inf, -inf, 0], [inf, 0, 0]])
+    y = np.array([1, 2, 2, 0])
+    target = np.eye(k)[y] * (1 - smoothing)
+    target += smoothing * (z != -inf) / (z != -inf).sum(axis=1, keepdims=True)
+    right = np.where(z == -inf, 0, logitlab.softmax(z).astype(float) - target) / 2
+    options = {"temperature": 2.0, "label_smoothing": smoothing, "reduction": "none"}
+    loss, gradient = logitlab.cross_entropy_and_grad(*map(convert, (z, y)), **options)
+    rtol = 4 * float(arrays.finfo(dtype).eps)
+    np.testing.assert_allclose(arrays.floats(gradient), right, rtol=rtol)
+    np.testing.assert_array_equal(
+        arrays.floats(loss), np.where([False] * 3 + [not smoothing], 0, inf)
+    )
+    if convert is arrays.tensor:
+        for create_graph in (False, True):
+            x = convert(z).requires_grad_()
+            total = logitlab.cross_entropy(x, convert(y), **options).sum()
+            (gradient,) = torch.autograd.grad(total, x, create_graph=create_graph)
+            np.testing.assert_allclose(arrays.floats(gradient), right, rtol=rtol)
+
+
+def test_gradient_by_temperature_beside_an_infinite_logit():
+    """The limit of sum (p - y)(max z - z)/T: 0 where the label is the class of +inf, else -inf."""
+    t = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    z = torch.tensor([[inf, 0.0], [inf, 0.0]])
+    for label, right in ((0, 0.0), (1, -inf)):
+        y = torch.full((2,), label)
+        loss = logitlab.cross_entropy(z, y, temperature=t)
+        assert torch.autograd.grad(loss, t) == (right,)
+        layer = torch.tensor([[inf], [0.0]])
+        loss = logitlab.linear_cross_entropy(torch.ones(2, 1), layer, y, temperature=t)
+        assert torch.autograd.grad(loss, t) == (right,)
+    excluded = logitlab.cross_entropy(
+        torch.tensor([[inf, 0.0, 1.0]]), torch.tensor([1]), temperature=-t
+    )
+    assert torch.isfinite(torch.autograd.grad(excluded, t)[0])
+
+
+@pytest.mark.parametrize("factor", [1e308, 1e-300, 5e-324, 2.0**-1000])
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_a_mean_does_not_depend_on_the_scale_of_the_weights(factor, convert):
+    """Weights whose sum overflows or underflows; the gradients too."""
+    z, y = map(convert, problem((300, 4)))
+    weight = convert(np.tile([1.0, 0.0, 1.0], 100))
+    expected = logitlab.cross_entropy_and_grad(z, y, sample_weight=weight)
+    scaled = weight * factor
+    results = logitlab.cross_entropy_and_grad(z, y, sample_weight=scaled)
+    for result, right in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result, right, rtol=1e-14)
+    loss = logitlab.cross_entropy(z, y, sample_weight=scaled)
+    np.testing.assert_allclose(loss, expected[0], rtol=1e-14)
+    linear = [
+        logitlab.linear_cross_entropy_and_grad(z, convert(np.eye(4)), y, sample_weight=w)
+        for w in (weight, scaled)
+    ]
+    np.testing.assert_allclose(linear[1][0], linear[0][0], rtol=1e-14)
+    np.testing.assert_allclose(linear[1][1][0], linear[0][1][0], rtol=1e-12)
+    classes = convert(np.array([1.0, 0.5, 0.0, 1.5]))
+    means = [logitlab.cross_entropy(z, y, weight=w) for w in (classes, classes * factor)]
+    if factor != 5e-324:  # which has no half
+        np.testing.assert_allclose(means[1], means[0], rtol=1e-14)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("kind", ["labels", "ignored", "probabilities"])
+def test_class_weights_agree_with_torch(reduction, smoothing, kind):
+    rng = np.random.default_rng(2)
+    for shape in ((40, 6), (5, 20, 3, 2)):
+        z, y = problem(shape)
+        weight = rng.uniform(0, 3, shape[1])
+        weight[1] = 0
+        ignore = 2 if kind == "ignored" else None
+        if kind == "probabilities":
+            y = logitlab.softmax(rng.standard_normal(shape), 1)
+        tensor = torch.from_numpy(z).requires_grad_()
+        theirs = F.cross_entropy(
+            tensor,
+            torch.from_numpy(y),
+            torch.from_numpy(weight),
+            ignore_index=-100 if ignore is None else ignore,
+            label_smoothing=smoothing,
+            reduction=reduction,
+        )
+        theirs.sum().backward()
+        options = {"label_smoothing": smoothing, "ignore_index": ignore, "reduction": reduction}
+        for convert in (np.asarray, torch.from_numpy, array_api_strict.asarray):
+            arguments = list(map(convert, (z, y)))
+            ours, gradient = logitlab.cross_entropy_and_grad(
+                *arguments, 1, weight=convert(weight), **options
+            )
+            np.testing.assert_allclose(np.asarray(ours), theirs.detach(), rtol=1e-13, atol=1e-13)
+            np.testing.assert_allclose(np.asarray(gradient), tensor.grad, rtol=1e-11, atol=1e-14)
+        ours = tensor.detach().clone().requires_grad_()
+        loss = logitlab.cross_entropy(
+            ours, torch.from_numpy(y), 1, weight=torch.from_numpy(weight), **options
+        )
+        loss.sum().backward()
+        torch.testing.assert_close(loss, theirs, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(ours.grad, tensor.grad, rtol=1e-11, atol=1e-14)
+
+
+def test_class_weights_with_other_options():
+    """Weights of the rows and of the classes multiply; ignored rows may contain NaN."""
+    z, y = problem((6, 4))
+    z[2] = nan
+    rows, classes = np.array([1.0, 2, 5, 0, 1, 1]), np.array([1.0, 0.5, 2, 3])
+    y[2] = -1
+    options = {"sample_weight": rows, "ignore_index": -1, "label_smoothing": 0.2}
+    loss, gradient = logitlab.cross_entropy_and_grad(z, y, weight=classes, **options)
+    left = [0, 1, 4, 5]
+    target = classes * (np.eye(4)[y[left]] * 0.8 + 0.05)
+    p = logitlab.softmax(z[left])
+    total = (rows * classes[y])[left].sum()
+    losses = -(target * np.log(p)).sum(axis=1)
+    assert loss == pytest.approx((rows[left] * losses).sum() / total, rel=1e-14)
+    right = rows[left, None] * (p * target.sum(axis=1, keepdims=True) - target) / total
+    np.testing.assert_allclose(gradient[left], right, rtol=1e-13, atol=1e-16)
+    np.testing.assert_array_equal(gradient[[2, 3]], 0)
+    assert np.isnan(logitlab.cross_entropy([[0.0, 1.0]], [1], weight=[1.0, 0.0]))
+    assert logitlab.cross_entropy(2.0, 0, weight=[3.0], reduction="none") == 0
+    with pytest.raises(ValueError, match=r"weight must have shape \(4,\), .* got \(3,\)"):
+        logitlab.cross_entropy(z, y, weight=[1.0, 2, 3], ignore_index=-1)
+    for value in (-1.0, inf, nan):
+        with pytest.raises(ValueError, match=rf"weight must be finite and >= 0, got {value} at"):
+            logitlab.cross_entropy(z, y, weight=[1.0, 2, 3, value], ignore_index=-1)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+def test_several_ignored_labels(convert):
+    z, y = problem((20, 5))
+    y[3] = -100
+    left = (y != 1) & (y != -100)
+    expected = logitlab.cross_entropy(z[left], y[left])
+    for ignored in ((1, -100), [-100, 1, 2**70], np.array([1, -100]), range(-100, 2, 101)):
+        loss = logitlab.cross_entropy(*map(convert, (z, y)), ignore_index=ignored)
+        np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    linear = logitlab.linear_cross_entropy(z, np.eye(5), y, ignore_index=(1, -100))
+    np.testing.assert_allclose(linear, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"got -100 in row 3"):
+        logitlab.cross_entropy(*map(convert, (z, y)), ignore_index=(1, 2))
+    for wrong in ((1, True), (1, 1.5), [[1]], "1"):
+        with pytest.raises(TypeError, match="ignore_index must be an int"):
+            logitlab.cross_entropy(*map(convert, (z, y)), ignore_index=wrong)
+
+
 def test_invalid_arguments():
     """The message names the argument and the first invalid row."""
     z, y = problem((4, 3))
@@ -222,12 +438,33 @@ def test_array_libraries_and_types():
     assert logitlab.cross_entropy(3.0, 0) == 0
 
 
-@pytest.mark.parametrize("convert", [np.array, torch.from_numpy])
-def test_large_unsigned_labels(convert):
-    """Labels above the largest int64 are out of range: no negative number, no ignore_index."""
+@pytest.mark.parametrize("convert", [np.array, torch.from_numpy, jax.numpy.asarray])
+def test_labels_outside_the_range_of_a_narrower_type(convert):
+    """No label is wrapped to another one, to a negative number or to an ignored one."""
     z = convert(np.zeros((2, 3)))
-    for label in (2**64 - 100, 2**64 - 1, 2**63):
-        y = convert(np.array([0, label], np.uint64))
-        for ignore_index in (None, -100, -1):
-            with pytest.raises(ValueError, match=f"y must be from 0 to 2, .*got {label} in row 1"):
+    y_convert = np.asarray if convert is jax.numpy.asarray else convert
+    for label in (2**64 - 100, 2**64 - 1, 2**63, 2**32, 2**32 - 100, 2**32 + 1, -(2**32) + 1):
+        y = y_convert(np.array([0, label], np.uint64 if label > 0 else np.int64))
+        message = f"y must be from 0 to 2, .*got {label} in row 1"
+        for ignore_index in (None, -100, (-1, 1)):
+            with pytest.raises(ValueError, match=message):
                 logitlab.cross_entropy(z, y, ignore_index=ignore_index)
+        layer = convert(np.zeros((3, 3)))
+        with pytest.raises(ValueError, match=message):
+            logitlab.linear_cross_entropy(z, layer, y, ignore_index=-100)
+    for score in (logitlab.accuracy, logitlab.brier_score, logitlab.calibration_error):
+        with pytest.raises(ValueError, match="got 4294967297 in row 1"):
+            score(np.zeros((2, 3)), np.array([0, 2**32 + 1]))
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+def test_labels_of_any_integer_type(convert):
+    z, y = problem((6, 5))
+    expected = logitlab.cross_entropy(z, y, ignore_index=1)
+    for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"):
+        for ignored in (1, np.uint8(1), np.array(1), torch.tensor(1)):
+            loss = logitlab.cross_entropy(convert(z), convert(y.astype(name)), ignore_index=ignored)
+            np.testing.assert_allclose(loss, expected, rtol=1e-15)
+    for ignored in (np.array(True), torch.tensor(True), np.float64(1)):
+        with pytest.raises(TypeError, match="ignore_index must be an int"):
+            logitlab.cross_entropy(convert(z), convert(y), ignore_index=ignored)

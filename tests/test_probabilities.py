@@ -1,8 +1,10 @@
 """softmax, log_softmax, logsumexp and logits, compared with exact arithmetic."""
 
+import array_api_strict
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 
 import arrays
 import exact
@@ -248,6 +250,28 @@ def test_keepdims_is_a_boolean(value):
     assert logitlab.logsumexp([1.0, 2.0], keepdims=np.True_).shape == (1,)
 
 
+def test_zero_dimensions_have_no_axis_to_keep():
+    for z in (3.0, np.array(3.0), torch.tensor(3.0)):
+        for keepdims in (False, True):
+            assert logitlab.logsumexp(z, keepdims=keepdims).shape == ()
+            value, sign = logitlab.logsumexp(z, b=2.0, keepdims=keepdims, return_sign=True)
+            assert value.shape == sign.shape == ()
+
+
+@by_dtype
+def test_the_order_of_the_axes_does_not_matter(dtype):
+    """Not even for the last digits; a temperature and a mask keep their places."""
+    z = arrays.normal((3, 40, 2, 30), dtype)
+    where = np.random.default_rng(0).random((40, 1, 30)) < 0.7
+    temperature = np.array([[0.5, 2.0], [1.0, 3.0], [0.7, 1.5]])
+    for function in (logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp):
+        options = {"where": where, "temperature": temperature}
+        expected = function(z, (1, 3), **options)
+        for axes in ((3, 1), (-1, 1), (-3, 3), (-1, -3)):
+            assert function(z, axes, **options).tobytes() == expected.tobytes()
+        assert function(z, (3, 0, 2, 1)).tobytes() == function(z, None).tobytes()
+
+
 @by_dtype
 def test_out(dtype):
     """`out` is written and returned; it may be z itself."""
@@ -280,6 +304,63 @@ def test_invalid_out():
         logitlab.softmax(z, out=[[0.0] * 3] * 4)
 
 
+@pytest.mark.parametrize("function", [logitlab.softmax, logitlab.log_softmax])
+def test_out_overlapping_another_argument(function):
+    """Of z only the same entries may be overwritten, of `where` none; T may lie in `out`."""
+    square = arrays.normal((5, 5), np.float64)
+    for out in (square.T, square[::-1], square[:, ::-1]):
+        with pytest.raises(ValueError, match="out must be z itself or disjoint from z"):
+            function(square, out=out)
+    function(square, out=square[:])
+    memory = np.ones((4, 6))
+    for where in (memory.view(bool)[:, :6], memory.view(bool)[:, ::8]):
+        with pytest.raises(ValueError, match="out must be disjoint from where"):
+            function(np.zeros((4, 6)), where=where, out=memory)
+    z = arrays.normal((300, 3), np.float64)
+    memory = np.random.default_rng(0).uniform(0.5, 2, z.shape)
+    expected = function(z, temperature=memory[::-1, 1].copy())
+    np.testing.assert_array_equal(function(z, temperature=memory[::-1, 1], out=memory), expected)
+
+
+def shared_entries(memory):
+    """Views of 5 x 3 in which entries share memory, and one in which none do."""
+    one_row, strided = memory[:3], np.lib.stride_tricks.as_strided
+    size = memory.itemsize
+    yield strided(one_row, (5, 3), (0, size))
+    yield strided(memory, (5, 3), (size, size))  # overlapping windows
+    yield strided(memory, (5, 3), (size, 4 * size))
+    yield strided(memory, (5, 3), (2 * size, 5 * size))
+
+
+@by_dtype
+@pytest.mark.parametrize("function", [logitlab.softmax, logitlab.log_softmax])
+def test_out_whose_entries_share_memory(function, dtype):
+    z = arrays.normal((5, 3), dtype)
+    *shared, separate = shared_entries(np.zeros(40, dtype))
+    message = "out must have its own memory for each entry"
+    for out in shared:
+        with pytest.raises(ValueError, match=message):
+            function(z, out=out)
+        with pytest.raises(ValueError, match=message):
+            function(out, out=out)
+    np.testing.assert_array_equal(function(z, out=separate), function(z))
+    tensor = torch.from_numpy(z.astype(np.float32))
+    memory = torch.zeros(40)
+    for out in (
+        memory[:3].expand(5, 3),
+        memory.as_strided((5, 3), (1, 1)),
+        memory.as_strided((5, 3), (1, 4)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            function(tensor, out=out)
+    assert torch.equal(function(tensor, out=memory.as_strided((5, 3), (2, 5))), function(tensor))
+    strict = array_api_strict.asarray(z.astype(np.float64))
+    with pytest.raises(ValueError, match=message):
+        function(strict, out=array_api_strict.broadcast_to(strict[0, :], (5, 3)))
+    with pytest.raises(ValueError, match="out must be z itself or disjoint from z"):
+        function(strict[:3, :], out=strict[:3, :].T)
+
+
 def test_never_writes_to_its_input():
     """Read-only arrays are accepted, and no input is modified."""
     for case in arrays.cases(np.dtype(np.float32)):
@@ -302,6 +383,85 @@ def test_empty(shape):
         assert total.shape == shape[:axis] + shape[axis + 1 :]
         assert np.all(total == -inf)
         assert np.all(logitlab.logsumexp(z, axis, temperature=-1.0) == inf)
+
+
+@by_dtype
+@pytest.mark.parametrize("temperature", [1.0, 0.3, -2.0, 0.0, inf, 1e-300])
+def test_weighted_logsumexp_is_exact(dtype, temperature):
+    """T log sum b exp(z/T): weights of whole numbers count an entry so often."""
+    count = np.array([3, 1, 0, 2])
+    for z in ([0.0, -20.0, inf, 1.0], [5.0, 5.0, nan, 5.0], [-inf, 2.0, 7.0, -3.0], [1e4, 0, 0, 1]):
+        row = np.array(z).astype(dtype)
+        value = logitlab.logsumexp(row, b=count, temperature=temperature)
+        assert value.dtype == dtype
+        expected = logitlab.logsumexp(np.repeat(row, count), temperature=temperature)
+        assert exact.distance(value, exact.mp.mpf(float(expected)), dtype) <= 2
+
+
+def test_weights_of_logsumexp():
+    """A sum close to 1 keeps its digits; negative sums; gradients; other libraries; errors."""
+    value = logitlab.logsumexp([0.0, -40.0], b=[1.0, 2.0])
+    assert value == pytest.approx(2 * np.exp(-40.0), rel=1e-14)
+    assert logitlab.logsumexp([0.0, -800.0], b=[1e-300, 0.0]) == pytest.approx(np.log(1e-300))
+    # At T = inf: T log sum b, or the mean where the sum is 1.
+    assert logitlab.logsumexp([1.0, 3.0], b=[0.5, 0.5], temperature=inf) == 2
+    assert logitlab.logsumexp([1.0, 3.0], b=[0.5, 0.25], temperature=inf) == -inf
+    assert np.isnan(logitlab.logsumexp([0.0, 0.0], b=[1.0, -2.0]))
+    value, sign = logitlab.logsumexp([0.0, 0.0], b=[1.0, -2.0], return_sign=True)
+    assert (value, sign) == (0, -1)
+    assert logitlab.logsumexp([1.0, 2.0], return_sign=True) == (logitlab.logsumexp([1.0, 2.0]), 1)
+    assert np.isnan(logitlab.logsumexp([nan, 2.0], return_sign=True)).all()
+    assert logitlab.logsumexp(np.empty((2, 0)), b=2.0, return_sign=True)[1].tolist() == [0, 0]
+    z = torch.tensor([1.0, 2.0, -inf], dtype=torch.float64, requires_grad=True)
+    b = torch.tensor([1.0, 3.0, 1.0], dtype=torch.float64, requires_grad=True)
+    value = logitlab.logsumexp(z, b=b, temperature=0.5)
+    value.backward()
+    weights = b.detach() * torch.exp(z.detach() / 0.5)
+    torch.testing.assert_close(z.grad, weights / weights.sum())
+    torch.testing.assert_close(b.grad, 0.5 * torch.exp(z.detach() / 0.5) / weights.sum())
+    assert value.item() == pytest.approx(0.5 * np.log(weights.sum().item()))
+    strict = array_api_strict.asarray([1.0, 2.0])
+    assert float(logitlab.logsumexp(strict, b=strict)) == pytest.approx(
+        logitlab.logsumexp([1.0, 2.0], b=[1.0, 2.0])
+    )
+    with pytest.raises(ValueError, match=r"b must broadcast to the shape \(2,\) of z"):
+        logitlab.logsumexp([1.0, 2.0], b=[1.0, 2.0, 3.0])
+    with pytest.raises(TypeError, match="b must be a real array"):
+        logitlab.logsumexp([1.0, 2.0], b=[1j, 2.0])
+    with pytest.raises(TypeError, match="return_sign must be True or False, got 1"):
+        logitlab.logsumexp([1.0, 2.0], return_sign=1)
+
+
+@by_dtype
+@pytest.mark.parametrize("temperature", [1.0, 0.0, inf, -1.0])
+def test_rows_with_every_entry_excluded_as_zeros(dtype, temperature):
+    """empty="zero" changes no other row: one with NaN stays NaN."""
+    z = np.array([[-inf, -inf], [1, 2], [nan, 1], [3, 4]]).astype(dtype)
+    where = np.array([[True, True], [True, True], [True, False], [False, False]])
+    options = {"temperature": temperature, "where": where}
+    expected = logitlab.softmax(z, **options)
+    assert np.isnan(expected[[0, 2, 3]].astype(float)).all()
+    expected[[0, 3]] = 0
+    for axis, a, mask in ((-1, z, where), (0, z.T, where.T)):
+        p = logitlab.softmax(a, axis, temperature=temperature, where=mask, empty="zero")
+        assert p.dtype == dtype
+        np.testing.assert_array_equal(arrays.floats(p if axis else p.T), arrays.floats(expected))
+    out = z.copy()
+    assert logitlab.softmax(out, out=out, empty="zero", **options) is out
+    np.testing.assert_array_equal(arrays.floats(out), arrays.floats(expected))
+    assert logitlab.softmax(np.array(-inf).astype(dtype), empty="zero") == 0
+    with pytest.raises(ValueError, match="empty must be one of 'nan', 'zero', got 'one'"):
+        logitlab.softmax(z, empty="one")
+
+
+def test_gradients_of_rows_with_every_entry_excluded_are_zero():
+    z = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    where = torch.tensor([[False, False], [True, True]])
+    for convert in (lambda f: f, lambda f: torch.compile(f, backend="aot_eager")):
+        p = convert(lambda x: logitlab.softmax(x, where=where, empty="zero"))(z)
+        (gradient,) = torch.autograd.grad(p.square().sum(), z)
+        assert p[0].tolist() == gradient[0].tolist() == [0, 0]
+        assert torch.isfinite(gradient).all()
 
 
 def test_zero_dimensions():

@@ -98,6 +98,36 @@ def test_products_match_the_formula(name, shape, axis, dtype):
         assert not (off > np.finfo(dtype).tiny).any()
 
 
+def huge_vectors(shape, dtype):
+    """Rows of v whose sums and differences overflow, but not all of their products."""
+    largest = float(np.finfo(dtype).max)
+    rng = np.random.default_rng(3)
+    v = rng.choice([largest, -largest, largest / 3, 1.0], shape)
+    v[::3] = (rng.uniform(-1, 1, shape) * largest)[::3]
+    v[::4] = rng.choice([1.0, -1.0, 1e5], shape)[::4]
+    return v.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_huge_vectors_overflow_only_in_the_result(name, shape, axis, dtype):
+    z, _ = edge_cases(shape, axis, dtype)
+    p, v = logitlab.softmax(z, axis=axis), huge_vectors(shape, dtype)
+    info = np.finfo(dtype)
+    for slope in (1.0, -0.125):
+        out = np.empty_like(p)
+        native.product(name, p, v, z, slope, out, axis)
+        exact, size = expected(name, z, p, v, slope, axis)
+        np.testing.assert_array_equal(np.isnan(out), np.isnan(exact))
+        # A subnormal p has few digits.
+        error = 8 * info.eps * size + info.tiny + info.smallest_subnormal * info.max
+        too_large = np.isinf(out)
+        assert (np.sign(out) == np.sign(exact))[too_large].all()
+        assert (np.abs(exact) + error >= info.max)[too_large].all()
+        assert not (np.abs(out - exact) > error)[~too_large].any()
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("temperature", [1.0, 0.3, -2.0, np.inf, 1e-30])
@@ -142,7 +172,7 @@ import hashlib
 import numpy as np
 import logitlab
 from logitlab._backends import native
-from test_products import NAMES, SHAPES, edge_cases
+from test_products import NAMES, SHAPES, edge_cases, huge_vectors
 for threads in (1, 3):
     logitlab.set_num_threads(threads)
     digest = hashlib.sha256()
@@ -150,6 +180,8 @@ for threads in (1, 3):
         for shape, axis in SHAPES:
             z, v = edge_cases(shape, axis, dtype)
             p = logitlab.softmax(z, axis=axis)
+            v = np.where(np.arange(shape[0]).reshape(-1, *[1] * (z.ndim - 1)) % 5 == 2,
+                         huge_vectors(shape, dtype), v)
             for name in NAMES:
                 out = np.empty_like(p)
                 native.product(name, p, v, z, 1.25, out, axis)

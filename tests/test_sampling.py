@@ -3,6 +3,7 @@
 import math
 import re
 
+import array_api_strict
 import jax
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from scipy import special, stats
 import arrays
 import logitlab
 from arrays import inf, nan
-from logitlab._backends.reference_sampling import philox_words, uniforms
+from logitlab._backends import native_sampling
+from logitlab._backends.reference_sampling import STAGES, Cut, philox, philox_words, uniforms
 from strategies import finite_rows, temperatures
 
 # Significance level: a test rejects a correct sampler for one of a million seeds (seeds are fixed).
@@ -210,6 +212,51 @@ def test_rng():
             logitlab.sample(z, rng=rng)
 
 
+def words_of(rng):
+    """The key of a seed or a generator, as documented."""
+    if isinstance(rng, int):
+        return tuple(map(int, np.random.SeedSequence(rng).generate_state(2)))
+    word = int(rng.integers(0, 2**64, dtype=np.uint64))
+    return word & 0xFFFFFFFF, word >> 32
+
+
+@pytest.mark.parametrize("make", [lambda s: s, np.random.default_rng])
+@pytest.mark.parametrize("k", [7, 1000])
+def test_samples_follow_from_the_key(make, k):
+    """Both words of the key count; without replacement the first differs by a constant."""
+    keys = np.array([3, 0, 2**40], np.uint64)
+    z = arrays.normal((3, k), np.float64)
+    weights = np.exp(z - z.max(axis=1, keepdims=True))
+    for seed in range(5):
+        a, b = words_of(make(seed))
+        u = uniforms(philox((a, b), keys[:, None], np.arange(4, dtype=np.uint64)))
+        cumulative = np.cumsum(weights, axis=1)
+        expected = [np.searchsorted(c, c[-1] * x) for c, x in zip(cumulative, u, strict=True)]
+        samples = logitlab.sample(z, 4, rng=make(seed), row_keys=keys)
+        np.testing.assert_array_equal(samples, expected)
+        key = (a ^ 0x5851F42D, b)
+        u = uniforms(philox(key, keys[:, None], np.arange(k, dtype=np.uint64)))
+        gumbel = -np.log(-np.log1p(-np.minimum(u, 1 - 2.0**-53)))
+        expected = np.argsort(-(z + gumbel), axis=1)[:, :4]
+        samples = logitlab.sample(z, 4, rng=make(seed), row_keys=keys, replacement=False)
+        np.testing.assert_array_equal(samples, expected)
+
+
+def test_both_words_of_the_key_count():
+    z = np.zeros((50, 1000))
+    keys = np.arange(50, dtype=np.uint64)
+    for replacement in (True, False):
+        draws = [
+            native_sampling.sample(
+                z, 1, 1.0, None, Cut(STAGES, None, None, None), 1, replacement, key, keys
+            )
+            for key in ((1, 2), (1, 3), (2, 2), (1, 2))
+        ]
+        assert (draws[0] == draws[3]).all()
+        assert (draws[0] != draws[1]).mean() > 0.9
+        assert (draws[0] != draws[2]).mean() > 0.9
+
+
 def test_without_replacement():
     """Categories are distinct; firsts and pairs have the probabilities of successive draws."""
     z = np.array([2.0, 1.0, 3.0, 0.0])
@@ -343,8 +390,57 @@ def test_without_replacement_if_weights_underflow():
         logitlab.sample(z, 4, replacement=False, temperature=1e-3, rng=0)
 
 
-def test_negative_row_keys():
-    """A negative key is refused: it would be the key of another row, modulo 2^64."""
-    with pytest.raises(ValueError, match="row_keys must be >= 0, got -1 in row 1"):
-        logitlab.sample(np.zeros((2, 3)), row_keys=[0, -1])
-    logitlab.sample(np.zeros((2, 3)), row_keys=np.array([0, 2**64 - 1], np.uint64))
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+def test_row_keys_of_any_integer_type(convert):
+    z = np.zeros((3, 50))
+    expected = logitlab.sample(z, row_keys=[5, 0, 100], rng=0)
+    for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"):
+        keys = convert(np.array([5, 0, 100], name))
+        np.testing.assert_array_equal(logitlab.sample(z, row_keys=keys, rng=0), expected)
+    large = [2**64 - 1, 2**63, 1]
+    expected = logitlab.sample(z, 20, row_keys=np.array(large, np.uint64), rng=0)
+    np.testing.assert_array_equal(logitlab.sample(z, 20, row_keys=large, rng=0), expected)
+
+
+@pytest.mark.parametrize(
+    ("keys", "error", "message"),
+    [
+        ([0, -1], ValueError, "row_keys must be from 0 to 2[*][*]64 - 1, got -1 in row 1"),
+        (np.array([-7, 0], np.int8), ValueError, "got -7 in row 0"),
+        ([0, 2**64], ValueError, "got 18446744073709551616 in row 1"),
+        ([2**63, -1], ValueError, "got -1 in row 1"),
+        ([2**63, 0.5], TypeError, "row_keys must be an integer array, got float64"),
+        ([True, False], TypeError, "row_keys must be an integer array, got bool"),
+        ([2**64, "a"], TypeError, "row_keys must be an integer array, got object"),
+    ],
+)
+def test_invalid_row_keys(keys, error, message):
+    with pytest.raises(error, match=message):
+        logitlab.sample(np.zeros((2, 3)), row_keys=keys)
+
+
+def test_integer_options_of_any_type():
+    """NumPy scalars and 0-d integer arrays; booleans of any kind are refused."""
+    z = arrays.normal((4, 5), np.float64)
+    calls = {
+        "n": lambda x: logitlab.sample(z, x, rng=0),
+        "top_k": lambda x: logitlab.sample(z, 9, top_k=x, rng=0),
+        "rng": lambda x: logitlab.sample(z, 9, rng=x),
+        "axis": lambda x: logitlab.sample(z, axis=x, rng=0),
+    }
+    for name, call in calls.items():
+        expected = call(1)
+        for value in (
+            np.int8(1),
+            np.uint64(1),
+            np.array(1),
+            np.array(1, np.uint8),
+            torch.tensor(1),
+        ):
+            np.testing.assert_array_equal(call(value), expected)
+        for value in (True, np.True_, np.array(True), torch.tensor(True), 1.0, np.float64(1)):
+            with pytest.raises(TypeError, match=f"{name} must be "):
+                call(value)
+    assert (logitlab.truncate(z, top_k=2**70) == z).all()
+    with pytest.raises(MemoryError, match="4 x 1180591620717411303424 samples do not fit"):
+        logitlab.sample(z, 2**70)

@@ -174,3 +174,45 @@ def test_kl_divergence_relative_error(dtype, distance):
         assert result == pytest.approx(
             float(expected), rel=60 * float(np.finfo(dtype).eps), abs=1e-36
         )
+
+
+@pytest.mark.parametrize(
+    "gap", [0.003, 0.02, 0.06, 0.11, 0.124, 0.126, 0.2, 0.4, 0.9, 1.5, 6, 15.9, 16.1]
+)
+@pytest.mark.parametrize("shift", [0, 300.0])
+def test_kl_divergence_at_any_distance(gap, shift):
+    """Near every change of the formula: log(q/p) of all classes is within or beyond `gap`."""
+    rng = np.random.default_rng(1)
+    z = rng.standard_normal((20, 6)) + shift
+    other = z + gap * rng.choice([1, -1, 0.5, 0.999], z.shape)
+    result = logitlab.kl_divergence(z, other)
+    # A difference of logits that is not small is rounded.
+    rtol = 5e-15 if gap < 0.125 else 4e-14
+    with mpmath.workdps(50):
+        for row, q, got in zip(z.tolist(), other.tolist(), result.tolist(), strict=True):
+            log_p, log_q = exact.log_softmax(row), exact.log_softmax(q)
+            right = sum(mpmath.exp(a) * (a - b) for a, b in zip(log_p, log_q, strict=True))
+            assert abs(got - right) <= rtol * right
+
+
+def test_errors_name_the_row_of_the_whole_array():
+    """In a later block of rows as well, and by the flat index of a batch of more dimensions."""
+    z = np.zeros((700, 1000))  # three blocks
+    y = np.zeros(700, int)
+    for row in (0, 261, 262, 600, 699):
+        for value in (nan, -inf):
+            bad = z.copy()
+            bad[row] = value
+            with pytest.raises(ValueError, match=rf"^row {row} of z has no distribution"):
+                logitlab.brier_score(bad, y)
+            with pytest.raises(ValueError, match=rf"^row {row} has no distribution"):
+                logitlab.sample(bad)
+        wrong = y.copy()
+        wrong[row] = 1000
+        with pytest.raises(ValueError, match=rf"got 1000 in row {row}$"):
+            logitlab.accuracy(z, wrong)
+        with pytest.raises(ValueError, match=rf"got 1000 in row {row}$"):
+            logitlab.cross_entropy(z.reshape(7, 100, 1000), wrong.reshape(7, 100))
+    z[412, 5] = nan
+    with pytest.raises(ValueError, match=r"^row \(4, 12\) has no distribution"):
+        logitlab.sample(z.reshape(7, 100, 1000))

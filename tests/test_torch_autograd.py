@@ -67,6 +67,19 @@ def test_derivatives_of_the_loss(temperature, smoothing, kind, reduction):
     assert gradgradcheck(call, inputs)
 
 
+@pytest.mark.parametrize("function", FUNCTIONS[:2], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_huge_upstream_gradients(function, dtype, create_graph):
+    """Neither a difference nor a sum of them overflows."""
+    largest = torch.finfo(dtype).max
+    z = torch.zeros(3, dtype=dtype, requires_grad=True)
+    upstream = torch.tensor([0.75, 0.75, -0.75], dtype=dtype) * largest
+    (gradient,) = torch.autograd.grad(function(z), z, upstream, create_graph=create_graph)
+    right = [1 / 6, 1 / 6, -1 / 3] if function is logitlab.softmax else [0.5, 0.5, -1.0]
+    torch.testing.assert_close(gradient, torch.tensor(right, dtype=dtype) * largest)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_gradient_by_the_targets(smoothing):
     z, y = logits(6, 5), torch.softmax(logits(5, 6).detach().T, 1).requires_grad_()

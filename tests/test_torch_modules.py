@@ -129,6 +129,9 @@ GRAPHS = {
     "cross_entropy, rows": lambda z: logitlab.cross_entropy(
         z, Y, label_smoothing=0.1, reduction="none"
     ),
+    "cross_entropy, weights": lambda z: logitlab.cross_entropy(
+        z, Y, weight=Z[0].abs().to(z.dtype), label_smoothing=0.1, ignore_index=(1, -100)
+    ),
     "linear, T a row": lambda z: logitlab.linear_cross_entropy(
         z, WEIGHT.to(z.dtype), Y, temperature=ROWS.to(z.dtype) + z[:, 0].abs()
     ),
@@ -184,7 +187,7 @@ def test_operators(masked, rows):
     operators = torch.ops.logitlab
     for name in ("softmax", "logsumexp"):
         torch.library.opcheck(operators.probabilities, (name, z, 1, 0.7, t, where))
-    loss = (z, Y, 1, 0.7, t, where, 0.1 if masked else 0.0, None, None, "none")
+    loss = (z, Y, 1, 0.7, t, where, 0.1 if masked else 0.0, None, None, "none", None)
     torch.library.opcheck(operators.cross_entropy, loss)
     weight = WEIGHT.double().requires_grad_()
     fixed = None if t is None else t.detach()

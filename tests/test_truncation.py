@@ -210,3 +210,26 @@ def test_top_p_and_min_p_must_be_real_numbers(name):
         logitlab.truncate([1.0, 2.0], **{name: "0.5"})
     with pytest.raises(TypeError, match=rf"{name} must be a real number, got \[0.5\]"):
         logitlab.truncate([1.0, 2.0], **{name: [0.5]})
+
+
+@pytest.mark.parametrize("options", [{"top_p": 1}, {"min_p": 0}, {"top_k": 9}, {"top_k": 2**70}])
+@pytest.mark.parametrize("order", list(ORDERS))
+@pytest.mark.parametrize("k", [3, 9, 200])
+def test_a_stage_that_removes_nothing_changes_nothing(options, order, k):
+    """Not even a class whose probability is lost beside the others in their sum."""
+    k = min(k, options.get("top_k", k))
+    z = np.full((3, k), -1.0)
+    z[:, 0] = 0
+    z[0, 1:] -= 60
+    z[1, 1:] -= 800
+    z[2, 1] = -inf
+    for temperature in (1.0, 0.01, 0.0, -1.0):
+        settings = {"temperature": temperature, "order": order, "rng": 0}
+        kept = logitlab.truncate(z, temperature=temperature, order=order, **options)
+        np.testing.assert_array_equal(kept, z)
+        samples = logitlab.sample(z, 20, **settings, **options)
+        np.testing.assert_array_equal(samples, logitlab.sample(z, 20, **settings))
+        index, log_prob = logitlab.sample_with_log_prob(z, **settings, **options)
+        expected = logitlab.sample_with_log_prob(z, **settings)
+        np.testing.assert_array_equal(index, expected[0])
+        np.testing.assert_array_equal(log_prob, expected[1])

@@ -60,6 +60,8 @@ def native_type(dtype: DType) -> DType:
 
 def widest_float(xp: Namespace, like: Array = None) -> DType:
     """The widest standard real type that a library has enabled, on the device of `like`."""
+    if isinstance(like, np.ndarray):  # NumPy 2.0 has no __array_namespace_info__
+        return np.dtype(np.float64)
     if like is not None and is_torch_array(like):
         return xp.float32 if like.device.type == "mps" else xp.float64
     dtypes = xp.__array_namespace_info__().dtypes(kind="real floating")
@@ -97,6 +99,11 @@ def as_floating(x: Any, name: str) -> Array:
         f"{name} must be a real array (float16, bfloat16, float32, float64, longdouble, integer or "
         f"boolean), got {dtype}"
     )
+
+
+def scalar(x: Array) -> Array:
+    """A 0-d NumPy array as a scalar, as NumPy's reductions return it; others unchanged."""
+    return x[()] if isinstance(x, np.ndarray) and x.ndim == 0 else x
 
 
 def list_of_reals(x: Any, name: str, length: int | None = None) -> NDArray[np.float64]:
@@ -190,6 +197,8 @@ def _as_default_integer(x: Array, xp: Namespace) -> Array:
     """`x` in the default integer type of its library: int64, or int32 in JAX without x64."""
     if dtype_name(x.dtype) == "int64":
         return x
+    if isinstance(x, np.ndarray):
+        return x.astype(np.int64)
     return xp.astype(x, xp.__array_namespace_info__().default_dtypes()["integral"], copy=False)
 
 
@@ -203,19 +212,35 @@ def _all_in_range(y: Array, k: int, xp: Namespace) -> bool:
         return False  # a traced array has no values
 
 
+def _is_one_of(y: Array, values: tuple[int, ...], unsigned: bool, xp: Namespace) -> Array:
+    """Mask of the entries of y that are among the values."""
+    info = xp.iinfo(y.dtype)
+    mask = xp.zeros_like(y, dtype=xp.bool)
+    for value in values:
+        # A large unsigned label is negative after its conversion to a signed type.
+        if (0 if unsigned else info.min) <= value <= info.max:
+            mask = mask | (y == value)
+    return mask
+
+
 def labels(
-    y: Array,
+    y: Any,
+    z: Array,
     batch: Shape,
     k: int,
-    ignore_index: int | None,
-    xp: Namespace,
+    ignore_index: Any = None,
     alternative: str = "",
     of: str = "z",
 ) -> Array:
-    """Checked integer labels of the batch shape, -1 in ignored rows.
+    """Checked integer labels in the library of z and of the batch shape, -1 in ignored rows.
 
     For the messages: `alternative` is what else y may be, `of` the argument with the classes.
     """
+    y = as_array(y, "y")
+    xp = array_namespace(z)
+    # Those of NumPy are checked before the conversion, in which JAX without x64 drops digits.
+    y_xp = np if isinstance(y, np.ndarray) else xp
+    y = y if y_xp is np else like(y, z, xp, "y")
     dtype = dtype_name(y.dtype)
     if not dtype.startswith(("int", "uint")):
         raise TypeError(f"y must be integer labels{alternative}, got {dtype}")
@@ -223,24 +248,31 @@ def labels(
         raise ValueError(
             f"y must be labels of shape {batch}{alternative}, got shape {tuple(y.shape)}"
         )
+    ignore = None if ignore_index is None else _checks.integers(ignore_index, "ignore_index")
+    y = _checked_labels(y, k, ignore, y_xp, of)
+    return y if y_xp is xp else like(y, z, xp, "y")
+
+
+def _checked_labels(
+    y: Array, k: int, ignore: tuple[int, ...] | None, xp: Namespace, of: str
+) -> Array:
+    unsigned = dtype_name(y.dtype).startswith("uint")
     y = _as_default_integer(y, xp)
-    if ignore_index is None and _all_in_range(y, k, xp):
+    if ignore is None and _all_in_range(y, k, xp):
         return y
     invalid = (y < 0) | (y >= k)
-    if ignore_index is not None:
-        ignored = y == _checks.integer(ignore_index, "ignore_index")
-        if dtype.startswith("uint"):
-            ignored &= y >= 0  # a large unsigned label is negative after the conversion
-        invalid &= ~ignored
+    if ignore is not None:
+        ignored = _is_one_of(y, ignore, unsigned, xp)
+        invalid = invalid & ~ignored
     if any_of(invalid, xp):
         row = first_true(invalid, xp)
         value = int(xp.reshape(y, (-1,))[row])
-        if value < 0 and dtype.startswith("uint"):
+        if value < 0 and unsigned:
             value += 2 ** xp.iinfo(y.dtype).bits
         raise ValueError(
             f"y must be from 0 to {k - 1}, as {of} has {k} classes, got {value} in row {row}"
         )
-    return y if ignore_index is None else xp.where(ignored, xp.full_like(y, -1), y)
+    return y if ignore is None else xp.where(ignored, xp.full_like(y, -1), y)
 
 
 def move_axis(x: Array, source: int, destination: int, xp: Namespace) -> Array:
@@ -299,6 +331,20 @@ def row_weights(sample_weight: Any, batch: Shape, z: Array) -> Array:
     return xp.astype(weight, widest_float(xp, z))
 
 
+def weight_scale(weight: Array, xp: Namespace) -> tuple[float, float]:
+    """Two powers of two that together bring the largest weight to [1/2, 1).
+
+    A mean does not depend on a common factor of its weights, and with these their sum stays in
+    range. One such power alone may be out of range. Both are 1 for a traced array.
+    """
+    try:
+        exponent = -math.frexp(float(xp.max(weight)))[1] if math.prod(weight.shape) else 0
+    except (TypeError, RuntimeError):
+        exponent = 0
+    half = exponent // 2
+    return 2.0**half, 2.0 ** (exponent - half)
+
+
 def _check_temperature(temperature: Any, z: Array, axes: Axes) -> float | Array:
     """T as a float, or as an array of z's library that broadcasts against z."""
     if _checks.is_boolean(temperature):
@@ -344,6 +390,19 @@ def _check_where(where: Any, z: Array) -> Array:
             f"got shape {tuple(mask.shape)}"
         )
     return mask
+
+
+def broadcast_weights(b: Any, name: str, request: Request) -> Array:
+    """Real weights of the entries of z, of its shape in `request`."""
+    z = request.z
+    xp = array_namespace(z)
+    b = like(as_floating(b, name), z, xp, name)
+    shape = tuple(z.shape[:-1] if request.no_axis else z.shape)
+    if not _broadcasts(tuple(b.shape), shape):
+        raise ValueError(
+            f"{name} must broadcast to the shape {shape} of z, got shape {tuple(b.shape)}"
+        )
+    return xp.broadcast_to(b[..., None] if request.no_axis else b, z.shape)
 
 
 def request(z: Any, axis: Any, temperature: Any, where: Any) -> Request:

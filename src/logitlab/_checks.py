@@ -16,7 +16,8 @@ def is_boolean(x: Any) -> bool:
 def integer(n: Any, name: str, minimum: int | None = None) -> int:
     """Return n as an int, checked to be at least `minimum`."""
     try:
-        if is_boolean(n):
+        # A boolean tensor of one entry has an index.
+        if is_boolean(n) or str(getattr(n, "dtype", "")).endswith("bool"):
             raise TypeError
         value = operator.index(n)
     except TypeError:
@@ -24,6 +25,13 @@ def integer(n: Any, name: str, minimum: int | None = None) -> int:
     if minimum is not None and value < minimum:
         raise ValueError(f"{name} must be >= {minimum}, got {value}")
     return value
+
+
+def integers(n: Any, name: str) -> tuple[int, ...]:
+    """Return an int, or a sequence of ints, as a tuple."""
+    if isinstance(n, list | tuple | range) or getattr(n, "ndim", 0) == 1:
+        return tuple(integer(i, name) for i in n)
+    return (integer(n, name),)
 
 
 def real(x: Any, name: str, rule: str, valid: Callable[[float], bool]) -> float:

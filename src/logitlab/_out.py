@@ -13,24 +13,57 @@ def _numpy_view(x: Array) -> NDArray[Any] | None:
     """A NumPy view of the same memory, or None if that is not in the memory of this machine."""
     if isinstance(x, np.ndarray):
         return x
-    if is_torch_array(x) and x.device.type == "cpu":
+    if is_torch_array(x):
+        if x.device.type != "cpu":
+            return None
         import torch
 
         # NumPy has no bfloat16; an integer type of the same width has the same bytes.
-        same_width = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
-        view: NDArray[Any] = x.detach().view(same_width).numpy()
+        same_width = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+        view: NDArray[Any] = x.detach().view(same_width[x.element_size()]).numpy()
         return view
-    return None
+    try:
+        return np.from_dlpack(x)
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
+        return None
 
 
-def _disjoint_or_same(out: Array, z: Array) -> bool:
-    if out is z:
-        return True
-    a, b = _numpy_view(out), _numpy_view(z)
+def _may_overlap(out: Array, x: Array) -> bool:
+    """Whether an entry of `out` is in the memory of x, but not at the place of the same entry."""
+    a, b = _numpy_view(out), _numpy_view(x)
     if a is None or b is None or not np.may_share_memory(a, b):
-        return True
+        return False
     same = a.__array_interface__["data"] == b.__array_interface__["data"]
-    return (same and a.strides == b.strides) or not np.shares_memory(a, b)
+    same = same and a.strides == b.strides and a.itemsize == b.itemsize
+    return not same and np.shares_memory(a, b)
+
+
+def _entries_share_memory(x: Array) -> bool:
+    """Whether two entries of an array are at the same place, as in a broadcast array."""
+    if isinstance(x, np.ndarray) and x.flags.c_contiguous:
+        return False
+    if is_torch_array(x):
+        strides, itemsize = x.stride(), 1
+    else:
+        view = _numpy_view(x)
+        strides, itemsize = (None, 0) if view is None else (view.strides, view.itemsize)
+        strides = getattr(x, "strides", None) if strides is None else strides
+    if strides is None or 0 in x.shape:
+        return False
+    steps = sorted((abs(s), n) for s, n in zip(strides, x.shape, strict=True) if n > 1)
+    extent = itemsize
+    for step, n in steps:
+        if step < extent:
+            break
+        extent += step * (n - 1)
+    else:
+        return False
+    # No slice of an array reaches this: the places are compared one by one.
+    places = np.zeros(1, np.int64)
+    for step, n in steps:
+        places = np.add.outer(places, np.arange(n) * step).reshape(-1)
+    places.sort()
+    return bool((np.diff(places) < itemsize).any())
 
 
 def _check_library_of_out(out: Any, z: Array) -> None:
@@ -76,8 +109,10 @@ def check_out(out: Any, request: Request) -> Array | None:
         )
     if request.no_axis:
         out = out[..., None]
-    if not _disjoint_or_same(out, z):
+    if _entries_share_memory(out):
+        raise ValueError("out must have its own memory for each entry, got entries that share it")
+    if out is not z and _may_overlap(out, z):
         raise ValueError("out must be z itself or disjoint from z, got overlapping memory")
-    if request.where is not None and not _disjoint_or_same(out, request.where):
+    if request.where is not None and _may_overlap(out, request.where):
         raise ValueError("out must be disjoint from where, got overlapping memory")
     return out

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from logitlab import _arrays
@@ -42,9 +41,7 @@ def as_rows(z: Any, y: Any, name: str = "z") -> tuple[NDArray[Any], Integers]:
     if z.ndim == 0 or z.size == 0:
         raise ValueError(f"{name} must hold at least one row of one class, got shape {z.shape}")
     y = _arrays.on_host(_arrays.as_array(y, "y"))
-    labels: Integers = _arrays.labels(
-        y, z.shape[:-1], z.shape[-1], None, array_namespace(y), of=name
-    )
+    labels: Integers = _arrays.labels(y, z, z.shape[:-1], z.shape[-1], of=name)
     return z.reshape(-1, z.shape[-1]), labels.reshape(-1)
 
 

@@ -8,12 +8,13 @@ and linear_cross_entropy of this module while torch.compile traces them.
 
 # mypy: disable-error-code="untyped-decorator"
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from logitlab import _arrays, linear_losses, losses, probabilities
+from logitlab import _arrays, _checks, linear_losses, losses, probabilities
 from logitlab._backends import torch_autograd
 
 
@@ -121,8 +122,14 @@ def _apply_probabilities(
     return value if z.ndim else value[0]
 
 
-def softmax(z: Any, axis: Any, temperature: Any, where: Any) -> Any:
-    return _apply_probabilities("softmax", z, axis, temperature, where)
+def softmax(z: Any, axis: Any, temperature: Any, where: Any, empty: str) -> Any:
+    p = _apply_probabilities("softmax", z, axis, temperature, where)
+    if empty == "nan":
+        return p
+    nan = torch.isnan(z) if where is None else torch.isnan(z) & where
+    axes = _arrays.class_axes(axis, z.ndim)
+    contains_nan = nan.any(axes, keepdim=True) if axes else nan
+    return torch.where(torch.isnan(p) & ~contains_nan, 0.0, p)
 
 
 def log_softmax(z: Any, axis: Any, temperature: Any, where: Any) -> Any:
@@ -146,19 +153,30 @@ def _cross_entropy(
     where: Tensor | None,
     smoothing: float,
     sample_weight: Tensor | None,
-    ignore_index: int | None,
+    ignore_index: Sequence[int] | None,
     reduction: str,
+    weight: Tensor | None,
 ) -> Tensor:
     arguments = losses.check_arguments(
         z, y, axis, t if rows is None else rows, where, smoothing, sample_weight, ignore_index,
-        reduction,
+        reduction, weight,
     )  # fmt: skip
     return losses.loss_value(arguments, reduction)
 
 
 @_cross_entropy.register_fake
 def _(
-    z: Any, y: Any, axis: Any, t: Any, rows: Any, where: Any, s: Any, w: Any, i: Any, r: Any
+    z: Any,
+    y: Any,
+    axis: Any,
+    t: Any,
+    rows: Any,
+    where: Any,
+    s: Any,
+    w: Any,
+    i: Any,
+    r: Any,
+    weight: Any,
 ) -> Any:
     shape = list(z.shape)
     del shape[axis]
@@ -176,12 +194,13 @@ def _cross_entropy_backward(
     where: Tensor | None,
     smoothing: float,
     sample_weight: Tensor | None,
-    ignore_index: int | None,
+    ignore_index: Sequence[int] | None,
     reduction: str,
+    weight: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     arguments = losses.check_arguments(
         z, y, axis, t if rows is None else rows, where, smoothing, sample_weight, ignore_index,
-        reduction,
+        reduction, weight,
     )  # fmt: skip
     dz = losses.loss_gradient(arguments, reduction, g)
     if rows is None:
@@ -197,20 +216,21 @@ def _(g: Any, z: Any, y: Any, axis: Any, t: Any, rows: Any, *rest: Any) -> Any:
 
 
 def _save_cross_entropy(ctx: Any, inputs: Any, output: Any) -> None:
-    z, y, axis, t, rows, where, smoothing, sample_weight, ignore_index, reduction = inputs
-    ctx.save_for_backward(z, y, rows, where, sample_weight)
+    z, y, axis, t, rows, where, smoothing, sample_weight, ignore_index, reduction, weight = inputs
+    ctx.save_for_backward(z, y, rows, where, sample_weight, weight)
     ctx.rest = axis, t, smoothing, ignore_index, reduction
 
 
 def _backward_cross_entropy(ctx: Any, g: Any) -> Any:
     _refuse_gradient(ctx.needs_input_grad[1], "y")
     _refuse_gradient(ctx.needs_input_grad[7], "sample_weight")
-    z, y, rows, where, sample_weight = ctx.saved_tensors
+    _refuse_gradient(ctx.needs_input_grad[10], "weight")
+    z, y, rows, where, sample_weight, weight = ctx.saved_tensors
     axis, t, smoothing, ignore_index, reduction = ctx.rest
     dz, dt = _cross_entropy_backward(
-        g, z, y, axis, t, rows, where, smoothing, sample_weight, ignore_index, reduction
+        g, z, y, axis, t, rows, where, smoothing, sample_weight, ignore_index, reduction, weight
     )
-    return dz, None, None, None, None if rows is None else dt, *[None] * 5
+    return dz, None, None, None, None if rows is None else dt, *[None] * 6
 
 
 _cross_entropy.register_autograd(_backward_cross_entropy, setup_context=_save_cross_entropy)
@@ -306,8 +326,9 @@ def cross_entropy(
     where: Any,
     smoothing: float,
     sample_weight: Any,
-    ignore_index: int | None,
+    ignore_index: Any,
     reduction: str,
+    weight: Tensor | None,
 ) -> Any:
     z = _as_floating(z)
     _arrays.one_axis(axis, z.ndim)
@@ -316,8 +337,9 @@ def cross_entropy(
     axis %= z.ndim
     t, rows = _split_temperature(temperature, [n for i, n in enumerate(z.shape) if i != axis])
     smoothing = _as_float(smoothing, "label_smoothing")
+    ignore = None if ignore_index is None else list(_checks.integers(ignore_index, "ignore_index"))
     return _cross_entropy(
-        z, y, axis, t, rows, where, smoothing, sample_weight, ignore_index, reduction
+        z, y, axis, t, rows, where, smoothing, sample_weight, ignore, reduction, weight
     )
 
 

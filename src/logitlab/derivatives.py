@@ -258,8 +258,5 @@ def hessian_product(
     array([0., 0.])
     """
     point = _evaluate_softmax(z, axis, temperature, where)
-    p = point.p
-    centred_u = reference.centred(p, _check_vector(u, "u", z, point))
-    centred_v = reference.centred(p, _check_vector(v, "v", z, point))
-    product = point.divide_by_temperature(p * reference.centred(p, centred_u * centred_v))
-    return point.to_shape_of_z(point.divide_by_temperature(product))
+    u, v = _check_vector(u, "u", z, point), _check_vector(v, "v", z, point)
+    return point.to_shape_of_z(reference.hessian_product(point.p, u, v, point.slope))

@@ -80,8 +80,7 @@ def check_arguments(
     t = _arrays.request(x, 1, temperature, None).temperature
     if not isinstance(t, float):
         t = xp.broadcast_to(t, (n, 1))
-    y = _arrays.like(_arrays.as_array(y, "y"), x, xp, "y")
-    label = _arrays.labels(y, (n,), k, ignore_index, xp)
+    label = _arrays.labels(y, x, (n,), k, ignore_index)
     row_weight = check_sample_weight(sample_weight, (n,), x, label, ignore_index, xp)
     dtype = x.dtype
     x, weight = _arrays.at_least_float32(x, xp), _arrays.at_least_float32(weight, xp)

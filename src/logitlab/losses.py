@@ -1,6 +1,7 @@
 """Cross-entropy of logits, and its gradient in closed form."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ class LossArguments(NamedTuple):
     targets: Targets
     rows: Shape  # of the losses
     weight: Array | None  # of the rows, 0 in an ignored row; None where every row has weight 1
+    divisor: Array | None  # of the rows: the mean divides by its sum; None where it is `weight`
     xp: Namespace
 
     def without_class_axis(self, x: float | Array) -> float | Array:
@@ -38,7 +40,7 @@ def check_sample_weight(
     batch: Shape,
     z: Array,
     label: Array | None,
-    ignore_index: int | None,
+    ignore_index: Any,
     xp: Namespace,
 ) -> Array | None:
     """A weight for each row, 0 in an ignored row; None where every row has weight 1."""
@@ -47,6 +49,36 @@ def check_sample_weight(
         return None if included is None else xp.astype(included, _arrays.widest_float(xp, z))
     weight = _arrays.row_weights(sample_weight, batch, z)
     return weight if included is None else xp.where(xp.reshape(included, batch), weight, 0.0)
+
+
+def _check_class_weight(weight: Any, k: int, z: Array, xp: Namespace) -> Array:
+    """A weight for each class, in the widest real type."""
+    weight = _arrays.like(_arrays.as_floating(weight, "weight"), z, xp, "weight")
+    if tuple(weight.shape) != (k,):
+        raise ValueError(
+            f"weight must have shape ({k},), one weight for each class, got {tuple(weight.shape)}"
+        )
+    _arrays.check_nonnegative(weight, "weight", finite=True)
+    return xp.astype(weight, _arrays.widest_float(xp, z))
+
+
+def _weigh_classes(arguments: LossArguments, class_weight: Array) -> LossArguments:
+    """The arguments with the target of each class multiplied by its weight."""
+    request, targets, rows, weight, _, xp = arguments
+    one = xp.ones(rows, dtype=class_weight.dtype, device=getattr(class_weight, "device", None))
+    divisor = one if weight is None else weight
+    if targets.label is not None:
+        flat = xp.where(targets.label < 0, xp.zeros_like(targets.label), targets.label)
+        of_label = xp.take(class_weight, xp.reshape(flat, (-1,)), axis=0)
+        divisor = divisor * xp.reshape(of_label, rows)
+        if not targets.smoothing:
+            return arguments._replace(weight=divisor)
+    z = _arrays.move_axis(_arrays.at_least_float32(request.z, xp), request.axes[0], -1, xp)
+    where = request.where
+    if where is not None:
+        where = _arrays.move_axis(xp.broadcast_to(where, request.z.shape), request.axes[0], -1, xp)
+    y = targets.probabilities(z, where) * xp.astype(class_weight, z.dtype)
+    return arguments._replace(targets=Targets(targets.label, y), divisor=divisor)
 
 
 @np.errstate(all="ignore")
@@ -58,13 +90,14 @@ def check_arguments(
     where: Any,
     label_smoothing: float,
     sample_weight: Any,
-    ignore_index: int | None,
+    ignore_index: int | Sequence[int] | None,
     reduction: str,
+    weight: Any = None,
 ) -> LossArguments:
     """Check the arguments of a cross-entropy and convert them to arrays of z's library."""
     smoothing = check_options(label_smoothing, reduction)
     if ignore_index is not None:
-        ignore_index = _checks.integer(ignore_index, "ignore_index")
+        ignore_index = _checks.integers(ignore_index, "ignore_index")
     z = _arrays.as_floating(z, "z")
     _arrays.one_axis(axis, z.ndim)
     xp = array_namespace(z)
@@ -72,23 +105,27 @@ def check_arguments(
     shape, class_axis = request.z.shape, request.axes[0]
     rows, k = (*shape[:class_axis], *shape[class_axis + 1 :]), shape[class_axis]
     batch = rows if z.ndim else ()
-    y = _arrays.like(_arrays.as_array(y, "y"), z, xp, "y")
+    y = _arrays.as_array(y, "y")
     dtype = _arrays.dtype_name(y.dtype)
     if tuple(y.shape) == tuple(z.shape) and dtype.startswith(("float", "bfloat")):
+        y = _arrays.like(y, z, xp, "y")
         _arrays.check_nonnegative(y, "y")
         if ignore_index is not None:
             raise ValueError(
-                f"ignore_index must be None for target probabilities, got {ignore_index}"
+                f"ignore_index must be None for target probabilities, got {ignore_index[0]}"
             )
         distribution = _arrays.move_axis(xp.reshape(y, shape), class_axis, -1, xp)
         targets = Targets(distribution=distribution, smoothing=smoothing)
     else:
         alternative = ", or target probabilities of z's shape"
-        label = _arrays.labels(y, batch, k, ignore_index, xp, alternative)
+        label = _arrays.labels(y, z, batch, k, ignore_index, alternative)
         targets = Targets(xp.reshape(label, rows), smoothing=smoothing)
-    weight = check_sample_weight(sample_weight, batch, z, targets.label, ignore_index, xp)
-    weight = weight if weight is None else xp.reshape(weight, rows)
-    return LossArguments(request, targets, rows, weight, xp)
+    row_weight = check_sample_weight(sample_weight, batch, z, targets.label, ignore_index, xp)
+    row_weight = row_weight if row_weight is None else xp.reshape(row_weight, rows)
+    arguments = LossArguments(request, targets, rows, row_weight, None, xp)
+    if weight is None:
+        return arguments
+    return _weigh_classes(arguments, _check_class_weight(weight, k, z, xp))
 
 
 def _row_losses(arguments: LossArguments, scale: float | Array | None) -> tuple[Array, Array]:
@@ -98,32 +135,70 @@ def _row_losses(arguments: LossArguments, scale: float | Array | None) -> tuple[
     return loss, gradient
 
 
+def _scale_weights(
+    weight: Array | None, divisor: Array | None, rows: Shape, xp: Namespace
+) -> tuple[Array | None, float | Array]:
+    """The weights of the rows, and what the mean divides their sum by: of any common factor."""
+    if divisor is None:
+        if weight is None:
+            return None, math.prod(rows)
+        divisor = weight
+    a, b = _arrays.weight_scale(divisor, xp)
+    total = xp.sum(divisor * a * b)
+    return (xp.ones_like(divisor) if weight is None else weight) * a * b, total
+
+
 def reduce_losses(
-    loss: Array, weight: Array | None, reduction: str, dtype: DType, xp: Namespace
+    loss: Array,
+    weight: Array | None,
+    reduction: str,
+    dtype: DType,
+    xp: Namespace,
+    divisor: Array | None = None,
 ) -> Array:
     """The weighted losses of the rows, their sum or their weighted mean."""
     dtype = _arrays.native_type(dtype)
+    total_weight: float | Array = 1
+    if reduction == "mean":
+        weight, total_weight = _scale_weights(weight, divisor, loss.shape, xp)
     # A row of weight 0 is left out, even if its loss is infinite or NaN.
     weighted = loss if weight is None else xp.where(weight == 0, 0.0, weight * loss)
     if reduction == "none":
         return xp.astype(weighted, dtype, copy=False)
     total = xp.sum(weighted)
     if reduction == "mean":
-        total = total / (math.prod(loss.shape) if weight is None else xp.sum(weight))
+        if _arrays.any_of(xp.isinf(total), xp):  # their mean may be in range
+            unit = 2.0 ** -math.prod(loss.shape).bit_length()
+            total = xp.sum(weighted * unit) / total_weight / unit
+        else:
+            total = total / total_weight
     return xp.astype(total, dtype, copy=False)
 
 
 def _reduce(arguments: LossArguments, loss: Array, reduction: str) -> Array:
     dtype = arguments.request.z.dtype
-    return reduce_losses(loss, arguments.weight, reduction, dtype, arguments.xp)
+    return reduce_losses(loss, arguments.weight, reduction, dtype, arguments.xp, arguments.divisor)
 
 
-def row_shares(weight: Array | None, rows: Shape, reduction: str, xp: Namespace) -> float | Array:
+def row_shares(
+    weight: Array | None,
+    rows: Shape,
+    reduction: str,
+    xp: Namespace,
+    divisor: Array | None = None,
+) -> float | Array:
     """The factor of each row's loss in the reduced loss: one number for all, or one for each."""
+    if reduction != "mean":
+        return 1.0 if weight is None else weight
+    weight, total = _scale_weights(weight, divisor, rows, xp)
     if weight is None:
-        n = math.prod(rows)
-        return (1 / n if n else math.nan) if reduction == "mean" else 1.0
-    return weight / xp.sum(weight) if reduction == "mean" else weight
+        return 1 / total if total else math.nan
+    return weight / total
+
+
+def _shares(arguments: LossArguments, reduction: str) -> float | Array:
+    _, _, rows, weight, divisor, xp = arguments
+    return row_shares(weight, rows, reduction, xp, divisor)
 
 
 @np.errstate(all="ignore")
@@ -132,7 +207,7 @@ def loss_value(arguments: LossArguments, reduction: str) -> Array:
     z, axes, t, where, _ = arguments.request
     fused_loss = _dispatch.fused_loss(z, "reduced_target_loss")
     if fused_loss is not None and reduction != "none":
-        shares = row_shares(arguments.weight, arguments.rows, reduction, arguments.xp)
+        shares = _shares(arguments, reduction)
         value = fused_loss(z, axes, t, where, arguments.targets, shares)
         if value is not None:
             return value
@@ -145,7 +220,7 @@ def _gradient_scale(arguments: LossArguments, reduction: str) -> float | Array:
     t = arguments.without_class_axis(arguments.request.temperature)
     if isinstance(t, float) and t == 0:
         return 0.0  # softmax has no derivative there; autograd continues with 0
-    return row_shares(arguments.weight, arguments.rows, reduction, arguments.xp) / t
+    return _shares(arguments, reduction) / t
 
 
 @np.errstate(all="ignore")
@@ -164,15 +239,16 @@ def cross_entropy(
     *,
     temperature: Any = 1.0,
     where: Any = None,
+    weight: Any = None,
     label_smoothing: float = 0.0,
     sample_weight: Any = None,
-    ignore_index: int | None = None,
+    ignore_index: int | Sequence[int] | None = None,
     reduction: Reduction = "mean",
 ) -> Any:
     r"""Cross-entropy between targets, labels or distributions, and the softmax of logits.
 
-    :math:`-\sum_k y_k \log p_k` with p the softmax of z at the given temperature and
-    0 log 0 = 0, in nats. Losses close to 0 keep their relative accuracy.
+    :math:`-\sum_k w_k y_k \log p_k` with p the softmax of z at the given temperature, w the weights
+    of the classes and 0 log 0 = 0, in nats. Losses close to 0 keep their relative accuracy.
 
     Parameters
     ----------
@@ -187,16 +263,19 @@ def cross_entropy(
         T: a scalar, or one for each row.
     where : array of bool, optional
         Broadcasts to z. Classes where it is False are excluded.
+    weight : array, shape (K,), optional
+        Weight of each class, finite and >= 0: the target of a class is multiplied by it.
     label_smoothing : float
         In [0, 1]: this share of the target of a row is spread evenly over the classes that are not
         excluded.
     sample_weight : array, shape of z without the class axis, optional
         Weight of each row, finite and >= 0.
-    ignore_index : int, optional
-        Rows with this label are ignored.
+    ignore_index : int or sequence of int, optional
+        Rows with this label, or with one of these, are ignored.
     reduction : {"mean", "sum", "none"}
         "mean" divides the weighted sum by the sum of the weights of the rows that are not ignored;
-        it is NaN if that is 0.
+        the weight of a row with a label includes that of its class. It is NaN if the sum is 0: the
+        mean of no rows is not a number, whereas their sum is 0.
 
     Returns
     -------
@@ -227,10 +306,28 @@ def cross_entropy(
     """
     if (compiled := _dispatch.compiled_functions(z)) is not None:
         return compiled.cross_entropy(
-            z, y, axis, temperature, where, label_smoothing, sample_weight, ignore_index, reduction
+            z,
+            y,
+            axis,
+            temperature,
+            where,
+            label_smoothing,
+            sample_weight,
+            ignore_index,
+            reduction,
+            weight,
         )
     arguments = check_arguments(
-        z, y, axis, temperature, where, label_smoothing, sample_weight, ignore_index, reduction
+        z,
+        y,
+        axis,
+        temperature,
+        where,
+        label_smoothing,
+        sample_weight,
+        ignore_index,
+        reduction,
+        weight,
     )
     return loss_value(arguments, reduction)
 
@@ -242,19 +339,20 @@ def cross_entropy_and_grad(
     *,
     temperature: Any = 1.0,
     where: Any = None,
+    weight: Any = None,
     label_smoothing: float = 0.0,
     sample_weight: Any = None,
-    ignore_index: int | None = None,
+    ignore_index: int | Sequence[int] | None = None,
     reduction: Reduction = "mean",
 ) -> tuple[Any, Any]:
     r"""The loss of :func:`cross_entropy` and its gradient with respect to the logits.
 
     :math:`\partial L_n/\partial z_k = w_n (p_k - y_k)/T`, for "mean" divided by the sum of the
-    weights.
+    weights. p is :func:`logitlab.softmax`, in a row with a logit of +inf as well.
 
     Parameters
     ----------
-    z, y, axis, temperature, where, label_smoothing, sample_weight, ignore_index, reduction
+    z, y, axis, temperature, where, weight, label_smoothing, sample_weight, ignore_index, reduction
         As in :func:`cross_entropy`; T is not 0. With "none" the gradient of each row is that of its
         own loss.
 
@@ -278,7 +376,16 @@ def cross_entropy_and_grad(
     array([[ 0.5, -0.5]])
     """
     arguments = check_arguments(
-        z, y, axis, temperature, where, label_smoothing, sample_weight, ignore_index, reduction
+        z,
+        y,
+        axis,
+        temperature,
+        where,
+        label_smoothing,
+        sample_weight,
+        ignore_index,
+        reduction,
+        weight,
     )
     request = arguments.request
     _arrays.check_differentiable(request.temperature, arguments.xp)

@@ -1,12 +1,35 @@
 """softmax, log_softmax, logsumexp and logits."""
 
-from typing import Any
+from typing import Any, Literal
+
+from array_api_compat import array_namespace
 
 from logitlab import _arrays, _checks, _dispatch, _out
+from logitlab._arrays import Array, Axes
+from logitlab._backends import reference
+
+
+def _contains_nan(z: Array, axes: Axes, where: Array | None) -> Array:
+    """Mask of the rows with a NaN that is not excluded; the class axes have length 1."""
+    xp = array_namespace(z)
+    nan = xp.isnan(z) if where is None else xp.isnan(z) & where
+    return xp.any(nan, axis=axes, keepdims=True) if axes else nan
+
+
+def _zero_unless(contains_nan: Array, p: Array) -> Array:
+    """Probabilities with 0 in the rows that are NaN although they do not contain NaN."""
+    xp = array_namespace(p)
+    return xp.where(xp.isnan(p) & ~contains_nan, xp.zeros_like(p), p)
 
 
 def softmax(
-    z: Any, axis: Any = -1, *, temperature: Any = 1.0, where: Any = None, out: Any = None
+    z: Any,
+    axis: Any = -1,
+    *,
+    temperature: Any = 1.0,
+    where: Any = None,
+    empty: Literal["nan", "zero"] = "nan",
+    out: Any = None,
 ) -> Any:
     r"""Softmax of logits: the probabilities of the classes.
 
@@ -17,8 +40,8 @@ def softmax(
     ----------
     z : array, shape (..., K, ...)
         Logits: a NumPy array or what :func:`numpy.asarray` takes, a torch tensor, or an array of
-        any library with the array API. float16, bfloat16, float32 and float64 keep their type;
-        integers and booleans are converted to float64 first.
+        any library with the array API, version 2024.12. float16, bfloat16, float32 and float64 keep
+        their type; integers and booleans are converted to float64 first.
     axis : int, tuple of int or None
         The class axis. A tuple makes one distribution over several axes, None over all.
     temperature : float or array
@@ -28,6 +51,9 @@ def softmax(
         logits.
     where : array of bool, optional
         Broadcasts to z. An entry where it is False is excluded: its probability is 0.
+    empty : {"nan", "zero"}
+        The result in a row with every entry excluded: NaN, as there is no distribution, or 0, as
+        for the weights of a query of attention that may attend to nothing.
     out : array, optional
         Written and returned: z itself or an array disjoint from it, of the result's shape and type.
 
@@ -35,7 +61,7 @@ def softmax(
     -------
     array, shape of z
         Of the library and on the device of z. An entry of -inf gets 0 at every T; m entries of
-        +inf get 1/m each; a row with NaN, or with every entry excluded, is NaN.
+        +inf get 1/m each; a row with NaN is NaN; of one with every entry excluded, see `empty`.
 
     Raises
     ------
@@ -62,11 +88,20 @@ def softmax(
     >>> logitlab.softmax([1.0, 3.0, 3.0], temperature=0)
     array([0. , 0.5, 0.5])
     """
+    _checks.choice(empty, "empty", ("nan", "zero"))
     if out is None and (compiled := _dispatch.compiled_functions(z)) is not None:
-        return compiled.softmax(z, axis, temperature, where)
+        return compiled.softmax(z, axis, temperature, where, empty)
     request = _arrays.request(z, axis, temperature, where)
     out_view = _out.check_out(out, request)
+    if empty == "zero":
+        contains_nan = _contains_nan(request.z, request.axes, request.where)
     result = _dispatch.backend(request.z).softmax(*request[:4], out_view)
+    if empty == "zero":
+        zeroed = _zero_unless(contains_nan, result)
+        if out_view is None:
+            result = zeroed
+        else:
+            out_view[...] = zeroed
     return request.restore(result) if out is None else out
 
 
@@ -123,9 +158,18 @@ def log_softmax(
 
 
 def logsumexp(
-    z: Any, axis: Any = -1, *, temperature: Any = 1.0, where: Any = None, keepdims: bool = False
+    z: Any,
+    axis: Any = -1,
+    *,
+    b: Any = None,
+    temperature: Any = 1.0,
+    where: Any = None,
+    keepdims: bool = False,
+    return_sign: bool = False,
 ) -> Any:
-    r"""Log-sum-exp of logits, :math:`T \log \sum_j e^{z_j/T}`: a smooth maximum (T < 0: minimum).
+    r"""Log-sum-exp of logits, :math:`T \log \sum_j b_j e^{z_j/T}`.
+
+    It is a smooth maximum of the logits, at T < 0 a smooth minimum.
 
     Parameters
     ----------
@@ -133,6 +177,9 @@ def logsumexp(
         Logits, as in :func:`softmax`.
     axis : int, tuple of int or None
         The class axis or axes; None for all.
+    b : array, optional
+        Weights of the terms, 1 by default, as in :func:`scipy.special.logsumexp`: they broadcast to
+        z and may be negative. An entry of weight 0 is excluded.
     temperature : float or array
         T: a scalar, or one for each row, as in :func:`softmax`. T = 0 gives the maximum. T = ±inf
         gives ±inf in a row of several entries, and the entry itself in a row of one.
@@ -140,17 +187,22 @@ def logsumexp(
         Entries where it is False are excluded.
     keepdims : bool
         Keep the class axes with length 1.
+    return_sign : bool
+        Return the logarithm of the magnitude of the sum, and its sign.
 
     Returns
     -------
     array, shape of z without the class axes
         In the unit of z. A row with every entry excluded: -inf (T < 0: +inf). A row with a +inf
-        entry (T >= 0): +inf. A row with NaN: NaN.
+        entry (T >= 0): +inf. A row with NaN: NaN. A sum below 0: NaN without `return_sign`.
+    sign : array, of the same shape
+        With `return_sign` only: 1, 0 or -1; NaN in a row with NaN.
 
     Raises
     ------
     TypeError, ValueError
-        As :func:`softmax`. `keepdims` is not True or False.
+        As :func:`softmax`. `keepdims` or `return_sign` is not True or False; `b` does not
+        broadcast to z.
 
     References
     ----------
@@ -164,14 +216,24 @@ def logsumexp(
     1000.6931471805599
     >>> float(logitlab.logsumexp([1.0, 2.0], temperature=0))
     2.0
+    >>> float(logitlab.logsumexp([1000.0, 1000.0], b=[3.0, -1.0]).round(4))
+    1000.6931
     """
     keepdims = _checks.boolean(keepdims, "keepdims")
-    if (compiled := _dispatch.compiled_functions(z)) is not None:
+    return_sign = _checks.boolean(return_sign, "return_sign")
+    plain = b is None and not return_sign
+    if plain and (compiled := _dispatch.compiled_functions(z)) is not None:
         return compiled.logsumexp(z, axis, temperature, where, keepdims)
     request = _arrays.request(z, axis, temperature, where)
-    result = _dispatch.backend(request.z).logsumexp(*request[:4], keepdims and not request.no_axis)
-    # A 0-d result is a scalar, as in NumPy's reductions.
-    return result[()] if type(result).__module__ == "numpy" and result.ndim == 0 else result
+    keepdims = keepdims and not request.no_axis
+    if plain:
+        return _arrays.scalar(_dispatch.backend(request.z).logsumexp(*request[:4], keepdims))
+    b = _arrays.broadcast_weights(1.0 if b is None else b, "b", request)
+    value, sign = reference.signed_logsumexp(*request[:4], keepdims, b)
+    if return_sign:
+        return _arrays.scalar(value), _arrays.scalar(sign)
+    xp = array_namespace(value)
+    return _arrays.scalar(xp.where(sign < 0, xp.full_like(value, xp.nan), value))
 
 
 def logits(p: Any, axis: int = -1) -> Any:

@@ -16,6 +16,7 @@ ORDERS = {
     "vllm": ("temperature", "min_p", "top_k", "top_p"),
     "llama.cpp": ("top_k", "top_p", "min_p", "temperature"),
 }
+_LARGEST_KEY = 2**64 - 1
 _NO_REPLACEMENT = 0x5851F42D  # xor-ed into the key, so that both kinds of sampling differ
 
 
@@ -43,7 +44,8 @@ def _check_truncation(top_k: Any, top_p: Any, min_p: Any, order: Any) -> Cut:
 
 def _generator_key(rng: Any) -> tuple[int, int]:
     """The two 32-bit words of the key of the counter-based generator."""
-    is_seed = isinstance(rng, int | np.integer) and not isinstance(rng, bool)
+    is_seed = hasattr(rng, "__index__") and np.ndim(rng) == 0 and not _checks.is_boolean(rng)
+    rng = _checks.integer(rng, "rng") if is_seed else rng
     if rng is None or (is_seed and rng >= 0):
         a, b = np.random.SeedSequence(None if rng is None else int(rng)).generate_state(2)
         return int(a), int(b)
@@ -68,14 +70,19 @@ def _check_row_keys(row_keys: Any, batch: tuple[int, ...]) -> Words:
     if row_keys is None:
         return np.arange(int(np.prod(batch)), dtype=np.uint64)
     keys = _arrays.on_host(_arrays.as_array(row_keys, "row_keys"))
-    if keys.dtype.kind not in "iu":
-        raise TypeError(f"row_keys must be an integer array, got {keys.dtype}")
+    dtype = keys.dtype
+    if dtype.kind == "O" or (dtype.kind == "f" and isinstance(row_keys, list | tuple)):
+        # So NumPy converts a list with integers above 2^63.
+        keys = np.array(row_keys, object)
+    integral = keys.dtype.kind in "iu" or all(type(key) is int for key in keys.flat)
+    if not integral:
+        raise TypeError(f"row_keys must be an integer array, got {dtype}")
     if tuple(keys.shape) != batch:
         raise ValueError(f"row_keys must have the batch shape {batch} of z, got shape {keys.shape}")
     keys = keys.reshape(-1)
-    if keys.dtype.kind == "i" and (negative := keys < 0).any():
-        row = int(negative.argmax())
-        raise ValueError(f"row_keys must be >= 0, got {keys[row]} in row {row}")
+    if keys.dtype.kind != "u" and (outside := (keys < 0) | (keys > _LARGEST_KEY)).any():
+        row = int(outside.argmax())
+        raise ValueError(f"row_keys must be from 0 to 2**64 - 1, got {keys[row]} in row {row}")
     return np.ascontiguousarray(keys.astype(np.uint64))
 
 
@@ -98,11 +105,6 @@ def _check_call(z: Any, axis: Any, temperature: Any, where: Any) -> _Call:
     return _Call(request, batch, (_arrays.on_host(request.z), request.axes[0], t, mask))
 
 
-def _scalar(x: Any) -> Any:
-    """A 0-d NumPy array as a scalar, as NumPy's reductions return it; others unchanged."""
-    return x[()] if isinstance(x, np.ndarray) and x.ndim == 0 else x
-
-
 def _to_library_of(z: Any, x: NDArray[Any]) -> Any:
     """A NumPy array as an array of the library and on the device of z."""
     if isinstance(z, np.ndarray):
@@ -114,6 +116,16 @@ def _to_library_of(z: Any, x: NDArray[Any]) -> Any:
     return array_namespace(z).asarray(x, device=getattr(z, "device", None))
 
 
+def _take_classes(x: Any, classes: Any, xp: Any) -> Any:
+    """The entries of x, (..., K), at these classes, (..., n)."""
+    if hasattr(xp, "take_along_axis"):
+        return xp.take_along_axis(x, classes, axis=-1)
+    all_classes = xp.arange(x.shape[-1])  # Dask
+    columns = [classes[..., j : j + 1] for j in range(classes.shape[-1])]
+    taken = [xp.sum(xp.where(all_classes == c, x, 0.0), axis=-1) for c in columns]
+    return xp.stack(taken, axis=-1)
+
+
 def _sample_indices(
     call: _Call, n: Any, cut: Cut, replacement: Any, rng: Any, row_keys: Any
 ) -> NDArray[np.int64]:
@@ -121,6 +133,8 @@ def _sample_indices(
     count = 1 if n is None else _checks.integer(n, "n", 1)
     replacement = _checks.boolean(replacement, "replacement")
     keys = _check_row_keys(row_keys, call.batch)
+    if count * len(keys) >= 2**60:
+        raise MemoryError(f"{len(keys)} x {count} samples do not fit in memory")
     a, b = _generator_key(rng)
     key = (a if replacement else a ^ _NO_REPLACEMENT, b)
     indices = native_sampling.sample(*call.arguments, cut, count, replacement, key, keys)
@@ -298,7 +312,7 @@ def sample(
     cut = _check_truncation(top_k, top_p, min_p, order)
     call = _check_call(z, axis, temperature, where)
     indices = _sample_indices(call, n, cut, replacement, rng, row_keys)
-    return _scalar(_to_library_of(call.request.z, indices))
+    return _arrays.scalar(_to_library_of(call.request.z, indices))
 
 
 def sample_with_log_prob(
@@ -358,5 +372,5 @@ def sample_with_log_prob(
     log_p = xp.reshape(log_p, (*call.batch, log_p.shape[-1]))
     count = 1 if n is None else indices.shape[-1]
     positions = _to_library_of(request.z, indices.reshape(*call.batch, count))
-    log_prob = xp.reshape(xp.take_along_axis(log_p, positions, axis=-1), indices.shape)
-    return _scalar(_to_library_of(request.z, indices)), _scalar(log_prob)
+    log_prob = xp.reshape(_take_classes(log_p, positions, xp), indices.shape)
+    return _arrays.scalar(_to_library_of(request.z, indices)), _arrays.scalar(log_prob)

@@ -30,6 +30,12 @@ T label_gradient(T g, T z, T m, double others, double scale, const TargetTotals&
   return T(double(g) - scale * target.label_target);
 }
 
+// y (m - z)/t of finite z and m, where (m - z)/t alone overflows.
+inline double scaled_distance(double y, double z, double m, double t) {
+  const double half = 0.5 * m - 0.5 * z, product = y * half;
+  return 2 * (product < 0x1p-1000 ? y / t * half : product / t);
+}
+
 // The loss, and unless `out` is null the gradient, of any logits and temperature, computed from the
 // results of exact_row in double. `out` may be z.
 template <class T>
@@ -49,11 +55,16 @@ double exact_loss(const T* z, T* out, int64_t k, const Targets<T>& targets, doub
     return (1 - targets.smoothing) * y + (wide[i] == -inf ? 0 : targets.smoothing / classes);
   };
   const int64_t top = index_of_max(log_p, k);
+  const bool finite_quotients = t > 0 && t < inf && is_finite(wide[top]);
   // Sums and their rounding errors; only the loss may be infinite.
   double loss = 0, loss_error = 0, total = 0, total_error = 0, rest = 0, rest_error = 0;
   for (int64_t i = 0; i < k; ++i) {
     const double y = target(i);
-    if (y != 0 || is_nan(log_p[i])) loss = two_sum(loss, -y * log_p[i], loss_error);
+    if (y != 0 || is_nan(log_p[i])) {
+      const bool overflows = log_p[i] == -inf && finite_quotients && is_finite(wide[i]);
+      const double term = overflows ? scaled_distance(y, wide[i], wide[top], t) : -y * log_p[i];
+      loss = two_sum(loss, term, loss_error);
+    }
     total = two_sum(total, y, total_error);
     if (i != top) rest = two_sum(rest, y, rest_error);
   }
@@ -63,15 +74,13 @@ double exact_loss(const T* z, T* out, int64_t k, const Targets<T>& targets, doub
     double others = 0, others_error = 0;
     for (int64_t i = 0; i < k; ++i)
       if (i != top) others = two_sum(others, p[i], others_error);
-    // Finite changes of excluded logits, and of finite ones beside +inf, change nothing.
-    const bool infinite = count(wide, k, inf) > 0;
     for (int64_t i = 0; i < k; ++i) {
       const double gradient = i == top && p[i] > 0.5
                                   ? rest + rest_error - total * (others + others_error)
                                   : total * p[i] - target(i);
-      const bool constant = !is_nan(p[i]) && (wide[i] == -inf || (infinite && is_finite(wide[i])));
+      const bool excluded = wide[i] == -inf && !is_nan(p[i]);
       // Not scale * 0, as the scale is infinite where T is tiny.
-      out[i] = constant || gradient == 0 ? T(0) : T(scale * gradient);
+      out[i] = excluded || gradient == 0 ? T(0) : T(scale * gradient);
     }
   }
   workspace.release_above(size_t(1) << 22);

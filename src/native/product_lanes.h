@@ -2,6 +2,7 @@
 #pragma once
 
 #include "chunk_kernel.h"
+#include "product_scaled.h"
 #include "transpose.h"
 
 namespace logitlab {
@@ -17,7 +18,7 @@ template <class T>
 bool slope_in_range(double slope) {
   return absolute(T(slope)) < kInfinity<T>;
 }
-// A mean below this cannot make v - mean overflow for a finite v.
+// A mean or sum below this cannot make its difference from a finite v overflow.
 template <class T>
 constexpr T kMaxMean = kLargest<T> * kEpsilon<T> / 8;
 template <class T>
@@ -113,6 +114,7 @@ class ProductLanes {
       unless_equal(p, zero, mul(mul(p, slope), difference)).put(out_ + j * step_);
     }
     multiply_slopes();
+    replace_overflow(mean, false);
     for (int r = 0; maybe_infinite >> r; ++r)
       for (int64_t j = 0; (maybe_infinite >> r & 1) && j < k_; ++j)
         if (absolute(z_[j * z_step_ + r * z_row_]) == kInf) out_[j * step_ + r] = 0;
@@ -157,6 +159,8 @@ class ProductLanes {
       unless_logit_infinite(j, mul(slope, x)).put(out_ + j * step_);
     }
     multiply_slopes();
+    for (int r = 0; r < kLanes; ++r) rest[r] = absolute(rest[r]) + absolute(v_total[r]);
+    replace_overflow(rest, true);
   }
 
  private:
@@ -173,6 +177,17 @@ class ProductLanes {
     double error[kLanes];
     sums.put(sum, error);
     for (int r = 0; r < kLanes; ++r) sum[r] += error[r];
+  }
+
+  // Computes rows again whose means or sums are so large that a difference may overflow.
+  void replace_overflow(const double* sum, bool log) const {
+    for (int r = 0; r < kLanes; ++r) {
+      if (absolute(sum[r]) < double(kMaxMean<T>)) continue;
+      const T* z = z_ ? z_ + r * z_row_ : nullptr;
+      ScaledProduct<T> row(p_ + r, v_ + r, z, step_, z_step_, k_, slope_[r], log);
+      if (!row.sum_finite()) continue;
+      for (int64_t j = 0; j < k_; ++j) out_[j * step_ + r] = row.entry(j);
+    }
   }
 
   // Finite changes of a row with +inf change nothing, unless T < 0 excludes +inf.

@@ -1,6 +1,8 @@
 // The products of one row of probabilities with a vector.
 #pragma once
 
+#include <optional>
+
 #include "product_lanes.h"
 #include "products_args.h"
 
@@ -25,6 +27,7 @@ struct ProductRow {
   int64_t top = 0;             // its index
   T p_top = 0, v_top = 0;      // copies, as out may be p or v
   double others = 0, sum = 0;  // of p and of the terms; where log and relative, without the top
+  std::optional<ScaledProduct<T>> scaled;  // of a row whose sums may overflow
 
   ProductRow(const ProductArgs& args, int64_t r)
       : k(args.k),
@@ -137,6 +140,11 @@ struct ProductRow {
     exclude_by_z = log || (z && (is_nan(sum) || !has_smaller_probability(max_p)));
     if (!log && exclude_by_z) infinite = has_infinite_logit(0, k);
     if (infinite && slope > 0) slope = 0;
+    const double largest_sum = absolute(sum) + (log ? absolute(double(v_top)) : 0);
+    if (!(largest_sum < double(kMaxMean<T>))) {
+      scaled.emplace(p, v, z, 1, 1, k, slope, log);
+      if (!scaled->sum_finite()) scaled.reset();
+    }
     return true;
   }
 
@@ -157,6 +165,10 @@ struct ProductRow {
 
   LOGITLAB_FLATTEN void write_chunk(int64_t i) const {
     const int64_t first = i * kChunkSize, last = end(i);
+    if (scaled) {
+      for (int64_t j = first; j < last; ++j) out[j] = scaled->entry(j);
+      return;
+    }
     const double finite_slope = slope_in_range<T>(slope) ? slope : 1;
     const Vec<T> slopes{T(finite_slope)}, zero(T(0)), shift(v_top), mean{T(sum)};
     if (log) {

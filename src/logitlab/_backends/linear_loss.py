@@ -108,8 +108,8 @@ def linear_loss(
             continue
         if by_temperature:
             # -sum dz z/T. As dz sums to 0, -z may be replaced by max z - z, which does not cancel.
-            distance = xp.max(z, axis=-1, keepdims=True) - z
-            distance = xp.where(gradient == 0, 0.0, distance)
+            row_max = xp.max(z, axis=-1, keepdims=True)
+            distance = xp.where((gradient == 0) | (z == row_max), 0.0, row_max - z)
             temperature_gradients.append(
                 xp.sum(gradient * distance, axis=-1, keepdims=True) / t_rows
             )

@@ -11,7 +11,13 @@ from logitlab._arrays import Array, Axes, DType, Shape, dtype_name, native_type
 from logitlab._backends import linear_loss as linear
 from logitlab._backends import reference
 from logitlab._backends.linear_loss import Gradients
-from logitlab._backends.reference import centred, logits, one_minus
+from logitlab._backends.reference import (
+    centred,
+    hessian_product,
+    logits,
+    one_minus,
+    signed_logsumexp,
+)
 from logitlab._backends.targets import Targets
 
 try:
@@ -23,6 +29,7 @@ __all__ = [
     "_native",
     "centred",
     "get_num_threads",
+    "hessian_product",
     "jacobian",
     "jacobian_product",
     "linear_loss",
@@ -32,6 +39,7 @@ __all__ = [
     "native_available",
     "one_minus",
     "set_num_threads",
+    "signed_logsumexp",
     "softmax",
     "target_loss",
 ]

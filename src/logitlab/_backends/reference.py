@@ -24,7 +24,7 @@ from logitlab._arrays import (
 )
 from logitlab._backends import linear_loss as linear
 from logitlab._backends.linear_loss import Gradients
-from logitlab._backends.targets import Targets, argmax, is_argmax, residual
+from logitlab._backends.targets import Targets, is_argmax, residual
 
 
 class _Weights(NamedTuple):
@@ -33,6 +33,7 @@ class _Weights(NamedTuple):
     t: Array  # (z - m)/T <= 0 of the weighted entries, else 0
     t_low: Array  # the rounding error of t
     e: Array  # exp(t) of the weighted entries, else 0
+    included: Array  # mask of the entries that are not excluded
     weighted: Array  # mask of the entries with a weight > 0; at T = 0 and inf they weigh the same
     at_max: Array  # mask of the entries at the maximum
     nan: Array  # mask of the rows with a NaN
@@ -131,7 +132,8 @@ def _weights(
     t, t_low = _exact_quotient(xp.where(computed, w, m_0), m_0, scale_1, xp)
     t, t_low = xp.where(computed, t, 0.0), xp.where(computed, t_low, 0.0)
     e = xp.where(weighted, xp.exp(t) * (1 + t_low), 0.0)
-    return _Weights(t, t_low, e, weighted, at_max, nan, nan | (m == -xp.inf), m, sign, scale)
+    undefined = nan | (m == -xp.inf)
+    return _Weights(t, t_low, e, included, weighted, at_max, nan, undefined, m, sign, scale)
 
 
 def _log_sum(v: _Weights, axis: Axes, xp: Namespace) -> Array:
@@ -189,27 +191,70 @@ def log_softmax(
     return _round_or_write(x, z, out, xp)
 
 
+def _log_weighted_sum(v: _Weights, b: Array, axis: Axes, xp: Namespace) -> tuple[Array, Array]:
+    """log |sum b exp((z - m)/T)| and the sign of the sum."""
+    at_max = xp.sum(xp.where(v.at_max, b, 0.0), axis=axis, keepdims=True)
+    rest = xp.sum(xp.where(v.at_max | ~v.weighted, 0.0, b * v.e), axis=axis, keepdims=True)
+    total, minus_one = at_max + rest, at_max - 1 + rest
+    close = xp.abs(minus_one) < 0.5
+    log = xp.log(xp.where(close | (total == 0), 1.0, xp.abs(total)))
+    log = xp.where(close, xp.log1p(xp.where(close, minus_one, 0.0)), log)
+    log = xp.where(v.undefined, 0.0, xp.where(total == 0, -xp.inf, log))
+    sign = xp.where(v.nan, xp.nan, xp.where(v.undefined, 0.0, xp.sign(total)))
+    return log, sign
+
+
 @np.errstate(all="ignore")
 def logsumexp(
     z: Array, axis: Axes, temperature: float | Array, where: Array | None, keepdims: bool
 ) -> Array:
     """T log sum exp(z/T)."""
+    return signed_logsumexp(z, axis, temperature, where, keepdims, None)[0]
+
+
+@np.errstate(all="ignore")
+def signed_logsumexp(
+    z: Array,
+    axis: Axes,
+    temperature: float | Array,
+    where: Array | None,
+    keepdims: bool,
+    b: Array | None,
+) -> tuple[Array, Array]:
+    """T log |sum b exp(z/T)| and, unless b is None, the sign of the sum. b has the shape of z."""
     xp = array_namespace(z)
     x = _widen(z, xp)
     scale = _temperature_array(temperature, x, xp)
+    sign: Array = None
+    if b is not None:
+        b = xp.astype(b, x.dtype)
+        where = b != 0 if where is None else where & (b != 0)
     if _has_no_class(z, axis):
         shape = tuple(1 if a in axis else n for a, n in enumerate(z.shape))
         x = xp.broadcast_to(xp.where(scale < 0, xp.inf, -xp.inf * xp.ones_like(scale)), shape)
+        sign = None if b is None else xp.zeros_like(x)
     else:
         v = _weights(x, axis, scale, where, xp)
-        log_sum = _log_sum(v, axis, xp)
+        if b is None:
+            log_sum = _log_sum(v, axis, xp)
+        else:
+            log_sum, sign = _log_weighted_sum(v, b, axis, xp)
         # At T = inf, T log n is inf for n > 1 entries and 0 for one.
         tail = xp.where(v.scale == xp.inf, 1.0, v.scale) * log_sum
-        x = v.m + xp.where((v.scale == xp.inf) & (log_sum > 0), xp.inf, tail)
-        x = xp.where(v.nan, xp.nan, v.sign * x)
+        limit = xp.where(log_sum > 0, xp.inf, -xp.inf * xp.ones_like(log_sum))
+        tail = xp.where((v.scale == xp.inf) & (log_sum != 0), limit, tail)
+        result = v.sign * (v.m + tail)
+        if b is not None:
+            # The limit at T = inf of weights with the sum 1.
+            finite = xp.where(v.weighted & xp.isfinite(x), x, 0.0)
+            mean = xp.sum(b * finite, axis=axis, keepdims=True)
+            at_limit = (v.scale == xp.inf) & (log_sum == 0) & (sign > 0) & xp.isfinite(v.m)
+            result = xp.where(at_limit, mean, result)
+        x = xp.where(v.nan, xp.nan, result)
     if not keepdims:
         x = xp.squeeze(x, axis=axis)
-    return _round(x, z.dtype, xp)
+        sign = sign if sign is None else xp.squeeze(sign, axis=axis)
+    return _round(x, z.dtype, xp), sign if sign is None else _round(sign, z.dtype, xp)
 
 
 @np.errstate(all="ignore")
@@ -259,13 +304,18 @@ def target_loss(
     )
     # 0 log 0 = 0: a target of 0 on an excluded class adds nothing to the loss.
     finite = xp.where((y == 0) & (log_p == -xp.inf), 0.0, log_p)
-    loss = -xp.sum(y * finite, axis=-1)
+    # Where (m - z)/T overflows, y (m - z)/T may be in range.
+    overflow = v.weighted & (v.t == -xp.inf) & (y > 0)
+    half_distance = xp.where(overflow, v.m / 2 - v.sign * x / 2, 0.0)
+    distance = xp.where(overflow, 2 * (y * half_distance / v.scale), 0.0)
+    loss = xp.sum(xp.where(overflow, distance, -(y * finite)), axis=-1)
     loss = loss if rows is None else xp.where(rows, loss, 0.0)
     if scale is None:
         return loss, None
     scale = scale if isinstance(scale, float) else scale[..., None]
     gradient = scale_nonzero(residual(_softmax(v, (-1,), xp), y, xp), scale, xp)
-    has_gradient = v.weighted | v.undefined
+    # The gradient at an excluded class is 0.
+    has_gradient = v.included | v.undefined
     has_gradient = has_gradient if rows is None else has_gradient & rows[..., None]
     gradient = move_axis(xp.where(has_gradient, gradient, 0.0), -1, axis[0], xp)
     return loss, _round(gradient, z.dtype, xp)
@@ -282,7 +332,7 @@ def one_minus(p: Array) -> Array:
 
 
 def centred(p: Array, v: Array) -> Array:
-    """v minus its mean under p.
+    """v minus its mean under p; 0 where p is 0.
 
     Both are taken relative to the entry of v at the largest probability, so that they do not
     cancel in a saturated row.
@@ -290,7 +340,8 @@ def centred(p: Array, v: Array) -> Array:
     xp = array_namespace(p)
     if not p.shape[-1]:
         return v
-    w = xp.where(p > 0, v - xp.take_along_axis(v, argmax(p, xp), axis=-1), 0.0)
+    v_top = xp.sum(xp.where(is_argmax(p, xp), v, 0.0), axis=-1, keepdims=True)
+    w = xp.where(p > 0, v - v_top, 0.0)
     return w - xp.sum(p * w, axis=-1, keepdims=True)
 
 
@@ -304,10 +355,48 @@ def jacobian(p: Array, slope: Array) -> Array:
     return scale_nonzero(matrix, slope[..., None], xp)
 
 
+def _largest(p: Array, v: Array, xp: Namespace) -> Array:
+    """The largest magnitude (..., 1) of the entries of v where p is not 0."""
+    return xp.max(xp.where(p > 0, xp.abs(v), 0.0), axis=-1, keepdims=True)
+
+
+def _sum_unit(p: Array, v: Array, xp: Namespace) -> Array:
+    """A power of two (..., 1): 1, or less in a row of v whose differences may overflow."""
+    largest = _largest(p, v, xp)
+    return xp.where(largest > float(xp.finfo(v.dtype).max) / 16, 1 / 16, xp.ones_like(largest))
+
+
+def _product_unit(p: Array, v: Array, xp: Namespace) -> Array:
+    """A power of two (..., 1) that keeps products of v in range: 1 unless v is large or tiny."""
+    largest = _largest(p, v, xp)
+    far, power = (2.0**60, 2.0**66) if xp.finfo(v.dtype).bits == 32 else (2.0**500, 2.0**530)
+    one = xp.ones_like(largest)
+    return xp.where(largest > far, one / power, xp.where(largest < 1 / far, one * power, one))
+
+
 @np.errstate(all="ignore")
 def jacobian_product(p: Array, v: Array, slope: Array) -> Array:
     """slope p_i (v_i - sum_j p_j v_j), the classes last."""
-    return scale_nonzero(p * centred(p, v), slope, array_namespace(p))
+    xp = array_namespace(p)
+    if not p.shape[-1]:
+        return v
+    unit = _sum_unit(p, v, xp)
+    return scale_nonzero(p * centred(p, v * unit), slope, xp) / unit
+
+
+@np.errstate(all="ignore")
+def hessian_product(p: Array, u: Array, v: Array, slope: Array) -> Array:
+    """slope^2 p_i [(u_i - mean u)(v_i - mean v) - mean of these products], the classes last."""
+    xp = array_namespace(p)
+    if not p.shape[-1]:
+        return v
+    unit_u, unit_v = _product_unit(p, u, xp), _product_unit(p, v, xp)
+    x = p * centred(p, centred(p, u * unit_u) * centred(p, v * unit_v))
+    # One factor at a time, so that only a result that is too large overflows.
+    opposite = unit_u * unit_v == 1
+    for unit in (unit_u, unit_v):
+        x = scale_nonzero(x, slope, xp) / xp.where(opposite, 1.0, unit)
+    return x
 
 
 @np.errstate(all="ignore")

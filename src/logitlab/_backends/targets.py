@@ -8,8 +8,9 @@ from logitlab._arrays import Array, Namespace
 
 
 class Targets(NamedTuple):
-    """One of `label` and `distribution`, and the smoothing: this share of the target of a row is
-    spread evenly over the classes that are not excluded."""
+    """Labels or distributions, and the smoothing: this share of the target of a row is spread
+    evenly over the classes that are not excluded. Labels beside distributions, which need not sum
+    to 1, only tell which rows are ignored."""
 
     label: Array | None = None  # integers of the batch shape, below 0 in an ignored row
     distribution: Array | None = None  # (..., K), nonnegative, the classes last
@@ -22,11 +23,11 @@ class Targets(NamedTuple):
     def probabilities(self, z: Array, where: Array | None) -> Array:
         """The smoothed target distributions, of the shape and type of z: the classes are last."""
         xp = array_namespace(z)
-        if self.label is None:
-            y = self.distribution
-        else:
+        y = self.distribution
+        if y is None:
+            label: Array = self.label
             classes = xp.arange(z.shape[-1], device=getattr(z, "device", None))
-            y = classes == self.label[..., None]
+            y = classes == label[..., None]
         y = xp.astype(y, z.dtype, copy=False)
         if not self.smoothing:
             return y

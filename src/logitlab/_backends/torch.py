@@ -9,7 +9,13 @@ from torch import Tensor
 from logitlab._arrays import Array, Axes
 from logitlab._backends import torch_autograd, torch_kernels
 from logitlab._backends.linear_loss import Gradients
-from logitlab._backends.reference import centred, logits, one_minus
+from logitlab._backends.reference import (
+    centred,
+    hessian_product,
+    logits,
+    one_minus,
+    signed_logsumexp,
+)
 from logitlab._backends.targets import Targets
 from logitlab._backends.torch_kernels import (
     covers_losses,
@@ -21,6 +27,7 @@ from logitlab._backends.torch_kernels import (
 
 __all__ = [
     "centred",
+    "hessian_product",
     "jacobian",
     "jacobian_product",
     "linear_loss",
@@ -30,6 +37,7 @@ __all__ = [
     "one_minus",
     "reduced_linear_loss",
     "reduced_target_loss",
+    "signed_logsumexp",
     "softmax",
     "target_loss",
 ]

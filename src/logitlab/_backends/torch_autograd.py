@@ -71,11 +71,20 @@ def _kernel_product(name: str, z: Tensor, p: Tensor | None, g: Tensor, axis: int
     return dz if keeps_axis else dz.movedim(-1, axis)
 
 
+def _unit(g: Tensor, axis: int, factor: float) -> Tensor:
+    """A power of two: 1, or 1/factor in a row whose entries times that may overflow."""
+    largest = g.abs().amax(axis, keepdim=True)
+    limit = torch.finfo(g.dtype).max / factor
+    return torch.where(largest > limit, 1 / factor, torch.ones_like(largest))
+
+
 def _softmax_backward(x: Tensor, g: Tensor, axis: int, t: Any, p: Tensor | None) -> Tensor:
     if _kernels_accept(g):
         return _kernel_product("softmax", x, p, g, axis, t)
     p = SoftmaxFunction.apply("softmax", x, axis, t, None)
-    return _divide_by_temperature(p * (g - (p * g).sum(axis, keepdim=True)), t)
+    unit = _unit(torch.where(p == 0, 0.0, g), axis, 16)
+    g = g * unit
+    return _divide_by_temperature(p * (g - (p * g).sum(axis, keepdim=True)), t) / unit
 
 
 def _log_softmax_backward(x: Tensor, g: Tensor, axis: int, t: Any, p: Tensor | None) -> Tensor:
@@ -83,7 +92,9 @@ def _log_softmax_backward(x: Tensor, g: Tensor, axis: int, t: Any, p: Tensor | N
         return _kernel_product("log_softmax", x, None, g, axis, t)
     p = SoftmaxFunction.apply("softmax", x, axis, t, None)
     g = torch.where(_is_constant(x, axis, t), 0.0, g)
-    return _divide_by_temperature(g - p * g.sum(axis, keepdim=True), t)
+    unit = _unit(g, axis, 2.0 ** x.shape[axis].bit_length() * 16)
+    g = g * unit
+    return _divide_by_temperature(g - p * g.sum(axis, keepdim=True), t) / unit
 
 
 def _logsumexp_backward(x: Tensor, g: Tensor, axis: int, t: Any, p: Tensor | None) -> Tensor:
@@ -109,14 +120,16 @@ def _gradient_from_origin(dz: Tensor, x: Tensor, origin: Tensor, axis: int, t: T
     """sum dz (origin - z)/T, in the shape of T."""
     infinite = torch.isinf(x)
     finite = torch.where(infinite, 0.0, x)
-    term = torch.where(infinite, 0.0, dz * (torch.where(infinite, 0.0, origin) - finite))
+    constant = infinite | ((dz == 0) & torch.isinf(origin))  # 0 times an infinite distance is 0
+    term = torch.where(constant, 0.0, dz * (torch.where(infinite, 0.0, origin) - finite))
     return (term.sum(axis, keepdim=True, dtype=t.dtype) * _slope(t)).sum_to_size(t.shape)
 
 
 def temperature_gradient(dz: Tensor, x: Tensor, axis: int, t: Tensor) -> Tensor:
-    """The gradient by T of functions whose dz sums to 0, so that the origin is arbitrary."""
+    """The gradient by T of functions whose dz sums to 0, so that a finite origin is arbitrary."""
     row_max = x.detach().amax(axis, keepdim=True)
-    origin = torch.where(torch.isfinite(row_max), row_max, 0.0)
+    infinite = (row_max == torch.inf) & (t.detach() > 0)  # at T < 0, +inf is excluded
+    origin = torch.where(torch.isfinite(row_max) | infinite, row_max, 0.0)
     return _gradient_from_origin(dz, x, origin, axis, t)
 
 
@@ -206,8 +219,8 @@ class RowLosses(torch.autograd.Function):  # type: ignore[misc]
             last = x.detach().movedim(axis, -1)
             p = SoftmaxFunction.apply("softmax", x, axis, t, None).movedim(axis, -1)
             d = residual(p, targets.probabilities(last, None), torch).movedim(-1, axis)
-            detached_t = t if isinstance(t, float) else t.detach()
-            constant = _is_constant(x.detach(), axis, detached_t) & (x.detach() != torch.inf)
+            excluded_infinity = (x == torch.inf) & (t < 0)
+            constant = (x == -torch.inf) | excluded_infinity
             constant = constant if label is None else constant | (label < 0).unsqueeze(axis)
             dz = torch.where(constant, 0.0, d * scale.unsqueeze(axis))
         dt = temperature_gradient(dz, x, axis, t) if ctx.needs_input_grad[2] else None
@@ -269,7 +282,8 @@ class ReducedLoss(torch.autograd.Function):  # type: ignore[misc]
 def _weighted_sum(row_share: float | Tensor, loss: Tensor) -> Tensor:
     """The sum of row_share times loss, without the rows whose share is 0."""
     if isinstance(row_share, float):
-        return loss.sum() * row_share
+        total = loss.sum()
+        return torch.where(torch.isinf(total), (loss * row_share).sum(), total * row_share)
     return torch.where(row_share == 0, 0.0, row_share * loss).sum()
 
 

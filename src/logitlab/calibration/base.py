@@ -302,8 +302,8 @@ def _check_weights(sample_weight: Any, batch: tuple[int, ...]) -> Floats | None:
     if not weights.any():
         raise ValueError("sample_weight must be finite and >= 0, and not zero in every row")
     # A common factor changes no fit: with the largest in [1/2, 1) the sums stay in range.
-    scaled: Floats = np.ldexp(weights.reshape(-1), -np.frexp(weights.max())[1])
-    return scaled
+    a, b = _arrays.weight_scale(weights, np)
+    return weights.reshape(-1) * a * b
 
 
 def labelled_rows(
