@@ -6,6 +6,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj, is_torch_array, is_writeable_array
 from numpy.typing import NDArray
 
+from logitlab import _tracing
 from logitlab._arrays import Array, DType, Request, dtype_name, native_type
 
 
@@ -13,7 +14,7 @@ def _numpy_view(x: Array) -> NDArray[Any] | None:
     """A NumPy view of the same memory, or None if that is not in the memory of this machine."""
     if isinstance(x, np.ndarray):
         return x
-    if is_torch_array(x) and x.device.type == "cpu":
+    if is_torch_array(x) and x.device.type == "cpu" and _tracing.has_values(x):
         import torch
 
         # NumPy has no bfloat16; an integer type of the same width has the same bytes.

@@ -17,6 +17,12 @@ from logitlab import _arrays, linear_losses, losses, probabilities
 from logitlab._backends import torch_autograd
 
 
+@torch.compiler.disable(reason="logitlab: the function reads the values of its arguments")
+def call_eagerly(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """A call that torch.compile does not trace."""
+    return function(*args, **kwargs)
+
+
 def _as_floating(z: Tensor) -> Tensor:
     if z.dtype.is_complex:
         raise TypeError(f"z must be a real array, got {_arrays.dtype_name(z.dtype)}")

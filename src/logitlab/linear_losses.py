@@ -103,7 +103,7 @@ def _loss_and_gradients(
     if upstream is not None:
         shares = row_shares(row_weight, x.shape[:1], reduction, xp)
         scale = shares / (t if isinstance(t, float) else t[:, 0]) * upstream
-        if not isinstance(scale, float):
+        if hasattr(scale, "shape"):
             scale = xp.broadcast_to(scale, x.shape[:1])
     loss, gradients = _dispatch.backend(x).linear_loss(
         x, weight, bias, targets, t, scale, by_temperature

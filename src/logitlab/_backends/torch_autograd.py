@@ -35,10 +35,11 @@ def _divide_by_temperature(x: Tensor, t: Any) -> Tensor:
 
 def _kernels_accept(g: Tensor) -> bool:
     """Whether the kernels can take an upstream gradient: it is neither differentiated again nor
-    wrapped by a transform."""
+    recorded by a tracer nor wrapped by a transform."""
     functorch = torch._C._functorch
     return not (
         torch.is_grad_enabled()
+        or torch_kernels.is_recording()
         or functorch.is_functorch_wrapped_tensor(g)
         or functorch.is_legacy_batchedtensor(g)
     )
@@ -247,10 +248,14 @@ class ReducedLoss(torch.autograd.Function):  # type: ignore[misc]
         arguments = zip(ctx.floats, ctx.saved_tensors, strict=False)
         row_share, *inputs = [f if x is None else x for f, x in arguments]
         no_gradients = (None,) * 5
-        if torch.is_grad_enabled():
-            loss = _weighted_sum(row_share, ctx.row_losses(*inputs))
+        # A tracer cannot record the kernels, which compute the gradients of a later pass.
+        is_recorded = ctx.gradients is None and torch_kernels.is_recording()
+        if torch.is_grad_enabled() or is_recorded:
             gradients = _differentiable_gradients(
-                ctx.needs_input_grad[5:], inputs, loss, g.to(loss.dtype)
+                ctx.needs_input_grad[5:],
+                inputs,
+                lambda *x: _weighted_sum(row_share, ctx.row_losses(*x)),
+                g,
             )
             return *no_gradients, *gradients
         gradients, ctx.gradients = ctx.gradients, None
@@ -273,13 +278,20 @@ def _weighted_sum(row_share: float | Tensor, loss: Tensor) -> Tensor:
     return torch.where(row_share == 0, 0.0, row_share * loss).sum()
 
 
-def _differentiable_gradients(needed: Any, inputs: Any, value: Tensor, g: Tensor) -> list[Any]:
+def _differentiable_gradients(
+    needed: Any, inputs: Any, function: Callable[..., Tensor], g: Tensor
+) -> list[Any]:
     """The gradients by the inputs that need one, which can be differentiated again."""
     indices = [i for i, need in enumerate(needed) if need]
-    results = torch.autograd.grad(value, [inputs[i] for i in indices], g, create_graph=True)
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        value = function(*inputs)
+        results = torch.autograd.grad(
+            value, [inputs[i] for i in indices], g.to(value.dtype), create_graph=True
+        )
     gradients: list[Any] = [None] * len(inputs)
     for i, gradient in zip(indices, results, strict=True):
-        gradients[i] = gradient
+        gradients[i] = gradient if differentiable else gradient.detach()
     return gradients
 
 
@@ -360,8 +372,12 @@ def _gradients_from_logits(
     ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, t: Any, targets: Targets, g: Tensor
 ) -> Any:
     """The gradients by way of the whole logits, which can be differentiated again."""
-    z = x @ weight.T if bias is None else x @ weight.T + bias
-    loss = RowLosses.apply(z, 1, t, None, *targets)
+
+    def row_losses(x: Tensor, weight: Tensor, bias: Tensor | None, t: Any) -> Tensor:
+        z = x @ weight.T if bias is None else x @ weight.T + bias
+        loss: Tensor = RowLosses.apply(z, 1, t, None, *targets)
+        return loss
+
     inputs = (x, weight, bias, t)
-    gradients = _differentiable_gradients(ctx.needs_input_grad[:4], inputs, loss, g)
+    gradients = _differentiable_gradients(ctx.needs_input_grad[:4], inputs, row_losses, g)
     return *gradients, None, None

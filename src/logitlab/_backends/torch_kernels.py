@@ -31,14 +31,25 @@ def requires_gradient(*tensors: Any) -> bool:
     )
 
 
+def is_recording() -> bool:
+    """Whether a tracer, a transform or a dispatch mode records or replaces operations of torch."""
+    c = torch._C
+    return (
+        torch.compiler.is_compiling()
+        or c._functorch.peek_interpreter_stack() is not None
+        or c._len_torch_dispatch_stack() > 0
+        or c._get_tracing_state() is not None
+        or c._dispatch_tls_is_dispatch_key_included(c.DispatchKey.PreDispatch)
+    )
+
+
 def readable(z: Array, *others: Any) -> bool:
     """Whether the kernels can read the tensors among these: their memory is plain, and neither a
-    tracer nor a transform is active."""
+    tracer nor a transform nor a dispatch mode is active, which must see every operation."""
     return (
         native.native_available()
-        and not torch.compiler.is_compiling()
+        and not is_recording()
         and forward_ad._current_level < 0
-        and torch._C._functorch.peek_interpreter_stack() is None
         and dtype_name(z.dtype) in native.KINDS
         and all(_is_plain_memory(x) for x in (z, *others) if isinstance(x, torch.Tensor))
     )
