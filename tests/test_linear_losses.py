@@ -81,8 +81,16 @@ def test_errors():
         f(x, weight, [0, 1, 4, 0, 0])
     with pytest.raises(TypeError, match="y must be integer labels, got float64"):
         f(x, weight, y.astype(float))
-    with pytest.raises(ValueError, match="x must have 2 dimensions, got 1"):
+    with pytest.raises(ValueError, match="x must have at least 1 dimension, got 0"):
+        f(1.0, weight, y)
+    with pytest.raises(ValueError, match="weight must have 2 dimensions, got 1"):
+        f(x, weight[0], y)
+    with pytest.raises(ValueError, match=r"y must be labels of shape \(\), got shape \(5,\)"):
         f(x[0], weight, y)
+    with pytest.raises(ValueError, match=r"class_weight must have shape \(4,\), .* got \(3,\)"):
+        f(x, weight, y, class_weight=[1, 2, 3])
+    with pytest.raises(ValueError, match=r"class_weight must be finite and >= 0, got -1.0"):
+        f(x, weight, y, class_weight=[1, 2, 3, -1])
     with pytest.raises(ValueError, match="temperature must not be 0"):
         logitlab.linear_cross_entropy_and_grad(x, weight, y, temperature=0)
 

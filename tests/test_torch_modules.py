@@ -188,5 +188,5 @@ def test_operators(masked, rows):
     torch.library.opcheck(operators.cross_entropy, loss)
     weight = WEIGHT.double().requires_grad_()
     fixed = None if t is None else t.detach()
-    linear = (z, weight, Y, None, 0.7, fixed, 0.0, None, None, "mean")
+    linear = (z, weight, Y, None, 0.7, fixed, 0.0, None, None, "mean", None)
     torch.library.opcheck(operators.linear_cross_entropy, linear)

@@ -229,7 +229,7 @@ def labels(
     y: Array,
     batch: Shape,
     k: int,
-    ignore_index: int | None,
+    ignore_index: Any,
     xp: Namespace,
     alternative: str = "",
     of: str = "z",
@@ -250,7 +250,9 @@ def labels(
         return y
     invalid = (y < 0) | (y >= k)
     if ignore_index is not None:
-        ignored = y == _checks.integer(ignore_index, "ignore_index")
+        ignored = xp.zeros_like(y, dtype=xp.bool)
+        for value in _checks.integers(ignore_index, "ignore_index"):
+            ignored = ignored | (y == value)
         if dtype.startswith("uint"):
             ignored = ignored & (y >= 0)  # a large unsigned label is negative after the conversion
         invalid = invalid & ~ignored

@@ -26,6 +26,13 @@ def integer(n: Any, name: str, minimum: int | None = None) -> int:
     return value
 
 
+def integers(n: Any, name: str) -> tuple[int, ...]:
+    """Return an int, or a sequence of ints, as a tuple."""
+    if isinstance(n, list | tuple | range) or getattr(n, "ndim", 0) == 1:
+        return tuple(integer(i, name) for i in n)
+    return (integer(n, name),)
+
+
 def real(x: Any, name: str, rule: str, valid: Callable[[float], bool]) -> float:
     """Return x as a float, checked to be `valid`; `rule` states the condition in words."""
     if not isinstance(x, Real) or is_boolean(x):

@@ -75,7 +75,7 @@ def breaks_graph(function: Callable[Parameters, Result]) -> Callable[Parameters,
 
 # The functions that torch's autocast computes in float32 on CPUs; on other devices, in
 # `_AUTOCAST` as well.
-_AUTOCAST_CPU = frozenset({"cross_entropy", "kl_divergence"})
+_AUTOCAST_CPU = frozenset({"cross_entropy", "kl_divergence", "linear_cross_entropy"})
 _AUTOCAST = _AUTOCAST_CPU | {"softmax", "log_softmax", "logsumexp"}
 
 

@@ -62,8 +62,10 @@ def softmax(
     >>> logitlab.softmax([1.0, 3.0, 3.0], temperature=0)
     array([0. , 0.5, 0.5])
     """
-    if out is None and (compiled := _dispatch.compiled_functions(z)) is not None:
-        return compiled.softmax(z, axis, temperature, where)
+    if out is None:
+        z = _dispatch.autocast("softmax", z)
+        if (compiled := _dispatch.compiled_functions(z)) is not None:
+            return compiled.softmax(z, axis, temperature, where)
     request = _arrays.request(z, axis, temperature, where)
     out_view = _out.check_out(out, request)
     result = _dispatch.backend(request.z).softmax(*request[:4], out_view)
@@ -114,8 +116,10 @@ def log_softmax(
     >>> logitlab.log_softmax(np.array([0, -20], dtype=np.float32))
     array([-2.0611537e-09, -2.0000000e+01], dtype=float32)
     """
-    if out is None and (compiled := _dispatch.compiled_functions(z)) is not None:
-        return compiled.log_softmax(z, axis, temperature, where)
+    if out is None:
+        z = _dispatch.autocast("log_softmax", z)
+        if (compiled := _dispatch.compiled_functions(z)) is not None:
+            return compiled.log_softmax(z, axis, temperature, where)
     request = _arrays.request(z, axis, temperature, where)
     out_view = _out.check_out(out, request)
     result = _dispatch.backend(request.z).log_softmax(*request[:4], out_view)
@@ -166,6 +170,7 @@ def logsumexp(
     2.0
     """
     keepdims = _checks.boolean(keepdims, "keepdims")
+    z = _dispatch.autocast("logsumexp", z)
     if (compiled := _dispatch.compiled_functions(z)) is not None:
         return compiled.logsumexp(z, axis, temperature, where, keepdims)
     request = _arrays.request(z, axis, temperature, where)

@@ -102,6 +102,8 @@ def linear_loss(
         scale_rows = factor[rows] if hasattr(factor, "shape") else factor
         block = xp.asarray(z, copy=True) if by_temperature else z
         targets_rows = targets._replace(label=label_rows)
+        if targets.class_weight is not None:
+            targets_rows = targets_rows.weighted(z)
         loss, gradient = target_loss(block, (1,), t_rows, None, targets_rows, scale_rows)
         losses.append(loss)
         if gradient is None:

@@ -284,7 +284,7 @@ def row_losses(
             x = np.broadcast_to(x, batch)
         return np.ascontiguousarray(x, dtype).reshape(-1)
 
-    label, distribution, smoothing = targets
+    label, distribution, smoothing, _ = targets
     label = None if label is None else per_row(label, np.int64)
     if distribution is not None:
         work = np.float64 if kind == "float64" else np.float32

@@ -313,7 +313,7 @@ def reduced_target_loss(
         return loss, (dz, temperature_gradient(dz, x, axis, t) if by_temperature else None)
 
     def row_losses(z: Tensor, t: Any) -> Any:
-        return RowLosses.apply(z, axis, t, where, *targets)
+        return RowLosses.apply(z, axis, t, where, *targets[:3])
 
     constants = (where, targets.label, targets.distribution)
     return ReducedLoss.apply(evaluate, row_losses, constants, z.dtype, row_share, z, t)
@@ -330,9 +330,10 @@ def reduced_linear_loss(
         return torch_kernels.linear_loss(x, weight, bias, targets, t, scale, by_temperature)
 
     def row_losses(x: Tensor, weight: Tensor, bias: Tensor | None, t: Any) -> Any:
-        return LinearRowLosses.apply(x, weight, bias, t, targets.label, targets.smoothing)
+        label, _, smoothing, class_weight = targets
+        return LinearRowLosses.apply(x, weight, bias, t, label, smoothing, class_weight)
 
-    constants = (targets.label,)
+    constants = (targets.label, targets.class_weight)
     inputs = (x, weight, bias, t)
     return ReducedLoss.apply(evaluate, row_losses, constants, x.dtype, row_share, *inputs)
 
@@ -346,18 +347,26 @@ class LinearRowLosses(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(
-        ctx: Any, x: Any, weight: Any, bias: Any, t: Any, label: Any, smoothing: float
+        ctx: Any,
+        x: Any,
+        weight: Any,
+        bias: Any,
+        t: Any,
+        label: Any,
+        smoothing: float,
+        class_weight: Any,
     ) -> Any:
         ctx.t, ctx.smoothing = t if isinstance(t, float) else None, smoothing
-        ctx.save_for_backward(x, weight, bias, label, None if isinstance(t, float) else t)
-        targets = Targets(label, smoothing=smoothing)
+        tensor_t = None if isinstance(t, float) else t
+        ctx.save_for_backward(x, weight, bias, label, tensor_t, class_weight)
+        targets = Targets(label, None, smoothing, class_weight)
         return torch_kernels.linear_loss(x, weight, bias, targets, t, None, False)[0]
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
-        x, weight, bias, label, t = ctx.saved_tensors
+        x, weight, bias, label, t, class_weight = ctx.saved_tensors
         t = ctx.t if t is None else t
-        targets = Targets(label, smoothing=ctx.smoothing)
+        targets = Targets(label, None, ctx.smoothing, class_weight)
         if not _kernels_accept(g):
             return _gradients_from_logits(ctx, x, weight, bias, t, targets, g)
         scale = g * _per_row(_slope(t), 1)
@@ -365,7 +374,7 @@ class LinearRowLosses(torch.autograd.Function):  # type: ignore[misc]
         gradients: Any = torch_kernels.linear_loss(
             x, weight, bias, targets, t, scale, by_temperature
         )[1]
-        return *gradients, None, None
+        return *gradients, None, None, None
 
 
 def _gradients_from_logits(
@@ -375,9 +384,10 @@ def _gradients_from_logits(
 
     def row_losses(x: Tensor, weight: Tensor, bias: Tensor | None, t: Any) -> Tensor:
         z = x @ weight.T if bias is None else x @ weight.T + bias
-        loss: Tensor = RowLosses.apply(z, 1, t, None, *targets)
+        of_rows = targets if targets.class_weight is None else targets.weighted(z.detach())
+        loss: Tensor = RowLosses.apply(z, 1, t, None, *of_rows[:3])
         return loss
 
     inputs = (x, weight, bias, t)
     gradients = _differentiable_gradients(ctx.needs_input_grad[:4], inputs, row_losses, g)
-    return *gradients, None, None
+    return *gradients, None, None, None

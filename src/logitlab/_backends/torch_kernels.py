@@ -112,8 +112,8 @@ def logsumexp(
 def covers_losses(z: Array, classes: int, t: float | Array, targets: Targets) -> bool:
     """Whether the kernels compute the losses of such arguments and their gradients."""
     return (
-        not requires_gradient(targets.distribution)
-        and readable(z, t, targets.label, targets.distribution)
+        not requires_gradient(targets.distribution, targets.class_weight)
+        and readable(z, t, targets.label, targets.distribution, targets.class_weight)
         and native.covers_losses(dtype_name(z.dtype), classes, _memory(t), targets)
     )
 
@@ -122,7 +122,8 @@ def _targets_memory(targets: Targets) -> Targets:
     """The targets as NumPy arrays, in at least float32."""
     y = targets.distribution
     y = y.float() if y is not None and y.itemsize < 4 else y
-    return targets._replace(label=_memory(targets.label), distribution=_memory(y))
+    label, class_weight = _memory(targets.label), _memory(targets.class_weight)
+    return targets._replace(label=label, distribution=_memory(y), class_weight=class_weight)
 
 
 def target_loss(
