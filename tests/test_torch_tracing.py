@@ -311,6 +311,14 @@ def test_which_tensors_the_kernels_read(monkeypatch):
     for x in others:
         assert not uses_kernel(logitlab.softmax, x)
         assert not torch_kernels.readable(x)
+    # The kernels compute no gradient of these.
+    leaf = z.clone().requires_grad_()
+    assert not uses_kernel(logitlab.softmax, leaf, None)
+    assert not uses_kernel(logitlab.logsumexp, leaf, (0, 1))
+    logitlab.jacobian(leaf)
+    logitlab.jacobian_product(leaf, vector(z))
+    assert "product" not in calls
+    assert not uses_kernel(logitlab.cross_entropy, z, z.softmax(-1).requires_grad_())
     assert not uses_kernel(torch.vmap(logitlab.softmax), z)
     assert not uses_kernel(torch.func.grad(lambda z: logitlab.logsumexp(z, None)), z)
     assert not uses_kernel(torch.func.jvp, logitlab.softmax, (z,), (z,))

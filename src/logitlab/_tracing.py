@@ -17,11 +17,13 @@ def _tensor_has_values(x: Any, torch: Any) -> bool:
         or c._functorch.is_legacy_batchedtensor(x)
         or c._get_tracing_state() is not None
         or c._dispatch_tls_is_dispatch_key_included(c.DispatchKey.PreDispatch)
-        or any(
-            c._get_dispatch_mode(getattr(c._TorchDispatchModeKey, name)) is not None
-            for name in _TRACING_MODES
-        )
+        or (c._len_torch_dispatch_stack() > 0 and _in_tracing_mode(c))
     )
+
+
+def _in_tracing_mode(c: Any) -> bool:
+    keys = (getattr(c._TorchDispatchModeKey, name) for name in _TRACING_MODES)
+    return any(c._get_dispatch_mode(key) is not None for key in keys)
 
 
 def has_values(x: Any) -> bool:
