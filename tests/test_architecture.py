@@ -29,7 +29,7 @@ LAYERS = [
     ["_dispatch"],
     ["_registry", "_backends", "_out"],
     ["_exact", "_arrays"],
-    ["_checks"],
+    ["_checks", "_tracing"],
 ]
 
 

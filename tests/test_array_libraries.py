@@ -173,3 +173,89 @@ def test_automatic_derivatives_keep_their_digits(row):
         z = torch.tensor([row], dtype=torch.float64)
         gradient = torch.func.grad(lambda z, y=y: logitlab.cross_entropy(z, y))(z)
         np.testing.assert_allclose(gradient, expected, rtol=1e-14)
+
+
+VECTOR = np.linspace(0, 2, 20, dtype=np.float32).reshape(4, 5)
+WEIGHT = np.linspace(-1, 1, 30, dtype=np.float32).reshape(6, 5)
+COMPUTED = {
+    "softmax": lambda z, y, as_array: logitlab.softmax(z, 0, temperature=0.5),
+    "log_softmax": lambda z, y, as_array: logitlab.log_softmax(z, where=as_array(VECTOR > 1)),
+    "logsumexp": lambda z, y, as_array: logitlab.logsumexp(z),
+    "cross_entropy": lambda z, y, as_array: logitlab.cross_entropy(z, y, ignore_index=2),
+    "cross_entropy_and_grad": lambda z, y, as_array: logitlab.cross_entropy_and_grad(z, y)[1],
+    "linear_cross_entropy": lambda z, y, as_array: logitlab.linear_cross_entropy(
+        z, as_array(WEIGHT), y, ignore_index=1
+    ),
+    "linear_cross_entropy_and_grad": lambda z, y, as_array: logitlab.linear_cross_entropy_and_grad(
+        z, as_array(WEIGHT), y
+    )[1][1],
+    "jacobian": lambda z, y, as_array: logitlab.jacobian(z),
+    "hessian": lambda z, y, as_array: logitlab.hessian(z),
+    "entropy": lambda z, y, as_array: logitlab.entropy(z),
+    "kl_divergence": lambda z, y, as_array: logitlab.kl_divergence(z, as_array(VECTOR)),
+}
+READS_VALUES = {
+    "truncate": lambda z, y: logitlab.truncate(z, top_k=2),
+    "sample": lambda z, y: logitlab.sample(z, rng=0),
+    "sample_with_log_prob": lambda z, y: logitlab.sample_with_log_prob(z, rng=0),
+    "accuracy": logitlab.accuracy,
+    "brier_score": logitlab.brier_score,
+    "calibration_error": logitlab.calibration_error,
+}
+
+
+def logits_and_labels():
+    rng = np.random.default_rng(0)
+    return 3 * rng.standard_normal((4, 5)).astype(np.float32), np.array([0, 4, 2, 1])
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_jax_traces(name):
+    z, y = logits_and_labels()
+    labels = jnp.asarray(y)
+    expected = COMPUTED[name](z, y, np.asarray)
+
+    def call(z):
+        return COMPUTED[name](z, labels, jnp.asarray)
+
+    np.testing.assert_allclose(jax.jit(call)(z), expected, rtol=2e-5, atol=1e-6)
+    assert jax.eval_shape(call, jax.ShapeDtypeStruct(z.shape, z.dtype)).shape == expected.shape
+    if name == "linear_cross_entropy_and_grad":
+        both = jax.jit(jax.vmap(call))(jnp.stack([-z, z]))
+        np.testing.assert_allclose(both[1], expected, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap, jax.grad], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("name", READS_VALUES)
+def test_functions_that_read_values_refuse_jax_tracers(transform, name):
+    z, y = logits_and_labels()
+    with pytest.raises(TypeError, match=r"z must have values, .* traced or meta \w*Tracer"):
+        transform(lambda z: READS_VALUES[name](z, y))(jnp.asarray(z))
+
+
+def test_ignored_rows_may_contain_nan_under_jit():
+    z, y = logits_and_labels()
+    z[0], y[0] = np.nan, -1
+
+    def call(z, y, weight):
+        return logitlab.linear_cross_entropy_and_grad(z, weight, y, ignore_index=-1)[1][1]
+
+    expected = call(z, y, WEIGHT)
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(jax.jit(call)(z, y, WEIGHT), expected, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_computed_functions_on_other_libraries(name):
+    """array-api-strict, and Dask arrays in several chunks of rows."""
+    z, y = logits_and_labels()
+    expected = COMPUTED[name](z, y, np.asarray)
+    da = pytest.importorskip("dask.array")
+
+    def chunked(a):
+        return da.from_array(a, chunks=(2, *a.shape[1:]))
+
+    for as_array in (array_api_strict.asarray, chunked):
+        result = COMPUTED[name](as_array(z), as_array(y), as_array)
+        assert type(result) is type(as_array(z))
+        np.testing.assert_allclose(np.asarray(result), expected, rtol=2e-5, atol=1e-6)

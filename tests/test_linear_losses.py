@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import array_api_strict
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,76 @@ def test_loss_and_gradients_match_those_of_the_logits(dtype, reduction, smoothin
     np.testing.assert_allclose(alone, loss, rtol=4 * eps)
 
 
+@pytest.mark.parametrize("kind", ["numpy", "jax", "torch", "strict"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_class_weights_ignored_labels_and_batches(kind, reduction, smoothing):
+    """By the formula of torch.nn.CrossEntropyLoss, in float64."""
+    x, weight, bias, y = problem(30, 3, 5)
+    class_weight, rows = np.array([0.5, 2, 0, 1, 3]), np.arange(30.0) / 7
+    z = torch.from_numpy(x @ weight.T + bias).requires_grad_()
+    each = F.cross_entropy(
+        z,
+        torch.from_numpy(y),
+        torch.from_numpy(class_weight),
+        reduction="none",
+        label_smoothing=smoothing,
+    )
+    included = rows * ~np.isin(y, [1, 4])
+    value = each * torch.from_numpy(included)
+    if reduction == "mean":
+        value = value.sum() / (included * class_weight[y]).sum()
+    (g,) = torch.autograd.grad(value.sum(), z)
+    expected = value.detach().numpy() if reduction == "none" else float(value.detach().sum())
+
+    xp = {"numpy": np, "torch": torch, "strict": array_api_strict, "jax": jnp}[kind]
+    arrays = [xp.asarray(a) for a in (x.reshape(2, 15, 3), weight, y.reshape(2, 15))]
+    options = {
+        "bias": xp.asarray(bias),
+        "class_weight": xp.asarray(class_weight),
+        "sample_weight": xp.asarray(rows.reshape(2, 15)),
+        "ignore_index": [1, 4],
+        "label_smoothing": smoothing,
+        "reduction": reduction,
+    }
+    near = {"rtol": 2e-5, "atol": 1e-5} if kind == "jax" else {"rtol": 1e-12, "atol": 1e-13}
+    loss, (dx, dweight, dbias) = logitlab.linear_cross_entropy_and_grad(*arrays, **options)
+    alone = logitlab.linear_cross_entropy(*arrays, **options)
+    for given in (loss, alone):
+        assert given.shape == ((2, 15) if reduction == "none" else ())
+        np.testing.assert_allclose(np.asarray(given).reshape(-1), expected, **near)
+    assert dx.shape == (2, 15, 3)
+    np.testing.assert_allclose(np.asarray(dx).reshape(30, 3), g.numpy() @ weight, **near)
+    np.testing.assert_allclose(np.asarray(dweight), g.numpy().T @ x, **near)
+    np.testing.assert_allclose(np.asarray(dbias), g.numpy().sum(0), **near)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_gradients_with_class_weights(reduction, smoothing):
+    x, weight, bias, y = (torch.from_numpy(a) for a in problem(12, 3, 4))
+    class_weight = torch.tensor([0.5, 2.0, 0.0, 1.0], dtype=torch.float64)
+    inputs = [x.reshape(2, 6, 3), weight, bias, torch.tensor(1.3, dtype=torch.float64)]
+
+    def call(x, weight, bias, t, class_weight=class_weight):
+        return logitlab.linear_cross_entropy(
+            x,
+            weight,
+            y.reshape(2, 6),
+            bias=bias,
+            temperature=t,
+            class_weight=class_weight,
+            label_smoothing=smoothing,
+            reduction=reduction,
+        )
+
+    inputs = [a.clone().requires_grad_() for a in inputs]
+    assert torch.autograd.gradcheck(call, inputs)
+    assert torch.autograd.gradgradcheck(call, inputs)
+    shifted = (class_weight + 0.1).requires_grad_()
+    assert torch.autograd.gradcheck(call, [*inputs, shifted])
+
+
 @pytest.mark.parametrize("shape", [(0, 3, 4), (1, 3, 4), (5, 0, 4), (5, 3, 1), (40, 3, 5000)])
 def test_shapes(shape):
     n, d, k = shape
@@ -81,8 +153,16 @@ def test_errors():
         f(x, weight, [0, 1, 4, 0, 0])
     with pytest.raises(TypeError, match="y must be integer labels, got float64"):
         f(x, weight, y.astype(float))
-    with pytest.raises(ValueError, match="x must have 2 dimensions, got 1"):
+    with pytest.raises(ValueError, match="x must have at least 1 dimension, got 0"):
+        f(1.0, weight, y)
+    with pytest.raises(ValueError, match="weight must have 2 dimensions, got 1"):
+        f(x, weight[0], y)
+    with pytest.raises(ValueError, match=r"y must be labels of shape \(\), got shape \(5,\)"):
         f(x[0], weight, y)
+    with pytest.raises(ValueError, match=r"class_weight must have shape \(4,\), .* got \(3,\)"):
+        f(x, weight, y, class_weight=[1, 2, 3])
+    with pytest.raises(ValueError, match=r"class_weight must be finite and >= 0, got -1.0"):
+        f(x, weight, y, class_weight=[1, 2, 3, -1])
     with pytest.raises(ValueError, match="temperature must not be 0"):
         logitlab.linear_cross_entropy_and_grad(x, weight, y, temperature=0)
 
@@ -174,7 +254,6 @@ def test_other_arrays():
     """JAX arrays, which are immutable, and byte-swapped NumPy arrays."""
     x, weight, bias, y = problem(40, 3, 4, np.float32)
     expected = logitlab.linear_cross_entropy_and_grad(x, weight, y, bias=bias, label_smoothing=0.1)
-    jnp = pytest.importorskip("jax").numpy
     swapped = [a.astype(a.dtype.newbyteorder()) for a in (x, weight, bias)]
     for a, b, c in (map(jnp.asarray, (x, weight, bias)), swapped):
         loss, gradients = logitlab.linear_cross_entropy_and_grad(
@@ -195,3 +274,15 @@ def test_long_products_are_computed_by_tiles(monkeypatch):
         assert loss == pytest.approx(expected[0], rel=1e-14)
         for one, other in zip(gradients, expected[1], strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-15)
+
+
+def test_chunked_arrays():
+    """A slice of a Dask array is a copy, so its gradients are not added in place."""
+    da = pytest.importorskip("dask.array")
+    x, weight, bias, y = problem(300, 3, 4)
+    expected = logitlab.linear_cross_entropy_and_grad(x, weight, y, bias=bias)
+    arrays = [da.from_array(a, chunks=a.shape) for a in (x, weight, y)]
+    loss, gradients = logitlab.linear_cross_entropy_and_grad(*arrays, bias=da.from_array(bias))
+    np.testing.assert_allclose(loss, expected[0], rtol=1e-12)
+    for one, other in zip(gradients, expected[1], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-14)

@@ -72,6 +72,46 @@ def test_booleans_are_refused_under_compile(name):
         compiled(Z)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_class_weights_and_batches_of_the_linear_loss_match_torch(reduction, smoothing):
+    weight = torch.rand(7, generator=generator()) * 3
+    options = {"bias": True, "weight": weight, "reduction": reduction, "ignore_index": -100}
+    ours = LinearCrossEntropyLoss(5, 7, label_smoothing=smoothing, **options)
+    theirs = nn.LinearCrossEntropyLoss(5, 7, label_smoothing=smoothing, **options)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(3, 4, 5, generator=generator())
+    y = torch.randint(0, 7, (3, 4), generator=generator())
+    y[1, 2] = -100
+    logits = F.linear(x, theirs.linear.weight, theirs.linear.bias).permute(0, 2, 1)
+    expected = F.cross_entropy(
+        logits, y, weight, reduction=reduction, label_smoothing=smoothing
+    ).detach()
+    torch.testing.assert_close(ours(x, y).detach(), expected)
+    torch.testing.assert_close(ours(x[0, 0], y[0, 0]).detach(), theirs(x[0, 0], y[0, 0]).detach())
+
+
+def test_reset_parameters():
+    """Also of modules made on the meta device."""
+    for kind in (Softmax, LogSoftmax, partial(LinearCrossEntropyLoss, 3, 4)):
+        with torch.device("meta"):
+            module = kind(temperature=2.0, learnable=True)
+        assert "temperature=2" in repr(module)
+        module.to_empty(device="cpu")
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.fill_(torch.nan)
+        module.reset_parameters()
+        assert module.temperature.item() == pytest.approx(2)
+        assert all(torch.isfinite(p).all() for p in module.parameters())
+    Softmax(temperature=2.0).reset_parameters()  # it has no parameters
+    weight = torch.tensor([1.0, 2.0, 0.5, 3.0])
+    module = LinearCrossEntropyLoss(3, 4, device="meta", weight=weight, learnable=True)
+    assert module.log_temperature.is_meta
+    module.to_empty(device="cpu").reset_parameters()
+    assert torch.equal(module.weight, weight)
+
+
 def test_learnable_temperature_of_the_linear_loss():
     """Its gradient is that of the loss of the logits."""
     module = LinearCrossEntropyLoss(3, 4, temperature=1.5, learnable=True)
@@ -136,6 +176,16 @@ GRAPHS = {
         z, WEIGHT.to(z.dtype), Y, temperature=ROWS.to(z.dtype) + z[:, 0].abs()
     ),
     "linear": lambda z: logitlab.linear_cross_entropy(z, WEIGHT.to(z.dtype), Y),
+    "linear, batch": lambda z: logitlab.linear_cross_entropy(
+        z.reshape(2, 2, 5),
+        WEIGHT.to(z.dtype),
+        Y.reshape(2, 2),
+        temperature=ROWS.to(z.dtype).reshape(2, 2) + z[:2, :2].abs(),
+        class_weight=WEIGHT[:, 0].abs(),
+        label_smoothing=0.1,
+        ignore_index=[2, 3],
+        reduction="none",
+    ),
 }
 
 
@@ -191,5 +241,5 @@ def test_operators(masked, rows):
     torch.library.opcheck(operators.cross_entropy, loss)
     weight = WEIGHT.double().requires_grad_()
     fixed = None if t is None else t.detach()
-    linear = (z, weight, Y, None, 0.7, fixed, 0.0, None, None, "mean")
+    linear = (z, weight, Y, None, 0.7, fixed, 0.0, None, None, "mean", None)
     torch.library.opcheck(operators.linear_cross_entropy, linear)

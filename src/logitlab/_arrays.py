@@ -2,6 +2,7 @@
 
 import functools
 import math
+import sys
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
@@ -9,7 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj, is_torch_array
 from numpy.typing import NDArray
 
-from logitlab import _checks
+from logitlab import _checks, _tracing
 
 Array: TypeAlias = Any  # an array of NumPy, torch or any library of the array API standard
 Namespace: TypeAlias = Any  # the functions of an array library, as array_namespace() returns them
@@ -68,6 +69,18 @@ def widest_float(xp: Namespace, like: Array = None) -> DType:
     return dtypes.get("float64", dtypes["float32"])
 
 
+def _check_layout(x: Array, name: str) -> None:
+    """Refuse a sparse or nested tensor: the entries that it lacks would be logits of 0."""
+    if x.is_nested:
+        raise TypeError(
+            f"{name} must be a dense tensor, got a nested tensor; convert it with to_padded_tensor"
+        )
+    if x.layout is not sys.modules["torch"].strided:
+        raise TypeError(
+            f"{name} must be a dense tensor, got layout {x.layout}; convert it with to_dense"
+        )
+
+
 def as_array(x: Any, name: str) -> Array:
     """An array of any library unchanged; anything else as a NumPy array."""
     if type(x) is np.ndarray:
@@ -77,6 +90,8 @@ def as_array(x: Any, name: str) -> Array:
             f"{name} must not be a masked array; pass {name}.data with where=~mask instead"
         )
     if is_array_api_obj(x) and not isinstance(x, np.ndarray | np.generic):
+        if is_torch_array(x):
+            _check_layout(x, name)
         return x
     try:
         return np.asarray(x)
@@ -108,15 +123,18 @@ def scalar(x: Array) -> Array:
 
 def list_of_reals(x: Any, name: str, length: int | None = None) -> NDArray[np.float64]:
     """A list of real numbers as a float64 array of shape (length,)."""
-    numbers = on_host(as_floating(x, name)).astype(np.float64)
+    numbers = on_host(as_floating(x, name), name).astype(np.float64)
     if numbers.ndim != 1 or length not in (None, len(numbers)):
         count = "" if length is None else f"{length} "
         raise ValueError(f"{name} must be a list of {count}numbers, got shape {numbers.shape}")
     return numbers
 
 
-def on_host(x: Array) -> NDArray[Any]:
+def on_host(x: Array, name: str = "z") -> NDArray[Any]:
     """The values as a NumPy array: a view if they are in the memory of this machine."""
+    if isinstance(x, np.ndarray):
+        return x
+    _tracing.check_values(x, name)
     if is_torch_array(x):
         x = x.detach().cpu().resolve_neg()
         # NumPy has no bfloat16; float32 represents its values exactly.
@@ -182,6 +200,8 @@ def like(x: Any, z: Array, xp: Namespace, name: str) -> Array:
 
 def any_of(condition: Array, xp: Namespace) -> bool:
     """Whether a condition is true anywhere; False for a traced array, which has no values."""
+    if xp is not np and not _tracing.has_values(condition):
+        return False
     try:
         return bool(xp.any(condition))
     except (TypeError, RuntimeError):
@@ -206,6 +226,8 @@ def _all_in_range(y: Array, k: int, xp: Namespace) -> bool:
     """Whether all integers are in [0, k): by their extremes, faster than by a mask."""
     if not math.prod(y.shape):
         return True
+    if xp is not np and not _tracing.has_values(y):
+        return False
     try:
         return int(xp.min(y)) >= 0 and int(xp.max(y)) < k
     except (TypeError, RuntimeError):
@@ -337,10 +359,9 @@ def weight_scale(weight: Array, xp: Namespace) -> tuple[float, float]:
     A mean does not depend on a common factor of its weights, and with these their sum stays in
     range. One such power alone may be out of range. Both are 1 for a traced array.
     """
-    try:
-        exponent = -math.frexp(float(xp.max(weight)))[1] if math.prod(weight.shape) else 0
-    except (TypeError, RuntimeError):
-        exponent = 0
+    if not math.prod(weight.shape) or not _tracing.has_values(weight):
+        return 1.0, 1.0
+    exponent = -math.frexp(float(xp.max(weight)))[1]
     half = exponent // 2
     return 2.0**half, 2.0 ** (exponent - half)
 

@@ -1,10 +1,11 @@
 """The backend module for each type of array. A framework is imported only for its own arrays."""
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,9 @@ _BACKENDS = {
     ("torch", "Tensor"): "torch",
 }
 
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 _backend_of_type: dict[type, ModuleType] = {}
 
@@ -42,11 +46,47 @@ def fused_loss(z: Array, name: str) -> Callable[..., Array | None] | None:
     return getattr(backend(z), name, None)
 
 
+def _is_compiling() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_compiling()
+
+
 def compiled_functions(z: Any) -> ModuleType | None:
     """The module of the operators for torch.compile while that traces the call, else None."""
-    if type(z) is np.ndarray:
-        return None
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.compiler.is_compiling():
+    if type(z) is np.ndarray or not _is_compiling():
         return None
     return _registry.module("torch_compile")
+
+
+def breaks_graph(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """A function that reads values: torch.compile calls it between two graphs."""
+
+    @functools.wraps(function)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        if _is_compiling():
+            result: Result = _registry.module("torch_compile").call_eagerly(
+                function, *args, **kwargs
+            )
+            return result
+        return function(*args, **kwargs)
+
+    return call
+
+
+# The functions that torch's autocast computes in float32 on CPUs; on other devices, in
+# `_AUTOCAST` as well.
+_AUTOCAST_CPU = frozenset({"cross_entropy", "kl_divergence", "linear_cross_entropy"})
+_AUTOCAST = _AUTOCAST_CPU | {"softmax", "log_softmax", "logsumexp"}
+
+
+def autocast(name: str, x: Array) -> Array:
+    """`x`, under torch.autocast converted to float32 for the functions that this computes in it."""
+    if type(x) is np.ndarray:
+        return x
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(x, torch.Tensor) or x.is_meta or x.itemsize > 2:
+        return x
+    device = x.device.type
+    covered = _AUTOCAST_CPU if device == "cpu" else _AUTOCAST
+    is_half = x.dtype in (torch.float16, torch.bfloat16)
+    return x.float() if is_half and name in covered and torch.is_autocast_enabled(device) else x

@@ -6,6 +6,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj, is_torch_array, is_writeable_array
 from numpy.typing import NDArray
 
+from logitlab import _tracing
 from logitlab._arrays import Array, DType, Request, dtype_name, native_type
 
 
@@ -14,7 +15,7 @@ def _numpy_view(x: Array) -> NDArray[Any] | None:
     if isinstance(x, np.ndarray):
         return x
     if is_torch_array(x):
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or not _tracing.has_values(x):
             return None
         import torch
 

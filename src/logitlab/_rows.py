@@ -37,10 +37,10 @@ def as_row(z: Any) -> Floats:
 
 def as_rows(z: Any, y: Any, name: str = "z") -> tuple[NDArray[Any], Integers]:
     """Logits as a NumPy array of shape (rows, K), a view if possible, and the checked labels."""
-    z = _arrays.on_host(_arrays.as_floating(z, name))
+    z = _arrays.on_host(_arrays.as_floating(z, name), name)
     if z.ndim == 0 or z.size == 0:
         raise ValueError(f"{name} must hold at least one row of one class, got shape {z.shape}")
-    y = _arrays.on_host(_arrays.as_array(y, "y"))
+    y = _arrays.on_host(_arrays.as_array(y, "y"), "y")
     labels: Integers = _arrays.labels(y, z, z.shape[:-1], z.shape[-1], of=name)
     return z.reshape(-1, z.shape[-1]), labels.reshape(-1)
 

@@ -18,6 +18,12 @@ from logitlab import _arrays, _checks, linear_losses, losses, probabilities
 from logitlab._backends import torch_autograd
 
 
+@torch.compiler.disable(reason="logitlab: the function reads the values of its arguments")
+def call_eagerly(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """A call that torch.compile does not trace."""
+    return function(*args, **kwargs)
+
+
 def _as_floating(z: Tensor) -> Tensor:
     if z.dtype.is_complex:
         raise TypeError(f"z must be a real array, got {_arrays.dtype_name(z.dtype)}")
@@ -246,18 +252,21 @@ def _linear_cross_entropy(
     rows: Tensor | None,
     smoothing: float,
     sample_weight: Tensor | None,
-    ignore_index: int | None,
+    ignore_index: Sequence[int] | None,
     reduction: str,
+    class_weight: Tensor | None,
 ) -> Tensor:
     arguments = linear_losses.check_arguments(
         x, weight, y, bias, t if rows is None else rows, smoothing, sample_weight, ignore_index,
-        reduction,
+        reduction, class_weight,
     )  # fmt: skip
-    return linear_losses.loss_value(arguments, reduction)
+    return linear_losses.loss_value(arguments)
 
 
 @_linear_cross_entropy.register_fake
-def _(x: Any, w: Any, y: Any, b: Any, t: Any, rows: Any, s: Any, sw: Any, i: Any, r: Any) -> Any:
+def _(
+    x: Any, w: Any, y: Any, b: Any, t: Any, rows: Any, s: Any, sw: Any, i: Any, r: Any, cw: Any
+) -> Any:
     return x.new_empty(y.shape if r == "none" else ())
 
 
@@ -272,16 +281,22 @@ def _linear_cross_entropy_backward(
     rows: Tensor | None,
     smoothing: float,
     sample_weight: Tensor | None,
-    ignore_index: int | None,
+    ignore_index: Sequence[int] | None,
     reduction: str,
+    class_weight: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     arguments = linear_losses.check_arguments(
         x, weight, y, bias, t if rows is None else rows, smoothing, sample_weight, ignore_index,
-        reduction,
+        reduction, class_weight,
     )  # fmt: skip
-    dx, dweight, dbias, dt = linear_losses.loss_gradients(arguments, reduction, g, rows is not None)
+    dx, dweight, dbias, dt = linear_losses.loss_gradients(arguments, g, rows is not None)
     dbias = torch.empty(0) if dbias is None else dbias
-    return dx, dweight, dbias, torch.empty(0) if rows is None else dt[:, 0].to(rows.dtype)
+    return (
+        dx,
+        dweight,
+        dbias,
+        torch.empty(0) if rows is None else dt.reshape(rows.shape).to(rows.dtype),
+    )
 
 
 @_linear_cross_entropy_backward.register_fake
@@ -292,20 +307,22 @@ def _(g: Any, x: Any, weight: Any, y: Any, bias: Any, t: Any, rows: Any, *rest: 
 
 
 def _save_linear(ctx: Any, inputs: Any, output: Any) -> None:
-    x, weight, y, bias, t, rows, smoothing, sample_weight, ignore_index, reduction = inputs
-    ctx.save_for_backward(x, weight, y, bias, rows, sample_weight)
+    x, weight, y, bias, t, rows, smoothing, sample_weight, ignore_index, reduction, cw = inputs
+    ctx.save_for_backward(x, weight, y, bias, rows, sample_weight, cw)
     ctx.rest = t, smoothing, ignore_index, reduction
 
 
 def _backward_linear(ctx: Any, g: Any) -> Any:
     _refuse_gradient(ctx.needs_input_grad[7], "sample_weight")
-    x, weight, y, bias, rows, sample_weight = ctx.saved_tensors
+    _refuse_gradient(ctx.needs_input_grad[10], "class_weight")
+    x, weight, y, bias, rows, sample_weight, class_weight = ctx.saved_tensors
     t, smoothing, ignore_index, reduction = ctx.rest
     dx, dweight, dbias, dt = _linear_cross_entropy_backward(
-        g, x, weight, y, bias, t, rows, smoothing, sample_weight, ignore_index, reduction
-    )
+        g, x, weight, y, bias, t, rows, smoothing, sample_weight, ignore_index, reduction,
+        class_weight,
+    )  # fmt: skip
     dbias, dt = None if bias is None else dbias, None if rows is None else dt
-    return dx, dweight, None, dbias, None, dt, *[None] * 4
+    return dx, dweight, None, dbias, None, dt, *[None] * 5
 
 
 _linear_cross_entropy.register_autograd(_backward_linear, setup_context=_save_linear)
@@ -351,11 +368,14 @@ def linear_cross_entropy(
     temperature: Any,
     smoothing: float,
     sample_weight: Any,
-    ignore_index: int | None,
+    ignore_index: Any,
     reduction: str,
+    class_weight: Any,
 ) -> Any:
-    t, rows = _split_temperature(temperature, x.shape[:1])
+    t, rows = _split_temperature(temperature, x.shape[:-1])
     smoothing = _as_float(smoothing, "label_smoothing")
+    ignore = None if ignore_index is None else list(_checks.integers(ignore_index, "ignore_index"))
     return _linear_cross_entropy(
-        x, weight, y, bias, t, rows, smoothing, sample_weight, ignore_index, reduction
-    )
+        x, weight, y, bias, t, rows, smoothing, sample_weight, ignore, reduction,
+        class_weight,
+    )  # fmt: skip

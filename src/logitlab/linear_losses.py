@@ -1,12 +1,14 @@
 """Cross-entropy of a linear layer, without an array of its logits."""
 
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace
 
 from logitlab import _arrays, _dispatch
-from logitlab._arrays import Array, DType, Namespace
+from logitlab._arrays import Array, DType, Namespace, Shape
 from logitlab._backends.targets import Targets
 from logitlab.losses import (
     Reduction,
@@ -20,12 +22,14 @@ from logitlab.losses import (
 class LinearLossArguments(NamedTuple):
     """The checked arguments of a linear cross-entropy; x, weight and bias in at least float32."""
 
-    x: Array
+    x: Array  # (N, D)
     weight: Array
     bias: Array | None
     targets: Targets  # labels
     temperature: float | Array  # an array has the shape (N, 1)
     row_weight: Array | None  # None where every row has weight 1
+    reduction: str  # "sum" also for a mean whose divisor is a factor of the row weights
+    batch: Shape  # of the labels, N in total
     dtype: DType  # of the result
     xp: Namespace
 
@@ -36,11 +40,12 @@ def _as_native_floating(x: Any, name: str) -> Array:
     return x.astype(_arrays.native_type(x.dtype), copy=False) if isinstance(x, np.ndarray) else x
 
 
-def _check_matrix(x: Any, name: str) -> Array:
-    x = _as_native_floating(x, name)
-    if x.ndim != 2:
-        raise ValueError(f"{name} must have 2 dimensions, got {x.ndim}")
-    return x
+def _check_class_vector(v: Any, name: str, k: int, x: Array, xp: Namespace) -> Array:
+    """An array with an entry for each class."""
+    v = _arrays.like(_as_native_floating(v, name), x, xp, name)
+    if tuple(v.shape) != (k,):
+        raise ValueError(f"{name} must have shape ({k},), one for each class, got {tuple(v.shape)}")
+    return v
 
 
 @np.errstate(all="ignore")
@@ -52,85 +57,112 @@ def check_arguments(
     temperature: Any,
     label_smoothing: float,
     sample_weight: Any,
-    ignore_index: int | None,
+    ignore_index: int | Sequence[int] | None,
     reduction: str,
+    class_weight: Any = None,
 ) -> LinearLossArguments:
     """Check the arguments of a linear cross-entropy and convert them to arrays of x's library."""
     smoothing = check_options(label_smoothing, reduction)
-    x = _check_matrix(x, "x")
+    x, weight = _as_native_floating(x, "x"), _as_native_floating(weight, "weight")
+    if not x.ndim:
+        raise ValueError("x must have at least 1 dimension, got 0")
+    if weight.ndim != 2:
+        raise ValueError(f"weight must have 2 dimensions, got {weight.ndim}")
     xp = array_namespace(x)
-    weight = _arrays.like(_check_matrix(weight, "weight"), x, xp, "weight")
-    (n, d), (k, columns) = x.shape, weight.shape
+    weight = _arrays.like(weight, x, xp, "weight")
+    (*leading, d), (k, columns) = x.shape, weight.shape
+    batch, n = tuple(leading), math.prod(leading)
     if columns != d:
         raise ValueError(
             f"weight must have shape (K, {d}), as x has {d} columns, got {(k, columns)}"
         )
     if bias is not None:
-        bias = _arrays.like(_as_native_floating(bias, "bias"), x, xp, "bias")
-        if tuple(bias.shape) != (k,):
-            raise ValueError(
-                f"bias must have shape ({k},), one for each class, got {tuple(bias.shape)}"
-            )
+        bias = _check_class_vector(bias, "bias", k, x, xp)
     for name, other in (("weight", weight), ("bias", bias)):
         if other is not None and other.dtype != x.dtype:
             raise TypeError(
                 f"{name} must have the type of x, {_arrays.dtype_name(x.dtype)}, "
                 f"got {_arrays.dtype_name(other.dtype)}"
             )
-    t = _arrays.request(x, 1, temperature, None).temperature
+    t = _arrays.request(x, -1, temperature, None).temperature
     if not isinstance(t, float):
-        t = xp.broadcast_to(t, (n, 1))
-    label = _arrays.labels(y, x, (n,), k, ignore_index)
-    row_weight = check_sample_weight(sample_weight, (n,), x, label, ignore_index, xp)
-    dtype = x.dtype
-    x, weight = _arrays.at_least_float32(x, xp), _arrays.at_least_float32(weight, xp)
-    bias = None if bias is None else _arrays.at_least_float32(bias, xp)
+        t = xp.reshape(xp.broadcast_to(t, (*batch, 1)), (n, 1))
+    label = xp.reshape(_arrays.labels(y, x, batch, k, ignore_index), (n,))
+    row_weight = check_sample_weight(sample_weight, batch, x, label, ignore_index, xp)
+    row_weight = row_weight if row_weight is None else xp.reshape(row_weight, (n,))
     targets = Targets(label, smoothing=smoothing)
-    return LinearLossArguments(x, weight, bias, targets, t, row_weight, dtype, xp)
+    if class_weight is not None:
+        class_weight = _check_class_vector(class_weight, "class_weight", k, x, xp)
+        _arrays.check_nonnegative(class_weight, "class_weight", finite=True)
+        class_weight = xp.astype(class_weight, _arrays.widest_float(xp, x))
+        of_label = xp.take(class_weight, xp.where(label < 0, xp.zeros_like(label), label), axis=0)
+        of_label = of_label if row_weight is None else row_weight * of_label
+        if not smoothing:
+            row_weight = of_label
+        else:
+            # The weights of the classes multiply the smoothed targets, and those of the labels
+            # are the divisor of the mean.
+            targets = targets._replace(class_weight=class_weight)
+            if reduction == "mean":
+                row_weight = (xp.ones_like(of_label) if row_weight is None else row_weight) / (
+                    xp.sum(of_label)
+                )
+                reduction = "sum"
+    dtype = x.dtype
+    x = xp.reshape(_arrays.at_least_float32(x, xp), (n, d))
+    weight = _arrays.at_least_float32(weight, xp)
+    bias = None if bias is None else _arrays.at_least_float32(bias, xp)
+    return LinearLossArguments(x, weight, bias, targets, t, row_weight, reduction, batch, dtype, xp)
 
 
 @np.errstate(all="ignore")
 def _loss_and_gradients(
-    arguments: LinearLossArguments,
-    reduction: str,
-    upstream: float | Array | None,
-    by_temperature: bool = False,
+    arguments: LinearLossArguments, upstream: Any, by_temperature: bool = False
 ) -> tuple[Array, Any]:
     """The reduced loss, and unless `upstream` is None its gradients times that."""
-    x, weight, bias, targets, t, row_weight, dtype, xp = arguments
+    x, weight, bias, targets, t, row_weight, reduction, batch, dtype, xp = arguments
+    n = x.shape[0]
     scale: Any = None
     if upstream is not None:
-        shares = row_shares(row_weight, x.shape[:1], reduction, xp)
+        if reduction == "none" and hasattr(upstream, "shape"):
+            upstream = xp.reshape(upstream, (n,))
+        shares = row_shares(row_weight, (n,), reduction, xp)
         scale = shares / (t if isinstance(t, float) else t[:, 0]) * upstream
-        if not isinstance(scale, float):
-            scale = xp.broadcast_to(scale, x.shape[:1])
+        if hasattr(scale, "shape"):
+            scale = xp.broadcast_to(scale, (n,))
     loss, gradients = _dispatch.backend(x).linear_loss(
         x, weight, bias, targets, t, scale, by_temperature
     )
     value = reduce_losses(loss, row_weight, reduction, dtype, xp)
+    if reduction == "none":
+        value = xp.reshape(value, batch)
     if gradients is not None:
-        gradients = tuple(g if g is None else xp.astype(g, dtype, copy=False) for g in gradients)
+        gradients = [g if g is None else xp.astype(g, dtype, copy=False) for g in gradients]
+        gradients[0] = xp.reshape(gradients[0], (*batch, x.shape[1]))
     return value, gradients
 
 
 @np.errstate(all="ignore")
-def loss_value(arguments: LinearLossArguments, reduction: str) -> Array:
+def loss_value(arguments: LinearLossArguments) -> Array:
     """The reduced loss."""
-    x, weight, bias, targets, t, row_weight, dtype, xp = arguments
+    x, weight, bias, targets, t, row_weight, reduction, _, dtype, xp = arguments
     fused_loss = _dispatch.fused_loss(x, "reduced_linear_loss")
     if fused_loss is not None and reduction != "none":
         shares = row_shares(row_weight, x.shape[:1], reduction, xp)
         value = fused_loss(x, weight, bias, targets, t, shares)
         if value is not None:
             return xp.astype(value, dtype, copy=False)
-    return _loss_and_gradients(arguments, reduction, None)[0]
+    return _loss_and_gradients(arguments, None)[0]
 
 
-def loss_gradients(
-    arguments: LinearLossArguments, reduction: str, upstream: Array, by_temperature: bool
-) -> Any:
+def loss_gradients(arguments: LinearLossArguments, upstream: Array, by_temperature: bool) -> Any:
     """The gradients by x, weight, bias and, if `by_temperature`, by the T of each row, (N, 1)."""
-    return _loss_and_gradients(arguments, reduction, upstream, by_temperature)[1]
+    return _loss_and_gradients(arguments, upstream, by_temperature)[1]
+
+
+def _autocast(*arrays: Any) -> list[Any]:
+    """Under torch.autocast half types beside float32, as of a layer, are computed in float32."""
+    return [_dispatch.autocast("linear_cross_entropy", x) for x in arrays]
 
 
 def linear_cross_entropy(
@@ -140,9 +172,10 @@ def linear_cross_entropy(
     *,
     bias: Any = None,
     temperature: Any = 1.0,
+    class_weight: Any = None,
     label_smoothing: float = 0.0,
     sample_weight: Any = None,
-    ignore_index: int | None = None,
+    ignore_index: int | Sequence[int] | None = None,
     reduction: Reduction = "mean",
 ) -> Any:
     r"""Cross-entropy of labels and the logits :math:`z = x\,W^\top + b`, which are not stored.
@@ -152,23 +185,30 @@ def linear_cross_entropy(
 
     Parameters
     ----------
-    x : array, shape (N, D)
-        Inputs of the layer.
+    x : array, shape (..., D)
+        Inputs of the layer: N rows of any batch shape.
     weight : array, shape (K, D)
         One row for each class; of the library and the type of x.
-    y : array of int, shape (N,)
+    y : array of int, shape of x without the last axis
         Labels, 0 to K - 1.
     bias : array, shape (K,), optional
         Added to the logits.
-    temperature : float or array, shape (N,)
-        T, as in :func:`logitlab.softmax`.
-    label_smoothing, sample_weight, ignore_index, reduction
+    temperature : float or array
+        T: a scalar, or one for each row, as in :func:`logitlab.softmax`.
+    class_weight : array, shape (K,), optional
+        Weight of each class, finite and >= 0: the target of a class is multiplied by it, and "mean"
+        divides by the sum of the weights of the labels, as in :class:`torch.nn.CrossEntropyLoss`.
+    label_smoothing, sample_weight, reduction
         As in :func:`logitlab.cross_entropy`.
+    ignore_index : int or sequence of int, optional
+        Rows with this label, or with one of these, are ignored.
 
     Returns
     -------
     array
-        0-d, or with "none" of shape (N,); in nats, in x's type. A tensor is differentiable.
+        0-d, or with "none" of the shape of y; in nats, in x's type. A tensor is differentiable.
+        Under :class:`torch.autocast` x, weight and bias may be of float32 and half types, and the
+        loss is of float32.
 
     Raises
     ------
@@ -187,6 +227,7 @@ def linear_cross_entropy(
     >>> float(logitlab.linear_cross_entropy(x, weight, [0, 1]).round(4))
     0.1269
     """
+    x, weight, bias = _autocast(x, weight, bias)
     if (compiled := _dispatch.compiled_functions(x)) is not None:
         return compiled.linear_cross_entropy(
             x,
@@ -198,6 +239,7 @@ def linear_cross_entropy(
             sample_weight,
             ignore_index,
             reduction,
+            class_weight,
         )
     arguments = check_arguments(
         x,
@@ -209,8 +251,9 @@ def linear_cross_entropy(
         sample_weight,
         ignore_index,
         reduction,
+        class_weight,
     )
-    return loss_value(arguments, reduction)
+    return loss_value(arguments)
 
 
 def linear_cross_entropy_and_grad(
@@ -220,9 +263,10 @@ def linear_cross_entropy_and_grad(
     *,
     bias: Any = None,
     temperature: Any = 1.0,
+    class_weight: Any = None,
     label_smoothing: float = 0.0,
     sample_weight: Any = None,
-    ignore_index: int | None = None,
+    ignore_index: int | Sequence[int] | None = None,
     reduction: Reduction = "mean",
 ) -> tuple[Any, tuple[Any, Any, Any]]:
     r"""The loss of :func:`linear_cross_entropy` and its gradients, computed together.
@@ -232,7 +276,8 @@ def linear_cross_entropy_and_grad(
 
     Parameters
     ----------
-    x, weight, y, bias, temperature, label_smoothing, sample_weight, ignore_index, reduction
+    x, weight, y, bias, temperature, class_weight, label_smoothing, sample_weight, ignore_index, \
+reduction
         As in :func:`linear_cross_entropy`; T is not 0. With "none" the gradients are those of the
         sum of the losses.
 
@@ -241,7 +286,7 @@ def linear_cross_entropy_and_grad(
     loss : array
         As :func:`linear_cross_entropy`.
     gradients : tuple of array
-        By x, (N, D); by weight, (K, D); by bias, (K,), or None without one.
+        By x, of its shape; by weight, (K, D); by bias, (K,), or None without one.
 
     Raises
     ------
@@ -258,6 +303,8 @@ def linear_cross_entropy_and_grad(
     array([[-0.25,  0.25],
            [ 0.25, -0.25]])
     """
+    given = x, weight, bias
+    x, weight, bias = _autocast(*given)
     arguments = check_arguments(
         x,
         weight,
@@ -268,7 +315,12 @@ def linear_cross_entropy_and_grad(
         sample_weight,
         ignore_index,
         reduction,
+        class_weight,
     )
     _arrays.check_differentiable(arguments.temperature, arguments.xp)
-    loss, gradients = _loss_and_gradients(arguments, reduction, 1.0)
-    return loss, gradients[:3]
+    loss, gradients = _loss_and_gradients(arguments, 1.0)
+    dx, dweight, dbias = (
+        g if a is b else g.to(a.dtype)
+        for g, a, b in zip(gradients[:3], given, (x, weight, bias), strict=True)
+    )
+    return loss, (dx, dweight, dbias)

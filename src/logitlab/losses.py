@@ -304,6 +304,7 @@ def cross_entropy(
     >>> f"{logitlab.cross_entropy([[30.0, 0.0]], [0]):.10g}"
     '9.357622969e-14'
     """
+    z = _dispatch.autocast("cross_entropy", z)
     if (compiled := _dispatch.compiled_functions(z)) is not None:
         return compiled.cross_entropy(
             z,
@@ -375,6 +376,7 @@ def cross_entropy_and_grad(
     >>> gradient
     array([[ 0.5, -0.5]])
     """
+    given, z = z, _dispatch.autocast("cross_entropy", z)
     arguments = check_arguments(
         z,
         y,
@@ -391,4 +393,7 @@ def cross_entropy_and_grad(
     _arrays.check_differentiable(request.temperature, arguments.xp)
     with np.errstate(all="ignore"):
         loss, gradient = _row_losses(arguments, _gradient_scale(arguments, reduction))
-        return _reduce(arguments, loss, reduction), request.restore(gradient)
+        gradient = request.restore(gradient)
+        # Under autocast the loss is in float32, and the gradient in the type of z.
+        gradient = gradient if z is given else gradient.to(given.dtype)
+        return _reduce(arguments, loss, reduction), gradient

@@ -89,8 +89,10 @@ def softmax(
     array([0. , 0.5, 0.5])
     """
     _checks.choice(empty, "empty", ("nan", "zero"))
-    if out is None and (compiled := _dispatch.compiled_functions(z)) is not None:
-        return compiled.softmax(z, axis, temperature, where, empty)
+    if out is None:
+        z = _dispatch.autocast("softmax", z)
+        if (compiled := _dispatch.compiled_functions(z)) is not None:
+            return compiled.softmax(z, axis, temperature, where, empty)
     request = _arrays.request(z, axis, temperature, where)
     out_view = _out.check_out(out, request)
     if empty == "zero":
@@ -149,8 +151,10 @@ def log_softmax(
     >>> logitlab.log_softmax(np.array([0, -20], dtype=np.float32))
     array([-2.0611537e-09, -2.0000000e+01], dtype=float32)
     """
-    if out is None and (compiled := _dispatch.compiled_functions(z)) is not None:
-        return compiled.log_softmax(z, axis, temperature, where)
+    if out is None:
+        z = _dispatch.autocast("log_softmax", z)
+        if (compiled := _dispatch.compiled_functions(z)) is not None:
+            return compiled.log_softmax(z, axis, temperature, where)
     request = _arrays.request(z, axis, temperature, where)
     out_view = _out.check_out(out, request)
     result = _dispatch.backend(request.z).log_softmax(*request[:4], out_view)
@@ -221,6 +225,7 @@ def logsumexp(
     """
     keepdims = _checks.boolean(keepdims, "keepdims")
     return_sign = _checks.boolean(return_sign, "return_sign")
+    z = _dispatch.autocast("logsumexp", z)
     plain = b is None and not return_sign
     if plain and (compiled := _dispatch.compiled_functions(z)) is not None:
         return compiled.logsumexp(z, axis, temperature, where, keepdims)

@@ -6,7 +6,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
-from logitlab import _arrays, _checks
+from logitlab import _arrays, _checks, _dispatch
 from logitlab._backends import native_sampling
 from logitlab._backends.reference_sampling import STAGES, Cut, Words
 from logitlab.probabilities import log_softmax
@@ -69,7 +69,7 @@ def _check_row_keys(row_keys: Any, batch: tuple[int, ...]) -> Words:
     """One 64-bit key for each row: by default its flat index."""
     if row_keys is None:
         return np.arange(int(np.prod(batch)), dtype=np.uint64)
-    keys = _arrays.on_host(_arrays.as_array(row_keys, "row_keys"))
+    keys = _arrays.on_host(_arrays.as_array(row_keys, "row_keys"), "row_keys")
     dtype = keys.dtype
     if dtype.kind == "O" or (dtype.kind == "f" and isinstance(row_keys, list | tuple)):
         # So NumPy converts a list with integers above 2^63.
@@ -100,8 +100,8 @@ def _check_call(z: Any, axis: Any, temperature: Any, where: Any) -> _Call:
     t = request.temperature
     if not isinstance(t, float):
         # The kernels read float64, which some libraries have not enabled.
-        t = _arrays.on_host(t).astype(np.float64, copy=False)
-    mask = None if request.where is None else _arrays.on_host(request.where)
+        t = _arrays.on_host(t, "temperature").astype(np.float64, copy=False)
+    mask = None if request.where is None else _arrays.on_host(request.where, "where")
     return _Call(request, batch, (_arrays.on_host(request.z), request.axes[0], t, mask))
 
 
@@ -157,6 +157,7 @@ def _sample_indices(
     return indices.reshape(call.batch if n is None else (*call.batch, count))
 
 
+@_dispatch.breaks_graph
 def truncate(
     z: Any,
     axis: int = -1,
@@ -230,10 +231,13 @@ def truncate(
     request = call.request
     xp = array_namespace(request.z)
     kept = _to_library_of(request.z, native_sampling.keep(*call.arguments, cut))
-    truncated = xp.where(kept, request.z, xp.asarray(-xp.inf, dtype=request.z.dtype))
+    device = getattr(request.z, "device", None)
+    excluded = xp.asarray(-xp.inf, dtype=request.z.dtype, device=device)
+    truncated = xp.where(kept, request.z, excluded)
     return request.restore(truncated)
 
 
+@_dispatch.breaks_graph
 def sample(
     z: Any,
     n: int | None = None,
@@ -315,6 +319,7 @@ def sample(
     return _arrays.scalar(_to_library_of(call.request.z, indices))
 
 
+@_dispatch.breaks_graph
 def sample_with_log_prob(
     z: Any,
     n: int | None = None,

@@ -7,7 +7,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from logitlab import _arrays
+from logitlab import _arrays, _dispatch
 from logitlab._rows import Floats, Integers, as_rows, blocks, softmax_rows
 from logitlab.probabilities import log_softmax, softmax
 
@@ -149,6 +149,7 @@ def kl_divergence(
             f"other must have the shape {tuple(z.shape)} of z, got shape {tuple(other.shape)}"
         )
     _arrays.one_axis(axis, z.ndim)
+    z = _dispatch.autocast("kl_divergence", z)
     return _by_blocks(_divergences, (z, other), axis, temperature, where)
 
 

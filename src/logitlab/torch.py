@@ -6,6 +6,7 @@ with ``learnable=True``.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ __all__ = ["LinearCrossEntropyLoss", "LogSoftmax", "Softmax"]
 class _TemperatureModule(nn.Module):  # type: ignore[misc]
     """A module with a temperature: a number, or the exponential of a parameter, which is > 0."""
 
-    def __init__(self, temperature: float, learnable: bool) -> None:
+    def __init__(self, temperature: float, learnable: bool, device: Any = None) -> None:
         super().__init__()
         learnable = _checks.boolean(learnable, "learnable")
         rule = (
@@ -33,21 +34,32 @@ class _TemperatureModule(nn.Module):  # type: ignore[misc]
             return 0 < t < math.inf if learnable else not math.isnan(t)
 
         temperature = _checks.real(temperature, "temperature", rule, is_valid)
-        self._fixed_temperature = temperature
-        log_t = nn.Parameter(torch.tensor(math.log(temperature))) if learnable else None
+        self._initial_temperature = temperature
+        log_t = nn.Parameter(torch.empty((), device=device)) if learnable else None
         self.register_parameter("log_temperature", log_t)
+        self._reset_temperature()
+
+    def _reset_temperature(self) -> None:
+        if self.log_temperature is not None:
+            nn.init.constant_(self.log_temperature, math.log(self._initial_temperature))
+
+    def reset_parameters(self) -> None:
+        """Set the learnable parameters to their initial values, as after ``to_empty``."""
+        self._reset_temperature()
 
     @property
     def temperature(self) -> float | Tensor:
         """T: a float, or a 0-d tensor if it is learnable."""
         if self.log_temperature is None:
-            return self._fixed_temperature
+            return self._initial_temperature
         return self.log_temperature.exp()
 
     def _temperature_repr(self) -> str:
-        if self.log_temperature is not None:
-            return f"temperature={math.exp(self.log_temperature.item()):g}, learnable=True"
-        return f"temperature={self._fixed_temperature:g}"
+        if self.log_temperature is None:
+            return f"temperature={self._initial_temperature:g}"
+        is_meta = self.log_temperature.is_meta
+        t = self._initial_temperature if is_meta else math.exp(self.log_temperature.item())
+        return f"temperature={t:g}, learnable=True"
 
 
 class Softmax(_TemperatureModule):
@@ -139,8 +151,10 @@ class LinearCrossEntropyLoss(_TemperatureModule):
         Device and type of the layer's parameters.
     reduction : {"mean", "sum", "none"}
         As in :func:`logitlab.cross_entropy`.
-    ignore_index : int, optional
-        Rows with this label are ignored.
+    weight : Tensor, shape (K,), optional
+        Weight of each class, `class_weight` of :func:`logitlab.linear_cross_entropy`.
+    ignore_index : int or sequence of int, optional
+        Rows with this label, or with one of these, are ignored.
     label_smoothing : float
         As in :func:`logitlab.cross_entropy`.
     temperature, learnable
@@ -153,8 +167,8 @@ class LinearCrossEntropyLoss(_TemperatureModule):
 
     Notes
     -----
-    Targets are labels. torch's class weights (``weight=``) and target distributions are not
-    supported; compute the logits and use :func:`logitlab.cross_entropy` for target distributions.
+    Targets are labels. For target distributions compute the logits and use
+    :func:`logitlab.cross_entropy`.
 
     Examples
     --------
@@ -177,30 +191,40 @@ class LinearCrossEntropyLoss(_TemperatureModule):
         device: Any = None,
         dtype: Any = None,
         reduction: str = "mean",
-        ignore_index: int | None = -100,
+        weight: Tensor | None = None,
+        ignore_index: int | Sequence[int] | None = -100,
         label_smoothing: float = 0.0,
         temperature: float = 1.0,
         learnable: bool = False,
     ) -> None:
-        super().__init__(temperature, learnable)
+        super().__init__(temperature, learnable, device)
         self.linear = nn.Linear(in_features, num_classes, bias=bias, device=device, dtype=dtype)
+        self.register_buffer("weight", weight)
+        self._initial_weight = weight
         self.reduction = reduction
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
 
+    def reset_parameters(self) -> None:
+        """Set the parameters of the layer, T and the class weights to new initial values."""
+        super().reset_parameters()
+        self.linear.reset_parameters()
+        if self.weight is not None:
+            with torch.no_grad():
+                self.weight.copy_(self._initial_weight)
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
-        rows = input.reshape(-1, input.shape[-1])
-        loss = logitlab.linear_cross_entropy(
-            rows,
+        return logitlab.linear_cross_entropy(
+            input,
             self.linear.weight,
-            target.reshape(-1),
+            target,
             bias=self.linear.bias,
             temperature=self.temperature,
+            class_weight=self.weight,
             label_smoothing=self.label_smoothing,
             ignore_index=self.ignore_index,
             reduction=self.reduction,  # type: ignore[arg-type]
         )
-        return loss.reshape(target.shape) if self.reduction == "none" else loss
 
     def extra_repr(self) -> str:
         return f"reduction={self.reduction!r}, {self._temperature_repr()}"

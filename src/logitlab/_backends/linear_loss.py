@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, is_writeable_array
+from array_api_compat import array_namespace, is_dask_array, is_writeable_array
 
+from logitlab import _tracing
 from logitlab._arrays import Array, Namespace, any_of
 from logitlab._backends.targets import Targets
 
@@ -25,10 +26,17 @@ class Gradients(NamedTuple):
     temperature: Array | None  # (N, 1)
 
 
+def _slices(n: int, size: int) -> list[slice]:
+    """Slices of at most `size`; a single one of a number that a trace of torch keeps symbolic."""
+    if not isinstance(n, int):
+        return [slice(0, n)]
+    return [slice(i, min(i + size, n)) for i in range(0, n, size)]
+
+
 def _row_blocks(rows: int, classes: int, itemsize: int) -> list[slice]:
     size = min(_BLOCK_ROWS, _BLOCK_BYTES // max(1, classes * itemsize), -(-rows // _MIN_BLOCKS))
     size = max(16, -(-size // 4) * 4)  # BLAS is slow at odd numbers of rows
-    return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
+    return _slices(rows, size)
 
 
 def _product(a: Array, b: Array) -> Array:
@@ -46,21 +54,21 @@ def _product(a: Array, b: Array) -> Array:
     return out
 
 
-def _replace_rows(a: Array, rows: slice, value: Array, xp: Namespace) -> Array:
-    """`a` with some rows replaced, in place if it is writeable."""
-    if is_writeable_array(a):
-        a[rows] = value
+def _replace_rows(a: Array, rows: slice, value: Array, in_place: bool, xp: Namespace) -> Array:
+    """`a` with some rows replaced."""
+    if in_place:
+        a[rows, ...] = value
         return a
-    return xp.concat([a[: rows.start], value, a[rows.stop :]])
+    return xp.concat([a[: rows.start, ...], value, a[rows.stop :, ...]])
 
 
-def _add_to_rows(a: Array, rows: slice, value: Array, xp: Namespace) -> Array:
-    """`a` with a value added to some rows, in place if it is writeable."""
-    if is_writeable_array(a):
-        view = a[rows]
+def _add_to_rows(a: Array, rows: slice, value: Array, in_place: bool, xp: Namespace) -> Array:
+    """`a` with a value added to some rows."""
+    if in_place:
+        view = a[rows, ...]
         view += value
         return a
-    return _replace_rows(a, rows, a[rows] + value, xp)
+    return _replace_rows(a, rows, a[rows, ...] + value, False, xp)
 
 
 @np.errstate(all="ignore")
@@ -89,19 +97,29 @@ def linear_loss(
         dx, dweight = xp.zeros_like(x), xp.zeros_like(weight)
         dbias = None if bias is None else xp.zeros_like(bias)
     label: Any = targets.label
-    for rows in _row_blocks(n, k, x.dtype.itemsize):
-        x_rows, label_rows = x[rows], label[rows]
+    factor: Any = scale
+    inputs = (x, weight, bias, label, t, scale)
+    has_values = all(_tracing.has_values(a) for a in inputs)
+    # A slice of a Dask array is a copy.
+    in_place = has_values and is_writeable_array(x) and not is_dask_array(x)
+    for rows in _row_blocks(n, k, xp.finfo(x.dtype).bits // 8):
+        x_rows, label_rows = x[rows, ...], label[rows]
         ignored = label_rows < 0
-        if any_of(ignored, xp):
+        if not has_values or any_of(ignored, xp):
             # An ignored row may contain NaN.
             x_rows = xp.where(ignored[:, None], 0.0, x_rows)
         z = _product(x_rows, weight.T)
         if bias is not None:
-            z += bias
-        t_rows = t if isinstance(t, float) else t[rows]
-        scale_rows = scale if scale is None or isinstance(scale, float) else scale[rows]
+            if in_place:
+                z += bias
+            else:
+                z = z + bias
+        t_rows = t if isinstance(t, float) else t[rows, ...]
+        scale_rows = factor[rows] if hasattr(factor, "shape") else factor
         block = xp.asarray(z, copy=True) if by_temperature else z
         targets_rows = targets._replace(label=label_rows)
+        if targets.class_weight is not None:
+            targets_rows = targets_rows.weighted(z)
         loss, gradient = target_loss(block, (1,), t_rows, None, targets_rows, scale_rows)
         losses.append(loss)
         if gradient is None:
@@ -113,18 +131,23 @@ def linear_loss(
             temperature_gradients.append(
                 xp.sum(gradient * distance, axis=-1, keepdims=True) / t_rows
             )
-        dx = _replace_rows(dx, rows, _product(gradient, weight), xp)
+        dx = _replace_rows(dx, rows, _product(gradient, weight), in_place, xp)
         # By tiles of classes, so that the temporary product is small.
-        for first in range(0, k, _TILE_CLASSES):
-            classes = slice(first, min(k, first + _TILE_CLASSES))
-            dweight = _add_to_rows(dweight, classes, gradient[:, classes].T @ x_rows, xp)
+        for classes in _slices(k, _TILE_CLASSES):
+            product = gradient[:, classes].T @ x_rows
+            dweight = _add_to_rows(dweight, classes, product, in_place, xp)
         if dbias is not None:
             dbias = dbias + xp.sum(gradient, axis=0)
         del z, block, gradient  # at most one block exists at a time
-    loss = xp.concat(losses) if losses else xp.zeros(0, dtype=x.dtype)
+    device = getattr(x, "device", None)  # a traced JAX array has none
+    loss = xp.concat(losses) if losses else xp.zeros(0, dtype=x.dtype, device=device)
     if scale is None:
         return loss, None
     dt = None
     if by_temperature:
-        dt = xp.concat(temperature_gradients) if n else xp.zeros((0, 1), dtype=x.dtype)
+        dt = (
+            xp.concat(temperature_gradients)
+            if n
+            else xp.zeros((0, 1), dtype=x.dtype, device=device)
+        )
     return loss, Gradients(dx, dweight, dbias, dt)

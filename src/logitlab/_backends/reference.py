@@ -8,7 +8,7 @@ so that gradients stay finite.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -312,8 +312,10 @@ def target_loss(
     loss = loss if rows is None else xp.where(rows, loss, 0.0)
     if scale is None:
         return loss, None
-    scale = scale if isinstance(scale, float) else scale[..., None]
-    gradient = scale_nonzero(residual(_softmax(v, (-1,), xp), y, xp), scale, xp)
+    # A number may be symbolic in a trace of torch.
+    factor: Any = scale
+    factor = factor[..., None] if hasattr(factor, "shape") else factor
+    gradient = scale_nonzero(residual(_softmax(v, (-1,), xp), y, xp), factor, xp)
     # The gradient at an excluded class is 0.
     has_gradient = v.included | v.undefined
     has_gradient = has_gradient if rows is None else has_gradient & rows[..., None]

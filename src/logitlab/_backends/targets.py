@@ -15,6 +15,14 @@ class Targets(NamedTuple):
     label: Array | None = None  # integers of the batch shape, below 0 in an ignored row
     distribution: Array | None = None  # (..., K), nonnegative, the classes last
     smoothing: float = 0.0
+    class_weight: Array | None = None  # (K,), of the targets of a linear layer
+
+    def weighted(self, z: Array) -> "Targets":
+        """The labels as distributions of the type of z, times the weights of the classes."""
+        xp = array_namespace(z)
+        y = self.probabilities(z, None) * xp.astype(self.class_weight, z.dtype)
+        label: Array = self.label
+        return Targets(distribution=xp.where(label[..., None] < 0, 0.0, y))
 
     def included_rows(self) -> Array | None:
         """Mask of the rows that are not ignored; None where no row is."""

@@ -92,7 +92,7 @@ def target_loss(
 ) -> tuple[Array, Array | None]:
     needs_autograd = scale is None and _needs_autograd(z, axis, temperature, where)
     if needs_autograd and covers_losses(z, z.shape[axis[0]], temperature, targets):
-        return torch_autograd.RowLosses.apply(z, axis[0], temperature, where, *targets), None
+        return torch_autograd.RowLosses.apply(z, axis[0], temperature, where, *targets[:3]), None
     return torch_kernels.target_loss(z, axis, temperature, where, targets, scale)
 
 
@@ -140,7 +140,7 @@ def linear_loss(
     needs_autograd = scale is None and requires_gradient(*inputs) and readable(*inputs)
     if needs_autograd and covers_losses(x, len(weight), t, targets):
         loss = torch_autograd.LinearRowLosses.apply(
-            x, weight, bias, t, targets.label, targets.smoothing
+            x, weight, bias, t, targets.label, targets.smoothing, targets.class_weight
         )
         return loss, None
     return torch_kernels.linear_loss(x, weight, bias, targets, t, scale, by_temperature)

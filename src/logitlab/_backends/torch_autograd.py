@@ -35,10 +35,11 @@ def _divide_by_temperature(x: Tensor, t: Any) -> Tensor:
 
 def _kernels_accept(g: Tensor) -> bool:
     """Whether the kernels can take an upstream gradient: it is neither differentiated again nor
-    wrapped by a transform."""
+    recorded by a tracer nor wrapped by a transform."""
     functorch = torch._C._functorch
     return not (
         torch.is_grad_enabled()
+        or torch_kernels.is_recording()
         or functorch.is_functorch_wrapped_tensor(g)
         or functorch.is_legacy_batchedtensor(g)
     )
@@ -260,10 +261,14 @@ class ReducedLoss(torch.autograd.Function):  # type: ignore[misc]
         arguments = zip(ctx.floats, ctx.saved_tensors, strict=False)
         row_share, *inputs = [f if x is None else x for f, x in arguments]
         no_gradients = (None,) * 5
-        if torch.is_grad_enabled():
-            loss = _weighted_sum(row_share, ctx.row_losses(*inputs))
+        # A tracer cannot record the kernels, which compute the gradients of a later pass.
+        is_recorded = ctx.gradients is None and torch_kernels.is_recording()
+        if torch.is_grad_enabled() or is_recorded:
             gradients = _differentiable_gradients(
-                ctx.needs_input_grad[5:], inputs, loss, g.to(loss.dtype)
+                ctx.needs_input_grad[5:],
+                inputs,
+                lambda *x: _weighted_sum(row_share, ctx.row_losses(*x)),
+                g,
             )
             return *no_gradients, *gradients
         gradients, ctx.gradients = ctx.gradients, None
@@ -287,13 +292,20 @@ def _weighted_sum(row_share: float | Tensor, loss: Tensor) -> Tensor:
     return torch.where(row_share == 0, 0.0, row_share * loss).sum()
 
 
-def _differentiable_gradients(needed: Any, inputs: Any, value: Tensor, g: Tensor) -> list[Any]:
+def _differentiable_gradients(
+    needed: Any, inputs: Any, function: Callable[..., Tensor], g: Tensor
+) -> list[Any]:
     """The gradients by the inputs that need one, which can be differentiated again."""
     indices = [i for i, need in enumerate(needed) if need]
-    results = torch.autograd.grad(value, [inputs[i] for i in indices], g, create_graph=True)
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        value = function(*inputs)
+        results = torch.autograd.grad(
+            value, [inputs[i] for i in indices], g.to(value.dtype), create_graph=True
+        )
     gradients: list[Any] = [None] * len(inputs)
     for i, gradient in zip(indices, results, strict=True):
-        gradients[i] = gradient
+        gradients[i] = gradient if differentiable else gradient.detach()
     return gradients
 
 
@@ -315,7 +327,7 @@ def reduced_target_loss(
         return loss, (dz, temperature_gradient(dz, x, axis, t) if by_temperature else None)
 
     def row_losses(z: Tensor, t: Any) -> Any:
-        return RowLosses.apply(z, axis, t, where, *targets)
+        return RowLosses.apply(z, axis, t, where, *targets[:3])
 
     constants = (where, targets.label, targets.distribution)
     return ReducedLoss.apply(evaluate, row_losses, constants, z.dtype, row_share, z, t)
@@ -332,9 +344,10 @@ def reduced_linear_loss(
         return torch_kernels.linear_loss(x, weight, bias, targets, t, scale, by_temperature)
 
     def row_losses(x: Tensor, weight: Tensor, bias: Tensor | None, t: Any) -> Any:
-        return LinearRowLosses.apply(x, weight, bias, t, targets.label, targets.smoothing)
+        label, _, smoothing, class_weight = targets
+        return LinearRowLosses.apply(x, weight, bias, t, label, smoothing, class_weight)
 
-    constants = (targets.label,)
+    constants = (targets.label, targets.class_weight)
     inputs = (x, weight, bias, t)
     return ReducedLoss.apply(evaluate, row_losses, constants, x.dtype, row_share, *inputs)
 
@@ -348,18 +361,26 @@ class LinearRowLosses(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(
-        ctx: Any, x: Any, weight: Any, bias: Any, t: Any, label: Any, smoothing: float
+        ctx: Any,
+        x: Any,
+        weight: Any,
+        bias: Any,
+        t: Any,
+        label: Any,
+        smoothing: float,
+        class_weight: Any,
     ) -> Any:
         ctx.t, ctx.smoothing = t if isinstance(t, float) else None, smoothing
-        ctx.save_for_backward(x, weight, bias, label, None if isinstance(t, float) else t)
-        targets = Targets(label, smoothing=smoothing)
+        tensor_t = None if isinstance(t, float) else t
+        ctx.save_for_backward(x, weight, bias, label, tensor_t, class_weight)
+        targets = Targets(label, None, smoothing, class_weight)
         return torch_kernels.linear_loss(x, weight, bias, targets, t, None, False)[0]
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
-        x, weight, bias, label, t = ctx.saved_tensors
+        x, weight, bias, label, t, class_weight = ctx.saved_tensors
         t = ctx.t if t is None else t
-        targets = Targets(label, smoothing=ctx.smoothing)
+        targets = Targets(label, None, ctx.smoothing, class_weight)
         if not _kernels_accept(g):
             return _gradients_from_logits(ctx, x, weight, bias, t, targets, g)
         scale = g * _per_row(_slope(t), 1)
@@ -367,15 +388,20 @@ class LinearRowLosses(torch.autograd.Function):  # type: ignore[misc]
         gradients: Any = torch_kernels.linear_loss(
             x, weight, bias, targets, t, scale, by_temperature
         )[1]
-        return *gradients, None, None
+        return *gradients, None, None, None
 
 
 def _gradients_from_logits(
     ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, t: Any, targets: Targets, g: Tensor
 ) -> Any:
     """The gradients by way of the whole logits, which can be differentiated again."""
-    z = x @ weight.T if bias is None else x @ weight.T + bias
-    loss = RowLosses.apply(z, 1, t, None, *targets)
+
+    def row_losses(x: Tensor, weight: Tensor, bias: Tensor | None, t: Any) -> Tensor:
+        z = x @ weight.T if bias is None else x @ weight.T + bias
+        of_rows = targets if targets.class_weight is None else targets.weighted(z.detach())
+        loss: Tensor = RowLosses.apply(z, 1, t, None, *of_rows[:3])
+        return loss
+
     inputs = (x, weight, bias, t)
-    gradients = _differentiable_gradients(ctx.needs_input_grad[:4], inputs, loss, g)
-    return *gradients, None, None
+    gradients = _differentiable_gradients(ctx.needs_input_grad[:4], inputs, row_losses, g)
+    return *gradients, None, None, None

@@ -31,14 +31,25 @@ def requires_gradient(*tensors: Any) -> bool:
     )
 
 
+def is_recording() -> bool:
+    """Whether a tracer, a transform or a dispatch mode records or replaces operations of torch."""
+    c = torch._C
+    return (
+        torch.compiler.is_compiling()
+        or c._functorch.peek_interpreter_stack() is not None
+        or c._len_torch_dispatch_stack() > 0
+        or c._get_tracing_state() is not None
+        or c._dispatch_tls_is_dispatch_key_included(c.DispatchKey.PreDispatch)
+    )
+
+
 def readable(z: Array, *others: Any) -> bool:
     """Whether the kernels can read the tensors among these: their memory is plain, and neither a
-    tracer nor a transform is active."""
+    tracer nor a transform nor a dispatch mode is active, which must see every operation."""
     return (
         native.native_available()
-        and not torch.compiler.is_compiling()
+        and not is_recording()
         and forward_ad._current_level < 0
-        and torch._C._functorch.peek_interpreter_stack() is None
         and dtype_name(z.dtype) in native.KINDS
         and all(_is_plain_memory(x) for x in (z, *others) if isinstance(x, torch.Tensor))
     )
@@ -101,8 +112,8 @@ def logsumexp(
 def covers_losses(z: Array, classes: int, t: float | Array, targets: Targets) -> bool:
     """Whether the kernels compute the losses of such arguments and their gradients."""
     return (
-        not requires_gradient(targets.distribution)
-        and readable(z, t, targets.label, targets.distribution)
+        not requires_gradient(targets.distribution, targets.class_weight)
+        and readable(z, t, targets.label, targets.distribution, targets.class_weight)
         and native.covers_losses(dtype_name(z.dtype), classes, _memory(t), targets)
     )
 
@@ -111,7 +122,8 @@ def _targets_memory(targets: Targets) -> Targets:
     """The targets as NumPy arrays, in at least float32."""
     y = targets.distribution
     y = y.float() if y is not None and y.itemsize < 4 else y
-    return targets._replace(label=_memory(targets.label), distribution=_memory(y))
+    label, class_weight = _memory(targets.label), _memory(targets.class_weight)
+    return targets._replace(label=label, distribution=_memory(y), class_weight=class_weight)
 
 
 def target_loss(

@@ -297,7 +297,7 @@ def _check_weights(sample_weight: Any, batch: tuple[int, ...]) -> Floats | None:
     """Return the weights of rows of shape `batch` as a flat float64 array, or None."""
     if sample_weight is None:
         return None
-    given = _arrays.on_host(_arrays.as_array(sample_weight, "sample_weight"))
+    given = _arrays.on_host(_arrays.as_array(sample_weight, "sample_weight"), "sample_weight")
     weights: Floats = _arrays.row_weights(given, batch, given)
     if not weights.any():
         raise ValueError("sample_weight must be finite and >= 0, and not zero in every row")
