@@ -184,9 +184,9 @@ class ProductLanes {
     for (int r = 0; r < kLanes; ++r) {
       if (absolute(sum[r]) < double(kMaxMean<T>)) continue;
       const T* z = z_ ? z_ + r * z_row_ : nullptr;
-      ScaledProduct<T> row(p_ + r, v_ + r, z, step_, z_step_, k_, slope_[r], log);
+      ScaledProduct<T> row(p_ + r, v_ + r, z, step_, z_step_, k_, log);
       if (!row.sum_finite()) continue;
-      for (int64_t j = 0; j < k_; ++j) out_[j * step_ + r] = row.entry(j);
+      for (int64_t j = 0; j < k_; ++j) out_[j * step_ + r] = row.entry(j, slope_[r]);
     }
   }
 

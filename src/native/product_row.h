@@ -1,8 +1,6 @@
 // The products of one row of probabilities with a vector.
 #pragma once
 
-#include <optional>
-
 #include "product_lanes.h"
 #include "products_args.h"
 
@@ -27,7 +25,8 @@ struct ProductRow {
   int64_t top = 0;             // its index
   T p_top = 0, v_top = 0;      // copies, as out may be p or v
   double others = 0, sum = 0;  // of p and of the terms; where log and relative, without the top
-  std::optional<ScaledProduct<T>> scaled;  // of a row whose sums may overflow
+  ScaledProduct<T> scaled;
+  bool use_scaled = false;  // where sums or differences may overflow
 
   ProductRow(const ProductArgs& args, int64_t r)
       : k(args.k),
@@ -36,7 +35,8 @@ struct ProductRow {
         z(args.z ? static_cast<const T*>(args.z) + r * args.k : nullptr),
         out(static_cast<T*>(args.out) + r * args.k),
         slope(args.slope[r]),
-        log(args.product == Product::log_softmax) {}
+        log(args.product == Product::log_softmax),
+        scaled(p, v, z, 1, 1, k, log) {}
 
   // The last chunk is not shorter than a vector.
   static int64_t count(int64_t k) { return (k + kChunkSize - kLanes) / kChunkSize; }
@@ -141,10 +141,7 @@ struct ProductRow {
     if (!log && exclude_by_z) infinite = has_infinite_logit(0, k);
     if (infinite && slope > 0) slope = 0;
     const double largest_sum = absolute(sum) + (log ? absolute(double(v_top)) : 0);
-    if (!(largest_sum < double(kMaxMean<T>))) {
-      scaled.emplace(p, v, z, 1, 1, k, slope, log);
-      if (!scaled->sum_finite()) scaled.reset();
-    }
+    use_scaled = !(largest_sum < double(kMaxMean<T>)) && scaled.sum_finite();
     return true;
   }
 
@@ -165,8 +162,8 @@ struct ProductRow {
 
   LOGITLAB_FLATTEN void write_chunk(int64_t i) const {
     const int64_t first = i * kChunkSize, last = end(i);
-    if (scaled) {
-      for (int64_t j = first; j < last; ++j) out[j] = scaled->entry(j);
+    if (use_scaled) {
+      for (int64_t j = first; j < last; ++j) out[j] = scaled.entry(j, slope);
       return;
     }
     const double finite_slope = slope_in_range<T>(slope) ? slope : 1;

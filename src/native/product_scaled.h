@@ -15,14 +15,13 @@ class ScaledProduct {
  public:
   // Entry j of p and v is at j * step, that of z at j * z_step. z may be null.
   ScaledProduct(const T* p, const T* v, const T* z, int64_t step, int64_t z_step, int64_t k,
-                double slope, bool log)
+                bool log)
       : p_(p),
         v_(v),
         z_(z),
         step_(step),
         z_step_(z_step),
         k_(k),
-        slope_(slope),
         unit_(log ? 0x1p-64 : 0x1p-3),
         log_(log) {}
 
@@ -44,14 +43,14 @@ class ScaledProduct {
     return true;
   }
 
-  T entry(int64_t j) const {
+  T entry(int64_t j, double slope) const {
     if (excluded(j)) return 0;
     double x = p(j) * ((v(j) - v_top_) - sum_);
     if (log_ && j == top_ && p(j) > 0.5)
       x = v_top_ * others_ - p(j) * sum_;
     else if (log_)
       x = v(j) - p(j) * (sum_ + v_top_);
-    return x == 0 ? T(0) : T(x * slope_ / unit_);
+    return x == 0 ? T(0) : T(x * slope / unit_);
   }
 
  private:
@@ -63,7 +62,7 @@ class ScaledProduct {
 
   const T *p_, *v_, *z_;
   const int64_t step_, z_step_, k_;
-  const double slope_, unit_;
+  const double unit_;
   const bool log_;
   int64_t top_ = 0;  // the index of the largest probability
   double v_top_ = 0, others_ = 0, sum_ = 0;

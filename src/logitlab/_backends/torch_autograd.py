@@ -72,8 +72,13 @@ def _kernel_product(name: str, z: Tensor, p: Tensor | None, g: Tensor, axis: int
     return dz if keeps_axis else dz.movedim(-1, axis)
 
 
-def _unit(g: Tensor, axis: int, factor: float) -> Tensor:
-    """A power of two: 1, or 1/factor in a row whose entries times that may overflow."""
+def _unit(g: Tensor, axis: int, factor: float) -> float | Tensor:
+    """A power of two: 1, or 1/factor in a row whose entries times that may overflow.
+
+    Half types, in which that would cost digits, are not scaled.
+    """
+    if g.itemsize < 4:
+        return 1.0
     largest = g.abs().amax(axis, keepdim=True)
     limit = torch.finfo(g.dtype).max / factor
     return torch.where(largest > limit, 1 / factor, torch.ones_like(largest))
