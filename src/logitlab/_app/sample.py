@@ -5,6 +5,7 @@ import json
 import secrets
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,9 +18,11 @@ from logitlab._app.io.outputs import (
     atomic_write,
     catch_print_errors,
     check_file,
+    csv_text,
     exit_on_user_error,
+    print_line,
 )
-from logitlab._app.io.source import TABLES, Logits, UserError, parse_file_spec, pluralize
+from logitlab._app.io.source import TABLES, Logits, UserError, parse_file_spec, pluralize, printable
 from logitlab._app.options import FORMATS
 from logitlab._rows import blocks
 
@@ -107,8 +110,13 @@ def sample(
             raise UserError("give one of -o and --json: --json prints to standard output")
         if out is not None:
             check_file(out, [parse_file_spec(logits)[0]], TABLES)
+        source = open_logits(logits)
+        if source.names is not None and not as_json and (out is None or _is_csv(out)):
+            source = replace(source, names=tuple(map(csv_text, source.names)))
+        if source.names is not None and out is None and sys.stdout.isatty():
+            source = replace(source, names=tuple(map(printable, source.names)))
         tables = sample_tables(
-            open_logits(logits),
+            source,
             log_prob=log_prob,
             n=n,
             temperature=temperature,
@@ -126,7 +134,11 @@ def sample(
                 _print_csv(tables)
             else:
                 count = _write_file(tables, out)
-                typer.echo(f"Written: {out} ({pluralize(count, 'sample')})")
+                print_line(f"Written: {out} ({pluralize(count, 'sample')})")
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"
 
 
 def sample_tables(logits: Logits, *, log_prob: bool, **options: Any) -> Iterator["pa.Table"]:
@@ -233,7 +245,7 @@ def _write_file(tables: Iterator["pa.Table"], path: Path) -> int:
     """Write a .csv or .parquet file, atomically; return the number of samples."""
     from pyarrow import csv, parquet
 
-    writer = parquet.ParquetWriter if path.suffix.lower() == ".parquet" else csv.CSVWriter
+    writer = csv.CSVWriter if _is_csv(path) else parquet.ParquetWriter
     with atomic_write(path) as temporary:
         return _write_tables(tables, lambda schema: writer(temporary, schema))
 
