@@ -92,14 +92,18 @@ def model_file(path: Path) -> Path:
 
 def load(path: Path) -> Model:
     """The model of a file, or of the folder that ``logitlab fit`` wrote it to."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     path = model_file(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    with catch_read_errors(path), safe_open(path, "np") as file:
-        text = (file.metadata() or {}).get(_KEY)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with catch_read_errors(path):
+        try:
+            with safe_open(path, "np") as file:
+                text = (file.metadata() or {}).get(_KEY)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise UserError(f"{path}: not a safetensors file: {error}") from None
     if text is None:
         raise UserError(f"{path}: not a model of logitlab fit")
     try:

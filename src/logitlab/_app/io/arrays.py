@@ -46,7 +46,8 @@ def _array(path: Path, name: str | None, mmap_mode: Literal["r"] | None = None) 
         if kind == ".npz":
             if not zipfile.is_zipfile(path):
                 raise UserError(f"{path}: not a valid .npz file")
-            with np.load(path, allow_pickle=False) as archive:
+            # NumPy does not close the file of a damaged archive that it opens itself.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 name = select_name(path, name, archive.files)
                 _check_size(path, archive.zip, name)
                 return np.asarray(archive[name])

@@ -131,7 +131,7 @@ def as_html(a: Analysis) -> str:
             class_table=_class_table(a, evaluation) if evaluation else [],
             dtype=dtype,
             naive_dtype=dtype if dtype in _NAMED_DTYPES else "float64",
-            names=a.source.names,
+            names=a.source.names and figures.class_names(a),
             class_names=figures.class_names(a),
             shortened=figures.shortened,
             sharpness=_sharpness_table(a),
