@@ -171,7 +171,7 @@ def test_array_that_claims_more_than_the_memory(tmp_path):
     data[central + 24 : central + 28] = struct.pack("<I", 2**32 - 2)
     (tmp_path / "z.npz").write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arrays.os, "sysconf", lambda name: 1 << 10)
+        patch.setattr(arrays, "memory_bytes", lambda: 1 << 20)
         status, stderr = run("sample", tmp_path / "z.npz")
     assert_one_line(status, stderr)
     assert "more than the memory of this machine" in stderr

@@ -22,14 +22,22 @@ from logitlab._app.io.outputs import (
     exit_on_user_error,
     print_line,
 )
-from logitlab._app.io.source import TABLES, Logits, UserError, parse_file_spec, pluralize, printable
+from logitlab._app.io.source import (
+    TABLES,
+    Logits,
+    UserError,
+    memory_bytes,
+    parse_file_spec,
+    pluralize,
+    printable,
+)
 from logitlab._app.options import FORMATS
 from logitlab._rows import blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_MAX_SAMPLES = 1 << 40  # of a row: more than fits in any memory
+_SAMPLE_BYTES = 64  # of memory, for the columns of a sample
 _OPTION_NAMES = {
     "n": "-n",
     "temperature": "--temperature",
@@ -168,8 +176,8 @@ def sample_tables(logits: Logits, *, log_prob: bool, **options: Any) -> Iterator
 def _check_options(options: dict[str, Any]) -> None:
     """Check the options before the file is read, on a row of one class."""
     n = options["n"]
-    if n > _MAX_SAMPLES:
-        raise UserError(f"-n must be <= {_MAX_SAMPLES}, got {n}")
+    if n > (limit := memory_bytes() // _SAMPLE_BYTES):
+        raise UserError(f"-n must be <= {limit} in the memory of this machine, got {n}")
     try:
         _checks.choice(options["order"], "--order", tuple(sampling.ORDERS))
         _checks.integer(options["rng"], "--seed", 0)

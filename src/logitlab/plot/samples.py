@@ -19,7 +19,7 @@ from logitlab.plot.canvas import (
     softmax_row,
 )
 from logitlab.sampling import sample
-from logitlab.sweep import TemperatureSweep
+from logitlab.sweep import MAX_SAMPLES, TemperatureSweep
 
 _MAX_POSITIONS = 46  # bars and gaps of a sweep: the annotations of more would overlap
 
@@ -116,6 +116,8 @@ def sampling(
     row = as_row(z)
     p = softmax_row(row, temperature)
     n = _checks.integer(n, "n", 1)
+    if n > MAX_SAMPLES:
+        raise ValueError(f"n must be <= {MAX_SAMPLES}, got {n}")
     samples = sample(row, n, temperature=temperature, rng=rng)
     frequencies = np.bincount(samples, minlength=len(p)) / n
     shown = select_classes(p, names)

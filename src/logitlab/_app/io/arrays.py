@@ -1,7 +1,6 @@
 """Logits and labels in files: ``FILE``, or ``FILE:NAME`` for one array or column of the file."""
 
 import contextlib
-import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from logitlab._app.io.source import (
     catch_read_errors,
     in_file,
     in_memory,
+    memory_bytes,
     parse_file_spec,
     pluralize,
     printable,
@@ -68,7 +68,7 @@ def _check_size(path: Path, archive: zipfile.ZipFile, name: str) -> None:
     """Refuse an array that is larger than the memory of the machine: files can be compressed."""
     member = name if name in archive.namelist() else f"{name}.npy"
     size = archive.getinfo(member).file_size
-    if hasattr(os, "sysconf") and size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+    if size > memory_bytes():
         raise UserError(f"{path}: {name!r} has {size} bytes, more than the memory of this machine")
 
 

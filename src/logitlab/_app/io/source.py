@@ -30,6 +30,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def memory_bytes() -> int:
+    """The size of the machine's memory; where it is unknown, that of all addresses."""
+    if not hasattr(os, "sysconf"):
+        return 1 << 62
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def pluralize(n: int, one: str, many: str = "") -> str:
     """``1 row``, ``2 rows``."""
     return f"{n} {one if n == 1 else many or one + 's'}"
