@@ -375,7 +375,7 @@ def raw_request(server, data):
     [
         ("OPTIONS *", 403),
         ("GET abc", 403),
-        ("GET {token}/", 403),
+        ("GET x/{token}/", 403),
         ("CONNECT 127.0.0.1:80", 403),
         ("GET http://127.0.0.1/", 403),
         ("GET //{token}/", 403),
