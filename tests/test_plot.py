@@ -184,6 +184,7 @@ def test_ulp_errors():
         (lambda: plot.probabilities(ROW, names=3), "names must be a list of 2 names, got 3"),
         (lambda: plot.class_gaps("ab", [1, 2], [1, 2]), "names must be a list of names, got 'ab'"),
         (lambda: plot.sampling(ROW, None), "n must be an int, got None"),
+        (lambda: plot.sampling(ROW, 10**9), "n must be <= 100000000, got 1000000000"),
         (lambda: plot.sampling(ROW, True), "n must be an int, got True"),
         (lambda: plot.probabilities([1.0, np.nan]), "z has no distribution"),
         (lambda: plot.stability([1.0, np.inf]), "z must be finite or -inf, got"),
@@ -236,3 +237,32 @@ def test_errors(call, message):
     with pytest.raises((TypeError, ValueError), match=message):
         call()
     assert pyplot.get_fignums() == []
+
+
+NAMES = ["$\\frac{$", "$x^2$", "_hidden", "a_b$", "\\"]
+
+
+def test_names_are_plain_text():
+    """Names with the syntax of mathematics are drawn as they are; none is left out."""
+    p = np.full(5, 0.2)
+    sweep = logitlab.temperature_sweep(Z, [0.5, 1.0], n=10, rng=0)
+    drawn = [
+        plot.probabilities(Z, names=NAMES, ax=axes()),
+        plot.scaling(Z, 0.1, names=NAMES, ax=axes()),
+        plot.jacobian(Z, names=NAMES, ax=axes()),
+        plot.sampling(Z, 10, names=NAMES, ax=axes()),
+        plot.outcome_bars(NAMES, p, p, ax=axes()),
+        plot.class_gaps(NAMES, p, p, ax=axes()),
+        plot.temperature_sweep(sweep, names=NAMES, ax=axes()),
+        plot.temperature_curves(Z, names=NAMES, ax=axes()),
+        plot.simplex(Z[:3], names=NAMES[:3], ax=axes()),
+        plot.simplex(Z[:3], names=NAMES[-3:], ax=axes()),
+    ]
+    for ax in drawn:
+        ax.figure.canvas.draw()
+        texts = {t.get_text(): t for t in ax.findobj(mpl.text.Text) if t.get_text()}
+        named = [t for name in NAMES for shown, t in texts.items() if name in shown]
+        assert named
+        assert not any(t.get_parse_math() for t in named)
+    legend = drawn[7].get_legend().get_texts()
+    assert {t.get_text().partition(": z")[0] for t in legend} == set(NAMES)

@@ -105,6 +105,7 @@ def test_infinite_log_loss():
         ({"confidence_level": 95}, "confidence_level must be between 0 and 1, got 95"),
         ({"confidence_level": "a"}, "confidence_level must be a real number, got 'a'"),
         ({"n_resamples": 0}, "n_resamples must be >= 1, got 0"),
+        ({"n_resamples": 10**12}, r"n_resamples must be <= 6391320, got 1000000000000"),
         ({"n_resamples": True}, "n_resamples must be an int, got True"),
         ({"rng": "a"}, "rng must be None, an int >= 0 or a numpy.random.Generator, got 'a'"),
         ({"rng": -1}, "rng must be None, an int >= 0 or a numpy.random.Generator, got -1"),

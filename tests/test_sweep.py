@@ -70,6 +70,10 @@ def test_temperature_sweep_errors():
     for n in (None, True, [3]):
         with pytest.raises(TypeError, match="n must be an int, got"):
             logitlab.temperature_sweep(Z, [1.0], n=n)
+    with pytest.raises(
+        ValueError, match="n must be <= 33333333 for 3 temperatures, got 1000000000"
+    ):
+        logitlab.temperature_sweep([0.0, 1.0], [0.5, 1.0, 2.0], n=10**9)
     with pytest.raises(ValueError, match="n must be >= 1, got 0"):
         logitlab.temperature_sweep(Z, [1.0], n=0)
 

@@ -13,6 +13,7 @@ from logitlab.scores import squared_errors
 SCORES = ("accuracy", "log_loss", "brier_score", "confidence", "calibration_error")
 _MAX_GROUPS = 1 << 14
 _BLOCK = 1 << 20  # random integers held at a time
+_MAX_SUMS = 1 << 27  # of all resamples: 1 GiB
 
 
 class Interval(NamedTuple):
@@ -86,6 +87,9 @@ def resampled_sums(group_sums: Floats, n_resamples: int, rng: Any) -> Floats:
     Groups without rows are excluded.
     """
     group_sums = group_sums[group_sums[:, 0] > 0]
+    limit = _MAX_SUMS // group_sums.shape[1]
+    if n_resamples > limit:
+        raise ValueError(f"n_resamples must be <= {limit}, got {n_resamples}")
     generator, n = np.random.default_rng(rng), len(group_sums)
     step, sums = max(1, _BLOCK // n), []
     for start in range(0, n_resamples, step):

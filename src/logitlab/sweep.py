@@ -13,6 +13,8 @@ from logitlab.probabilities import softmax
 from logitlab.sampling import sample
 from logitlab.scores import entropy
 
+MAX_SAMPLES = 10**8  # the frequencies of so many have standard errors below 0.00005
+
 
 @dataclass(frozen=True)
 class TemperatureSweep:
@@ -61,7 +63,7 @@ def temperature_sweep(
     temperatures : array, shape (M,)
         Temperatures: any real numbers, 0, infinite and negative ones included.
     n : int
-        Number of samples at each temperature.
+        Number of samples at each temperature; at most 10^8 in total.
     rng : int, numpy.random.Generator or None
         As in :func:`logitlab.sample`.
 
@@ -75,7 +77,8 @@ def temperature_sweep(
     Raises
     ------
     TypeError, ValueError
-        `z` is not one row; `temperatures` is not a list of numbers; `n` is below 1; as
+        `z` is not one row; `temperatures` is not a list of numbers; `n` is below 1 or too
+        large; as
         :func:`logitlab.sample`.
 
     Examples
@@ -91,6 +94,8 @@ def temperature_sweep(
     """
     row, t = as_row(z), _arrays.list_of_reals(temperatures, "temperatures")
     n = _checks.integer(n, "n", 1)
+    if n * len(t) > MAX_SAMPLES:
+        raise ValueError(f"n must be <= {MAX_SAMPLES // len(t)} for {len(t)} temperatures, got {n}")
     rows = np.broadcast_to(row, (len(t), len(row)))
     samples = sample(rows, n, temperature=t, rng=rng)
     cells = samples + len(row) * np.arange(len(t))[:, None]

@@ -1,5 +1,6 @@
 """The explorer without a browser: values, Python code, errors, the server, the command."""
 
+import asyncio
 import errno
 import http.client
 import json
@@ -7,17 +8,21 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 import pytest
+import uvicorn
 from typer.testing import CliRunner
 
 import logitlab
 from logitlab._app.cli import app
+from logitlab._app.explore import server as server_module
 from logitlab._app.explore.datasets import EXAMPLES, Datasets, read_dataset
+from logitlab._app.explore.server import Guard
 from logitlab._app.explore.state import parse_state
 from logitlab._app.explore.view import view
 from logitlab._app.io.json_values import json_values
@@ -356,6 +361,108 @@ def test_forbidden_requests(server, change):
 def test_other_files_are_not_served(server, name):
     """The server sends the scripts and the style sheet of the page only."""
     assert request(server, server[0].path + name)[0].status == 404
+
+
+def raw_request(server, data):
+    """The first line of the answer to these bytes."""
+    with socket.create_connection(("127.0.0.1", server[0].port), timeout=10) as connection:
+        connection.sendall(data)
+        return connection.makefile("rb").readline().decode().strip()
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("OPTIONS *", 403),
+        ("GET abc", 403),
+        ("GET x/{token}/", 403),
+        ("CONNECT 127.0.0.1:80", 403),
+        ("GET http://127.0.0.1/", 403),
+        ("GET //{token}/", 403),
+        ("GET /" + "a" * 5000, 403),
+        ("GET /{token}/" + "a" * 5000 + ".js", 404),
+        ("GET /{token}/%00.js", 404),
+        ("GET /{token}/..%2fserver.py", 404),
+        ("DELETE /{token}/view", 405),
+    ],
+    ids=lambda x: str(x)[:30],
+)
+def test_unusual_targets(server, target, status):
+    """No path, a path without a slash, a name that is too long for a file."""
+    address, _ = server
+    target = target.format(token=address.path.strip("/"))
+    line = raw_request(server, f"{target} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode())
+    assert line.split()[1] == str(status)
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\r\n\r\n", b"a\r\n\r\n"])
+def test_malformed_requests(server, data):
+    assert raw_request(server, data).split()[1] in ("400", "403")
+
+
+def test_two_hosts_are_forbidden(server):
+    """By the HTTP library, and by the guard without it."""
+    address, _ = server
+    head = f"GET {address.path} HTTP/1.1\r\n" + 2 * f"Host: {address.netloc}\r\n"
+    assert raw_request(server, f"{head}\r\n".encode()).split()[1] in ("400", "403")
+    host = (b"host", b"127.0.0.1:80")
+    for hosts, status in (([host], 200), ([host, host], 403), ([], 403)):
+        assert guard_status(hosts) == status
+
+
+def guard_status(headers, path="/secret/"):
+    """The status of an answer of the guard in front of an application that answers 200."""
+
+    async def receive():
+        return {"type": "http.request"}
+
+    async def send(message):
+        statuses.append(message.get("status"))
+
+    async def accept(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    statuses = []
+    scope = {"type": "http", "path": path, "headers": headers, "server": ("127.0.0.1", 80)}
+    asyncio.run(Guard(accept, "secret")({**scope, "method": "GET"}, receive, send))
+    return statuses[0]
+
+
+def test_limit_of_the_body(server):
+    """1 MiB is accepted, a byte more is not."""
+    limit = 1 << 20
+    path = server[0].path + "view"
+    for size, status in ((limit, 200), (limit + 1, 413)):
+        body = b"T=2&x=" + b"a" * (size - 6)
+        assert request(server, path, "POST", body)[0].status == status
+
+
+def test_connections_without_a_request_are_closed(monkeypatch):
+    """Nothing sent, half a header, and half a second header; a request in time is answered."""
+    monkeypatch.setattr(server_module, "_HEADER_SECONDS", 0.2)
+    with server_module.listen(0) as opened:
+        port = opened.getsockname()[1]
+        config = uvicorn.Config(
+            server_module.application(Datasets(), "secret"),
+            http=server_module.Protocol,
+            lifespan="off",
+            log_level="critical",
+        )
+        running = uvicorn.Server(config)
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [opened]}, daemon=True)
+        thread.start()
+        half = f"GET /secret/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n".encode()
+        for start in (b"", half, half + b"\r\n" + half):
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+                connection.sendall(start)
+                received = b""
+                while data := connection.recv(1 << 16):
+                    received += data
+                assert received.startswith(b"HTTP/1.1 200" if start.count(b"GET") == 2 else b"")
+                assert bool(received) == (start.count(b"GET") == 2)
+        running.should_exit = True
+        thread.join(timeout=10)
+        assert not thread.is_alive()
 
 
 def test_server_listens_on_the_loopback_interface_only(server):

@@ -1,5 +1,6 @@
 """The `logitlab` command line."""
 
+import signal
 import sys
 
 _EXTRAS = {
@@ -19,7 +20,13 @@ _EXTRAS = {
 
 
 def main() -> None:
-    """Run the ``logitlab`` command; if a package is missing, print how to install it."""
+    """Run the ``logitlab`` command; if a package is missing, print how to install it.
+
+    A request of the system to end is an exit, so that temporary files are removed.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        if (number := getattr(signal, name, None)) is not None:
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         from logitlab._app.cli import app
 

@@ -5,6 +5,7 @@ import json
 import secrets
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,16 +18,26 @@ from logitlab._app.io.outputs import (
     atomic_write,
     catch_print_errors,
     check_file,
+    csv_text,
     exit_on_user_error,
+    print_line,
 )
-from logitlab._app.io.source import TABLES, Logits, UserError, parse_file_spec, pluralize
+from logitlab._app.io.source import (
+    TABLES,
+    Logits,
+    UserError,
+    memory_bytes,
+    parse_file_spec,
+    pluralize,
+    printable,
+)
 from logitlab._app.options import FORMATS
 from logitlab._rows import blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_MAX_SAMPLES = 1 << 40  # of a row: more than fits in any memory
+_SAMPLE_BYTES = 64  # of memory, for the columns of a sample
 _OPTION_NAMES = {
     "n": "-n",
     "temperature": "--temperature",
@@ -107,8 +118,13 @@ def sample(
             raise UserError("give one of -o and --json: --json prints to standard output")
         if out is not None:
             check_file(out, [parse_file_spec(logits)[0]], TABLES)
+        source = open_logits(logits)
+        if source.names is not None and not as_json and (out is None or _is_csv(out)):
+            source = replace(source, names=tuple(map(csv_text, source.names)))
+        if source.names is not None and out is None and sys.stdout.isatty():
+            source = replace(source, names=tuple(map(printable, source.names)))
         tables = sample_tables(
-            open_logits(logits),
+            source,
             log_prob=log_prob,
             n=n,
             temperature=temperature,
@@ -126,7 +142,11 @@ def sample(
                 _print_csv(tables)
             else:
                 count = _write_file(tables, out)
-                typer.echo(f"Written: {out} ({pluralize(count, 'sample')})")
+                print_line(f"Written: {out} ({pluralize(count, 'sample')})")
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"
 
 
 def sample_tables(logits: Logits, *, log_prob: bool, **options: Any) -> Iterator["pa.Table"]:
@@ -156,8 +176,8 @@ def sample_tables(logits: Logits, *, log_prob: bool, **options: Any) -> Iterator
 def _check_options(options: dict[str, Any]) -> None:
     """Check the options before the file is read, on a row of one class."""
     n = options["n"]
-    if n > _MAX_SAMPLES:
-        raise UserError(f"-n must be <= {_MAX_SAMPLES}, got {n}")
+    if n > (limit := memory_bytes() // _SAMPLE_BYTES):
+        raise UserError(f"-n must be <= {limit} in the memory of this machine, got {n}")
     try:
         _checks.choice(options["order"], "--order", tuple(sampling.ORDERS))
         _checks.integer(options["rng"], "--seed", 0)
@@ -233,7 +253,7 @@ def _write_file(tables: Iterator["pa.Table"], path: Path) -> int:
     """Write a .csv or .parquet file, atomically; return the number of samples."""
     from pyarrow import csv, parquet
 
-    writer = parquet.ParquetWriter if path.suffix.lower() == ".parquet" else csv.CSVWriter
+    writer = csv.CSVWriter if _is_csv(path) else parquet.ParquetWriter
     with atomic_write(path) as temporary:
         return _write_tables(tables, lambda schema: writer(temporary, schema))
 

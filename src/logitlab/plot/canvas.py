@@ -118,7 +118,8 @@ def select_classes(
 def label_classes(ax: Any, classes: Classes, max_characters: float = 60) -> None:
     """Label the x axis with class names, rotated if they have more than `max_characters`."""
     rotated = sum(len(name) + 1 for name in classes.names) > max_characters
-    ax.set_xticks(np.arange(len(classes.names)), classes.names, rotation=60 if rotated else 0)
+    x, rotation = np.arange(len(classes.names)), 60 if rotated else 0
+    ax.set_xticks(x, classes.names, rotation=rotation, parse_math=False)
     if rotated:
         for label in ax.get_xticklabels():
             label.set(horizontalalignment="right", rotation_mode="anchor")

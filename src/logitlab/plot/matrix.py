@@ -75,7 +75,7 @@ def jacobian(
     colormap = LinearSegmentedColormap.from_list("", ["C1", ax.get_facecolor(), "C0"])
     image = ax.imshow(block, cmap=colormap, vmin=-limit, vmax=limit)
     label_classes(ax, shown, max_characters=40)
-    ax.set_yticks(np.arange(len(block)), shown.names)
+    ax.set_yticks(np.arange(len(block)), shown.names, parse_math=False)
     ax.set(xlabel=shown.axis_label("logit j"), ylabel="probability i")
     if len(block) <= _MAX_ANNOTATED:
         for i, j in np.ndindex(block.shape):

@@ -19,7 +19,7 @@ from logitlab.plot.canvas import (
     softmax_row,
 )
 from logitlab.sampling import sample
-from logitlab.sweep import TemperatureSweep
+from logitlab.sweep import MAX_SAMPLES, TemperatureSweep
 
 _MAX_POSITIONS = 46  # bars and gaps of a sweep: the annotations of more would overlap
 
@@ -62,7 +62,7 @@ def outcome_bars(
     x = np.arange(len(names))
     ax.bar(x, p, 0.75, color="C0", alpha=0.55, linewidth=0)
     ax.scatter(x, frequencies, s=14, color="C1", zorder=3, linewidths=0)
-    ax.set_xticks(x, names)
+    ax.set_xticks(x, names, parse_math=False)
     ax.set_ylim(0, 1.04)
     format_percent(ax.yaxis)
     return ax
@@ -116,6 +116,8 @@ def sampling(
     row = as_row(z)
     p = softmax_row(row, temperature)
     n = _checks.integer(n, "n", 1)
+    if n > MAX_SAMPLES:
+        raise ValueError(f"n must be <= {MAX_SAMPLES}, got {n}")
     samples = sample(row, n, temperature=temperature, rng=rng)
     frequencies = np.bincount(samples, minlength=len(p)) / n
     shown = select_classes(p, names)
@@ -204,7 +206,7 @@ def temperature_sweep(
         ax.text(center, top, text, ha="center", fontsize="x-small", rotation=rotation)
     label_classes(ax, shown, max_characters=math.inf)
     rotated = m * sum(len(name) + 1 for name in shown.names) > 60
-    ax.set_xticks(x.ravel(), shown.names * m)
+    ax.set_xticks(x.ravel(), shown.names * m, parse_math=False)
     if rotated:
         ax.tick_params(axis="x", labelrotation=90, labelsize="x-small")
     ax.set_ylim(0, 1.18 if rotation else 1.1)

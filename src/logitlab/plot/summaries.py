@@ -281,7 +281,7 @@ def class_gaps(
     ):
         face = color if filled else "none"
         ax.scatter(gap[group], y[group], s=34, marker=marker, color=face, edgecolors=color)
-    ax.set_yticks(y, names)
+    ax.set_yticks(y, names, parse_math=False)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel("confidence − accuracy")
     format_percent(ax.xaxis)

@@ -72,10 +72,10 @@ def temperature_curves(
     p = softmax(np.broadcast_to(row, (len(t), len(row))), temperature=t)
     ax = get_axes(ax)
     ax.axvline(1, color="0.5", linewidth=1, linestyle=(0, (4, 3)))
-    order = np.argsort(-row[shown.indices], kind="stable")
+    order, lines = np.argsort(-row[shown.indices], kind="stable"), []
     for rank, (i, color) in enumerate(zip(order, color_gradient(len(order)), strict=True)):
         k = shown.indices[i]
-        ax.plot(
+        lines += ax.plot(
             t,
             p[:, k],
             color=color,
@@ -83,7 +83,10 @@ def temperature_curves(
             linewidth=2,
             label=f"{shown.names[i]}: z = {row[k]:.4g}",
         )
-    ax.legend(frameon=False, title="class")
+    # A legend leaves out labels that begin with an underscore, so the names are filled in later.
+    legend = ax.legend(lines, [str(line) for line in lines], frameon=False, title="class")
+    for text, line in zip(legend.get_texts(), lines, strict=True):
+        text.set(text=line.get_label(), parse_math=False)
     xlabel = shown.axis_label("temperature T")
     ax.set(xscale="log", xlabel=xlabel, ylabel="probability", ylim=(0, 1.02))
     ax.set_xlim(t.min(), t.max())
@@ -166,7 +169,8 @@ def simplex(z: ArrayLike, *, names: Sequence[str] | None = None, ax: Any = None)
         ax.annotate(label, (x, y), (9, -3), textcoords="offset points", fontsize="small")
     offsets = ((-6, -4, "right"), (6, -4, "left"), (0, 8, "center"))
     for point, name, (dx, dy, ha) in zip(outline, shown.names, offsets, strict=False):
-        ax.annotate(f"class {name}", point, (dx, dy), textcoords="offset points", ha=ha)
+        offset: Any = {"textcoords": "offset points", "ha": ha, "parse_math": False}
+        ax.annotate(f"class {name}", point, (dx, dy), **offset)
     ax.set(xlim=(-0.2, 1.2), ylim=(-0.08, _HEIGHT + 0.1), aspect="equal")
     ax.axis("off")
     return ax

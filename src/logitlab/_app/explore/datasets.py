@@ -44,9 +44,10 @@ class Dataset:
         self.ranking = Ranking(self.source.rows, self._blocks, self.labels)
 
     @cached_property
-    def _rows(self) -> NDArray[Any]:
-        array = self.source.array
-        return np.concatenate(list(self.source.read())) if array is None else array
+    def _rows_at(self) -> Callable[[Any], NDArray[Any]]:
+        if self.source.rows_at is not None:
+            return self.source.rows_at
+        return np.concatenate(list(self.source.read())).__getitem__
 
     def _float64_logits(self, z: NDArray[Any]) -> Floats:
         z = z.astype(np.float64)
@@ -56,7 +57,7 @@ class Dataset:
         return (self._float64_logits(block) for block in self.source.read())
 
     def row(self, number: int) -> Floats:
-        return self._float64_logits(self._rows[number])
+        return self._float64_logits(self._rows_at(number))
 
     @cached_property
     def labelled_rows(self) -> LabelledRows | None:
@@ -68,7 +69,7 @@ class Dataset:
         numbers = np.linspace(0, rows - 1, count).astype(np.int64)
         z = np.empty((count, self.source.classes))
         for part in blocks(*z.shape):
-            z[part] = self._float64_logits(self._rows[numbers[part]])
+            z[part] = self._float64_logits(self._rows_at(numbers[part]))
         valid = ~np.isnan(z).any(axis=-1) & (z.max(axis=-1) > -np.inf)
         return LabelledRows(z[valid], self.labels[numbers][valid], rows)
 

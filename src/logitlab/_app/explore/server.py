@@ -5,6 +5,7 @@ begins with a token of 256 bits, Host must be 127.0.0.1 or localhost, which no D
 imitate, and Origin, if there is one, must be the page itself.
 """
 
+import asyncio
 import contextlib
 import functools
 import os
@@ -23,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from logitlab._app.explore.datasets import Datasets
 from logitlab._app.explore.state import parse_state
@@ -33,6 +35,7 @@ from logitlab.sampling import ORDERS
 
 _KINDS = {".js": "text/javascript", ".css": "text/css"}
 _MAX_STATE = 1 << 20  # bytes
+_HEADER_SECONDS = 5.0
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -57,11 +60,14 @@ class Guard:
         hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
         requested = [value for name, value in headers if name == "host"]
         origins = [value for name, value in headers if name == "origin"]
-        token = scope["path"].split("/")[1].encode("utf-8", "replace")
+        # The path is not one in OPTIONS *, CONNECT HOST:PORT and malformed requests.
+        start, _, rest = scope["path"].partition("/")
+        token = rest.partition("/")[0].encode("utf-8", "replace")
         return (
             len(requested) != 1
             or requested[0] not in hosts
             or any(origin != f"http://{requested[0]}" for origin in origins)
+            or start != ""
             or not secrets.compare_digest(token, self._token.encode())
         )
 
@@ -73,9 +79,30 @@ class Guard:
             await self._app(scope, receive, send)
 
 
+class Protocol(H11Protocol):
+    """HTTP that closes a connection whose next request is not complete in time."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._close_unless_new_request(None)
+
+    def _close_unless_new_request(self, last: Any) -> None:
+        """Look again later, and close the connection if it has no request after `last` then."""
+
+        def look() -> None:
+            idle = self.cycle is None or self.cycle.response_complete
+            if idle and self.cycle is last:
+                self.transport.close()
+            elif not self.transport.is_closing():
+                self._close_unless_new_request(self.cycle)
+
+        self.loop.call_later(_HEADER_SECONDS, look)
+
+
 def application(datasets: Datasets, token: str) -> ASGIApp:
     """The page, its files, and the values that it requests."""
     folder = files("logitlab._app.explore") / "page"
+    names = {file.name for file in folder.iterdir()}
     environment = Environment(
         loader=PackageLoader("logitlab._app.explore", "page"),
         undefined=StrictUndefined,
@@ -91,7 +118,7 @@ def application(datasets: Datasets, token: str) -> ASGIApp:
     def static(request: Request) -> Response:
         name = request.path_params["name"]
         kind = _KINDS.get(os.path.splitext(name)[1])
-        if kind is None or not (folder / name).is_file():
+        if kind is None or name not in names:
             return PlainTextResponse("not found\n", 404, headers=_HEADERS)
         return Response((folder / name).read_bytes(), media_type=kind, headers=_HEADERS)
 
@@ -160,7 +187,9 @@ def serve(datasets: Datasets, port: int, browser: bool) -> None:
     with listen(port) as opened:
         address = f"http://127.0.0.1:{opened.getsockname()[1]}/{token}/"
         settings: dict[str, Any] = {
-            "log_level": "warning",
+            "http": Protocol,
+            "ws": "none",
+            "log_level": "error",
             "access_log": False,
             "server_header": False,
             "timeout_graceful_shutdown": 1,

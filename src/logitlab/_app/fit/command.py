@@ -14,6 +14,8 @@ from logitlab._app.io.outputs import (
     check_file,
     check_folder,
     exit_on_user_error,
+    make_console,
+    print_line,
     progress,
 )
 from logitlab._app.io.source import TABLES, pluralize
@@ -64,8 +66,6 @@ def fit(
     Numeric columns are features as they are; a text column becomes one feature per distinct
     value (one-hot). Writes model.safetensors, coefficients.csv, report.html and report.json.
     """
-    from rich.console import Console
-
     from logitlab._app.fit.features import table_files
     from logitlab._app.fit.model import FILE
     from logitlab._app.fit.train import coefficients_csv, train
@@ -88,15 +88,14 @@ def fit(
             page.write(analysis, out, {FILE: model.as_bytes(), "coefficients.csv": coefficients})
         with catch_print_errors():
             for message in result.messages:
-                typer.echo(message, err=as_json)
+                print_line(message, err=as_json)
             if as_json:
                 typer.echo(json.dumps(to_json(analysis), indent=2))
                 return
-            console = Console(soft_wrap=False)
-            page.print_summary(analysis, console)
+            page.print_summary(analysis, make_console())
             names = (FILE, "coefficients.csv", "report.html")
             written = ", ".join(str(out / name) for name in names)
-            console.print(f"Written: {written} and {out / 'report.json'}", soft_wrap=True)
+            print_line(f"Written: {written} and {out / 'report.json'}")
 
 
 def predict(
@@ -129,7 +128,7 @@ def predict(
         fitted = load(model)
         x, messages = encode(read_table(table), fitted.columns, table)
         for message in messages:
-            typer.echo(f"logitlab: {message}", err=True)
+            print_line(f"logitlab: {message}", err=True)
         write_predictions(out, fitted.classes, fitted.probabilities(x))
         with catch_print_errors():
-            typer.echo(f"Written: {out} ({pluralize(x.shape[0], 'row')})")
+            print_line(f"Written: {out} ({pluralize(x.shape[0], 'row')})")

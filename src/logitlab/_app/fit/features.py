@@ -1,5 +1,6 @@
 """Tables of numbers and text, and the encoding of their columns as features."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,20 @@ class Column:
         if self.categories is None:
             return [self.name]
         return [f"{self.name}={category}" for category in self.categories]
+
+    def error(self) -> str | None:
+        """Why the encoding cannot be used; None if it can."""
+        if not isinstance(self.name, str):
+            return "the name must be text"
+        if self.categories is None:
+            is_number = isinstance(self.fill, float) and math.isfinite(self.fill)
+            valid = self.base is None and (self.fill is None or is_number)
+            return None if valid else "fill must be a finite number, and there must be no base"
+        known = [*self.categories, *([] if self.base is None else [self.base])]
+        if not all(isinstance(value, str) for value in known) or len(set(known)) != len(known):
+            return "the categories must be distinct texts"
+        valid = self.fill is None or isinstance(self.fill, str)
+        return None if valid else "fill must be text"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

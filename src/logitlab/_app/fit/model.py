@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from logitlab._app.fit.features import Column
-from logitlab._app.io.outputs import atomic_write
+from logitlab._app.io.outputs import atomic_write, csv_text
 from logitlab._app.io.source import UserError, catch_read_errors
 from logitlab._rows import Floats
 from logitlab.probabilities import softmax
@@ -58,7 +58,21 @@ class Model:
 
     def error(self) -> str | None:
         """Why the parameters cannot be used; None if they can."""
+        if not isinstance(self.target, str):
+            return f"the target must be text, got {self.target!r}"
+        kinds = {type(label) for label in self.classes}
+        if len(kinds) != 1 or not kinds <= {str, int, bool}:
+            return "the classes must be all text, all integers or all booleans"
         k = len(self.classes)
+        if k < 2 or len(set(self.classes)) != k:
+            return "there must be 2 or more classes, all distinct"
+        if self.coef.dtype != np.float64 or self.intercept.dtype != np.float64:
+            return "coef and intercept must be float64"
+        for column in self.columns:
+            if (reason := column.error()) is not None:
+                return f"column {column.name!r}: {reason}"
+        if len({column.name for column in self.columns}) != len(self.columns):
+            return "the columns must have distinct names"
         shape = (k, sum(len(column.features()) for column in self.columns))
         if self.coef.shape != shape:
             return f"coef must have shape {shape}, got {self.coef.shape}"
@@ -83,12 +97,13 @@ def load(path: Path) -> Model:
     path = model_file(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    try:
-        with catch_read_errors(path), safe_open(path, "np") as file:
-            text = (file.metadata() or {}).get(_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a safetensors file: {error}") from None
+    with catch_read_errors(path):
+        try:
+            with safe_open(path, "np") as file:
+                text = (file.metadata() or {}).get(_KEY)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise UserError(f"{path}: not a safetensors file: {error}") from None
     if text is None:
         raise UserError(f"{path}: not a model of logitlab fit")
     try:
@@ -105,7 +120,7 @@ def load(path: Path) -> Model:
             float(metadata["temperature"]),
         )
         reason = model.error()
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise UserError(f"{path}: invalid model: its metadata is incomplete; fit again") from None
     if reason is not None:
         raise UserError(f"{path}: invalid model: {reason}")
@@ -120,12 +135,15 @@ def write_predictions(path: Path, classes: Sequence[Any], p: Floats) -> None:
     import pyarrow as pa
     from pyarrow import csv, parquet
 
+    is_parquet = path.suffix.lower() == ".parquet"
+    if not is_parquet:
+        classes = [csv_text(label) if isinstance(label, str) else label for label in classes]
     predicted = pa.array(classes).take(pa.array(p.argmax(axis=1)))
     names = [str(name) for name in classes]
     label = "label"
     while label in names:
         label += "_"
     table = pa.table([predicted, *p.T.copy()], [label, *names])
-    write = parquet.write_table if path.suffix.lower() == ".parquet" else csv.write_csv
+    write = parquet.write_table if is_parquet else csv.write_csv
     with atomic_write(path) as temporary:
         write(table, temporary)

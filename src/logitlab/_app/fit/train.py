@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from logitlab._app.fit.features import encode, infer_columns, read_table, target_values
 from logitlab._app.fit.model import Model
+from logitlab._app.io.outputs import csv_text
 from logitlab._app.io.source import Logits, UserError, in_memory, pluralize
 from logitlab._rows import Integers
 
@@ -141,5 +142,6 @@ def coefficients_csv(rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({k: csv_text(v) if isinstance(v, str) else v for k, v in row.items()})
     return text.getvalue()

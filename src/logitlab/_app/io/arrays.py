@@ -4,7 +4,7 @@ import contextlib
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +14,25 @@ from logitlab._app.io.source import (
     Logits,
     UserError,
     catch_read_errors,
+    in_file,
     in_memory,
+    memory_bytes,
     parse_file_spec,
     pluralize,
+    printable,
     select_name,
 )
 from logitlab._app.io.tables import is_tabular, label_column, table_logits
 from logitlab._rows import Integers
 
 _MAGIC = b"\x93NUMPY"
+# The types of .safetensors files that NumPy, or ml_dtypes with NumPy, can hold.
+_INTEGERS = [f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)]
+_TENSORS = ["F16", "BF16", "F32", "F64", "BOOL", *_INTEGERS]
 
 
-def _array(path: Path, name: str | None) -> NDArray[Any]:
-    """One array of an array file; that of a .npy file is a memory map."""
+def _array(path: Path, name: str | None, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
+    """One array of an array file; that of a .npy file may be a memory map."""
     kind = path.suffix.lower()
     with catch_read_errors(path):
         if kind == ".npy":
@@ -35,23 +41,35 @@ def _array(path: Path, name: str | None) -> NDArray[Any]:
             with path.open("rb") as file:
                 if file.read(len(_MAGIC)) != _MAGIC:
                     raise UserError(f"{path}: not a valid .npy file")
-            mapped: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-            return mapped
+            array: NDArray[Any] = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+            return array
         if kind == ".npz":
             if not zipfile.is_zipfile(path):
                 raise UserError(f"{path}: not a valid .npz file")
-            with np.load(path, allow_pickle=False) as archive:
-                return np.asarray(archive[select_name(path, name, archive.files)])
-        from safetensors import SafetensorError, safe_open
+            # NumPy does not close the file of a damaged archive that it opens itself.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                name = select_name(path, name, archive.files)
+                _check_size(path, archive.zip, name)
+                return np.asarray(archive[name])
+        from safetensors import safe_open
 
-        try:
-            with safe_open(path, "np") as tensors:
-                name = select_name(path, name, list(tensors.keys()))
-                if tensors.get_slice(name).get_dtype() == "BF16":
-                    import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
-                return np.asarray(tensors.get_tensor(name))
-        except SafetensorError as error:
-            raise ValueError(error) from None
+        with safe_open(path, "np") as tensors:
+            name = select_name(path, name, list(tensors.keys()))
+            kind = tensors.get_slice(name).get_dtype()
+            if kind not in _TENSORS:
+                types = ", ".join(_TENSORS)
+                raise UserError(f"{path}: the type of {name!r} must be one of {types}, got {kind}")
+            if kind == "BF16":
+                import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
+            return np.asarray(tensors.get_tensor(name))
+
+
+def _check_size(path: Path, archive: zipfile.ZipFile, name: str) -> None:
+    """Refuse an array that is larger than the memory of the machine: files can be compressed."""
+    member = name if name in archive.namelist() else f"{name}.npy"
+    size = archive.getinfo(member).file_size
+    if size > memory_bytes():
+        raise UserError(f"{path}: {name!r} has {size} bytes, more than the memory of this machine")
 
 
 def open_logits(spec: str, labels: str | None = None) -> Logits:
@@ -65,14 +83,17 @@ def open_logits(spec: str, labels: str | None = None) -> Logits:
     if is_tabular(path):
         labels_path, column = parse_file_spec(labels) if labels else (None, None)
         logits = table_logits(path, name, column if labels_path == path else None)
-        logits = replace(logits, source=spec)
+        logits = replace(logits, source=printable(spec))
     else:
-        z = _array(path, name)
+        z = _array(path, name, "r")
         if z.dtype.kind not in NUMBERS and z.dtype.name != "bfloat16":
             raise UserError(f"{spec}: must contain numbers, got {_dtype_label(z.dtype)}")
         if z.ndim < 2:
             raise UserError(f"{spec}: logits must have a shape (rows, classes), got {z.shape}")
-        logits = in_memory(spec, z)
+        if isinstance(z, np.memmap) and (z.ndim == 2 or z.flags.c_contiguous):
+            logits = in_file(printable(spec), z)
+        else:
+            logits = in_memory(printable(spec), np.asarray(z))
     if logits.rows == 0 or logits.classes == 0:
         raise UserError(f"{spec}: logits must have a row and a class, got shape {logits.shape}")
     return logits

@@ -2,25 +2,49 @@
 
 import contextlib
 import os
+import secrets
+import shutil
+import stat
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from logitlab._app.io.source import UserError
+from logitlab._app.io.source import UserError, printable
 
 
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Print a UserError as one line on standard error, and exit with status 2."""
+    """Print a UserError as one line on standard error, and exit with status 2.
+
+    So is the error of a path that the system refuses, for instance because it is too long.
+    """
     try:
         yield
     except UserError as error:
-        typer.echo(f"logitlab: {error}", err=True)
-        raise typer.Exit(2) from None
+        message = str(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        message = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    else:
+        return
+    print_line(f"logitlab: {message}", err=True)
+    raise typer.Exit(2)
+
+
+def print_line(text: str, err: bool = False) -> None:
+    """Print one line; names in it cannot send commands to the terminal."""
+    typer.echo(printable(text), err=err)
+
+
+def make_console() -> Any:
+    """A console of standard output that prints every text as it is."""
+    from rich.console import Console
+
+    return Console(soft_wrap=False, markup=False, emoji=False, highlight=False)
 
 
 @contextlib.contextmanager
@@ -48,25 +72,60 @@ def catch_write_errors(out: Path) -> Iterator[None]:
         raise UserError(f"{out}: {error.strerror or error}") from error
 
 
+def csv_text(text: str) -> str:
+    """`text` as a cell of a .csv file; an apostrophe keeps a spreadsheet from running it.
+
+    https://owasp.org/www-community/attacks/CSV_Injection. A number is no formula.
+    """
+    if text.lstrip("'")[:1] not in tuple("=+-@\t\r\n"):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+def _target(path: Path) -> Path:
+    """The file that is written: that which `path` points to if it is a symbolic link."""
+    return Path(os.path.realpath(path))
+
+
+@contextlib.contextmanager
+def _temporary_file(target: Path) -> Iterator[Path]:
+    """A new file beside `target`, which is removed at the end if it is still there.
+
+    Its permissions are those of `target` if that exists, else those of any new file.
+    """
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+    temporary = target.with_name(f".logitlab-{secrets.token_hex(8)}")
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+    try:
+        os.close(os.open(temporary, flags, 0o666 if mode is None else 0o600))
+        if mode is not None:
+            temporary.chmod(mode)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary file that replaces `path` at the end, and is removed after an error."""
-    with catch_write_errors(path):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".logitlab-")
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            yield temporary
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    target = _target(path)
+    with catch_write_errors(path), _temporary_file(target) as temporary:
+        yield temporary
+        os.replace(temporary, target)
 
 
 def _check_target(path: Path, inputs: Iterable[Path]) -> None:
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "a special file"
         raise UserError(f"{path}: the output must be a file, got {kind}")
+    if path.is_symlink():
+        _check_folder(_target(path).parent)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise UserError(f"{path}: no permission to write this file")
     for source in inputs:
         if path.exists() and source.exists() and path.samefile(source):
             raise UserError(f"{path}: the output must not be an input file")
@@ -98,28 +157,30 @@ def check_folder(folder: Path, names: Iterable[str], inputs: Iterable[Path]) -> 
 def write_files(files: Mapping[str, bytes], directory: Path) -> None:
     """Write files of these names in `directory`; after an error none is changed."""
     directory.mkdir(parents=True, exist_ok=True)
-    for name in files:
-        if (directory / name).is_dir():
+    targets = {name: _target(directory / name) for name in files}
+    for name, target in targets.items():
+        if target.is_dir():
             raise UserError(f"{directory / name}: the output must be a file, got a folder")
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".logitlab-") as temporary:
-        new, old = Path(temporary) / "new", Path(temporary) / "old"
-        new.mkdir()
-        old.mkdir()
-        for name, content in files.items():
-            (new / name).write_bytes(content)
+    with contextlib.ExitStack() as temporary_files:
+        new: dict[Path, Path] = {}
+        old: dict[Path, Path] = {}
+        for name, target in targets.items():
+            new[target] = temporary_files.enter_context(_temporary_file(target))
+            new[target].write_bytes(files[name])
+            if target.exists():
+                old[target] = temporary_files.enter_context(_temporary_file(target))
+                shutil.copyfile(target, old[target])
         started = []
         try:
-            for name in files:
-                started.append(name)
-                if (directory / name).exists():
-                    os.replace(directory / name, old / name)
-                os.replace(new / name, directory / name)
+            for target in new:
+                started.append(target)
+                os.replace(new[target], target)
         except BaseException:
-            for name in started:
-                if (old / name).exists():
-                    os.replace(old / name, directory / name)
-                elif not (new / name).exists():
-                    os.unlink(directory / name)
+            for target in started:
+                if target in old:
+                    os.replace(old[target], target)
+                elif not new[target].exists():
+                    target.unlink()
             raise
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-import zipfile
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,21 @@ class UserError(Exception):
     """An error of the user's input: one line for standard error."""
 
 
+def printable(text: str) -> str:
+    """`text` with every control character and every undecodable byte written as its escape.
+
+    A terminal would execute the control sequences in the names of files, columns and classes.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def memory_bytes() -> int:
+    """The size of the machine's memory; where it is unknown, that of all addresses."""
+    if not hasattr(os, "sysconf"):
+        return 1 << 62
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def pluralize(n: int, one: str, many: str = "") -> str:
     """``1 row``, ``2 rows``."""
     return f"{n} {one if n == 1 else many or one + 's'}"
@@ -39,7 +54,7 @@ class Logits:
     dtype: np.dtype[Any]
     names: tuple[str, ...] | None  # of the classes, if the file has names
     read: Callable[[], Iterator[NDArray[Any]]]
-    array: NDArray[Any] | None = None  # (rows, K), if rows can be indexed
+    rows_at: Callable[[Any], NDArray[Any]] | None = None  # by number, if that needs no pass
 
     @property
     def rows(self) -> int:
@@ -51,21 +66,54 @@ class Logits:
 
 
 def in_memory(source: str, z: NDArray[Any], names: tuple[str, ...] | None = None) -> Logits:
-    """The logits of an array; a C-ordered memory map is read from its file in blocks."""
+    """The logits of an array."""
     rows = z.reshape(math.prod(z.shape[:-1]), z.shape[-1])
 
     def read() -> Iterator[NDArray[Any]]:
-        for part in blocks(*rows.shape):
-            if isinstance(z, np.memmap) and z.flags.c_contiguous and z.filename is not None:
-                # Pages of a memory map that were read count as memory of the process.
-                offset = z.offset + part.start * rows.strides[0]
-                size = (part.stop - part.start) * rows.shape[1]
-                block = np.fromfile(z.filename, z.dtype, size, offset=offset)
-                yield block.reshape(-1, rows.shape[1])
-            else:
-                yield rows[part]
+        return (rows[part] for part in blocks(*rows.shape))
 
-    return Logits(source, z.shape, z.dtype, names, read, rows)
+    return Logits(source, z.shape, z.dtype, names, read, rows.__getitem__)
+
+
+def in_file(source: str, z: np.memmap[Any, Any]) -> Logits:
+    """The logits of a memory map; rows are read when they are needed.
+
+    A file that is no longer as it was is an error: it holds other rows, and reading a memory map
+    beyond the end of its file would end the process.
+    """
+    rows, path = z.reshape(math.prod(z.shape[:-1]), z.shape[-1]), Path(str(z.filename))
+
+    def version() -> tuple[int, ...]:
+        status = os.stat(path)
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+    opened = version()
+
+    def check_unchanged() -> None:
+        with catch_read_errors(path):
+            unchanged = version() == opened
+        if not unchanged:
+            raise UserError(f"{path}: the file was changed after it was opened; start again")
+
+    def block(part: slice) -> NDArray[Any]:
+        check_unchanged()
+        if not rows.flags.c_contiguous:
+            return np.array(rows[part])
+        # Pages of a memory map that were read count as memory of the process.
+        offset, size = z.offset + part.start * rows.strides[0], rows[part].size
+        with catch_read_errors(path):
+            values = np.fromfile(path, z.dtype, size, offset=offset)
+        check_unchanged()
+        return values.reshape(-1, rows.shape[1])
+
+    def read() -> Iterator[NDArray[Any]]:
+        return map(block, blocks(*rows.shape))
+
+    def rows_at(numbers: Any) -> NDArray[Any]:
+        check_unchanged()
+        return np.array(rows[numbers])
+
+    return Logits(source, z.shape, z.dtype, None, read, rows_at)
 
 
 def parse_file_spec(spec: str) -> tuple[Path, str | None]:
@@ -88,8 +136,12 @@ def catch_read_errors(path: Path) -> Iterator[None]:
     """Turn the error of a library that reads `path` into one line that names the file."""
     try:
         yield
-    except (ValueError, TypeError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().partition("\n")[0]
+    except (UserError, ImportError):
+        raise
+    except MemoryError as error:
+        raise UserError(f"{path}: not enough memory to read the file") from error
+    except Exception as error:  # libraries raise errors of any type for damaged files
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         if "allow_pickle" in reason or "Python objects" in reason:
             reason = "contains pickled objects, which are not loaded; save an array of numbers"
         raise UserError(f"{path}: {reason}") from error

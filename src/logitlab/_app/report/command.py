@@ -12,6 +12,8 @@ from logitlab._app.io.outputs import (
     catch_write_errors,
     check_folder,
     exit_on_user_error,
+    make_console,
+    print_line,
     progress,
 )
 from logitlab._app.io.source import Logits, UserError, parse_file_spec
@@ -48,13 +50,10 @@ def report(
     ] = False,
 ) -> None:
     """Evaluate and calibrate a classifier; write HTML and JSON reports."""
-    from rich.console import Console
-
     from logitlab._app.report import compare, page
     from logitlab._app.report.analysis import analyse
     from logitlab._app.report.json import as_json
 
-    console = Console(soft_wrap=False)
     with exit_on_user_error():
         specs = [spec for spec in (*(logits or ()), labels, targets) if spec]
         check_folder(out, page.FILES, [parse_file_spec(spec)[0] for spec in specs])
@@ -88,11 +87,10 @@ def report(
                 typer.echo(json.dumps(data, indent=2))
                 return
             if len(analyses) > 1:
-                compare.print_summary(models, console)
+                compare.print_summary(models, make_console())
             else:
-                page.print_summary(analyses[0], console)
-            written = f"{out / 'report.html'} and {out / 'report.json'}"
-            console.print(f"Written: {written}", soft_wrap=True)
+                page.print_summary(analyses[0], make_console())
+            print_line(f"Written: {out / 'report.html'} and {out / 'report.json'}")
 
 
 def _read_inputs(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from logitlab._app.io.json_values import json_values
 from logitlab._app.io.outputs import write_files
 from logitlab._app.io.passes import Passes, Track
-from logitlab._app.io.source import Logits, UserError
+from logitlab._app.io.source import Logits, UserError, printable
 from logitlab._app.report import figures
 from logitlab._app.report.analysis import Analysis
 from logitlab._app.report.evaluation import (
@@ -184,11 +184,11 @@ def print_summary(models: list[Model], console: Any) -> None:
     from rich.table import Table
 
     heading, details = headline(models)
-    console.print(f"{heading}. {details}", markup=False, highlight=False)
+    console.print(printable(f"{heading}. {details}"))
     table = Table()
     table.add_column("")
     for m in models:
-        table.add_column(m.name, justify="right")
+        table.add_column(printable(m.name), justify="right")
     table.add_row("rows", *(count(m.analysis.evaluated_rows) for m in models))
     for key, title in SCORE_TITLES.items():
         table.add_row(title, *(number(m.evaluation.uncalibrated[key]) for m in models))
@@ -200,5 +200,4 @@ def print_summary(models: list[Model], console: Any) -> None:
     console.print(table)
     for m in models:
         if m.analysis.looks_like_probabilities:
-            hint = f"{m.name}: {PROBABILITIES_HINT}"
-            console.print(hint, markup=False, highlight=False, soft_wrap=True)
+            console.print(printable(f"{m.name}: {PROBABILITIES_HINT}"), soft_wrap=True)

@@ -13,6 +13,7 @@ from cycler import cycler
 from matplotlib.figure import Figure
 
 from logitlab import plot
+from logitlab._app.io.source import printable
 from logitlab._app.report.analysis import CURVE_TEMPERATURES, Analysis
 from logitlab._app.report.evaluation import Evaluation, Scores
 from logitlab._app.report.histogram import Distribution
@@ -90,7 +91,8 @@ def shortened(name: str, length: int = 24) -> str:
 
 def class_names(a: Analysis) -> tuple[str, ...]:
     """The names of the classes, or their numbers."""
-    return a.source.names or tuple(str(k) for k in range(a.source.classes))
+    names = a.source.names or tuple(str(k) for k in range(a.source.classes))
+    return tuple(map(printable, names))
 
 
 def _coarse_histogram(d: Distribution) -> tuple[Floats, Integers]:

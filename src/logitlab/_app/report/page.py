@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from logitlab._app.io.outputs import write_files
+from logitlab._app.io.source import printable
 from logitlab._app.report import figures
 from logitlab._app.report.analysis import N_SAMPLES, Analysis
 from logitlab._app.report.evaluation import N_BINS, Evaluation, Scores, excludes_zero
@@ -130,7 +131,7 @@ def as_html(a: Analysis) -> str:
             class_table=_class_table(a, evaluation) if evaluation else [],
             dtype=dtype,
             naive_dtype=dtype if dtype in _NAMED_DTYPES else "float64",
-            names=a.source.names,
+            names=a.source.names and figures.class_names(a),
             class_names=figures.class_names(a),
             shortened=figures.shortened,
             sharpness=_sharpness_table(a),
@@ -184,9 +185,9 @@ def print_summary(a: Analysis, console: Any) -> None:
 
     evaluation, rows = a.evaluation, a.input_summary
     heading, details = headline(a)
-    console.print(f"{heading}: {details}", markup=False, highlight=False)
+    console.print(printable(f"{heading}: {details}"))
     columns = calibrators(evaluation) if evaluation else []
-    table = Table(show_header=bool(columns), title=a.source.source, title_justify="left")
+    table = Table(show_header=bool(columns), title=printable(a.source.source), title_justify="left")
     table.add_column("")
     for name in [name for name, _ in columns] or [""]:
         table.add_column(name, justify="right")
@@ -214,4 +215,4 @@ def print_summary(a: Analysis, console: Any) -> None:
     if evaluation and evaluation.calibrated:
         console.print("Scores of the calibrators are 2-fold cross-fitted.")
     for name, reason in evaluation.failures.items() if evaluation else ():
-        console.print(f"{name} scaling was not fitted: {reason}", markup=False)
+        console.print(printable(f"{name} scaling was not fitted: {reason}"))
