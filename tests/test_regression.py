@@ -15,7 +15,6 @@ import logitlab
 from logitlab import SoftmaxRegression
 from logitlab.regression.coefficients import one_row_per_class
 from logitlab.regression.objective import Objective, Rows
-from logitlab.regression.solver import exact_inverse_hessian, initial_inverse_hessian
 
 
 def loss(model, X, y, weight=1.0):
@@ -219,8 +218,8 @@ def test_inverse_hessians():
     g -= g.mean(axis=0)
     theta = np.zeros((3, 6))
     for inverse_hessian in (
-        initial_inverse_hessian(objective),
-        exact_inverse_hessian(objective, theta),
+        objective.initial_inverse_hessian(),
+        objective.inverse_hessian(theta),
     ):
         step = inverse_hessian(g)
         np.testing.assert_allclose(

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_array
 
-from logitlab.regression.objective import Floats, Rows
+from logitlab.regression.objective import Rows
+from logitlab.regression.solver import Floats
 
 _TIMEOUT = 20.0  # seconds for a scheduler to notice that a worker is lost
 

@@ -13,16 +13,12 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from logitlab import _checks
 from logitlab.probabilities import log_softmax, softmax
 from logitlab.regression.coefficients import one_row_per_class, scikit_learn_rows
+from logitlab.regression.degeneracy import has_recession_direction, minimum_norm
 from logitlab.regression.engines import WorkersLostError, is_dask, make_dask_engine
 from logitlab.regression.inference import Summary, summarize
-from logitlab.regression.objective import Engine, Floats, Objective, Rows
+from logitlab.regression.objective import Engine, Objective, Rows
 from logitlab.regression.progress import progress_bar
-from logitlab.regression.solver import (
-    Solution,
-    has_recession_direction,
-    minimize,
-    minimum_norm,
-)
+from logitlab.regression.solver import Floats, Solution, minimize
 from logitlab.regression.validation import (
     check_parameters,
     checked_class_weight,

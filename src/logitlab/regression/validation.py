@@ -9,7 +9,8 @@ import numpy as np
 from sklearn.utils import compute_class_weight
 
 from logitlab import _checks
-from logitlab.regression.objective import Engine, Floats, Objective
+from logitlab.regression.objective import Engine, Objective
+from logitlab.regression.solver import Floats
 
 _MAX_WEIGHT_SUM = 1e300  # its inverse is the least sum, and the least product with C
 
