@@ -80,6 +80,11 @@ def hessian_cost(size: int, rows: int) -> float:
     return 10 + 0.1 * size + size**2 / (3 * rows)
 
 
+def _dot(a: Floats, b: Floats) -> float:
+    """Return the inner product, without the threads of BLAS: here they cost more than they save."""
+    return float(np.einsum("ij,ij->", a, b))
+
+
 class _QuasiNewton:
     """The inverse Hessian of L-BFGS: an initial one, and pairs of steps and gradient changes."""
 
@@ -89,21 +94,21 @@ class _QuasiNewton:
         self.scale = 1.0
 
     def update(self, step: Floats, change: Floats) -> None:
-        product = float(np.vdot(step, change))
+        product = _dot(step, change)
         if product > 0:
             self.pairs.append((step, change, product))
-            self.scale = product / float(np.vdot(change, self.initial(change)))
+            self.scale = product / _dot(change, self.initial(change))
 
     def direction(self, gradient: Floats) -> Floats:
         """Return minus the inverse Hessian times the gradient, by the two-loop recursion."""
         q, coefficients = gradient.copy(), []
         for step, change, product in reversed(self.pairs):
-            a = float(np.vdot(step, q)) / product
+            a = _dot(step, q) / product
             coefficients.append(a)
             q -= a * change
         d = self.scale * self.initial(q)
         for (step, change, product), a in zip(self.pairs, reversed(coefficients), strict=True):
-            d += (a - float(np.vdot(change, d)) / product) * step
+            d += (a - _dot(change, d) / product) * step
         return -d
 
 
@@ -135,8 +140,8 @@ def minimize(
     iteration = 0
     while True:
         direction = quasi_newton.direction(gradient)
-        slope = float(np.vdot(gradient, direction))
-        squared_norm = float(np.vdot(gradient, quasi_newton.initial(gradient)))
+        slope = _dot(gradient, direction)
+        squared_norm = _dot(gradient, quasi_newton.initial(gradient))
         decrement = math.sqrt(max(-slope, squared_norm, 0.0))
         callback(iteration, value, decrement, theta)
         noise = 8 * rounding * (value + objective.cancellation(theta))
@@ -162,7 +167,7 @@ def minimize(
             trial = theta + step * direction
             new_value, new_gradient = objective.value_and_gradient(trial)
             evaluations += 1
-            new_slope = float(np.vdot(new_gradient, direction))
+            new_slope = _dot(new_gradient, direction)
             if new_value <= value + _ARMIJO * step * slope or (
                 new_value <= value + noise and abs(new_slope) <= 0.9 * abs(slope)
             ):
