@@ -432,3 +432,69 @@ def test_progress(capsys):
     X, y = problem(2)
     SoftmaxRegression(verbose=True).fit(X, y)
     assert "objective" in capsys.readouterr().err
+
+
+LARGE = 2**60  # LARGE and LARGE + 1 are one float
+LABELS = {
+    "Int64": pd.Series([LARGE, LARGE + 1], dtype="Int64"),
+    "UInt8": pd.Series([3, 1], dtype="UInt8"),
+    "boolean": pd.Series([True, False], dtype="boolean"),
+    "string": pd.Series(["a", "b"], dtype="string"),
+    "Python integers": np.array([LARGE, LARGE + 1], object),
+    "unsigned": np.array([2**64 - 1, 2**64 - 2], np.uint64),
+    "text": np.array(["01", "1"]),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_labels_keep_their_type_and_value(name):
+    """Nullable types, large integers and text come back as they were passed."""
+    given = LABELS[name]
+    X = np.arange(20.0)[:, None]
+    y = pd.concat([given] * 10) if isinstance(given, pd.Series) else np.tile(given, 10)
+    model = SoftmaxRegression().fit(X, y)
+    assert model.classes_.tolist() == sorted(given.tolist())
+    assert model.classes_.dtype.kind in ("OU" if name in ("string", "text") else "iub")
+    assert set(model.predict(X).tolist()) <= set(given.tolist())
+
+
+MISSING = {
+    "None": ["a", None, "b"],
+    "None among integers": [0, None, 1],
+    "nan": [0.0, np.nan, 1.0],
+    "nan among text": np.array(["a", np.nan, "b"], object),
+    "pandas": np.array([0, pd.NA, 1], object),
+    "Int64": pd.Series([0, None, 1], dtype="Int64"),
+    "boolean": pd.Series([True, None, False], dtype="boolean"),
+    "string": pd.Series(["a", None, "b"], dtype="string"),
+    "Categorical": pd.Series(pd.Categorical(["a", None, "b"])),
+}
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_missing_labels(name):
+    """One error names the row, for every kind of missing value, of labels and of classes."""
+    y, X, z = MISSING[name], np.arange(3.0)[:, None], np.zeros((3, 2))
+    message = "y must have no missing values, got .* in row 1"
+    for function, rows in (
+        (SoftmaxRegression().fit, X),
+        (logitlab.TemperatureScaling().fit, z),
+        (logitlab.accuracy, z),
+        (logitlab.cross_entropy, z),
+    ):
+        with pytest.raises(ValueError, match=message):
+            function(rows, y)
+
+
+def test_labels_that_are_refused():
+    """A masked array, labels of two types, and floats that merge integers."""
+    X = np.arange(3.0)[:, None]
+    with pytest.raises(TypeError, match="y must not be a masked array"):
+        SoftmaxRegression().fit(X, np.ma.array([0, 1, 0], mask=[0, 0, 1]))
+    with pytest.raises(TypeError, match="y must hold labels of one type, got int and str"):
+        SoftmaxRegression().fit(X, np.array([0, "a", 1], object))
+    with pytest.raises(ValueError, match=r"y must hold labels below 2\*\*53 if they are floats"):
+        SoftmaxRegression().fit(X, [2.0**60, 1.0, 0.0])
+    for function in (logitlab.accuracy, logitlab.TemperatureScaling().fit):
+        with pytest.raises(ValueError, match=r"z must have shape \(2, K\), one row of logits for"):
+            function([0.1, 0.9], [0, 1])

@@ -120,12 +120,15 @@ def write_predictions(path: Path, classes: Sequence[Any], p: Floats) -> None:
     import pyarrow as pa
     from pyarrow import csv, parquet
 
-    predicted = pa.array(classes).take(pa.array(p.argmax(axis=1)))
     names = [str(name) for name in classes]
+    is_parquet = path.suffix.lower() == ".parquet"
+    # The text of a label is the header of its column.
+    labels = np.array(classes if is_parquet else names)
+    predicted = pa.array(labels[p.argmax(axis=1)])
     label = "label"
     while label in names:
         label += "_"
     table = pa.table([predicted, *p.T.copy()], [label, *names])
-    write = parquet.write_table if path.suffix.lower() == ".parquet" else csv.write_csv
+    write = parquet.write_table if is_parquet else csv.write_csv
     with atomic_write(path) as temporary:
         write(table, temporary)
