@@ -236,3 +236,26 @@ def test_huge_logits(kind):
     p = kind().fit(z, y).predict_proba(z)
     unit = 2.0**1019
     np.testing.assert_allclose(kind().fit(z * unit, y).predict_proba(z * unit), p, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_labels_against_the_logits(kind):
+    """Where the temperature is infinite, the map reverses the order of the classes."""
+    z = skewed(300)[0]
+    reversed_labels = (-z).argmax(axis=1)
+    assert logitlab.TemperatureScaling().fit(z, reversed_labels).temperature_ == np.inf
+    scaling = kind().fit(z, reversed_labels)
+    assert logitlab.cross_entropy(scaling.transform(z), reversed_labels) < np.log(4) / 2
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_rows_whose_sum_overflows(kind):
+    """They are centred all the same."""
+    z, y = skewed(300)
+    unit = 2.0**1018
+    shifted = (z - z.max() + 60) * unit  # at most 0.94 times the largest number
+    with np.errstate(over="ignore"):
+        assert np.isinf(shifted.sum(axis=1)).all()
+    p = kind().fit(shifted, y).predict_proba(shifted)
+    expected = kind().fit(z, y).predict_proba(z)
+    np.testing.assert_allclose(p, expected, rtol=0, atol=1e-6)
