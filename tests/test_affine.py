@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -55,6 +56,68 @@ def test_matrix_scaling_is_logistic_regression():
     np.testing.assert_allclose(
         ours.predict_proba(z), theirs.predict_proba(centred), rtol=0, atol=1e-4
     )
+
+
+def few_rows(seed, n, k, labels):
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((n, k)) * 3
+    return z, rng.integers(0, labels, n), rng.integers(1, 4, n)
+
+
+@pytest.mark.parametrize("kind", [logitlab.TemperatureScaling, *BOTH])
+@pytest.mark.parametrize("shape", [(15, 30, 3), (8, 3, 3), (40, 10, 10)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_fit_depends_on_the_weighted_rows_alone(kind, shape, seed):
+    """Repeated rows, other orders of rows and classes and other units of weights change nothing."""
+    z, y, weight = few_rows(seed, *shape)
+    p = kind().fit(z, y, weight).predict_proba(z)
+    rng = np.random.default_rng(2)
+    rows, classes = rng.permutation(len(y)), rng.permutation(z.shape[1])
+    others = [
+        kind().fit(np.repeat(z, weight, axis=0), np.repeat(y, weight)).predict_proba(z),
+        kind().fit(z[rows], y[rows], weight[rows]).predict_proba(z),
+        kind().fit(z, y, weight / 1000).predict_proba(z),
+        kind()
+        .fit(z[:, classes], np.argsort(classes)[y], weight)
+        .predict_proba(z[:, classes])[:, np.argsort(classes)],
+    ]
+    for other in others:
+        np.testing.assert_allclose(other, p, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_minimum_is_that_of_scipy(kind):
+    """Probabilities at the minimum of the documented objective, by SciPy's trust-exact."""
+    z, y, weight = few_rows(4, 60, 4, 4)
+    scaling = kind().fit(z, y, weight)
+    k, w = z.shape[1], weight / weight.sum()
+    t = logitlab.TemperatureScaling().fit(z, y, weight).temperature_
+    x = (z - z.mean(axis=1, keepdims=True)) / t
+    vector = kind is logitlab.VectorScaling
+    features = [np.diag(row) if vector else np.kron(np.eye(k), row) for row in x]
+    maps = np.stack([np.hstack([f, np.eye(k)]) for f in features])  # logits by parameters
+    start = np.concatenate([np.ones(k) if vector else np.eye(k).ravel(), np.zeros(k)])
+    ridge = np.concatenate([np.full(k, 1e-3)] * 2)
+    if not vector:
+        ridge = 1e-2 * np.concatenate([1 - np.eye(k).ravel(), np.ones(k)])
+
+    def value(v):
+        losses = logitlab.cross_entropy(maps @ v, y, reduction="none")
+        return w @ losses + ridge @ (v - start) ** 2
+
+    def gradient(v):
+        residual = (logitlab.softmax(maps @ v) - np.eye(k)[y]) * w[:, None]
+        return np.einsum("nk,nkp->p", residual, maps) + 2 * ridge * (v - start)
+
+    def hessian(v):
+        curvature = logitlab.jacobian(maps @ v) * w[:, None, None]
+        return np.einsum("nkp,nkl,nlq->pq", maps, curvature, maps) + np.diag(2 * ridge)
+
+    best = scipy.optimize.minimize(
+        value, start, jac=gradient, hess=hessian, method="trust-exact", options={"gtol": 1e-10}
+    )
+    expected = logitlab.softmax(maps @ best.x)
+    np.testing.assert_allclose(scaling.predict_proba(z), expected, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("kind", BOTH)
@@ -173,3 +236,26 @@ def test_huge_logits(kind):
     p = kind().fit(z, y).predict_proba(z)
     unit = 2.0**1019
     np.testing.assert_allclose(kind().fit(z * unit, y).predict_proba(z * unit), p, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_labels_against_the_logits(kind):
+    """Where the temperature is infinite, the map reverses the order of the classes."""
+    z = skewed(300)[0]
+    reversed_labels = (-z).argmax(axis=1)
+    assert logitlab.TemperatureScaling().fit(z, reversed_labels).temperature_ == np.inf
+    scaling = kind().fit(z, reversed_labels)
+    assert logitlab.cross_entropy(scaling.transform(z), reversed_labels) < np.log(4) / 2
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_rows_whose_sum_overflows(kind):
+    """They are centred all the same."""
+    z, y = skewed(300)
+    unit = 2.0**1018
+    shifted = (z - z.max() + 60) * unit  # at most 0.94 times the largest number
+    with np.errstate(over="ignore"):
+        assert np.isinf(shifted.sum(axis=1)).all()
+    p = kind().fit(shifted, y).predict_proba(shifted)
+    expected = kind().fit(z, y).predict_proba(z)
+    np.testing.assert_allclose(p, expected, rtol=0, atol=1e-6)

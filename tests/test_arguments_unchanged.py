@@ -2,6 +2,7 @@
 
 import copy
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ import scipy.sparse as sp
 import torch
 
 import logitlab
+from logitlab import plot
 
 RNG = np.random.default_rng(0)
 Z = RNG.normal(0, 3, (40, 4))
@@ -149,3 +151,71 @@ def test_frames():
     model.decision_function(frame)
     for was, now in zip(before, (frame, y, weight), strict=True):
         assert was.equals(now)
+
+
+PLOT_CALLS = {
+    "probabilities": (Z[0],),
+    "scaling": (Z[0], 0.5),
+    "jacobian": (Z[0],),
+    "sampling": (Z[0],),
+    "temperature_curves": (Z[0],),
+    "simplex": (Z[0, :3],),
+    "stability": (Z[0],),
+    "outcome_bars": (list("abcd"), TARGET[0], TARGET[1]),
+    "class_gaps": (list("abcd"), Z[0], np.abs(Z[1])),
+    "reliability": (Z, Y),
+}
+
+
+@pytest.mark.parametrize("name", PLOT_CALLS)
+def test_plots(name):
+    """Plots of arrays that cannot be written to."""
+    before = [np.array(x) for x in PLOT_CALLS[name]]
+    args = [frozen(x) if isinstance(x, np.ndarray) else x for x in PLOT_CALLS[name]]
+    getattr(plot, name)(*args)
+    plt.close("all")
+    for was, now in zip(before, args, strict=True):
+        np.testing.assert_array_equal(was, now)
+
+
+@pytest.fixture(scope="module")
+def client():
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with (
+        distributed.LocalCluster(processes=False, **options) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_dask(client, sparse):
+    """SoftmaxRegression leaves the partitions of Dask, in the memory of a worker, as they are."""
+    da = pytest.importorskip("dask.array")
+    parts = [client.persist(da.from_array(x, chunks=(20, *x.shape[1:]))) for x in (X, Y, WEIGHT)]
+    if sparse:
+        parts[0] = client.persist(parts[0].map_blocks(sp.csr_matrix))
+    model = logitlab.SoftmaxRegression(class_weight="balanced").fit(*parts)
+    expected = logitlab.SoftmaxRegression(class_weight="balanced").fit(X, Y, WEIGHT)
+    np.testing.assert_allclose(model.coef_, expected.coef_, rtol=1e-5, atol=1e-7)
+    for was, part in zip((X, Y, WEIGHT), parts, strict=True):
+        blocks = client.gather(client.compute(list(np.ravel(part.to_delayed()))))
+        now = [block.toarray() if sp.issparse(block) else block for block in blocks]
+        np.testing.assert_array_equal(np.concatenate(now), was)
+
+
+def test_dask_arguments(client):
+    """Text among the features, missing labels and bad weights are errors, as in memory."""
+    dd = pytest.importorskip("dask.dataframe")
+    frame = pd.DataFrame({"a": X[:, 0], "b": ["x"] * 40, "y": Y, "w": WEIGHT})
+    frame["missing"] = pd.Series([0.0, None, 1.0, 1.0] * 10)
+    data = dd.from_pandas(frame, npartitions=2)
+    fit = logitlab.SoftmaxRegression().fit
+    with pytest.raises(TypeError, match=r"X must hold numbers, got .* in column 'b'"):
+        fit(data[["a", "b"]], data["y"])
+    with pytest.raises(ValueError, match="y must have no missing values, got nan in row 1"):
+        fit(data[["a"]], data["missing"])
+    for bad in (-1.0, np.inf):
+        with pytest.raises(ValueError, match="sample_weight must be finite and >= 0, got"):
+            fit(data[["a"]], data["y"], data["w"] * bad)

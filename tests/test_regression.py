@@ -15,7 +15,7 @@ import logitlab
 from logitlab import SoftmaxRegression
 from logitlab.regression.coefficients import one_row_per_class
 from logitlab.regression.objective import Objective, Rows
-from logitlab.regression.solver import exact_inverse_hessian, initial_inverse_hessian
+from logitlab.regression.solver import MAX_HESSIAN_SIZE, minimize
 
 
 def loss(model, X, y, weight=1.0):
@@ -219,8 +219,8 @@ def test_inverse_hessians():
     g -= g.mean(axis=0)
     theta = np.zeros((3, 6))
     for inverse_hessian in (
-        initial_inverse_hessian(objective),
-        exact_inverse_hessian(objective, theta),
+        objective.initial_inverse_hessian(),
+        objective.inverse_hessian(theta),
     ):
         step = inverse_hessian(g)
         np.testing.assert_allclose(
@@ -433,3 +433,144 @@ def test_progress(capsys):
     X, y = problem(2)
     SoftmaxRegression(verbose=True).fit(X, y)
     assert "objective" in capsys.readouterr().err
+
+
+LARGE = 2**60  # LARGE and LARGE + 1 are one float
+LABELS = {
+    "Int64": pd.Series([LARGE, LARGE + 1], dtype="Int64"),
+    "UInt8": pd.Series([3, 1], dtype="UInt8"),
+    "boolean": pd.Series([True, False], dtype="boolean"),
+    "string": pd.Series(["a", "b"], dtype="string"),
+    "Python integers": np.array([LARGE, LARGE + 1], object),
+    "unsigned": np.array([2**64 - 1, 2**64 - 2], np.uint64),
+    "text": np.array(["01", "1"]),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_labels_keep_their_type_and_value(name):
+    """Nullable types, large integers and text come back as they were passed."""
+    given = LABELS[name]
+    X = np.arange(20.0)[:, None]
+    y = pd.concat([given] * 10) if isinstance(given, pd.Series) else np.tile(given, 10)
+    model = SoftmaxRegression().fit(X, y)
+    assert model.classes_.tolist() == sorted(given.tolist())
+    assert model.classes_.dtype.kind in ("OU" if name in ("string", "text") else "iub")
+    assert set(model.predict(X).tolist()) <= set(given.tolist())
+
+
+MISSING = {
+    "None": ["a", None, "b"],
+    "None among integers": [0, None, 1],
+    "nan": [0.0, np.nan, 1.0],
+    "nan among text": np.array(["a", np.nan, "b"], object),
+    "pandas": np.array([0, pd.NA, 1], object),
+    "Int64": pd.Series([0, None, 1], dtype="Int64"),
+    "boolean": pd.Series([True, None, False], dtype="boolean"),
+    "string": pd.Series(["a", None, "b"], dtype="string"),
+    "Categorical": pd.Series(pd.Categorical(["a", None, "b"])),
+}
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_missing_labels(name):
+    """One error names the row, for every kind of missing value, of labels and of classes."""
+    y, X, z = MISSING[name], np.arange(3.0)[:, None], np.zeros((3, 2))
+    message = "y must have no missing values, got .* in row 1"
+    for function, rows in (
+        (SoftmaxRegression().fit, X),
+        (logitlab.TemperatureScaling().fit, z),
+        (logitlab.accuracy, z),
+        (logitlab.cross_entropy, z),
+    ):
+        with pytest.raises(ValueError, match=message):
+            function(rows, y)
+
+
+def test_labels_that_are_refused():
+    """A masked array, labels of two types, and floats that merge integers."""
+    X = np.arange(3.0)[:, None]
+    with pytest.raises(TypeError, match="y must not be a masked array"):
+        SoftmaxRegression().fit(X, np.ma.array([0, 1, 0], mask=[0, 0, 1]))
+    with pytest.raises(TypeError, match="y must hold labels of one type, got int and str"):
+        SoftmaxRegression().fit(X, np.array([0, "a", 1], object))
+    with pytest.raises(ValueError, match=r"y must hold labels below 2\*\*53 if they are floats"):
+        SoftmaxRegression().fit(X, [2.0**60, 1.0, 0.0])
+    for function in (logitlab.accuracy, logitlab.TemperatureScaling().fit):
+        with pytest.raises(ValueError, match=r"z must have shape \(2, K\), one row of logits for"):
+            function([0.1, 0.9], [0, 1])
+
+
+class Quadratic:
+    """1 + the weighted squares of the distances from 3, with an approximate inverse Hessian."""
+
+    def __init__(self, curvature, separated_below=0.0, cost=math.inf):
+        self.curvature, self.separated_below, self.cost = curvature, separated_below, cost
+        self.evaluations = self.hessians = 0
+
+    def value_and_gradient(self, theta):
+        self.evaluations += 1
+        pull = self.curvature * (theta - 3)
+        return 1 + 0.5 * np.vdot(pull, theta - 3), pull
+
+    def initial_inverse_hessian(self):
+        return lambda gradient: gradient / self.curvature.mean()
+
+    def inverse_hessian(self, theta):
+        self.hessians += 1
+        return lambda gradient: gradient / self.curvature
+
+    def hessian_cost(self, size):
+        return self.cost
+
+    def cancellation(self, theta):
+        return 0.0
+
+    def is_separated(self, value):
+        return value < self.separated_below
+
+
+def solve(quadratic, tol=1e-6, max_iter=1000, **options):
+    start = np.zeros_like(quadratic.curvature)
+    return minimize(quadratic, start, tol, max_iter, rounding=2.0**-53, **options)
+
+
+def test_solver_stops_at_the_tolerance():
+    """At the first iterate whose decrement is at most tol sqrt(F)."""
+    decrements = []
+    quadratic = Quadratic(np.logspace(0, 3, 40).reshape(4, 10))
+    solution = solve(quadratic, 1e-3, callback=lambda i, value, d, theta: decrements.append(d))
+    assert solution.converged
+    assert not solution.separated
+    assert solution.decrement == decrements[-1] <= 1e-3 * math.sqrt(solution.loss_curve[-1])
+    assert min(decrements[:-1]) > 1e-3
+    assert len(solution.loss_curve) == len(decrements) == solution.iterations + 1
+    assert (np.diff(solution.loss_curve) <= 0).all()
+    assert solution.loss_curve[-1] - 1 <= 1e-5
+    exact = solve(quadratic, 1e-12)
+    np.testing.assert_allclose(exact.theta, 3, rtol=1e-8)
+
+
+@pytest.mark.parametrize("max_iter", [0, 1, 3])
+def test_solver_stops_at_max_iter(max_iter):
+    solution = solve(Quadratic(np.logspace(0, 3, 40).reshape(4, 10)), 1e-9, max_iter)
+    assert solution.iterations == max_iter
+    assert not solution.converged
+
+
+def test_solver_stops_where_there_is_no_minimum():
+    solution = solve(Quadratic(np.ones((2, 2)), separated_below=1e9), 1e-9)
+    assert solution.separated
+    assert solution.iterations == 0
+    assert not solution.converged
+
+
+def test_solver_replaces_the_inverse_hessian():
+    """Where it is small enough, once the evaluations have cost as much; then one step suffices."""
+    small = Quadratic(np.logspace(0, 3, 40).reshape(4, 10), cost=5)
+    assert solve(small).converged
+    assert small.hessians == 1
+    assert small.evaluations <= 5 + 2
+    large = Quadratic(np.logspace(0, 3, MAX_HESSIAN_SIZE + 1)[None], cost=5)
+    solve(large)
+    assert large.hessians == 0

@@ -83,20 +83,39 @@ def _check_layout(x: Array, name: str) -> None:
 
 def as_array(x: Any, name: str) -> Array:
     """An array of any library unchanged; anything else as a NumPy array."""
-    if type(x) is np.ndarray:
+    if type(x) is np.ndarray and x.dtype.kind != "O":
         return x
     if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name} must not be a masked array; pass {name}.data with where=~mask instead"
-        )
+        instead = f"{name}.data with where=~mask" if name == "z" else "the rows without the mask"
+        raise TypeError(f"{name} must not be a masked array; pass {instead} instead")
     if is_array_api_obj(x) and not isinstance(x, np.ndarray | np.generic):
         if is_torch_array(x):
             _check_layout(x, name)
         return x
     try:
-        return np.asarray(x)
+        x = np.asarray(x)
     except ValueError as error:
         raise ValueError(f"{name} must be a rectangular array, got: {error}") from None
+    if x.dtype == object:
+        check_none_missing(x, name)
+    return x
+
+
+def check_none_missing(x: NDArray[Any], name: str) -> None:
+    """Refuse NaN and, in an array of objects, None and the missing value of pandas."""
+    if x.dtype == object:
+        missing = np.array([_is_missing(value) for value in x.flat], bool).reshape(x.shape)
+    else:
+        missing = np.isnan(x)
+    if missing.any():
+        index = tuple(map(int, np.argwhere(missing)[0]))
+        place = f"row {index[0]}" if len(index) == 1 else f"index {index}"
+        raise ValueError(f"{name} must have no missing values, got {x[index]} in {place}")
+
+
+def _is_missing(value: Any) -> bool:
+    is_nan = isinstance(value, float) and value != value
+    return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
 
 
 def as_floating(x: Any, name: str) -> Array:
@@ -265,6 +284,8 @@ def labels(
     y = y if y_xp is np else like(y, z, xp, "y")
     dtype = dtype_name(y.dtype)
     if not dtype.startswith(("int", "uint")):
+        if dtype.startswith("float") and isinstance(y, np.ndarray) and y.shape == batch:
+            check_none_missing(y, "y")
         raise TypeError(f"y must be integer labels{alternative}, got {dtype}")
     if tuple(y.shape) != batch:
         raise ValueError(

@@ -41,6 +41,11 @@ def as_rows(z: Any, y: Any, name: str = "z") -> tuple[NDArray[Any], Integers]:
     if z.ndim == 0 or z.size == 0:
         raise ValueError(f"{name} must hold at least one row of one class, got shape {z.shape}")
     y = _arrays.on_host(_arrays.as_array(y, "y"), "y")
+    if z.ndim == 1 and y.ndim == 1:
+        raise ValueError(
+            f"{name} must have shape ({len(y)}, K), one row of logits for each label, got shape "
+            f"{z.shape}; a logit s of two classes is the row [0, s]"
+        )
     labels: Integers = _arrays.labels(y, z, z.shape[:-1], z.shape[-1], of=name)
     return z.reshape(-1, z.shape[-1]), labels.reshape(-1)
 

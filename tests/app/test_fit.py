@@ -416,3 +416,61 @@ def test_full_disk(files, arguments):
         result = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True)
     assert result.stderr == "logitlab: standard output: No space left on device\n"
     assert result.returncode == 2
+
+
+def labelled_table(path, labels, **columns):
+    """Write a table with a numeric feature and the labels, repeated."""
+    rng = np.random.default_rng(0)
+    data = {"x": rng.standard_normal(30 * len(labels)), "y": list(labels) * 30} | columns
+    pd.DataFrame(data).to_csv(path, index=False)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["01", "1", "2"],
+        ["+1", "1"],
+        ["True", "False"],
+        ["TRUE", "True", "false"],
+        ["18446744073709551615", "18446744073709551614", "99999999999999999999"],
+        ["1152921504606846976", "1152921504606846977"],
+        ["0", "1", "2"],
+        ["1.0", "2.0"],
+    ],
+)
+def test_labels_of_a_csv_file_come_back_as_written(tmp_path, labels):
+    """In the header of the predictions and in their first column; none are merged."""
+    labelled_table(tmp_path / "t.csv", labels)
+    result = run("fit", tmp_path / "t.csv", "--target", "y", "-o", tmp_path / "m")
+    assert result.exit_code == 0, result.output
+    result = run("predict", tmp_path / "m", tmp_path / "t.csv", "-o", tmp_path / "p.csv")
+    assert result.exit_code == 0, result.output
+    predicted = pd.read_csv(tmp_path / "p.csv", dtype=str)
+    assert sorted(predicted.columns[1:]) == sorted(labels)
+    assert set(predicted.label) <= set(labels)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint64"])
+def test_labels_of_a_parquet_file_keep_their_type(tmp_path, dtype):
+    """In a .parquet file of predictions; in a .csv file they are spelled as in the header."""
+    labels = np.array([1, 0] if dtype == "bool" else [2**64 - 1, 2**64 - 2], dtype)
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"x": rng.standard_normal(60), "y": np.tile(labels, 30)})
+    data.to_parquet(tmp_path / "t.parquet")
+    run("fit", tmp_path / "t.parquet", "--target", "y", "-o", tmp_path / "m")
+    for name in ("p.parquet", "p.csv"):
+        result = run("predict", tmp_path / "m", tmp_path / "t.parquet", "-o", tmp_path / name)
+        assert result.exit_code == 0, result.output
+    table = pd.read_parquet(tmp_path / "p.parquet")
+    assert table.label.dtype == labels.dtype
+    assert list(table.columns[1:]) == sorted(map(str, labels.tolist()))
+    text = pd.read_csv(tmp_path / "p.csv", dtype=str)
+    assert set(text.label) <= set(text.columns[1:])
+
+
+def test_large_integers_in_a_column(tmp_path):
+    """Integers that float64 does not represent are refused as features."""
+    labelled_table(tmp_path / "t.csv", ["a", "b"], id=2**60 + np.arange(60))
+    result = run("fit", tmp_path / "t.csv", "--target", "y", "-o", tmp_path / "m")
+    assert result.exit_code == 2
+    assert "column 'id' must contain integers of at most 2**53" in result.stderr

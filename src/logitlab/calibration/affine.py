@@ -8,15 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks
-from logitlab._backends.targets import Targets
-from logitlab._dispatch import backend
-from logitlab._rows import Floats, Integers, blocks
+from logitlab._rows import Floats, Integers
 from logitlab.calibration.base import Calibrator, RowError
+from logitlab.calibration.objectives import MatrixObjective, PenalizedLoss, VectorObjective
 from logitlab.calibration.temperature import fit_temperature
+from logitlab.regression.solver import minimize
 
-_GRADIENT_TOLERANCE = 1e-6  # largest entry of the gradient of the mean loss at which to stop
+_TOLERANCE = 1e-9  # of the probabilities: the solver stops at an excess of its square
 _MAX_ITERATIONS = 1000
-_BLOCK = 1 << 16  # logits of a block: its intermediate results stay in the cache
 
 
 def _centre_rows(z: Any, xp: Any) -> Any:
@@ -35,26 +34,22 @@ def _check_ridge(x: Any, name: str) -> float:
 
 
 class _AffineScaling(Calibrator):
-    """An affine map of centred logits over T, fitted as a deviation v from the identity."""
+    """An affine map of centred logits over T.
+
+    The fit ends where the estimated excess of the objective over its minimum is at most
+    5e-19 times the objective. The log-loss bounds the squared error of the probabilities.
+    """
 
     bias_: Floats
     _refusal: str  # what is wrong with a row that `_is_refused`
 
     @abstractmethod
-    def _ridges(self, k: int) -> Floats:
-        """Return the penalty weight of the square of each parameter, the bias last."""
+    def _objective(self, x: Floats, y: Integers, weight: Floats) -> PenalizedLoss:
+        """Return the objective on centred logits x over T."""
 
     @abstractmethod
-    def _apply_deviation(self, x: Floats, v: Floats) -> Floats:
-        """Return a new array, the calibrated logits of x under the parameters v."""
-
-    @abstractmethod
-    def _pull_back(self, x: Floats, gradient: Floats) -> Floats:
-        """Return the gradient by v from the gradient by the calibrated logits."""
-
-    @abstractmethod
-    def _set_fitted(self, v: Floats, temperature: float) -> None:
-        """Set the fitted attributes."""
+    def _set_fitted(self, theta: Floats, temperature: float) -> None:
+        """Set the fitted attributes from the parameters of the objective."""
 
     @abstractmethod
     def _apply(self, z: Any, xp: Any) -> Any:
@@ -71,35 +66,17 @@ class _AffineScaling(Calibrator):
             raise RowError(_arrays.first_true(refused, xp), self._refusal)
 
     def _fit(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
-        from scipy.optimize import minimize
-
-        ridges = self._ridges(z.shape[1])
         self._check_entries(z, np)
         t = fit_temperature(z, y, weight)
         t = t if 0 < t < math.inf else 1.0
         x = _centre_rows(z.astype(np.float64) / t, np)
         w = np.full(len(y), 1 / len(y)) if weight is None else weight / weight.sum()
-
-        def objective(v: Floats) -> tuple[float, Floats]:
-            value, gradient = float(ridges @ v**2), 2 * ridges * v
-            for rows in blocks(len(x), x.shape[1], _BLOCK):
-                u = self._apply_deviation(x[rows], v)
-                losses, by_logits = backend(u).target_loss(
-                    u, (1,), 1.0, None, Targets(y[rows]), w[rows]
-                )
-                value += float(w[rows] @ losses)
-                gradient += self._pull_back(x[rows], by_logits)
-            return value, gradient
-
-        options = {
-            "maxiter": _MAX_ITERATIONS,
-            "ftol": 0,
-            "gtol": _GRADIENT_TOLERANCE,
-            "maxcor": 20,
-        }
-        start = np.zeros(len(ridges))
-        result = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
-        self._set_fitted(result.x, t)
+        objective = self._objective(x, y, w)
+        unit_roundoff = float(np.finfo(float).eps) / 2
+        solution = minimize(
+            objective, objective.start, _TOLERANCE, _MAX_ITERATIONS, rounding=unit_roundoff
+        )
+        self._set_fitted(solution.theta, t)
 
     def _transform(self, z: Any, xp: Any) -> Any:
         self._check_entries(z, xp)
@@ -157,30 +134,16 @@ class VectorScaling(_AffineScaling):
     def __init__(self, ridge: float = 1e-3) -> None:
         self.ridge = ridge
 
-    def _ridges(self, k: int) -> Floats:
-        return np.full(2 * k, _check_ridge(self.ridge, "ridge"))
+    def _objective(self, x: Floats, y: Integers, weight: Floats) -> VectorObjective:
+        return VectorObjective(x, y, weight, _check_ridge(self.ridge, "ridge"))
 
     _refusal = "holds +inf; logits must be finite or -inf"
 
     def _is_refused(self, z: Any, xp: Any) -> Any:
         return z == xp.inf
 
-    def _apply_deviation(self, x: Floats, v: Floats) -> Floats:
-        a, b = np.split(v, 2)
-        with np.errstate(invalid="ignore"):
-            u = x * (1 + a) + b
-        # -inf excludes a class also where its scale is 0 or negative.
-        np.copyto(u, -np.inf, where=x == -np.inf)
-        return u
-
-    def _pull_back(self, x: Floats, gradient: Floats) -> Floats:
-        # 0 times -inf counts as 0.
-        by_scale = np.einsum("nk,nk->k", gradient, np.where(gradient == 0, 0, x))
-        return np.concatenate([by_scale, gradient.sum(axis=0)])
-
-    def _set_fitted(self, v: Floats, temperature: float) -> None:
-        a, self.bias_ = np.split(v, 2)
-        self.scale_ = (1 + a) / temperature
+    def _set_fitted(self, theta: Floats, temperature: float) -> None:
+        self.scale_, self.bias_ = theta[0] / temperature, theta[1]
 
     def _apply(self, z: Any, xp: Any) -> Any:
         scale, bias = (_as_type_of(x, z, xp) for x in (self.scale_, self.bias_))
@@ -238,26 +201,17 @@ class MatrixScaling(_AffineScaling):
         self.off_diagonal = off_diagonal
         self.bias = bias
 
-    def _ridges(self, k: int) -> Floats:
-        weight = _check_ridge(self.off_diagonal, "off_diagonal") * (1 - np.eye(k))
-        return np.concatenate([weight.reshape(-1), np.full(k, _check_ridge(self.bias, "bias"))])
+    def _objective(self, x: Floats, y: Integers, weight: Floats) -> MatrixObjective:
+        off_diagonal = _check_ridge(self.off_diagonal, "off_diagonal")
+        return MatrixObjective(x, y, weight, off_diagonal, _check_ridge(self.bias, "bias"))
 
     _refusal = "holds an infinite logit; logits must be finite, as each output mixes all classes"
 
     def _is_refused(self, z: Any, xp: Any) -> Any:
         return xp.isinf(z)
 
-    def _apply_deviation(self, x: Floats, v: Floats) -> Floats:
-        k = x.shape[1]
-        return x + x @ v[: k * k].reshape(k, k).T + v[k * k :]
-
-    def _pull_back(self, x: Floats, gradient: Floats) -> Floats:
-        return np.concatenate([(gradient.T @ x).reshape(-1), gradient.sum(axis=0)])
-
-    def _set_fitted(self, v: Floats, temperature: float) -> None:
-        k = math.isqrt(len(v))
-        self.weight_ = (np.eye(k) + v[: k * k].reshape(k, k)) / temperature
-        self.bias_ = v[k * k :]
+    def _set_fitted(self, theta: Floats, temperature: float) -> None:
+        self.weight_, self.bias_ = theta[:, :-1] / temperature, theta[:, -1].copy()
 
     def _apply(self, z: Any, xp: Any) -> Any:
         weight, bias = (_as_type_of(x, z, xp) for x in (self.weight_.T, self.bias_))

@@ -84,8 +84,6 @@ class Calibrator(ABC):
             Labels of another shape or out of range; a row without a distribution, with an entry
             that this calibrator does not support, or with probability 0 for its label; weights
             that are negative, not finite or all 0; a ridge below 0.
-        ModuleNotFoundError
-            SciPy is not installed (vector and matrix scaling use its L-BFGS-B).
         """
         logits, labels, weight, numbers = labelled_rows(z, y, sample_weight)
         with original_row_numbers(numbers):

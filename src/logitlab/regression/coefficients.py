@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from logitlab.regression.objective import Floats
+from logitlab.regression.solver import Floats
 
 
 def one_row_per_class(coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_array
 
-from logitlab.regression.objective import Floats, Rows
+from logitlab.regression.objective import Rows
+from logitlab.regression.solver import Floats
+from logitlab.regression.validation import checked_labels, checked_weights
 
 _TIMEOUT = 20.0  # seconds for a scheduler to notice that a worker is lost
 
@@ -165,14 +167,11 @@ def _weight_by_class(y: Any, weight: Any) -> tuple[Any, Any]:
     """Return the classes of a partition and the sum of the weights of each."""
     from sklearn.utils.multiclass import check_classification_targets
 
-    y = np.asarray(y)
+    y = checked_labels(y)
     if len(y):
         check_classification_targets(y)
     classes, codes = np.unique(y, return_inverse=True)
-    weight = None if weight is None else np.asarray(weight, float)
-    if weight is not None and not (weight >= 0).all():
-        raise ValueError("sample_weight must be >= 0, got a value below 0 or NaN")
-    return classes, np.bincount(codes, weight, minlength=len(classes))
+    return classes, np.bincount(codes, checked_weights(weight, len(y)), minlength=len(classes))
 
 
 def _checked_rows(
@@ -183,17 +182,30 @@ def _checked_rows(
         x = check_array(x, accept_sparse="csr", dtype=dtype)
     else:
         x = np.empty((0, x.shape[1]), dtype)
-    y = np.asarray(y)
+    y = checked_labels(y)
     if len(y) != x.shape[0] or (weight is not None and len(weight) != len(y)):
         raise ValueError(
             "X, y and sample_weight must have the same rows in each partition, got partitions of "
             f"{x.shape[0]} rows of X and {len(y)} of y"
         )
     codes = np.searchsorted(classes, y).astype(np.int64)
+    weight = checked_weights(weight, len(y))
     if factors is not None:
-        weight = factors[codes] if weight is None else factors[codes] * np.asarray(weight)
-    weight = None if weight is None else np.asarray(weight, float)
+        weight = factors[codes] if weight is None else factors[codes] * weight
     return Rows(x, codes, weight, len(classes))
+
+
+def _column_types(X: Any) -> list[np.dtype[Any]]:
+    """Return the NumPy types of the columns, or that of an array; refuse those of no numbers."""
+    types = dict(X.dtypes) if hasattr(X, "dtypes") else {"": X.dtype}
+    result = []
+    for name, given in types.items():
+        dtype = getattr(given, "numpy_dtype", given)
+        if not isinstance(dtype, np.dtype) or dtype.kind not in "biuf":
+            column = f" in column {name!r}" if name != "" else ""
+            raise TypeError(f"X must hold numbers, got {given}{column}")
+        result.append(dtype)
+    return result
 
 
 def make_dask_engine(
@@ -231,8 +243,7 @@ def make_dask_engine(
     classes, codes = np.unique(np.concatenate([c for c, _ in counted]), return_inverse=True)
     totals = np.bincount(codes, np.concatenate([n for _, n in counted]), minlength=len(classes))
     factors = class_weight(classes, totals)
-    dtypes = getattr(X, "dtypes", None)
-    common = X.dtype if dtypes is None else np.result_type(*dtypes)
+    common = np.result_type(*_column_types(X))
     dtype = np.dtype(np.float32 if common == np.float32 else np.float64)
     partitions = [
         delayed(_checked_rows)(x, a, w, classes, factors, dtype)

@@ -8,25 +8,23 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from logitlab import _checks
 from logitlab.probabilities import log_softmax, softmax
 from logitlab.regression.coefficients import one_row_per_class, scikit_learn_rows
+from logitlab.regression.degeneracy import has_recession_direction, minimum_norm
 from logitlab.regression.engines import WorkersLostError, is_dask, make_dask_engine
 from logitlab.regression.inference import Summary, summarize
-from logitlab.regression.objective import Engine, Floats, Objective, Rows
+from logitlab.regression.objective import Engine, Objective, Rows
 from logitlab.regression.progress import progress_bar
-from logitlab.regression.solver import (
-    Solution,
-    has_recession_direction,
-    minimize,
-    minimum_norm,
-)
+from logitlab.regression.solver import Floats, Solution, minimize
 from logitlab.regression.validation import (
     check_parameters,
     checked_class_weight,
+    checked_labels,
     checked_objective,
+    checked_weights,
 )
 
 
@@ -163,16 +161,13 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             first = X._meta if hasattr(X, "columns") else np.empty((1, X.shape[1]))
             validate_data(self, first, reset=reset, skip_check_array=True)
             return make_dask_engine(X, y, sample_weight, self._class_weight)
+        y = None if y is None else checked_labels(y)  # None: scikit-learn's error
         X, y = validate_data(
             self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], reset=reset
         )
         check_classification_targets(y)
         classes, codes = np.unique(y, return_inverse=True)
-        weight: Floats | None = None
-        if sample_weight is not None:
-            weight = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
+        weight = checked_weights(sample_weight, len(codes))
         factors = self._class_weight(classes, np.bincount(codes, weight))
         if factors is not None:
             weight = factors[codes] if weight is None else factors[codes] * weight

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from scipy.special import xlogy
 
-from logitlab.regression.objective import Floats, Objective
-from logitlab.regression.solver import has_recession_direction, inverse_root
+from logitlab.regression.degeneracy import has_recession_direction
+from logitlab.regression.objective import Objective
+from logitlab.regression.solver import Floats, inverse_root
 
 _MAX_GRADIENT = 1e-3  # in standard errors; a larger gradient shows other rows than those fitted
 

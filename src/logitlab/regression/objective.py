@@ -5,14 +5,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from logitlab._backends.targets import Targets
 from logitlab._dispatch import backend
 from logitlab._rows import Integers
 from logitlab.probabilities import softmax
-
-Floats = NDArray[Any]  # float32 or float64
+from logitlab.regression.solver import Floats, InverseHessian, hessian_cost, inverse_root
 
 MAX_COVARIANCE_FEATURES = 1024  # of more features only the variances are computed
 
@@ -289,9 +287,13 @@ class Objective:
         gradient[:, : self.features] += self.alpha * coef
         return loss / self.weight_sum + 0.5 * self.alpha * float(np.vdot(coef, coef)), gradient
 
+    def is_separated(self, value: float) -> bool:
+        """Return whether a value of F shows that F has no minimum."""
+        return self.alpha == 0 and value < self.separation_bound
+
     def hessian_cost(self, size: int) -> float:
-        """Return the measured cost of the Hessian and its factor, in gradient evaluations."""
-        return 10 + 0.1 * size + size**2 / (3 * self.rows)
+        """Return the cost of the Hessian and its factor, in gradient evaluations."""
+        return hessian_cost(size, self.rows)
 
     def hessian(self, theta: Floats) -> Floats:
         """Return the Hessian of F, (theta.size, theta.size); equal shifts of all classes are in its
@@ -304,3 +306,49 @@ class Objective:
         diagonal = np.einsum("iaia->ia", result)
         diagonal[:, :d] += self.alpha
         return result.reshape(theta.size, theta.size)
+
+    def initial_inverse_hessian(self) -> InverseHessian:
+        """Return the inverse of the Hessian at equal probabilities, or of its diagonal.
+
+        The Hessian is (1/K) (I - 11'/K) times the covariance of the features, plus the penalty. The
+        factor I - 11'/K does not change a gradient.
+        """
+        k, d = self.classes, self.features
+        covariance = self.covariance / k
+        if covariance.ndim == 2:
+            root = inverse_root(covariance + self.alpha * np.eye(d))
+
+            def apply(gradient: Floats) -> Floats:
+                result = gradient * k  # the intercepts
+                result[:, :d] = (gradient[:, :d] @ root.T) @ root
+                return result
+        else:
+            curvature = covariance + self.alpha
+            if self.alpha == 0:
+                # Steps along the gradient stay in the span of the features: the least norm.
+                curvature = np.full(d, curvature.max())
+            inverse = np.divide(1.0, curvature, out=np.zeros(d), where=curvature > 0)
+
+            def apply(gradient: Floats) -> Floats:
+                result = gradient * k
+                result[:, :d] = gradient[:, :d] * inverse
+                return result
+
+        return apply
+
+    def inverse_hessian(self, theta: Floats) -> InverseHessian:
+        """Return the inverse of the Hessian at theta."""
+        hessian = self.hessian(theta)
+        # Equal shifts of all classes are in the kernel where they are not penalized. No gradient
+        # has a component there, so any curvature may be added.
+        k, size = theta.shape
+        blocks = hessian.reshape(k, size, k, size)
+        mean = np.einsum("iaia->a", blocks) / k**2
+        for a in range(size):
+            blocks[:, a, :, a] += mean[a]
+        if self.alpha == 0:
+            constant = np.flatnonzero(self.variances() == 0)
+            blocks[:, constant] = 0
+            blocks[:, :, :, constant] = 0
+        root = inverse_root(hessian)
+        return lambda gradient: ((root @ gradient.ravel()) @ root).reshape(theta.shape)

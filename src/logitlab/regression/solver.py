@@ -1,4 +1,4 @@
-"""L-BFGS preconditioned by the covariance of the features, and later by the exact Hessian.
+"""L-BFGS preconditioned by an approximate inverse Hessian, and later by the exact one.
 
 Chosen by measurement on the cases of ``python -m bench regression``: truncated Newton (conjugate
 gradients with the same preconditioner) read the rows 1.2 to 1.7 times as often in every case.
@@ -7,20 +7,42 @@ gradients with the same preconditioner) read the rows 1.2 to 1.7 times as often 
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from logitlab.regression.objective import Floats, Objective
+Floats = NDArray[Any]  # float32 or float64
 
-_MAX_HESSIAN_SIZE = 1500  # number of parameters up to which the exact Hessian is factored
+MAX_HESSIAN_SIZE = 1500  # number of parameters up to which the exact Hessian is factored
 _HISTORY = 20  # pairs of L-BFGS
 _ARMIJO = 1e-4
 _MAX_HALVINGS = 40
-_FLAT = 1e-5  # a curvature that counts as 0, relative to that at equal probabilities
 
 Callback = Callable[[int, float, float, Floats], object]
 InverseHessian = Callable[[Floats], Floats]  # applied to a gradient
+
+
+class SmoothObjective(Protocol):
+    """A convex function F >= 0 of an array of parameters."""
+
+    def value_and_gradient(self, theta: Floats) -> tuple[float, Floats]:
+        """Return F and its gradient."""
+
+    def initial_inverse_hessian(self) -> InverseHessian:
+        """Return an approximate inverse of the Hessian, positive on every gradient."""
+
+    def inverse_hessian(self, theta: Floats) -> InverseHessian:
+        """Return the inverse of the Hessian at theta."""
+
+    def hessian_cost(self, size: int) -> float:
+        """Return the cost of the Hessian and its factor, in gradient evaluations."""
+
+    def cancellation(self, theta: Floats) -> float:
+        """Return the magnitude of the terms that cancel in the logits."""
+
+    def is_separated(self, value: float) -> bool:
+        """Return whether a value of F shows that F has no minimum."""
 
 
 class Solution(NamedTuple):
@@ -53,52 +75,14 @@ def inverse_root(matrix: Floats) -> Floats:
     return np.asarray(vectors[:, kept].T / np.sqrt(values[kept])[:, None] / scale)
 
 
-def initial_inverse_hessian(objective: Objective) -> InverseHessian:
-    """Return the inverse of the Hessian at equal probabilities, or of its diagonal.
-
-    The Hessian is (1/K) (I - 11'/K) times the covariance of the features, plus the penalty. The
-    factor I - 11'/K does not change a gradient.
-    """
-    k, d = objective.classes, objective.features
-    covariance = objective.covariance / k
-    if covariance.ndim == 2:
-        root = inverse_root(covariance + objective.alpha * np.eye(d))
-
-        def apply(gradient: Floats) -> Floats:
-            result = gradient * k  # the intercepts
-            result[:, :d] = (gradient[:, :d] @ root.T) @ root
-            return result
-    else:
-        curvature = covariance + objective.alpha
-        if objective.alpha == 0:
-            # Steps along the gradient stay in the span of the features, which gives the least norm.
-            curvature = np.full(d, curvature.max())
-        inverse = np.divide(1.0, curvature, out=np.zeros(d), where=curvature > 0)
-
-        def apply(gradient: Floats) -> Floats:
-            result = gradient * k
-            result[:, :d] = gradient[:, :d] * inverse
-            return result
-
-    return apply
+def hessian_cost(size: int, rows: int) -> float:
+    """Return the measured cost of a Hessian and its factor, in gradient evaluations."""
+    return 10 + 0.1 * size + size**2 / (3 * rows)
 
 
-def exact_inverse_hessian(objective: Objective, theta: Floats) -> InverseHessian:
-    """Return the inverse of the Hessian at theta."""
-    hessian = objective.hessian(theta)
-    # Equal shifts of all classes are in the kernel where they are not penalized. No gradient has a
-    # component there, so any curvature may be added.
-    k, size = theta.shape
-    blocks = hessian.reshape(k, size, k, size)
-    mean = np.einsum("iaia->a", blocks) / k**2
-    for a in range(size):
-        blocks[:, a, :, a] += mean[a]
-    if objective.alpha == 0:
-        constant = np.flatnonzero(objective.variances() == 0)
-        blocks[:, constant] = 0
-        blocks[:, :, :, constant] = 0
-    root = inverse_root(hessian)
-    return lambda gradient: ((root @ gradient.ravel()) @ root).reshape(theta.shape)
+def _dot(a: Floats, b: Floats) -> float:
+    """Return the inner product, without the threads of BLAS: here they cost more than they save."""
+    return float(np.einsum("ij,ij->", a, b))
 
 
 class _QuasiNewton:
@@ -110,26 +94,26 @@ class _QuasiNewton:
         self.scale = 1.0
 
     def update(self, step: Floats, change: Floats) -> None:
-        product = float(np.vdot(step, change))
+        product = _dot(step, change)
         if product > 0:
             self.pairs.append((step, change, product))
-            self.scale = product / float(np.vdot(change, self.initial(change)))
+            self.scale = product / _dot(change, self.initial(change))
 
     def direction(self, gradient: Floats) -> Floats:
         """Return minus the inverse Hessian times the gradient, by the two-loop recursion."""
         q, coefficients = gradient.copy(), []
         for step, change, product in reversed(self.pairs):
-            a = float(np.vdot(step, q)) / product
+            a = _dot(step, q) / product
             coefficients.append(a)
             q -= a * change
         d = self.scale * self.initial(q)
         for (step, change, product), a in zip(self.pairs, reversed(coefficients), strict=True):
-            d += (a - float(np.vdot(change, d)) / product) * step
+            d += (a - _dot(change, d) / product) * step
         return -d
 
 
 def minimize(
-    objective: Objective,
+    objective: SmoothObjective,
     theta: Floats,
     tol: float,
     max_iter: int,
@@ -150,18 +134,18 @@ def minimize(
     """
     value, gradient = objective.value_and_gradient(theta)
     loss_curve = [value]
-    quasi_newton = _QuasiNewton(initial_inverse_hessian(objective))
+    quasi_newton = _QuasiNewton(objective.initial_inverse_hessian())
     replaced_at, evaluations, stalled = 0, 1, 0
     least_decrement = least_value = math.inf
     iteration = 0
     while True:
         direction = quasi_newton.direction(gradient)
-        slope = float(np.vdot(gradient, direction))
-        squared_norm = float(np.vdot(gradient, quasi_newton.initial(gradient)))
+        slope = _dot(gradient, direction)
+        squared_norm = _dot(gradient, quasi_newton.initial(gradient))
         decrement = math.sqrt(max(-slope, squared_norm, 0.0))
         callback(iteration, value, decrement, theta)
         noise = 8 * rounding * (value + objective.cancellation(theta))
-        separated = objective.alpha == 0 and value < objective.separation_bound
+        separated = objective.is_separated(value)
         within_tol = decrement <= tol * math.sqrt(value)
         # The expected gain is below the rounding error of F, and neither F nor the gradient falls
         # any more. (F alone may be more exact than `noise`.)
@@ -174,8 +158,8 @@ def minimize(
             converged = within_tol or (limited and not improvable)
             return Solution(theta, iteration, decrement, converged, limited, separated, loss_curve)
         cost = objective.hessian_cost(theta.size)
-        if theta.size <= _MAX_HESSIAN_SIZE and evaluations - replaced_at >= cost:
-            quasi_newton.initial, quasi_newton.scale = exact_inverse_hessian(objective, theta), 1.0
+        if theta.size <= MAX_HESSIAN_SIZE and evaluations - replaced_at >= cost:
+            quasi_newton.initial, quasi_newton.scale = objective.inverse_hessian(theta), 1.0
             replaced_at = evaluations
             continue
         step = 1.0
@@ -183,7 +167,7 @@ def minimize(
             trial = theta + step * direction
             new_value, new_gradient = objective.value_and_gradient(trial)
             evaluations += 1
-            new_slope = float(np.vdot(new_gradient, direction))
+            new_slope = _dot(new_gradient, direction)
             if new_value <= value + _ARMIJO * step * slope or (
                 new_value <= value + noise and abs(new_slope) <= 0.9 * abs(slope)
             ):
@@ -201,44 +185,3 @@ def minimize(
         theta, value, gradient = trial, new_value, new_gradient
         loss_curve.append(value)
         iteration += 1
-
-
-def minimum_norm(objective: Objective, theta: Floats) -> Floats:
-    """Return the parameters with the same logits on all rows and the least norm of coefficients.
-
-    With a penalty these are theta itself. Without, the preconditioner moves theta out of the span
-    of the features, along directions in which they are constant. Where only variances are
-    computed, the preconditioner is a number and does not.
-    """
-    d, covariance = objective.features, objective.covariance
-    if objective.alpha > 0 or covariance.ndim == 1:
-        return theta
-    scale = np.sqrt(np.diagonal(covariance))
-    scale = np.where(scale > 0, scale, 1.0)
-    values, vectors = np.linalg.eigh(covariance / scale / scale[:, None])
-    flat = vectors[:, values <= d * np.finfo(float).eps * max(float(values[-1]), 1.0)]
-    kernel, _ = np.linalg.qr(flat / scale[:, None])
-    result = theta.copy()
-    result[:, :d] -= (theta[:, :d] @ kernel) @ kernel.T
-    return result
-
-
-def has_recession_direction(objective: Objective, theta: Floats) -> bool:
-    """Return whether F without penalty decreases without bound along a direction (separation).
-
-    theta is an iterate at which the solver stopped. Along such a direction the curvature is almost
-    0, the iterate is far from the origin, and on no row the logit of another class grows relative
-    to that of the label. A direction may also be flat because a few outlying rows make up the
-    variance. Hence the curvature times the squared distance of the iterate must be almost 0 too.
-    """
-    if theta.size > _MAX_HESSIAN_SIZE:
-        return False
-    k, size = theta.shape
-    variance = objective.variances()
-    scale = np.tile(np.sqrt(np.append(np.where(variance > 0, variance, 1.0), 1.0)[:size] / k), k)
-    values, vectors = np.linalg.eigh(objective.hessian(theta) / scale / scale[:, None])
-    coordinates = vectors.T @ (theta.ravel() * scale)
-    flat = (values < _FLAT) & (values * coordinates**2 < _FLAT)
-    direction = (vectors[:, flat] @ coordinates[flat] / scale).reshape(theta.shape)
-    least, largest = objective.engine.margins(*objective.from_centred(direction))
-    return largest > 1 and least > -1e-3 * largest

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils import compute_class_weight
 
-from logitlab import _checks
-from logitlab.regression.objective import Engine, Floats, Objective
+from logitlab import _arrays, _checks
+from logitlab.regression.objective import Engine, Objective
+from logitlab.regression.solver import Floats
+
+_EXACT = 2.0**53  # the integers up to it are floats
 
 _MAX_WEIGHT_SUM = 1e300  # its inverse is the least sum, and the least product with C
 
@@ -21,6 +25,41 @@ def check_parameters(C: Any, tol: Any, max_iter: Any, fit_intercept: Any, warm_s
     _checks.integer(max_iter, "max_iter", 0)
     _checks.boolean(fit_intercept, "fit_intercept")
     _checks.boolean(warm_start, "warm_start")
+
+
+def checked_labels(y: Any) -> NDArray[Any]:
+    """Return labels as an array of their own type; refuse missing, mixed and inexact ones."""
+    exact = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
+    if exact is not None and hasattr(y, "isna"):
+        # The types of pandas with missing values; NumPy would convert them to floats.
+        y = y.to_numpy(object if y.isna().any() else exact)
+    labels = _arrays.on_host(_arrays.as_array(y, "y"))
+    if labels.dtype == object:
+        kinds = sorted({type(label).__name__ for label in labels.flat})
+        if len(kinds) > 1:
+            raise TypeError(f"y must hold labels of one type, got {' and '.join(kinds)}")
+        if kinds in (["int"], ["bool"]):
+            labels = np.asarray(labels.tolist())
+    if labels.dtype.kind == "f":
+        _arrays.check_none_missing(labels, "y")
+        inexact = np.isfinite(labels) & (np.abs(labels) >= _EXACT)
+        if inexact.any():
+            raise ValueError(
+                "y must hold labels below 2**53 if they are floats, which merge larger integers, "
+                f"got {labels[inexact][0]}; pass an array of integers or of text"
+            )
+    return labels
+
+
+def checked_weights(sample_weight: Any, rows: int) -> Floats | None:
+    """Return the weights of the rows, or None; a number is the weight of every row."""
+    if sample_weight is None:
+        return None
+    weights = _arrays.on_host(_arrays.as_array(sample_weight, "sample_weight"))
+    if weights.ndim == 0:
+        weights = np.full(rows, weights)
+    checked: Floats = _arrays.row_weights(weights, (rows,), weights)
+    return checked
 
 
 def checked_class_weight(
@@ -44,6 +83,8 @@ def checked_class_weight(
             if factor < 0:
                 raise ValueError(f"class_weight must be >= 0, got {factor} for class {name!r}")
     weighted = np.count_nonzero(weight_by_class)
+    if weighted == 0:
+        raise ValueError("the weights of the rows must not be zero in every row")
     if weighted < 2:
         raise ValueError(f"y must have at least 2 classes with rows of weight > 0, got {weighted}")
     total = float(weight_by_class.sum())

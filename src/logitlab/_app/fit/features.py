@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab._app.io.source import UserError, catch_read_errors, pluralize
-from logitlab._app.io.tables import check_names, is_tabular, read_csv
+from logitlab._app.io.tables import check_names, column_as_written, is_tabular, read_csv
 from logitlab._rows import Floats
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ def target_values(table: "pa.Table", target: str, path: Path) -> NDArray[Any]:
         columns = ", ".join(table.column_names)
         raise UserError(f"{path}: --target must be one of {columns}, got {target!r}")
     column = _without_dictionary(table.column(target))
+    if path.suffix.lower() == ".csv" and not column.null_count:
+        column = column_as_written(path, column, target)
     text = _is_text(column.type)
     missing = _is_none(_text_values(column)) if text else column.is_null().to_numpy()
     if missing.any():
@@ -162,6 +164,11 @@ def _numeric_values(column: "pa.ChunkedArray", name: str, path: Path) -> Floats:
     try:
         values = np.array(column.cast(pa.float64()).to_numpy(), np.float64)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        if pa.types.is_integer(column.type):
+            raise UserError(
+                f"{path}: column {name!r} must contain integers of at most 2**53, which are exact "
+                "as float64, got larger ones; remove the column, or store it as text"
+            ) from None
         raise UserError(
             f"{path}: column {name!r} must contain numbers or text, got {column.type}"
         ) from None

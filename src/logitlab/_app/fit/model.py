@@ -136,10 +136,10 @@ def write_predictions(path: Path, classes: Sequence[Any], p: Floats) -> None:
     from pyarrow import csv, parquet
 
     is_parquet = path.suffix.lower() == ".parquet"
-    if not is_parquet:
-        classes = [csv_text(label) if isinstance(label, str) else label for label in classes]
-    predicted = pa.array(classes).take(pa.array(p.argmax(axis=1)))
-    names = [str(name) for name in classes]
+    names = [str(name) if is_parquet else csv_text(str(name)) for name in classes]
+    # In a .csv file the text of a label is the header of its column.
+    labels = pa.array(classes if is_parquet else names)
+    predicted = labels.take(pa.array(p.argmax(axis=1)))
     label = "label"
     while label in names:
         label += "_"

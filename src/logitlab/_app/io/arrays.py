@@ -124,7 +124,9 @@ def read_labels(spec: str, logits: Logits) -> Integers:
         y = np.char.decode(y, "utf-8")
     if y.dtype.kind == "U":
         with contextlib.suppress(ValueError):
-            y = y.astype(np.int64)
+            numbers = y.astype(np.int64)
+            # `01` is the name of a class, not the number 1.
+            y = numbers if (numbers.astype(y.dtype) == y).all() else y
     distinct, index = np.unique(y, return_inverse=True)
     if logits.names is not None and (
         y.dtype.kind == "U" or {str(value) for value in distinct} <= set(logits.names)

@@ -144,6 +144,29 @@ def table_logits(path: Path, name: str | None, labels: str | None) -> Logits:
     return Logits(str(path), (rows, classes), dtype, None if lists else tuple(columns), read)
 
 
+def column_as_written(path: Path, column: Any, name: str) -> Any:
+    """The text of a column of a .csv file where its values would lose it: `01`, `True`.
+
+    Arrow reads `01` and `1` as one integer, `True` and `true` as one boolean, and integers of more
+    than 64 bits as floats.
+    """
+    from pyarrow import csv, string, types
+
+    if types.is_floating(column.type):
+        values = column.to_numpy()
+        if not (np.isfinite(values) & (values == np.trunc(values))).all():
+            return column
+    elif not (types.is_integer(column.type) or types.is_boolean(column.type)):
+        return column
+    has_header = name in csv.open_csv(path).schema.names
+    text = csv.read_csv(
+        path,
+        read_options=csv.ReadOptions(autogenerate_column_names=not has_header),
+        convert_options=csv.ConvertOptions(include_columns=[name], column_types={name: string()}),
+    ).column(name)
+    return text if len(text) == len(column) and text != column.cast(string()) else column
+
+
 def label_column(path: Path, name: str | None) -> NDArray[Any]:
     """The labels in a column of a table; `name` may be None if there is only one column."""
     from pyarrow import parquet, types
@@ -152,7 +175,8 @@ def label_column(path: Path, name: str | None) -> NDArray[Any]:
         if path.suffix.lower() == ".csv":
             table = read_csv(path)
             names = [column for column in table.column_names if column]
-            column = table.column(select_name(path, name, names))
+            selected = select_name(path, name, names)
+            column = column_as_written(path, table.column(selected), selected)
         else:
             names = parquet.read_schema(path).names
             check_names(path, names)

@@ -1,0 +1,185 @@
+"""The objectives of vector and matrix scaling: mean log-loss plus a ridge penalty."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import numpy as np
+
+from logitlab._backends.targets import Targets
+from logitlab._dispatch import backend
+from logitlab._rows import Floats, Integers, blocks
+from logitlab.probabilities import softmax
+from logitlab.regression.objective import Rows
+from logitlab.regression.solver import InverseHessian, hessian_cost, inverse_root
+
+_BLOCK = 1 << 16  # logits of a block: its intermediate results stay in the cache
+_SEPARATED = 1e-18  # a log-loss at which all probabilities are exact to the last digit
+_EPS = float(np.finfo(float).eps)
+
+
+class PenalizedLoss(ABC):
+    """The mean log-loss of calibrated logits plus half of `penalty` times the squared deviation
+    of the parameters from `start`.
+
+    The weights of the rows add up to 1.
+    """
+
+    def __init__(
+        self, x: Floats, y: Integers, weight: Floats, start: Floats, penalty: Floats
+    ) -> None:
+        self.x, self.y, self.weight = x, y, weight
+        self.start, self.penalty = start, penalty
+
+    def blocks(self) -> Iterator[slice]:
+        """Return the slices of blocks of rows."""
+        return blocks(len(self.x), self.x.shape[1], _BLOCK)
+
+    @abstractmethod
+    def loss_and_gradient(self, theta: Floats) -> tuple[float, Floats]:
+        """Return the mean log-loss and its gradient."""
+
+    @abstractmethod
+    def loss_hessian(self, theta: Floats) -> Floats:
+        """Return the Hessian of the mean log-loss, (theta.size, theta.size)."""
+
+    @abstractmethod
+    def initial_inverse_hessian(self) -> InverseHessian:
+        """Return an approximate inverse of the Hessian at the start."""
+
+    def value_and_gradient(self, theta: Floats) -> tuple[float, Floats]:
+        """Return the objective and its gradient."""
+        loss, gradient = self.loss_and_gradient(theta)
+        deviation = theta - self.start
+        pull = self.penalty * deviation
+        return loss + 0.5 * float(np.vdot(pull, deviation)), gradient + pull
+
+    def inverse_hessian(self, theta: Floats) -> InverseHessian:
+        """Return the inverse of the Hessian at theta."""
+        hessian = self.loss_hessian(theta)
+        hessian[np.diag_indices(theta.size)] += self.penalty.ravel()
+        root = inverse_root(hessian)
+        return lambda gradient: ((root @ gradient.ravel()) @ root).reshape(theta.shape)
+
+    def hessian_cost(self, size: int) -> float:
+        """Return the cost of the Hessian and its factor, in gradient evaluations."""
+        return hessian_cost(size, len(self.x))
+
+    def cancellation(self, theta: Floats) -> float:
+        """Return 0: rows are centred in memory."""
+        return 0.0
+
+    def is_separated(self, value: float) -> bool:
+        """Return whether larger parameters would change no probability any more."""
+        return value < _SEPARATED
+
+
+class VectorObjective(PenalizedLoss):
+    """The parameters are (2, K): the scale of each class, and its bias."""
+
+    def __init__(self, x: Floats, y: Integers, weight: Floats, ridge: float) -> None:
+        k = x.shape[1]
+        start = np.stack([np.ones(k), np.zeros(k)])
+        super().__init__(x, y, weight, start, np.full((2, k), 2 * ridge))
+
+    def _logits(self, x: Floats, theta: Floats) -> Floats:
+        with np.errstate(invalid="ignore"):
+            u: Floats = x * theta[0] + theta[1]
+        # -inf excludes a class also where its scale is 0 or negative.
+        np.copyto(u, -np.inf, where=x == -np.inf)
+        return u
+
+    def loss_and_gradient(self, theta: Floats) -> tuple[float, Floats]:
+        loss, gradient = 0.0, np.zeros_like(theta)
+        for rows in self.blocks():
+            x, w = self.x[rows], self.weight[rows]
+            u = self._logits(x, theta)
+            losses, residual = backend(u).target_loss(u, (1,), 1.0, None, Targets(self.y[rows]), w)
+            loss += float(w @ losses)
+            # 0 times -inf counts as 0.
+            gradient[0] += np.einsum("nk,nk->k", residual, np.where(residual == 0, 0, x))
+            gradient[1] += residual.sum(axis=0)
+        return loss, gradient
+
+    def loss_hessian(self, theta: Floats) -> Floats:
+        k = self.x.shape[1]
+        hessian = np.zeros((2 * k, 2 * k))
+        for rows in self.blocks():
+            x, w = self.x[rows], self.weight[rows]
+            p = softmax(self._logits(x, theta))
+            finite = np.where(p == 0, 0, x)
+            # sum of w (diag(p) - p p') (x) (x, 1) (x, 1)'
+            px = np.hstack([p * finite, p])
+            hessian -= (px * w[:, None]).T @ px
+            for i, j in np.ndindex(2, 2):
+                block = hessian[i * k : (i + 1) * k, j * k : (j + 1) * k]
+                block[np.diag_indices(k)] += w @ (p * finite ** (2 - i - j))
+        return hessian
+
+    def initial_inverse_hessian(self) -> InverseHessian:
+        """Return the inverse of the diagonal of the Hessian at the start."""
+        curvature = self.penalty.copy()
+        for rows in self.blocks():
+            x, w = self.x[rows], self.weight[rows]
+            p = softmax(x)
+            spread = p * (1 - p)
+            curvature[0] += w @ (spread * np.where(p == 0, 0, x) ** 2)
+            curvature[1] += w @ spread
+        inverse = _inverse(curvature)
+        return lambda gradient: gradient * inverse
+
+
+class MatrixObjective(PenalizedLoss):
+    """The parameters are (K, K + 1): the matrix, and the bias in the last column."""
+
+    def __init__(
+        self, x: Floats, y: Integers, weight: Floats, off_diagonal: float, bias: float
+    ) -> None:
+        k = x.shape[1]
+        penalty = np.hstack([2 * off_diagonal * (1 - np.eye(k)), np.full((k, 1), 2 * bias)])
+        super().__init__(x, y, weight, np.eye(k, k + 1), penalty)
+        self._engine = Rows(x, y, weight, k)
+        self._off_diagonal = off_diagonal
+
+    def loss_and_gradient(self, theta: Floats) -> tuple[float, Floats]:
+        loss, by_coef, by_intercept = self._engine.loss_and_gradient(theta[:, :-1], theta[:, -1])
+        return loss, np.hstack([by_coef, by_intercept[:, None]])
+
+    def loss_hessian(self, theta: Floats) -> Floats:
+        return self._engine.hessian(theta[:, :-1], theta[:, -1], np.zeros(len(theta)))
+
+    def initial_inverse_hessian(self) -> InverseHessian:
+        r"""Return the inverse of an approximate Hessian at the start.
+
+        The part of the matrix of class i is :math:`a_i S + 2 \lambda (I - e_i e_i^T)`, with S the
+        second moments of the logits and :math:`a_i` the mean of :math:`p_i (1 - p_i)`. It is
+        inverted by the eigenvectors of S and the formula of Sherman and Morrison.
+        """
+        k = self.x.shape[1]
+        spread = np.zeros(k)
+        for rows in self.blocks():
+            p = softmax(self.x[rows])
+            spread += self.weight[rows] @ (p * (1 - p))
+        spread = np.maximum(spread, _EPS * spread.max())
+        values, vectors = np.linalg.eigh((self.x * self.weight[:, None]).T @ self.x)
+        values = np.where(values > k * _EPS * values[-1], values, 0.0)
+        penalty = 2 * self._off_diagonal
+        inverse = _inverse(spread[:, None] * values + penalty)
+        inverse_bias = _inverse(spread + self.penalty[:, -1])
+        # 1 - 2 lambda (M^-1)_ii, M without the term of e_i
+        remainder = 1 - penalty * np.einsum("ij,ij,ij->i", vectors, inverse, vectors)
+        remainder = np.maximum(remainder, np.sqrt(_EPS))
+
+        def apply(gradient: Floats) -> Floats:
+            spectrum = gradient[:, :k] @ vectors
+            along = np.einsum("ij,ij,ij->i", spectrum, inverse, vectors)
+            spectrum += (penalty * along / remainder)[:, None] * vectors
+            return np.hstack(
+                [(spectrum * inverse) @ vectors.T, (gradient[:, k] * inverse_bias)[:, None]]
+            )
+
+        return apply
+
+
+def _inverse(x: Floats) -> Floats:
+    """Return 1/x, 0 where x is 0."""
+    return np.divide(1.0, x, out=np.zeros_like(x), where=x > 0)

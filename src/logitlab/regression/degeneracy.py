@@ -1,0 +1,49 @@
+"""Objectives without a unique minimum: linearly dependent features, separated classes."""
+
+import numpy as np
+
+from logitlab.regression.objective import Objective
+from logitlab.regression.solver import MAX_HESSIAN_SIZE, Floats
+
+_FLAT = 1e-5  # a curvature that counts as 0, relative to that at equal probabilities
+
+
+def minimum_norm(objective: Objective, theta: Floats) -> Floats:
+    """Return the parameters with the same logits on all rows and the least norm of coefficients.
+
+    With a penalty these are theta itself. Without, the preconditioner moves theta out of the span
+    of the features, along directions in which they are constant. Where only variances are
+    computed, the preconditioner is a number and does not.
+    """
+    d, covariance = objective.features, objective.covariance
+    if objective.alpha > 0 or covariance.ndim == 1:
+        return theta
+    scale = np.sqrt(np.diagonal(covariance))
+    scale = np.where(scale > 0, scale, 1.0)
+    values, vectors = np.linalg.eigh(covariance / scale / scale[:, None])
+    flat = vectors[:, values <= d * np.finfo(float).eps * max(float(values[-1]), 1.0)]
+    kernel, _ = np.linalg.qr(flat / scale[:, None])
+    result = theta.copy()
+    result[:, :d] -= (theta[:, :d] @ kernel) @ kernel.T
+    return result
+
+
+def has_recession_direction(objective: Objective, theta: Floats) -> bool:
+    """Return whether F without penalty decreases without bound along a direction (separation).
+
+    theta is an iterate at which the solver stopped. Along such a direction the curvature is almost
+    0, the iterate is far from the origin, and on no row the logit of another class grows relative
+    to that of the label. A direction may also be flat because a few outlying rows make up the
+    variance. Hence the curvature times the squared distance of the iterate must be almost 0 too.
+    """
+    if theta.size > MAX_HESSIAN_SIZE:
+        return False
+    k, size = theta.shape
+    variance = objective.variances()
+    scale = np.tile(np.sqrt(np.append(np.where(variance > 0, variance, 1.0), 1.0)[:size] / k), k)
+    values, vectors = np.linalg.eigh(objective.hessian(theta) / scale / scale[:, None])
+    coordinates = vectors.T @ (theta.ravel() * scale)
+    flat = (values < _FLAT) & (values * coordinates**2 < _FLAT)
+    direction = (vectors[:, flat] @ coordinates[flat] / scale).reshape(theta.shape)
+    least, largest = objective.engine.margins(*objective.from_centred(direction))
+    return largest > 1 and least > -1e-3 * largest
