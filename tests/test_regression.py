@@ -502,7 +502,7 @@ def test_labels_that_are_refused():
 
 
 class Quadratic:
-    """1 + the weighted squares of the distances from 3, with an approximate inverse Hessian."""
+    """100 plus weighted squares of distances from 3, with an approximate inverse Hessian."""
 
     def __init__(self, curvature, separated_below=0.0, cost=math.inf):
         self.curvature, self.separated_below, self.cost = curvature, separated_below, cost
@@ -511,7 +511,7 @@ class Quadratic:
     def value_and_gradient(self, theta):
         self.evaluations += 1
         pull = self.curvature * (theta - 3)
-        return 1 + 0.5 * np.vdot(pull, theta - 3), pull
+        return 100 + 0.5 * np.vdot(pull, theta - 3), pull
 
     def initial_inverse_hessian(self):
         return lambda gradient: gradient / self.curvature.mean()
@@ -543,12 +543,12 @@ def test_solver_stops_at_the_tolerance():
     assert solution.converged
     assert not solution.separated
     assert solution.decrement == decrements[-1] <= 1e-3 * math.sqrt(solution.loss_curve[-1])
-    assert min(decrements[:-1]) > 1e-3
+    assert min(decrements[:-1]) > 1e-2
     assert len(solution.loss_curve) == len(decrements) == solution.iterations + 1
     assert (np.diff(solution.loss_curve) <= 0).all()
-    assert solution.loss_curve[-1] - 1 <= 1e-5
-    exact = solve(quadratic, 1e-12)
-    np.testing.assert_allclose(exact.theta, 3, rtol=1e-8)
+    assert solution.loss_curve[-1] - 100 <= 1e-3
+    exact = solve(quadratic, 1e-10)
+    np.testing.assert_allclose(exact.theta, 3, rtol=1e-6)
 
 
 @pytest.mark.parametrize("max_iter", [0, 1, 3])
