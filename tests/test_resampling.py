@@ -5,6 +5,8 @@ import pytest
 import scipy.stats
 
 import logitlab
+from logitlab import resampling
+from logitlab._bins import uniform_bins
 
 
 def overconfident(n, rng, k=4):
@@ -132,3 +134,70 @@ def test_bad_options(options, message):
 def test_rows_without_a_distribution():
     with pytest.raises(ValueError, match="row 1 of z has no distribution"):
         logitlab.bootstrap([[0.0, 1.0], [np.nan, 1.0]], [0, 0])
+
+
+def test_level_of_the_interval():
+    """The bounds are the quantiles of the resampled accuracies, here of a binomial variable."""
+    z, y = np.tile([2.0, 0.0], (400, 1)), [0] * 280 + [1] * 120
+    distribution = scipy.stats.binom(400, 0.7)
+    for level in (0.5, 0.8, 0.95):
+        result = logitlab.bootstrap(z, y, confidence_level=level, n_resamples=20_000)["accuracy"]
+        expected = distribution.ppf([(1 - level) / 2, (1 + level) / 2]) / 400
+        np.testing.assert_allclose(result[1:], expected, atol=0.003)
+    assert logitlab.bootstrap(z, y) == logitlab.bootstrap(z, y, confidence_level=0.95)
+    for level in (0, 1, 1.5, -0.1, np.nan):
+        with pytest.raises(ValueError, match="confidence_level must be between 0 and 1, got"):
+            logitlab.bootstrap(z, y, confidence_level=level)
+
+
+def test_confidences_in_the_first_bin():
+    """30 equal classes: every confidence is 1/30, and no row of the second half is correct."""
+    z, y = np.zeros((40, 30)), [0] * 10 + [7] * 30
+    result = logitlab.bootstrap(z, y)["calibration_error"].value
+    assert result == pytest.approx(0.25 - 1 / 30, rel=1e-12)
+    assert result == pytest.approx(logitlab.calibration_error(z, y), rel=1e-12)
+
+
+def test_resampled_sums_by_definition(monkeypatch):
+    """n groups are sampled with replacement, each equally often; memory changes no result."""
+    groups = np.c_[np.ones(5), np.eye(5)]
+    groups = np.r_[groups, np.zeros((2, 6))]  # without rows
+    sums = resampling.resampled_sums(groups, 3000, 0)
+    assert sums.shape == (3000, 6)
+    np.testing.assert_array_equal(sums[:, 0], 5)
+    np.testing.assert_array_equal(sums[:, 1:].sum(axis=1), 5)
+    counts = sums[:, 1:].sum(axis=0)
+    assert scipy.stats.chisquare(counts).pvalue > 1e-3
+    # The number of times that one group is sampled is binomial.
+    variance = sums[:, 1:].var(axis=0)
+    np.testing.assert_allclose(variance, 5 * 0.2 * 0.8, rtol=0.1)
+    for block in (1, 7, 64):
+        monkeypatch.setattr(resampling, "_BLOCK", block)
+        np.testing.assert_array_equal(resampling.resampled_sums(groups, 3000, 0), sums)
+
+
+def test_sums_of_blocks(labelled):
+    """Sums over blocks of rows are those of all rows, group by group and bin by bin."""
+    z, y = labelled
+    p = logitlab.softmax(z)
+    whole = resampling.ScoreSums(len(y), 15, z.dtype)
+    whole.add(slice(0, len(y)), z, y)
+    parts = resampling.ScoreSums(len(y), 15, z.dtype)
+    for start in range(0, len(y), 70):
+        rows = slice(start, min(start + 70, len(y)))
+        parts.add(rows, z[rows], y[rows])
+    np.testing.assert_array_equal(parts.group_sums, whole.group_sums)
+    np.testing.assert_allclose(parts.bin_sums, whole.bin_sums, rtol=1e-12)
+    expected = uniform_bins(15, z.dtype).sums(p.max(axis=1), p.argmax(axis=1) == y)
+    np.testing.assert_allclose(parts.bin_sums, expected, rtol=1e-12)
+
+
+def test_second_model_is_named():
+    """The errors of its rows name it."""
+    z = np.zeros((3, 2))
+    with pytest.raises(ValueError, match="other must have the batch shape"):
+        logitlab.bootstrap(z, [0, 1, 0], other=np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="row 1 of other"):
+        logitlab.bootstrap(z, [0, 1, 0], other=[[0, 1], [np.nan, 0], [0, 0]])
+    with pytest.raises(TypeError, match="other must be"):
+        logitlab.bootstrap(z, [0, 1, 0], other=[["a", "b"]] * 3)

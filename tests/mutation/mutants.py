@@ -1,0 +1,85 @@
+"""Mutation testing of the modules that compute: the share of the mutants that the tests kill.
+
+``python tests/mutation/mutants.py GROUP...`` tests the groups of `GROUPS` (default: all) with
+mutmut, in copies under build/mutants, and prints a line for each group and each survivor.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+WORK = ROOT / "build" / "mutants"
+
+# A module, and the tests that hold it to its definition.
+GROUPS = {
+    "_bins": ["test_reliability", "test_resampling"],
+    "reliability": ["test_reliability"],
+    "resampling": ["test_resampling"],
+    "scores": ["test_scores"],
+    "probabilities": ["test_probabilities", "test_scipy_cases", "test_softmax_laws"],
+    "losses": ["test_losses"],
+    "derivatives": ["test_derivatives", "test_products"],
+    "sampling": ["test_sampling", "test_truncation"],
+    "_backends/reference": ["test_backends", "test_probabilities", "test_derivatives"],
+    "_backends/reference_sampling": ["test_truncation", "test_sampling"],
+    "_backends/targets": ["test_losses"],
+    "calibration/temperature": ["test_calibration"],
+    "calibration/affine": ["test_affine"],
+    "calibration/objectives": ["test_affine"],
+    "calibration/cross_fit": ["test_calibration"],
+    "regression/solver": ["test_regression"],
+    "regression/objective": ["test_regression"],
+    "regression/inference": ["test_inference"],
+}
+
+CONFIG = """
+[tool.mutmut]
+source_paths = ["src/logitlab"]
+only_mutate = ["src/logitlab/{module}.py"]
+also_copy = ["src"]
+pytest_add_cli_args = ["-p", "no:cacheprovider"]
+pytest_add_cli_args_test_selection = {tests}
+process_isolation = "forkserver"
+mutate_only_covered_lines = true
+"""
+
+
+def run(module: str, package: Path) -> None:
+    """Print the share of mutants of a module that its tests kill, and the survivors."""
+    folder = WORK / module.replace("/", ".")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(package, folder / "src" / "logitlab")
+    shutil.copytree(ROOT / "tests", folder / "tests")
+    tests = [f"tests/{test}.py" for test in GROUPS[module]]
+    settings = (ROOT / "pyproject.toml").read_text() + CONFIG.format(module=module, tests=tests)
+    (folder / "pyproject.toml").write_text(settings)
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "mutmut"]
+    options = {"cwd": folder, "env": os.environ | one_thread, "text": True}
+    with (folder / "run.log").open("w") as log:
+        subprocess.run([*command, "run"], stdout=log, stderr=log, check=False, **options)
+    listed = subprocess.run(
+        [*command, "results", "--all", "true"], capture_output=True, check=True, **options
+    ).stdout
+    states = dict(line.strip().rsplit(": ", 1) for line in listed.splitlines() if ": " in line)
+    tested = [name for name, state in states.items() if state not in ("no tests", "not checked")]
+    alive = [name for name in tested if states[name] == "survived"]
+    killed = len(tested) - len(alive)
+    print(f"{module}: {killed} of {len(tested)} mutants killed, {len(states)} made", flush=True)
+    for name in alive:
+        print(f"  {name}", flush=True)
+
+
+def main() -> None:
+    import logitlab
+
+    package = Path(logitlab.__file__).parent
+    for module in sys.argv[1:] or GROUPS:
+        run(module, package)
+
+
+if __name__ == "__main__":
+    main()
