@@ -120,7 +120,11 @@ atexit.register(last)
 
 @by_platform
 def test_memory_that_ends_in_a_worker():
-    """MemoryError, also where a thread of the pool needs the memory; the next call is right."""
+    """MemoryError, also where a thread of the pool needs the memory; the next call is right.
+
+    The threads have worked before: the C library ends a process that has no memory to register
+    the end of a thread.
+    """
     code = """
 import resource
 import numpy as np
@@ -130,6 +134,9 @@ small = np.random.default_rng(0).standard_normal((64, 4000))
 expected = logitlab.softmax(small)  # starts the threads
 z = np.zeros((8, 3_000_000), np.float16)
 out = np.empty_like(z)
+short = z[:, :100_000].copy()
+for _ in range(20):
+    logitlab.softmax(short), logitlab.logsumexp(short), logitlab.sample(short, top_p=0.5)
 holes = [bytes(2000) for _ in range(4000)]
 del holes[::2]  # small allocations, such as that of an exception, still succeed
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

@@ -382,7 +382,8 @@ def weight_scale(weight: Array, xp: Namespace) -> tuple[float, float]:
     """
     if not math.prod(weight.shape) or not _tracing.has_values(weight):
         return 1.0, 1.0
-    exponent = -math.frexp(float(xp.max(weight)))[1]
+    largest = xp.max(weight)
+    exponent = -math.frexp(float(largest.detach() if is_torch_array(largest) else largest))[1]
     half = exponent // 2
     return 2.0**half, 2.0 ** (exponent - half)
 

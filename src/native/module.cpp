@@ -167,7 +167,7 @@ void require_labels(const char* argument, const void* labels, int64_t rows, int6
 }
 
 // The losses of labels below k, or of distributions of shape (rows, k) in the type of the
-// arithmetic; without a gradient where out is None.
+// arithmetic, beside which labels below 0 mark ignored rows; without a gradient where out is None.
 void cross_entropy(int kind, nb::handle z, nb::handle out, int axis, nb::handle t, nb::handle where,
                    nb::handle label, nb::handle targets, double smoothing, nb::handle scale,
                    nb::handle loss) {
@@ -176,8 +176,8 @@ void cross_entropy(int kind, nb::handle z, nb::handle out, int axis, nb::handle 
   check_axis(zv.buffer, axis);
   const int64_t entries = zv.buffer.len / zv.buffer.itemsize, k = zv.buffer.shape[axis];
   require(k > 0, "z", k, "have at least 1 class");
-  if (label.is_none() == targets.is_none())
-    throw std::invalid_argument("one of label and targets must be None");
+  if (label.is_none() && targets.is_none())
+    throw std::invalid_argument("label or targets must be given, got None");
   if (scale.is_none() || loss.is_none())
     throw std::invalid_argument("scale and loss must be given, got None");
   const int64_t rows = entries / k;

@@ -138,7 +138,7 @@ def write_predictions(path: Path, classes: Sequence[Any], p: Floats) -> None:
     is_parquet = path.suffix.lower() == ".parquet"
     names = [str(name) if is_parquet else csv_text(str(name)) for name in classes]
     # In a .csv file the text of a label is the header of its column.
-    labels = pa.array(classes if is_parquet else names)
+    labels = pa.array(np.array(classes if is_parquet else names))
     predicted = labels.take(pa.array(p.argmax(axis=1)))
     label = "label"
     while label in names:
