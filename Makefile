@@ -1,4 +1,4 @@
-.PHONY: ci test lint format docs neon sanitize stub
+.PHONY: ci test lint format docs mutants neon sanitize stub
 
 ci:
 	bash .ci/run
@@ -54,3 +54,9 @@ neon:
 	qemu-aarch64-static build/bits-arm | diff build/bits-x86.txt -
 	@echo "64-bit Arm gives the same bits"
 	rm -rf build/bits-*
+
+# Mutation testing of the modules that compute, hours in all; MODULES='_bins losses' for some.
+mutants:
+	pip install --quiet mutmut
+	pip install --quiet --no-deps --target build/mutants/package .
+	PYTHONPATH=build/mutants/package python tests/mutation/mutants.py $(MODULES)

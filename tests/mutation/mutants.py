@@ -1,7 +1,7 @@
 """Mutation testing of the modules that compute: the share of the mutants that the tests kill.
 
-``python tests/mutation/mutants.py GROUP...`` tests the groups of `GROUPS` (default: all) with
-mutmut, in copies under build/mutants, and prints a line for each group and each survivor.
+``make mutants MODULES='_bins losses'`` tests some modules of `GROUPS`, ``make mutants`` all, with
+mutmut in copies under build/mutants. It prints a line for each module and each survivor.
 """
 
 import os
