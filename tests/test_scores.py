@@ -216,3 +216,76 @@ def test_errors_name_the_row_of_the_whole_array():
     z[412, 5] = nan
     with pytest.raises(ValueError, match=r"^row \(4, 12\) has no distribution"):
         logitlab.sample(z.reshape(7, 100, 1000))
+
+
+@pytest.mark.parametrize("dtype", arrays.FLOATS, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((700, 400), -1), ((2, 200, 700), 2), ((30, 5, 8), 1), ((6, 9), 0), ((9,), 0)],
+)
+def test_entropy_and_divergence_of_many_rows(shape, axis, dtype):
+    """Those of each row alone: over blocks of rows, with a temperature for each row and a mask."""
+    rng = np.random.default_rng(len(shape))
+    z, other = (rng.normal(size=shape).astype(dtype) for _ in range(2))
+    rows = tuple(np.delete(shape, axis))
+    t = rng.uniform(0.5, 2, rows)
+    where = rng.random(shape) < 0.8
+    options = {"temperature": t, "where": where}
+    results = (
+        logitlab.entropy(z, axis, **options),
+        logitlab.kl_divergence(z, other, axis, **options),
+    )
+    last = [np.moveaxis(a, axis, -1) for a in (z, other, where)]
+    for row in list(np.ndindex(rows))[:: max(1, t.size // 50)]:
+        a, b, mask = (x[row] for x in last)
+        one = {"temperature": float(t[row]), "where": mask}
+        expected = logitlab.entropy(a, **one), logitlab.kl_divergence(a, b, **one)
+        for result, right in zip(results, expected, strict=True):
+            assert result.shape == rows
+            assert result.dtype == dtype
+            np.testing.assert_allclose(
+                float(result[row]), float(right), rtol=4 * float(arrays.finfo(dtype).eps)
+            )
+
+
+def test_entropy_and_divergence_with_a_mask():
+    """Those of the classes that are left, whatever the logits of the others are."""
+    z, other = np.array([[0.0, 1, 2, 900]]), np.array([[2.0, 0, 1, -900]])
+    where = np.array([True, True, True, False])
+    p, q = logitlab.softmax(z[:, :3]), logitlab.softmax(other[:, :3])
+    np.testing.assert_allclose(logitlab.entropy(z, where=where), scipy.stats.entropy(p[0]))
+    np.testing.assert_allclose(
+        logitlab.kl_divergence(z, other, where=where), scipy.stats.entropy(p[0], q[0])
+    )
+    # A class of probability 0 in z alone, and classes of other rows, have no effect.
+    z, other = np.array([[0.0, -inf], [0.0, 5.0]]), np.array([[0.0, 0.0], [0.0, -5.0]])
+    result = logitlab.kl_divergence(z, other)
+    np.testing.assert_allclose(result[0], np.log(2), rtol=1e-15)
+    np.testing.assert_allclose(result[1], logitlab.kl_divergence(z[1], other[1]), rtol=1e-14)
+
+
+def test_accuracy_and_brier_score_of_many_rows():
+    """The means over all blocks of rows."""
+    rng = np.random.default_rng(1)
+    z, y = rng.normal(size=(9000, 50)), rng.integers(0, 50, 9000)
+    y[::3] = z[::3].argmax(axis=1)
+    assert logitlab.accuracy(z, y) == np.mean(z.argmax(axis=1) == y)
+    assert logitlab.accuracy([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [1, 1, 0]) == 2 / 3
+    p = logitlab.softmax(z)
+    expected = np.mean(((p - np.eye(50)[y]) ** 2).sum(axis=1))
+    assert logitlab.brier_score(z, y) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: logitlab.entropy([1j, 0]), "^z must be"),
+        (lambda: logitlab.kl_divergence([1j, 0], [0, 0]), "^z must be"),
+        (lambda: logitlab.kl_divergence([1.0, 0], [1j, 0]), "^other must be"),
+        (lambda: logitlab.kl_divergence([1.0, 0], ["a", "b"]), "^other must be"),
+        (lambda: logitlab.accuracy([["a", "b"]], [0]), "^z must be"),
+    ],
+)
+def test_errors_name_the_argument(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()

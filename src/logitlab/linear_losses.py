@@ -198,10 +198,12 @@ def linear_cross_entropy(
     class_weight : array, shape (K,), optional
         Weight of each class, finite and >= 0: the target of a class is multiplied by it, and "mean"
         divides by the sum of the weights of the labels, as in :class:`torch.nn.CrossEntropyLoss`.
-    label_smoothing, sample_weight, reduction
+    label_smoothing, sample_weight
         As in :func:`logitlab.cross_entropy`.
     ignore_index : int or sequence of int, optional
         Rows with this label, or with one of these, are ignored.
+    reduction
+        As in :func:`logitlab.cross_entropy`.
 
     Returns
     -------
@@ -276,10 +278,15 @@ def linear_cross_entropy_and_grad(
 
     Parameters
     ----------
-    x, weight, y, bias, temperature, class_weight, label_smoothing, sample_weight, ignore_index, \
-reduction
-        As in :func:`linear_cross_entropy`; T is not 0. With "none" the gradients are those of the
-        sum of the losses.
+    x, weight, y, bias
+        As in :func:`linear_cross_entropy`.
+    temperature
+        As in :func:`linear_cross_entropy`, not 0.
+    class_weight, label_smoothing, sample_weight, ignore_index
+        As in :func:`linear_cross_entropy`.
+    reduction
+        As in :func:`linear_cross_entropy`. With "none" the gradients are those of the sum of the
+        losses.
 
     Returns
     -------
