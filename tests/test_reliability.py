@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import logitlab
+from logitlab._bins import CELLS, Bins, make_bins, uniform_bins
 
 
 def error_by_definition(confidence, correct, n_bins, norm=1):
@@ -314,3 +315,38 @@ def test_expected_error_by_definition():
         assert result.expected_error == pytest.approx(np.mean(errors), rel=0.02)
         larger = np.mean(np.array(errors) >= result.error)
         assert result.p_value == pytest.approx(larger, abs=0.04)
+
+
+def test_cells_divide_the_bins():
+    """Cells of equal width within each bin; a value below an edge by rounding is in the first."""
+    bins = uniform_bins(5, np.dtype(np.float64))
+    rng = np.random.default_rng(0)
+    p = np.r_[rng.random(1000), 0, 1, 0.2, np.nextafter(0.6, 0), 1 - 1e-9]
+    occurred = rng.random(len(p)) < 0.5
+    cells = bins.cell_sums(p, occurred)
+    index = np.minimum(((p + 1e-15) * 5 * CELLS).astype(int), 5 * CELLS - 1)
+    expected = [np.bincount(index, w, minlength=5 * CELLS) for w in (None, p, occurred)]
+    np.testing.assert_allclose(cells, expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        cells.reshape(3, 5, CELLS).sum(axis=-1), bins.sums(p, occurred), rtol=1e-12
+    )
+
+
+def test_cells_of_a_bin_without_width():
+    """All of its rows are in the first cell."""
+    bins = make_bins(np.r_[[0.5], np.ones(9)], 2, "quantile", np.dtype(np.float64))
+    cells = bins.cell_sums(np.array([0.5, 1, 1]), np.array([True, True, False]))
+    assert len(bins) == 2
+    np.testing.assert_array_equal(np.flatnonzero(cells[0]), [0, CELLS])
+    np.testing.assert_array_equal(cells[:, CELLS], [2, 2, 1])
+
+
+def test_sums_are_numbers_of_float64():
+    """Counts are divided and weighted."""
+    bins = Bins(np.array([0, 0.5, 1]), np.array([0.5]))
+    p, y = np.array([[0.2, 0.8], [0.6, 0.4], [0.9, 0.1]]), np.array([1, 0, 1])
+    sums = bins.classwise_sums(p, y)
+    assert sums.dtype == np.float64
+    np.testing.assert_allclose(sums[0], [[1, 2], [2, 1]])
+    np.testing.assert_allclose(sums[1], [[0.2, 1.5], [0.5, 0.8]])
+    np.testing.assert_allclose(sums[2], [[0, 1], [1, 1]])

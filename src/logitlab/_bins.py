@@ -49,7 +49,7 @@ class Bins:
         """As :meth:`sums`, with every bin divided into cells: shape (3, B * CELLS)."""
         bins = self.indices(p)
         low, width = self.edges[bins], np.diff(self.edges)[bins]
-        part = np.where(width > 0, (p - low) / np.where(width > 0, width, 1), 0)
+        part = (p - low) / np.where(width > 0, width, 1)
         cells = bins * CELLS + np.clip(part * CELLS, 0, CELLS - 1).astype(np.int64)
         return _sums(cells, len(self) * CELLS, p, occurred)
 
