@@ -15,7 +15,6 @@ import logitlab
 from logitlab import SoftmaxRegression
 from logitlab.regression.coefficients import one_row_per_class
 from logitlab.regression.objective import Objective, Rows
-from logitlab.regression.solver import MAX_HESSIAN_SIZE, minimize
 
 
 def loss(model, X, y, weight=1.0):
@@ -499,78 +498,3 @@ def test_labels_that_are_refused():
     for function in (logitlab.accuracy, logitlab.TemperatureScaling().fit):
         with pytest.raises(ValueError, match=r"z must have shape \(2, K\), one row of logits for"):
             function([0.1, 0.9], [0, 1])
-
-
-class Quadratic:
-    """100 plus weighted squares of distances from 3, with an approximate inverse Hessian."""
-
-    def __init__(self, curvature, separated_below=0.0, cost=math.inf):
-        self.curvature, self.separated_below, self.cost = curvature, separated_below, cost
-        self.evaluations = self.hessians = 0
-
-    def value_and_gradient(self, theta):
-        self.evaluations += 1
-        pull = self.curvature * (theta - 3)
-        return 100 + 0.5 * np.vdot(pull, theta - 3), pull
-
-    def initial_inverse_hessian(self):
-        return lambda gradient: gradient / self.curvature.mean()
-
-    def inverse_hessian(self, theta):
-        self.hessians += 1
-        return lambda gradient: gradient / self.curvature
-
-    def hessian_cost(self, size):
-        return self.cost
-
-    def cancellation(self, theta):
-        return 0.0
-
-    def is_separated(self, value):
-        return value < self.separated_below
-
-
-def solve(quadratic, tol=1e-6, max_iter=1000, **options):
-    start = np.zeros_like(quadratic.curvature)
-    return minimize(quadratic, start, tol, max_iter, rounding=2.0**-53, **options)
-
-
-def test_solver_stops_at_the_tolerance():
-    """At the first iterate whose decrement is at most tol sqrt(F)."""
-    decrements = []
-    quadratic = Quadratic(np.logspace(0, 3, 40).reshape(4, 10))
-    solution = solve(quadratic, 1e-3, callback=lambda i, value, d, theta: decrements.append(d))
-    assert solution.converged
-    assert not solution.separated
-    assert solution.decrement == decrements[-1] <= 1e-3 * math.sqrt(solution.loss_curve[-1])
-    assert min(decrements[:-1]) > 1e-2
-    assert len(solution.loss_curve) == len(decrements) == solution.iterations + 1
-    assert (np.diff(solution.loss_curve) <= 0).all()
-    assert solution.loss_curve[-1] - 100 <= 1e-3
-    exact = solve(quadratic, 1e-10)
-    np.testing.assert_allclose(exact.theta, 3, rtol=1e-6)
-
-
-@pytest.mark.parametrize("max_iter", [0, 1, 3])
-def test_solver_stops_at_max_iter(max_iter):
-    solution = solve(Quadratic(np.logspace(0, 3, 40).reshape(4, 10)), 1e-9, max_iter)
-    assert solution.iterations == max_iter
-    assert not solution.converged
-
-
-def test_solver_stops_where_there_is_no_minimum():
-    solution = solve(Quadratic(np.ones((2, 2)), separated_below=1e9), 1e-9)
-    assert solution.separated
-    assert solution.iterations == 0
-    assert not solution.converged
-
-
-def test_solver_replaces_the_inverse_hessian():
-    """Where it is small enough, once the evaluations have cost as much; then one step suffices."""
-    small = Quadratic(np.logspace(0, 3, 40).reshape(4, 10), cost=5)
-    assert solve(small).converged
-    assert small.hessians == 1
-    assert small.evaluations <= 5 + 2
-    large = Quadratic(np.logspace(0, 3, MAX_HESSIAN_SIZE + 1)[None], cost=5)
-    solve(large)
-    assert large.hessians == 0
