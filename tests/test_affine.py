@@ -1,5 +1,7 @@
 """Vector and matrix scaling: the minimum, its limits, refused rows, real predictions."""
 
+import re
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -25,6 +27,7 @@ def skewed(n=1500, k=4, seed=0):
 def objective(scaling, z, y):
     """Mean log-loss plus the ridge, from the fitted attributes."""
     t = logitlab.TemperatureScaling().fit(z, y).temperature_
+    t = t if 0 < t < np.inf else 1
     loss = logitlab.cross_entropy(scaling.transform(z), y)
     if isinstance(scaling, logitlab.VectorScaling):
         penalty = np.sum((t * scaling.scale_ - 1) ** 2) + np.sum(scaling.bias_**2)
@@ -385,3 +388,81 @@ def test_objectives_end_where_the_log_loss_is_below_1e_18():
         assert not objective.is_separated(1e-18)
         assert objective.cancellation(objective.start) == 0
         assert objective.hessian_cost(12) == hessian_cost(12, 7)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_transform_is_the_affine_map_of_centred_rows(convert, dtype):
+    """Rows less the mean of their finite logits; without -inf, and of a row that has only -inf."""
+    z, y = skewed(300)
+    rows = np.array([[4.0, 0, -1, 1], [0, 0, 0, 0], [6, 5, 4, -np.inf], [-np.inf] * 4], dtype)
+    centred = [[3, -1, -2, 0], [0, 0, 0, 0], [1, 0, -1, -np.inf], [-np.inf] * 4]
+    vector = logitlab.VectorScaling().fit(z, y)
+    vector.scale_ = np.array([0.5, 0.0, -1.0, 0.0])
+    vector.bias_ = np.array([1.0, 2.0, 3.0, 4.0])
+    with np.errstate(all="raise"):
+        result = vector.transform(convert(rows))
+    expected = np.where(np.isinf(centred), -np.inf, 0)
+    expected[:3] += [[2.5, 2, 5, 4], [1, 2, 3, 4], [1.5, 2, 4, 0]]
+    assert result.dtype == convert(rows).dtype
+    np.testing.assert_array_equal(result, expected)
+    matrix = logitlab.MatrixScaling().fit(z, y)
+    matrix.weight_ = np.arange(16.0).reshape(4, 4)
+    matrix.bias_ = vector.bias_
+    result = matrix.transform(convert(rows[:2]))
+    assert result.dtype == convert(rows).dtype
+    np.testing.assert_array_equal(result, [[1 - 5, 2 - 5, 3 - 5, 4 - 5], [1, 2, 3, 4]])
+
+
+def test_default_ridges():
+    assert logitlab.VectorScaling().get_params() == {"ridge": 1e-3}
+    assert logitlab.MatrixScaling().get_params() == {"off_diagonal": 1e-2, "bias": 1e-2}
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_minimum_where_the_temperature_is_a_limit(kind):
+    """T in the objective is 1 where every label, or no label, has the largest logit."""
+    z = skewed(300)[0] / 10
+    for labels in (z.argmax(axis=1), z.argmin(axis=1)):
+        scaling = kind().fit(z, labels)
+        assert logitlab.TemperatureScaling().fit(z, labels).temperature_ in (0, np.inf)
+        best, rng = objective(scaling, z, labels), np.random.default_rng(0)
+        for name in ["bias_", "scale_" if kind is logitlab.VectorScaling else "weight_"]:
+            value = getattr(scaling, name)
+            for step in 1e-3 * rng.standard_normal((20, *value.shape)):
+                setattr(scaling, name, value + step)
+                assert objective(scaling, z, labels) > best
+            setattr(scaling, name, value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad", "message"),
+    [
+        ("VectorScaling", np.inf, "holds +inf; logits must be finite or -inf"),
+        (
+            "MatrixScaling",
+            -np.inf,
+            "holds an infinite logit; logits must be finite, as each output mixes all classes",
+        ),
+    ],
+)
+def test_message_of_a_refused_row(kind, bad, message):
+    """The fit and the transform name the first such row."""
+    z, y = skewed(300)
+    scaling = getattr(logitlab, kind)().fit(z, y)
+    z[[7, 9], 1] = bad
+    y[7] = 1
+    for call in (scaling.transform, lambda z: scaling.fit(z, y)):
+        with pytest.raises(ValueError, match=f"^row 7 of z {re.escape(message)}$"):
+            call(z)
+
+
+@pytest.mark.parametrize("name", ["ridge", "off_diagonal", "bias"])
+def test_range_of_a_ridge(name):
+    """From 0 to any finite number."""
+    kind = logitlab.VectorScaling if name == "ridge" else logitlab.MatrixScaling
+    for value in (np.inf, np.nan, -1e-300):
+        with pytest.raises(ValueError, match=f"^{name} must be finite and >= 0, got {value}$"):
+            kind(**{name: value}).fit(*skewed(100))
+    for value in (0, 0.5):
+        kind(**{name: value}).fit(*skewed(100))

@@ -280,3 +280,93 @@ def test_not_fitted(monkeypatch, kind, method):
     with pytest.raises(ValueError, match=f"this {kind} is not fitted yet") as caught:
         getattr(calibrator, method)(z)
     assert isinstance(caught.value, AttributeError)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([[1.0, -1.0]], 1.0),
+        ([[300.0, -300.0]], 3.0),
+        ([[600.0, 0.0]], 3.0),
+        ([[0.03, -0.03]], 0.3),
+        ([[0.03, -0.03], [7.03, 6.97]], 0.3),
+        ([[300.0, -300.0, -np.inf]], 3 * np.sqrt(2 / 3)),
+        ([[300.0, -300.0], [np.inf, 2.0]], 3 * np.sqrt(1 / 2)),
+        ([[1e308, -1e308]], 1e306),
+        ([[1e-310, -1e-310]], 1e-309),
+        ([[5.0, 5.0], [-3.0, -3.0]], 5.0),
+        ([[-5.0, -5.0]], 5.0),
+        ([[0.0, 0.0]], 1.0),
+        ([[0.0, -np.inf]], 1.0),
+    ],
+)
+def test_first_temperature_of_a_search(rows, expected):
+    """1, or the nearest number from 1 % to 10 times the standard deviation of centred logits."""
+    search = TemperatureSearch()
+    search.add(np.empty((0, 2)), np.empty(0, np.int64))
+    assert search.temperature is None
+    with np.errstate(all="raise"):
+        search.add(np.array(rows), np.zeros(len(rows), np.int64))
+    assert search.temperature == pytest.approx(expected, rel=1e-12)
+
+
+def test_first_temperature_comes_from_the_first_rows(monkeypatch):
+    monkeypatch.setattr("logitlab.calibration.temperature._SUBSET", 5)
+    search = TemperatureSearch()
+    z = np.array([[300.0, -300.0]] * 2 + [[1e6, 0.0]])
+    search.add(z, np.zeros(3, np.int64))
+    assert search.temperature == pytest.approx(3, rel=1e-12)
+    monkeypatch.setattr("logitlab.calibration.temperature._SUBSET", 1)
+    search = TemperatureSearch()
+    search.add(z[::-1], np.zeros(3, np.int64))
+    assert search.temperature == pytest.approx(5e3, rel=1e-12)
+
+
+@pytest.mark.parametrize("start", [1.0, 3.0, 0.02, 50.0])
+def test_newton_step(start):
+    """log T moves by slope / curvature of the weighted loss, at first by at most 2."""
+    z, y = labelled()
+    w = np.random.default_rng(1).random(len(y))
+    search = TemperatureSearch(start)
+    for part in (slice(None, 300), slice(300, None)):
+        search.add(z[part], y[part], w[part])
+    assert not search.advance()
+    p = logitlab.softmax(z / start)
+    mean = np.sum(p * z, axis=1)
+    slope = w @ (mean - z[np.arange(len(y)), y]) / start
+    curvature = w @ (np.sum(p * z**2, axis=1) - mean**2) / start**2
+    step = np.clip(slope / curvature, -2, 2)
+    assert search.temperature == pytest.approx(start * np.exp(step), rel=1e-9)
+
+
+def passes(z, y, start=None):
+    """Return the temperatures of every pass of a search."""
+    search, temperatures = TemperatureSearch(start), []
+    while True:
+        search.add(z, y)
+        temperatures.append(search.temperature)
+        if search.advance():
+            return [*temperatures, search.temperature]
+
+
+def test_steps_grow_and_stay_between_the_bounds():
+    """Limited steps double; a step beyond a temperature with the other sign of slope is halved."""
+    z, y = labelled()
+    steps = np.diff(np.log(passes(z, y, 1e-12)))
+    np.testing.assert_allclose(steps[:3], [2, 4, 8], rtol=1e-12)
+    assert len(passes(z, y)) <= 8
+
+
+@pytest.mark.parametrize(
+    ("z", "y", "t", "count"),
+    [
+        ([[5.0, 0.0], [0.0, 5.0]], [0, 1], 0.0, 3),
+        ([[0.0, 0.0], [3.0, 3.0]], [0, 1], 1.0, 3),
+        ([[5.0, 0.0], [0.0, 5.0]], [1, 0], np.inf, 8),
+    ],
+)
+def test_passes_to_a_limit(z, y, t, count):
+    """Two where every label has the largest logit; otherwise after six that ask for a larger T."""
+    result = passes(np.array(z), np.array(y))
+    assert result[-1] == t
+    assert len(result) == count
