@@ -1,5 +1,6 @@
 """Temperature scaling: the global minimum, its limits, refused rows; cross-fitting."""
 
+import itertools
 import sys
 
 import mpmath
@@ -13,6 +14,7 @@ import logitlab
 from logitlab._backends import native
 from logitlab._backends.temperature_loss import moments
 from logitlab.calibration import TemperatureSearch
+from logitlab.calibration.temperature import fit_temperature
 
 
 def log_loss(z, y, t=1.0):
@@ -370,3 +372,144 @@ def test_passes_to_a_limit(z, y, t, count):
     result = passes(np.array(z), np.array(y))
     assert result[-1] == t
     assert len(result) == count
+
+
+def test_far_starts_reach_the_minimum():
+    """Also where the limits are examined before, in one pass at the same T, and T is larger."""
+    z, y = labelled()
+    best = passes(z, y)[-1]
+    far = passes(z, y, 1e-300)
+    assert far[-1] == pytest.approx(best, rel=1e-9)
+    assert far[4] < far[5] == far[6] == far[7] < far[8]
+    assert passes(z, y, 1e300)[-1] == pytest.approx(best, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_temperatures_stay_inside_the_bracket(seed):
+    """Every T is between the largest that was too small and the least that was too large; the
+    search ends at a step of log T below 1e-5."""
+    rng = np.random.default_rng(seed)
+    z, y = rng.standard_normal((6, 3)) * 4, rng.integers(0, 3, 6)
+    if np.mean(z - z[np.arange(6), y][:, None]) >= 0:
+        y = z.argmax(axis=1)
+        y[0] = z[0].argmin()
+    bounds = [0.0, np.inf]
+    temperatures = passes(z, y, np.exp(rng.uniform(-4, 4)))
+    for t, following in itertools.pairwise(temperatures):
+        p = logitlab.softmax(z, temperature=t)
+        slope = np.sum(p * z) - z[np.arange(6), y].sum()
+        bounds[int(slope < 0)] = t
+        assert bounds[0] <= following <= bounds[1]
+    steps = np.abs(np.diff(np.log(temperatures)))
+    assert steps[-1] < 1e-5
+    assert ((steps[:-1] >= 1e-5) | (steps[:-1] == 0)).all()  # 0: the limits are examined
+
+
+@pytest.mark.parametrize(("weights", "finite"), [((3, 2), True), ((2, 3), False), ((1, 1), False)])
+def test_weights_decide_whether_the_limit_is_the_minimum(weights, finite):
+    """T is finite where the label with the larger logit has more weight; rows in several parts."""
+    search = TemperatureSearch()
+    for _ in range(40):
+        for label, weight in enumerate(weights):
+            search.add(np.array([[1.0, 0.0]]), np.array([label]), np.array([float(weight)]))
+        search.add(np.array([[2.0, 2.0]]), np.array([0]), np.array([7.0]))
+        if search.advance():
+            break
+    assert search.temperature == pytest.approx(1 / np.log(1.5) if finite else np.inf, rel=1e-9)
+
+
+def test_fit_starts_from_evenly_spaced_rows(monkeypatch):
+    """Where there are more than 4 times as many as the subset has, with their weights; all rows are
+    then read in parts."""
+    z, y = labelled(90)
+    w = np.random.default_rng(1).random(90) + 0.1
+    plain = fit_temperature(z, y, w)
+    calls = []
+
+    class Recorded(TemperatureSearch):
+        def __init__(self, start=None):
+            super().__init__(start)
+            calls.append((start, []))
+
+        def add(self, z, y, weight=None):
+            calls[-1][1].append((z, y, weight))
+            super().add(z, y, weight)
+
+    monkeypatch.setattr("logitlab.calibration.temperature.TemperatureSearch", Recorded)
+    monkeypatch.setattr("logitlab.calibration.temperature._SUBSET", 104)
+    monkeypatch.setattr("logitlab.calibration.temperature._CHUNK", 200)
+    assert fit_temperature(z, y, w) == pytest.approx(plain, rel=1e-9)
+    (none, subset), (start, parts) = calls
+    assert none is None
+    assert start == fit_temperature(z[::4], y[::4], w[::4])
+    for given, expected in zip(subset[0], (z, y, w), strict=True):
+        np.testing.assert_array_equal(given, expected[::4])
+    assert [len(y) for _, y, _ in parts[:3]] == [40, 40, 10]
+    for given, expected in zip(zip(*parts[:3], strict=True), (z, y, w), strict=True):
+        np.testing.assert_array_equal(np.concatenate(given), expected)
+    calls.clear()
+    fit_temperature(z[:80], y[:80])
+    assert len(calls) == 1
+    monkeypatch.setattr("logitlab.calibration.temperature._SUBSET", 1)
+    assert fit_temperature(z, y) == pytest.approx(fit_temperature(z, y, np.ones(90)), rel=1e-9)
+
+
+class Recorder:
+    """A calibrator that notes the rows of its fit and returns their number."""
+
+    def fit(self, z, y):
+        assert len(z) == len(y)
+        self.rows = z[:, 0].astype(int)
+        assert (y == self.rows % 2).all()
+
+    def transform(self, z):
+        return np.full_like(z, len(self.rows))
+
+
+def test_folds_of_cross_fit():
+    """2 random folds of the seed 0 by default; sizes differ by at most one; z keeps its shape."""
+    z = np.stack([np.arange(11.0), np.zeros(11)], axis=1)
+    y = np.arange(11) % 2
+    recorder = Recorder()
+    result = logitlab.cross_fit(recorder, z, y)
+    assert not hasattr(recorder, "rows")
+    assert sorted(result[:, 0]) == [5] * 6 + [6] * 5
+    np.testing.assert_array_equal(result, logitlab.cross_fit(recorder, z, y, cv=2, rng=0))
+    thirds = logitlab.cross_fit(recorder, z, y, cv=3, rng=1)
+    assert sorted(thirds[:, 0]) == [7] * 8 + [8] * 3
+    every = logitlab.cross_fit(recorder, z, y, cv=11)
+    np.testing.assert_array_equal(every, np.full((11, 2), 10.0))
+    single = z[:10].reshape(2, 5, 2).astype(np.float32)
+    nested = logitlab.cross_fit(recorder, single, y[:10].reshape(2, 5))
+    assert nested.dtype == np.float32
+    np.testing.assert_array_equal(nested, np.full((2, 5, 2), 5.0))
+
+
+def test_splitter_must_test_every_row_once():
+    """The error names the first row that it does not."""
+
+    class Splitter:
+        def __init__(self, *folds):
+            self.folds = folds
+
+        def split(self, z, y):
+            assert len(z) == len(y) == 4
+            return [([0, 1, 2, 3], fold) for fold in self.folds]
+
+    z, y = np.stack([np.arange(4.0), np.zeros(4)], axis=1), np.arange(4) % 2
+    message = "^cv must have every row in exactly one test fold, got row {} in {} test folds$"
+    for folds, row, count in (([[0, 1], [1, 3]], 1, 2), ([[0], [2, 3]], 1, 0), ([[3, 3]], 0, 0)):
+        with pytest.raises(ValueError, match=message.format(row, count)):
+            logitlab.cross_fit(Recorder(), z, y, cv=Splitter(*folds))
+    result = logitlab.cross_fit(Recorder(), z, y, cv=Splitter([2, 0], [3, 1]))
+    np.testing.assert_array_equal(result, np.full((4, 2), 4.0))
+
+
+def test_calibrator_must_have_both_methods():
+    z, y = labelled(10)
+    for name in ("fit", "transform"):
+        half = type("Half", (), {name: lambda *rows: rows})()
+        with pytest.raises(
+            TypeError, match=r"^calibrator must have the methods fit\(z, y\) and .*, got a Half$"
+        ):
+            logitlab.cross_fit(half, z, y)
