@@ -1,6 +1,7 @@
 """Temperature scaling: the global minimum, its limits, refused rows; cross-fitting."""
 
 import itertools
+import re
 import sys
 
 import mpmath
@@ -513,3 +514,39 @@ def test_calibrator_must_have_both_methods():
             TypeError, match=r"^calibrator must have the methods fit\(z, y\) and .*, got a Half$"
         ):
             logitlab.cross_fit(half, z, y)
+
+
+@pytest.mark.parametrize(
+    ("t", "z", "expected"),
+    [
+        (0.0, [[1, 2, 0], [3, 3, -np.inf]], [[-np.inf, 0, -np.inf], [0, 0, -np.inf]]),
+        (np.inf, [[1, 2, 0], [3, 3, -np.inf]], [[0, 0, 0], [0, 0, -np.inf]]),
+        (0.0, [[1, np.nan, 0]], [[np.nan] * 3]),
+        (np.inf, [[1, np.nan, 0]], [[np.nan] * 3]),
+        (1e-300, [[1e200, 1, -1e200]], [[np.inf, 1 / 1e-300, -np.inf]]),
+        (1e300, [[1e-200, 1e300, -np.inf]], [[0, 1, -np.inf]]),
+    ],
+)
+def test_transform_at_extreme_temperatures(t, z, expected):
+    """0 for the classes left at a limit, -inf for the others; no warning."""
+    scaling = logitlab.TemperatureScaling().fit(*labelled(50, 3))
+    scaling.temperature_ = t
+    with np.errstate(all="raise"):
+        result = scaling.transform(np.array(z, float))
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ([np.nan, 1], "holds NaN, or only -inf: it has no distribution"),
+        ([-np.inf, -np.inf], "holds NaN, or only -inf: it has no distribution"),
+        ([-np.inf, 1], "has the logit -inf for its label: its log-loss is infinite"),
+        ([1, np.inf], "has +inf for a class that is not its label: its log-loss is infinite"),
+    ],
+)
+def test_message_of_a_row_that_is_refused(bad, message):
+    z = np.ones((6, 2))
+    z[[3, 5]] = bad
+    with pytest.raises(ValueError, match=f"^row 3 of z {re.escape(message)}$"):
+        logitlab.TemperatureScaling().fit(z, np.zeros(6, int))

@@ -24,10 +24,12 @@ class Quadratic:
         return lambda gradient: gradient / self.curvature.mean()
 
     def inverse_hessian(self, theta):
+        assert theta.shape == self.curvature.shape
         self.hessians += 1
         return lambda gradient: gradient / self.curvature
 
     def hessian_cost(self, size):
+        assert size == self.curvature.size
         return self.cost
 
     def cancellation(self, theta):
@@ -104,7 +106,7 @@ class Scripted:
         return math.inf
 
     def cancellation(self, theta):
-        return self.cancelled
+        return self.cancelled * theta.size
 
     def is_separated(self, value):
         return False
@@ -119,16 +121,16 @@ def run(objective, tol=1e-12, max_iter=50):
     [
         (0.98, 0.0, True, True),
         (1.02, 0.0, False, False),
-        (1.02, 3.0, True, False),
-        (3.95, 3.0, True, False),
-        (4.05, 3.0, False, False),
+        (1.02, 12.0, True, False),
+        (3.95, 12.0, True, False),
+        (4.05, 12.0, False, False),
     ],
 )
 def test_solver_stops_at_the_rounding_error(excess, cancelled, limited, converged):
     """After 10 steps without a smaller value or gradient, where the expected gain is below 8 units
     of rounding of the value and of the terms that cancel; converged if the value alone has them."""
-    gradient = math.sqrt(2 * excess * 8 * 2.0**-53)
-    solution = run(Scripted([1.0], [gradient], cancelled))
+    gradient = math.sqrt(2 * excess * 8 * 2.0**-53 * 4)
+    solution = run(Scripted([4.0], [gradient], cancelled))
     assert solution.limited_by_rounding == limited
     assert solution.converged == converged
     assert solution.iterations == (10 if limited else 50)
@@ -305,9 +307,32 @@ def test_inverse_root_of_a_singular_matrix(gap):
     np.testing.assert_allclose(root.T @ root, expected, rtol=1e-12, atol=1e-15)
 
 
-def test_inverse_root_of_almost_dependent_parameters():
-    """An eigenvalue above the rounding error is kept."""
-    matrix = np.array([[1.0, 1 - 1e-13], [1 - 1e-13, 1.0]])
+@pytest.mark.parametrize("gap", [1.0, 1e-12, 3e-16])
+def test_inverse_root_of_almost_dependent_parameters(gap):
+    """The root of Cholesky, a triangle, where the last pivot is above the rounding error; the
+    pseudo-inverse where it is not."""
+    matrix = np.array([[1.0, 1 - gap], [1 - gap, 1.0]])
     root = inverse_root(matrix)
-    assert (root.T @ root)[0, 0] == pytest.approx(0.5e13, rel=0.01)
+    if gap == 3e-16:
+        np.testing.assert_allclose(root.T @ root, np.full((2, 2), 0.25), rtol=1e-12)
+    else:
+        assert root[0, 1] == 0
+        assert (root.T @ root)[0, 0] == pytest.approx(1 / (gap * (2 - gap)), rel=1e-3)
     np.testing.assert_array_equal(inverse_root(np.zeros((2, 2))), np.zeros((0, 2)))
+
+
+@pytest.mark.parametrize(("gap", "rank"), [(5e-14, 1), (2e-12, 50)])
+def test_rank_in_inverse_root_is_relative_to_the_largest_eigenvalue(gap, rank):
+    """50 units of rounding times it, here 5e-13; the others are equal to the gap."""
+    matrix = np.full((50, 50), 1 - gap)
+    np.fill_diagonal(matrix, 1.0)
+    assert inverse_root(matrix).shape == (rank, 50)
+
+
+def test_inverse_root_by_eigenvalues_keeps_small_ones():
+    """Next to a parameter without curvature, which has no root of Cholesky."""
+    matrix = np.diag([1.0, 1.0, 0.0])
+    matrix[0, 1] = matrix[1, 0] = 1 - 1e-12
+    root = inverse_root(matrix)
+    assert root.shape == (2, 3)
+    assert (root.T @ root)[0, 0] == pytest.approx(0.5e12, rel=1e-3)
