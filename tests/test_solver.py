@@ -201,7 +201,8 @@ def test_solver_stops_where_no_step_lowers_the_value(excess, limited):
     assert solution.iterations == 0
     assert solution.loss_curve == [1.0]
     assert solution.limited_by_rounding == solution.converged == limited
-    assert not solution.separated
+    assert solution.decrement == pytest.approx(gradient, rel=1e-15)
+    assert solution.separated is False
     assert not run(Scripted([1.0, 2.0], [gradient], 3.0)).converged or limited
 
 
