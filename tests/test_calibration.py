@@ -104,6 +104,7 @@ def test_moments_are_the_derivatives(kernel, monkeypatch):
         ([[5.0, 0.0], [0.0, 5.0]], [1, 0], np.inf),
         ([[5.0, 0.0], [5.0, 0.0]], [1, 0], np.inf),
         ([[0.1, 0.3, 0.2]] * 3, [0, 1, 2], np.inf),
+        ([[3e38, -3e38], [0.0, 0.0]], [1, 0], np.inf),
         ([[0.0, 0.0], [3.0, 3.0]], [0, 1], 1.0),
         ([[np.inf, 0.0], [3.0, 3.0]], [0, 1], 1.0),
         ([[4.0]], [0], 1.0),
@@ -408,12 +409,15 @@ def test_temperatures_stay_inside_the_bracket(seed):
 
 @pytest.mark.parametrize(("weights", "finite"), [((3, 2), True), ((2, 3), False), ((1, 1), False)])
 def test_weights_decide_whether_the_limit_is_the_minimum(weights, finite):
-    """T is finite where the label with the larger logit has more weight; rows in several parts."""
+    """T is finite where the label with the larger logit has more weight; rows in several parts.
+    Excluded classes, equal logits and rows with +inf do not count."""
     search = TemperatureSearch()
     for _ in range(40):
         for label, weight in enumerate(weights):
-            search.add(np.array([[1.0, 0.0]]), np.array([label]), np.array([float(weight)]))
-        search.add(np.array([[2.0, 2.0]]), np.array([0]), np.array([7.0]))
+            row = np.array([[1.0, 0.0, -np.inf]])
+            search.add(row, np.array([label]), np.array([float(weight)]))
+        unchanging = np.array([[2.0, 2.0, -np.inf], [np.inf, 5.0, 0.0]])
+        search.add(unchanging, np.array([0, 0]), np.array([7.0, 9.0]))
         if search.advance():
             break
     assert search.temperature == pytest.approx(1 / np.log(1.5) if finite else np.inf, rel=1e-9)
