@@ -287,6 +287,14 @@ def test_quasi_newton_is_the_formula_of_bfgs():
     )
 
 
+def test_memory_of_the_quasi_newton_method_is_bounded():
+    """It keeps the last 20 pairs."""
+    quasi_newton = _QuasiNewton(np.copy)
+    for i in range(25):
+        quasi_newton.update(np.full((1, 1), i + 1.0), np.ones((1, 1)))
+    assert [float(step[0, 0]) for step, _, _ in quasi_newton.pairs] == list(range(6, 26))
+
+
 def test_inverse_root_at_any_scale():
     """R' R is the inverse, whatever the units of the parameters."""
     rng = np.random.default_rng(0)
