@@ -466,3 +466,17 @@ def test_range_of_a_ridge(name):
             kind(**{name: value}).fit(*skewed(100))
     for value in (0, 0.5):
         kind(**{name: value}).fit(*skewed(100))
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_classes_are_on_the_last_axis(kind):
+    """Of any shape; a refused row has its number in the flat order."""
+    z, y = skewed(300)
+    scaling = kind().fit(z, y)
+    cube = z[:24].reshape(2, 3, 4, 4).copy()
+    result = scaling.transform(cube)
+    assert result.shape == cube.shape
+    np.testing.assert_allclose(result.reshape(24, 4), scaling.transform(z[:24]), rtol=1e-12)
+    cube[1, 2, 3, 0] = np.inf
+    with pytest.raises(ValueError, match=r"^row 23 of z holds "):
+        scaling.transform(cube)
