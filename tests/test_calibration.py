@@ -554,3 +554,24 @@ def test_message_of_a_row_that_is_refused(bad, message):
     z[[3, 5]] = bad
     with pytest.raises(ValueError, match=f"^row 3 of z {re.escape(message)}$"):
         logitlab.TemperatureScaling().fit(z, np.zeros(6, int))
+
+
+def test_cross_fit_copies_the_calibrator_once_a_fold():
+    """Also the objects that it holds."""
+    fits = []
+
+    class Nested(Recorder):
+        def __init__(self):
+            self.history = []
+
+        def fit(self, z, y):
+            super().fit(z, y)
+            assert not self.history
+            self.history.append(len(z))
+            fits.append(len(z))
+
+    z, y = np.stack([np.arange(9.0), np.zeros(9)], axis=1), np.arange(9) % 2
+    calibrator = Nested()
+    logitlab.cross_fit(calibrator, z, y, cv=3)
+    assert fits == [6, 6, 6]
+    assert calibrator.history == []
