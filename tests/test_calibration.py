@@ -407,11 +407,12 @@ def test_temperatures_stay_inside_the_bracket(seed):
     assert ((steps[:-1] >= 1e-5) | (steps[:-1] == 0)).all()  # 0: the limits are examined
 
 
+@pytest.mark.parametrize("start", [None, 1e-300])
 @pytest.mark.parametrize(("weights", "finite"), [((3, 2), True), ((2, 3), False), ((1, 1), False)])
-def test_weights_decide_whether_the_limit_is_the_minimum(weights, finite):
+def test_weights_decide_whether_the_limit_is_the_minimum(weights, finite, start):
     """T is finite where the label with the larger logit has more weight; rows in several parts.
     Excluded classes, equal logits and rows with +inf do not count."""
-    search = TemperatureSearch()
+    search = TemperatureSearch(start)
     for _ in range(40):
         for label, weight in enumerate(weights):
             row = np.array([[1.0, 0.0, -np.inf]])
