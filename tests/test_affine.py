@@ -1,5 +1,7 @@
 """Vector and matrix scaling: the minimum, its limits, refused rows, real predictions."""
 
+import re
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -8,6 +10,8 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 import logitlab
+from logitlab.calibration.objectives import MatrixObjective, VectorObjective
+from logitlab.regression.solver import hessian_cost
 
 BOTH = [logitlab.VectorScaling, logitlab.MatrixScaling]
 
@@ -23,6 +27,7 @@ def skewed(n=1500, k=4, seed=0):
 def objective(scaling, z, y):
     """Mean log-loss plus the ridge, from the fitted attributes."""
     t = logitlab.TemperatureScaling().fit(z, y).temperature_
+    t = t if 0 < t < np.inf else 1
     loss = logitlab.cross_entropy(scaling.transform(z), y)
     if isinstance(scaling, logitlab.VectorScaling):
         penalty = np.sum((t * scaling.scale_ - 1) ** 2) + np.sum(scaling.bias_**2)
@@ -259,3 +264,219 @@ def test_rows_whose_sum_overflows(kind):
     p = kind().fit(shifted, y).predict_proba(shifted)
     expected = kind().fit(z, y).predict_proba(z)
     np.testing.assert_allclose(p, expected, rtol=0, atol=1e-6)
+
+
+def numeric_derivatives(objective, theta):
+    """Return the value by its formula, the gradient by complex steps, and the Hessian by central
+    differences."""
+    x, y, weight = objective.x, objective.y, objective.weight
+
+    def value(theta):
+        if isinstance(objective, VectorObjective):
+            excluded = x == -np.inf
+            u = np.where(excluded, 0, x) * theta[0] + theta[1]
+        else:
+            excluded = np.zeros(x.shape, bool)
+            u = x @ theta[:, :-1].T + theta[:, -1]
+        exponentials = np.where(excluded, 0, np.exp(u))
+        losses = np.log(exponentials.sum(axis=1)) - u[np.arange(len(y)), y]
+        deviation = theta - objective.start
+        return weight @ losses + np.sum(objective.penalty * deviation**2) / 2
+
+    directions = np.eye(theta.size).reshape(-1, *theta.shape)
+    gradients = [
+        [np.imag(value(base + 1e-30j * step)) / 1e-30 for step in directions]
+        for base in (theta, *(theta + h * d for d in directions for h in (1e-5, -1e-5)))
+    ]
+    hessian = (np.array(gradients[1::2]) - np.array(gradients[2::2])) / 2e-5
+    return value(theta), np.reshape(gradients[0], theta.shape), hessian
+
+
+def objectives(ridge=0.3, bias=0.2):
+    """Objectives of both kinds on the same weighted rows; the first excludes classes 0 and 1."""
+    z, y, weight = few_rows(3, 7, 3, 3)
+    y[2:4] = 2
+    excluding = z.copy()
+    excluding[[2, 3], [0, 1]] = -np.inf
+    weight = weight / weight.sum()
+    return [
+        VectorObjective(excluding, y, weight, ridge),
+        MatrixObjective(z, y, weight, ridge, bias),
+    ]
+
+
+@pytest.mark.parametrize("block", [1, 6, 1 << 16])
+@pytest.mark.parametrize("kind", [0, 1])
+def test_derivatives_of_the_objective(kind, block, monkeypatch):
+    """Value, gradient and inverse Hessian, for any blocks of rows; also of scales below 0."""
+    monkeypatch.setattr("logitlab.calibration.objectives._BLOCK", block)
+    objective = objectives()[kind]
+    rng = np.random.default_rng(0)
+    theta = rng.standard_normal(objective.start.shape)
+    theta[0, :2] = 0, -0.5
+    with np.errstate(all="raise"):
+        value, gradient = objective.value_and_gradient(theta)
+    expected, expected_gradient, hessian = numeric_derivatives(objective, theta)
+    assert value == pytest.approx(expected, rel=1e-14)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=1e-14)
+    direction = rng.standard_normal(theta.shape)
+    step = objective.inverse_hessian(theta)(direction)
+    np.testing.assert_allclose(hessian @ step.ravel(), direction.ravel(), rtol=0, atol=1e-8)
+
+
+def test_start_and_penalty_of_the_objectives():
+    """Deviations from the identity are penalized, of a matrix not those of the diagonal."""
+    vector, matrix = objectives(0.3, 0.2)
+    np.testing.assert_array_equal(vector.start, [[1, 1, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(vector.penalty, np.full((2, 3), 0.6))
+    np.testing.assert_array_equal(matrix.start, np.eye(3, 4))
+    expected = [[0, 0.6, 0.6, 0.4], [0.6, 0, 0.6, 0.4], [0.6, 0.6, 0, 0.4]]
+    np.testing.assert_array_equal(matrix.penalty, expected)
+
+
+@pytest.mark.parametrize("block", [6, 1 << 16])
+def test_first_inverse_hessian_of_vector_scaling(block, monkeypatch):
+    """That of the diagonal; 0 where a class is excluded in every row and not penalized."""
+    monkeypatch.setattr("logitlab.calibration.objectives._BLOCK", block)
+    objective = objectives()[0]
+    diagonal = np.diagonal(numeric_derivatives(objective, objective.start)[2]).reshape(2, 3)
+    gradient = np.random.default_rng(0).standard_normal((2, 3))
+    step = objective.initial_inverse_hessian()(gradient)
+    np.testing.assert_allclose(step, gradient / diagonal, rtol=1e-8)
+    excluded = np.array([[1.0, 2.0, -np.inf], [0.0, 3.0, -np.inf]])
+    free = VectorObjective(excluded, np.array([0, 1]), np.array([0.5, 0.5]), 0.0)
+    step = free.initial_inverse_hessian()(np.ones((2, 3)))
+    assert (step[:, 2] == 0).all()
+    assert (step[:, :2] > 0).all()
+
+
+@pytest.mark.parametrize("block", [6, 1 << 16])
+@pytest.mark.parametrize(("off_diagonal", "bias"), [(0.3, 0.2), (1e-3, 0), (0, 0)])
+def test_first_inverse_hessian_of_matrix_scaling(off_diagonal, bias, block, monkeypatch):
+    """The (pseudo-)inverse of the matrix in its docstring, of linearly dependent logits."""
+    monkeypatch.setattr("logitlab.calibration.objectives._BLOCK", block)
+    z, y, weight = few_rows(3, 7, 4, 4)
+    x, w = z - z.mean(axis=1, keepdims=True), weight / weight.sum()
+    objective = MatrixObjective(x, y, w, off_diagonal, bias)
+    gradient = np.random.default_rng(0).standard_normal((4, 5))
+    gradient[:, :4] -= gradient[:, :4].mean(axis=1, keepdims=True)  # as of centred rows
+    step = objective.initial_inverse_hessian()(gradient)
+    p = logitlab.softmax(x)
+    spread, moments = w @ (p * (1 - p)), (x.T * w) @ x
+    for i in range(4):
+        penalty = 2 * off_diagonal * (1 - np.eye(4)[i])
+        inverse = np.linalg.pinv(spread[i] * moments + np.diag(penalty), rcond=1e-12)
+        np.testing.assert_allclose(step[i, :4], inverse @ gradient[i, :4], rtol=1e-7, atol=1e-10)
+    np.testing.assert_allclose(step[:, 4], gradient[:, 4] / (spread + 2 * bias), rtol=1e-12)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-3, 1e30])
+def test_first_inverse_hessian_is_positive(ridge):
+    """Also where the probabilities of a class are 0, and where the penalty outweighs the loss."""
+    x = np.array([[3.0, 1.0, -1e4], [1.0, 2.0, -1e4], [0.0, 4.0, -1e4]])
+    objective = MatrixObjective(x, np.array([0, 1, 1]), np.full(3, 1 / 3), ridge, ridge)
+    apply = objective.initial_inverse_hessian()
+    for direction in np.eye(12).reshape(12, 3, 4):
+        step = apply(direction)
+        assert np.isfinite(step).all()
+        assert np.vdot(step, direction) > 0
+
+
+def test_objectives_end_where_the_log_loss_is_below_1e_18():
+    for objective in objectives():
+        assert objective.is_separated(0.99e-18)
+        assert not objective.is_separated(1e-18)
+        assert objective.cancellation(objective.start) == 0
+        assert objective.hessian_cost(12) == hessian_cost(12, 7)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_transform_is_the_affine_map_of_centred_rows(convert, dtype):
+    """Rows less the mean of their finite logits; without -inf, and of a row that has only -inf."""
+    z, y = skewed(300)
+    rows = np.array([[4.0, 0, -1, 1], [0, 0, 0, 0], [6, 5, 4, -np.inf], [-np.inf] * 4], dtype)
+    centred = [[3, -1, -2, 0], [0, 0, 0, 0], [1, 0, -1, -np.inf], [-np.inf] * 4]
+    vector = logitlab.VectorScaling().fit(z, y)
+    vector.scale_ = np.array([0.5, 0.0, -1.0, 0.0])
+    vector.bias_ = np.array([1.0, 2.0, 3.0, 4.0])
+    with np.errstate(all="raise"):
+        result = vector.transform(convert(rows))
+    expected = np.where(np.isinf(centred), -np.inf, 0)
+    expected[:3] += [[2.5, 2, 5, 4], [1, 2, 3, 4], [1.5, 2, 4, 0]]
+    assert result.dtype == convert(rows).dtype
+    np.testing.assert_array_equal(result, expected)
+    matrix = logitlab.MatrixScaling().fit(z, y)
+    matrix.weight_ = np.arange(16.0).reshape(4, 4)
+    matrix.bias_ = vector.bias_
+    result = matrix.transform(convert(rows[:2]))
+    assert result.dtype == convert(rows).dtype
+    np.testing.assert_array_equal(result, [[1 - 5, 2 - 5, 3 - 5, 4 - 5], [1, 2, 3, 4]])
+
+
+def test_default_ridges():
+    assert logitlab.VectorScaling().get_params() == {"ridge": 1e-3}
+    assert logitlab.MatrixScaling().get_params() == {"off_diagonal": 1e-2, "bias": 1e-2}
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_minimum_where_the_temperature_is_a_limit(kind):
+    """T in the objective is 1 where every label, or no label, has the largest logit."""
+    z = skewed(300)[0] / 10
+    for labels in (z.argmax(axis=1), z.argmin(axis=1)):
+        scaling = kind().fit(z, labels)
+        assert logitlab.TemperatureScaling().fit(z, labels).temperature_ in (0, np.inf)
+        best, rng = objective(scaling, z, labels), np.random.default_rng(0)
+        for name in ["bias_", "scale_" if kind is logitlab.VectorScaling else "weight_"]:
+            value = getattr(scaling, name)
+            for step in 1e-3 * rng.standard_normal((20, *value.shape)):
+                setattr(scaling, name, value + step)
+                assert objective(scaling, z, labels) > best
+            setattr(scaling, name, value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad", "message"),
+    [
+        ("VectorScaling", np.inf, "holds +inf; logits must be finite or -inf"),
+        (
+            "MatrixScaling",
+            -np.inf,
+            "holds an infinite logit; logits must be finite, as each output mixes all classes",
+        ),
+    ],
+)
+def test_message_of_a_refused_row(kind, bad, message):
+    """The fit and the transform name the first such row."""
+    z, y = skewed(300)
+    scaling = getattr(logitlab, kind)().fit(z, y)
+    z[[7, 9], 1] = bad
+    y[7] = 1
+    for call in (scaling.transform, lambda z: scaling.fit(z, y)):
+        with pytest.raises(ValueError, match=f"^row 7 of z {re.escape(message)}$"):
+            call(z)
+
+
+@pytest.mark.parametrize("name", ["ridge", "off_diagonal", "bias"])
+def test_range_of_a_ridge(name):
+    """From 0 to any finite number."""
+    kind = logitlab.VectorScaling if name == "ridge" else logitlab.MatrixScaling
+    for value in (np.inf, np.nan, -1e-300):
+        with pytest.raises(ValueError, match=f"^{name} must be finite and >= 0, got {value}$"):
+            kind(**{name: value}).fit(*skewed(100))
+    for value in (0, 0.5):
+        kind(**{name: value}).fit(*skewed(100))
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_classes_are_on_the_last_axis(kind):
+    """Of any shape; a refused row has its number in the flat order."""
+    z, y = skewed(300)
+    scaling = kind().fit(z, y)
+    cube = z[:24].reshape(2, 3, 4, 4).copy()
+    result = scaling.transform(cube)
+    assert result.shape == cube.shape
+    np.testing.assert_allclose(result.reshape(24, 4), scaling.transform(z[:24]), rtol=1e-12)
+    cube[1, 2, 3, 0] = np.inf
+    with pytest.raises(ValueError, match=r"^row 23 of z holds "):
+        scaling.transform(cube)

@@ -1,5 +1,7 @@
 """Temperature scaling: the global minimum, its limits, refused rows; cross-fitting."""
 
+import itertools
+import re
 import sys
 
 import mpmath
@@ -13,6 +15,7 @@ import logitlab
 from logitlab._backends import native
 from logitlab._backends.temperature_loss import moments
 from logitlab.calibration import TemperatureSearch
+from logitlab.calibration.temperature import fit_temperature
 
 
 def log_loss(z, y, t=1.0):
@@ -101,6 +104,7 @@ def test_moments_are_the_derivatives(kernel, monkeypatch):
         ([[5.0, 0.0], [0.0, 5.0]], [1, 0], np.inf),
         ([[5.0, 0.0], [5.0, 0.0]], [1, 0], np.inf),
         ([[0.1, 0.3, 0.2]] * 3, [0, 1, 2], np.inf),
+        ([[3e38, -3e38], [0.0, 0.0]], [1, 0], np.inf),
         ([[0.0, 0.0], [3.0, 3.0]], [0, 1], 1.0),
         ([[np.inf, 0.0], [3.0, 3.0]], [0, 1], 1.0),
         ([[4.0]], [0], 1.0),
@@ -280,3 +284,295 @@ def test_not_fitted(monkeypatch, kind, method):
     with pytest.raises(ValueError, match=f"this {kind} is not fitted yet") as caught:
         getattr(calibrator, method)(z)
     assert isinstance(caught.value, AttributeError)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([[1.0, -1.0]], 1.0),
+        ([[300.0, -300.0]], 3.0),
+        ([[600.0, 0.0]], 3.0),
+        ([[0.03, -0.03]], 0.3),
+        ([[0.03, -0.03], [7.03, 6.97]], 0.3),
+        ([[300.0, -300.0, -np.inf]], 3 * np.sqrt(2 / 3)),
+        ([[300.0, -300.0], [np.inf, 2.0]], 3 * np.sqrt(1 / 2)),
+        ([[1e308, -1e308]], 1e306),
+        ([[1e-310, -1e-310]], 1e-309),
+        ([[5.0, 5.0], [-3.0, -3.0]], 5.0),
+        ([[-5.0, -5.0]], 5.0),
+        ([[0.0, 0.0]], 1.0),
+        ([[0.0, -np.inf]], 1.0),
+    ],
+)
+def test_first_temperature_of_a_search(rows, expected):
+    """1, or the nearest number from 1 % to 10 times the standard deviation of centred logits."""
+    search = TemperatureSearch()
+    search.add(np.empty((0, 2)), np.empty(0, np.int64))
+    assert search.temperature is None
+    with np.errstate(all="raise"):
+        search.add(np.array(rows), np.zeros(len(rows), np.int64))
+    assert search.temperature == pytest.approx(expected, rel=1e-12)
+
+
+def test_first_temperature_comes_from_the_first_rows(monkeypatch):
+    monkeypatch.setattr("logitlab.calibration.temperature._SUBSET", 5)
+    search = TemperatureSearch()
+    z = np.array([[300.0, -300.0]] * 2 + [[1e6, 0.0]])
+    search.add(z, np.zeros(3, np.int64))
+    assert search.temperature == pytest.approx(3, rel=1e-12)
+    monkeypatch.setattr("logitlab.calibration.temperature._SUBSET", 1)
+    search = TemperatureSearch()
+    search.add(z[::-1], np.zeros(3, np.int64))
+    assert search.temperature == pytest.approx(5e3, rel=1e-12)
+
+
+@pytest.mark.parametrize("start", [1.0, 3.0, 0.02, 50.0])
+def test_newton_step(start):
+    """log T moves by slope / curvature of the weighted loss, at first by at most 2."""
+    z, y = labelled()
+    w = np.random.default_rng(1).random(len(y))
+    search = TemperatureSearch(start)
+    for part in (slice(None, 300), slice(300, None)):
+        search.add(z[part], y[part], w[part])
+    assert not search.advance()
+    p = logitlab.softmax(z / start)
+    mean = np.sum(p * z, axis=1)
+    slope = w @ (mean - z[np.arange(len(y)), y]) / start
+    curvature = w @ (np.sum(p * z**2, axis=1) - mean**2) / start**2
+    step = np.clip(slope / curvature, -2, 2)
+    assert search.temperature == pytest.approx(start * np.exp(step), rel=1e-9)
+
+
+def passes(z, y, start=None):
+    """Return the temperatures of every pass of a search."""
+    search, temperatures = TemperatureSearch(start), []
+    while True:
+        search.add(z, y)
+        temperatures.append(search.temperature)
+        if search.advance():
+            return [*temperatures, search.temperature]
+
+
+def test_steps_grow_and_stay_between_the_bounds():
+    """Limited steps double; a step beyond a temperature with the other sign of slope is halved."""
+    z, y = labelled()
+    steps = np.diff(np.log(passes(z, y, 1e-12)))
+    np.testing.assert_allclose(steps[:3], [2, 4, 8], rtol=1e-12)
+    assert len(passes(z, y)) <= 8
+
+
+@pytest.mark.parametrize(
+    ("z", "y", "t", "count"),
+    [
+        ([[5.0, 0.0], [0.0, 5.0]], [0, 1], 0.0, 3),
+        ([[0.0, 0.0], [3.0, 3.0]], [0, 1], 1.0, 3),
+        ([[5.0, 0.0], [0.0, 5.0]], [1, 0], np.inf, 8),
+    ],
+)
+def test_passes_to_a_limit(z, y, t, count):
+    """Two where every label has the largest logit; otherwise after six that ask for a larger T."""
+    result = passes(np.array(z), np.array(y))
+    assert result[-1] == t
+    assert len(result) == count
+
+
+def test_far_starts_reach_the_minimum():
+    """Also where the limits are examined before, in one pass at the same T, and T is larger."""
+    z, y = labelled()
+    best = passes(z, y)[-1]
+    far = passes(z, y, 1e-300)
+    assert far[-1] == pytest.approx(best, rel=1e-9)
+    assert far[4] < far[5] == far[6] == far[7] < far[8]
+    assert passes(z, y, 1e300)[-1] == pytest.approx(best, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_temperatures_stay_inside_the_bracket(seed):
+    """Every T is between the largest that was too small and the least that was too large; the
+    search ends at a step of log T below 1e-5."""
+    rng = np.random.default_rng(seed)
+    z, y = rng.standard_normal((6, 3)) * 4, rng.integers(0, 3, 6)
+    if np.mean(z - z[np.arange(6), y][:, None]) >= 0:
+        y = z.argmax(axis=1)
+        y[0] = z[0].argmin()
+    bounds = [0.0, np.inf]
+    temperatures = passes(z, y, np.exp(rng.uniform(-4, 4)))
+    for t, following in itertools.pairwise(temperatures):
+        p = logitlab.softmax(z, temperature=t)
+        slope = np.sum(p * z) - z[np.arange(6), y].sum()
+        bounds[int(slope < 0)] = t
+        assert bounds[0] <= following <= bounds[1]
+    steps = np.abs(np.diff(np.log(temperatures)))
+    assert steps[-1] < 1e-5
+    assert ((steps[:-1] >= 1e-5) | (steps[:-1] == 0)).all()  # 0: the limits are examined
+
+
+@pytest.mark.parametrize("start", [None, 1e-300])
+@pytest.mark.parametrize(("weights", "finite"), [((3, 2), True), ((2, 3), False), ((1, 1), False)])
+def test_weights_decide_whether_the_limit_is_the_minimum(weights, finite, start):
+    """T is finite where the label with the larger logit has more weight; rows in several parts.
+    Excluded classes, equal logits and rows with +inf do not count."""
+    search = TemperatureSearch(start)
+    for _ in range(40):
+        for label, weight in enumerate(weights):
+            row = np.array([[1.0, 0.0, -np.inf]])
+            search.add(row, np.array([label]), np.array([float(weight)]))
+        unchanging = np.array([[2.0, 2.0, -np.inf], [np.inf, 5.0, 0.0]])
+        search.add(unchanging, np.array([0, 0]), np.array([7.0, 9.0]))
+        if search.advance():
+            break
+    assert search.temperature == pytest.approx(1 / np.log(1.5) if finite else np.inf, rel=1e-9)
+
+
+def test_fit_starts_from_evenly_spaced_rows(monkeypatch):
+    """Where there are more than 4 times as many as the subset has, with their weights; all rows are
+    then read in parts."""
+    z, y = labelled(90)
+    w = np.random.default_rng(1).random(90) + 0.1
+    plain = fit_temperature(z, y, w)
+    calls = []
+
+    class Recorded(TemperatureSearch):
+        def __init__(self, start=None):
+            super().__init__(start)
+            calls.append((start, []))
+
+        def add(self, z, y, weight=None):
+            calls[-1][1].append((z, y, weight))
+            super().add(z, y, weight)
+
+    monkeypatch.setattr("logitlab.calibration.temperature.TemperatureSearch", Recorded)
+    monkeypatch.setattr("logitlab.calibration.temperature._SUBSET", 104)
+    monkeypatch.setattr("logitlab.calibration.temperature._CHUNK", 200)
+    assert fit_temperature(z, y, w) == pytest.approx(plain, rel=1e-9)
+    (none, subset), (start, parts) = calls
+    assert none is None
+    assert start == fit_temperature(z[::4], y[::4], w[::4])
+    for given, expected in zip(subset[0], (z, y, w), strict=True):
+        np.testing.assert_array_equal(given, expected[::4])
+    assert [len(y) for _, y, _ in parts[:3]] == [40, 40, 10]
+    for given, expected in zip(zip(*parts[:3], strict=True), (z, y, w), strict=True):
+        np.testing.assert_array_equal(np.concatenate(given), expected)
+    calls.clear()
+    fit_temperature(z[:80], y[:80])
+    assert len(calls) == 1
+    monkeypatch.setattr("logitlab.calibration.temperature._SUBSET", 1)
+    assert fit_temperature(z, y) == pytest.approx(fit_temperature(z, y, np.ones(90)), rel=1e-9)
+
+
+class Recorder:
+    """A calibrator that notes the rows of its fit and returns their number."""
+
+    def fit(self, z, y):
+        assert len(z) == len(y)
+        self.rows = z[:, 0].astype(int)
+        assert (y == self.rows % 2).all()
+
+    def transform(self, z):
+        return np.full_like(z, len(self.rows))
+
+
+def test_folds_of_cross_fit():
+    """2 random folds of the seed 0 by default; sizes differ by at most one; z keeps its shape."""
+    z = np.stack([np.arange(11.0), np.zeros(11)], axis=1)
+    y = np.arange(11) % 2
+    recorder = Recorder()
+    result = logitlab.cross_fit(recorder, z, y)
+    assert not hasattr(recorder, "rows")
+    assert sorted(result[:, 0]) == [5] * 6 + [6] * 5
+    np.testing.assert_array_equal(result, logitlab.cross_fit(recorder, z, y, cv=2, rng=0))
+    thirds = logitlab.cross_fit(recorder, z, y, cv=3, rng=1)
+    assert sorted(thirds[:, 0]) == [7] * 8 + [8] * 3
+    every = logitlab.cross_fit(recorder, z, y, cv=11)
+    np.testing.assert_array_equal(every, np.full((11, 2), 10.0))
+    single = z[:10].reshape(2, 5, 2).astype(np.float32)
+    nested = logitlab.cross_fit(recorder, single, y[:10].reshape(2, 5))
+    assert nested.dtype == np.float32
+    np.testing.assert_array_equal(nested, np.full((2, 5, 2), 5.0))
+
+
+def test_splitter_must_test_every_row_once():
+    """The error names the first row that it does not."""
+
+    class Splitter:
+        def __init__(self, *folds):
+            self.folds = folds
+
+        def split(self, z, y):
+            assert len(z) == len(y) == 4
+            return [([0, 1, 2, 3], fold) for fold in self.folds]
+
+    z, y = np.stack([np.arange(4.0), np.zeros(4)], axis=1), np.arange(4) % 2
+    message = "^cv must have every row in exactly one test fold, got row {} in {} test folds$"
+    for folds, row, count in (([[0, 1], [1, 3]], 1, 2), ([[0], [2, 3]], 1, 0), ([[3, 3]], 0, 0)):
+        with pytest.raises(ValueError, match=message.format(row, count)):
+            logitlab.cross_fit(Recorder(), z, y, cv=Splitter(*folds))
+    result = logitlab.cross_fit(Recorder(), z, y, cv=Splitter([2, 0], [3, 1]))
+    np.testing.assert_array_equal(result, np.full((4, 2), 4.0))
+
+
+def test_calibrator_must_have_both_methods():
+    z, y = labelled(10)
+    for name in ("fit", "transform"):
+        half = type("Half", (), {name: lambda *rows: rows})()
+        with pytest.raises(
+            TypeError, match=r"^calibrator must have the methods fit\(z, y\) and .*, got a Half$"
+        ):
+            logitlab.cross_fit(half, z, y)
+
+
+@pytest.mark.parametrize(
+    ("t", "z", "expected"),
+    [
+        (0.0, [[1, 2, 0], [3, 3, -np.inf]], [[-np.inf, 0, -np.inf], [0, 0, -np.inf]]),
+        (np.inf, [[1, 2, 0], [3, 3, -np.inf]], [[0, 0, 0], [0, 0, -np.inf]]),
+        (0.0, [[1, np.nan, 0]], [[np.nan] * 3]),
+        (np.inf, [[1, np.nan, 0]], [[np.nan] * 3]),
+        (1e-300, [[1e200, 1, -1e200]], [[np.inf, 1 / 1e-300, -np.inf]]),
+        (1e300, [[1e-200, 1e300, -np.inf]], [[0, 1, -np.inf]]),
+    ],
+)
+def test_transform_at_extreme_temperatures(t, z, expected):
+    """0 for the classes left at a limit, -inf for the others; no warning."""
+    scaling = logitlab.TemperatureScaling().fit(*labelled(50, 3))
+    scaling.temperature_ = t
+    with np.errstate(all="raise"):
+        result = scaling.transform(np.array(z, float))
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ([np.nan, 1], "holds NaN, or only -inf: it has no distribution"),
+        ([-np.inf, -np.inf], "holds NaN, or only -inf: it has no distribution"),
+        ([-np.inf, 1], "has the logit -inf for its label: its log-loss is infinite"),
+        ([1, np.inf], "has +inf for a class that is not its label: its log-loss is infinite"),
+    ],
+)
+def test_message_of_a_row_that_is_refused(bad, message):
+    z = np.ones((6, 2))
+    z[[3, 5]] = bad
+    with pytest.raises(ValueError, match=f"^row 3 of z {re.escape(message)}$"):
+        logitlab.TemperatureScaling().fit(z, np.zeros(6, int))
+
+
+def test_cross_fit_copies_the_calibrator_once_a_fold():
+    """Also the objects that it holds."""
+    fits = []
+
+    class Nested(Recorder):
+        def __init__(self):
+            self.history = []
+
+        def fit(self, z, y):
+            super().fit(z, y)
+            assert not self.history
+            self.history.append(len(z))
+            fits.append(len(z))
+
+    z, y = np.stack([np.arange(9.0), np.zeros(9)], axis=1), np.arange(9) % 2
+    calibrator = Nested()
+    logitlab.cross_fit(calibrator, z, y, cv=3)
+    assert fits == [6, 6, 6]
+    assert calibrator.history == []

@@ -15,7 +15,6 @@ import logitlab
 from logitlab import SoftmaxRegression
 from logitlab.regression.coefficients import one_row_per_class
 from logitlab.regression.objective import Objective, Rows
-from logitlab.regression.solver import MAX_HESSIAN_SIZE, minimize
 
 
 def loss(model, X, y, weight=1.0):
@@ -501,76 +500,126 @@ def test_labels_that_are_refused():
             function([0.1, 0.9], [0, 1])
 
 
-class Quadratic:
-    """100 plus weighted squares of distances from 3, with an approximate inverse Hessian."""
-
-    def __init__(self, curvature, separated_below=0.0, cost=math.inf):
-        self.curvature, self.separated_below, self.cost = curvature, separated_below, cost
-        self.evaluations = self.hessians = 0
-
-    def value_and_gradient(self, theta):
-        self.evaluations += 1
-        pull = self.curvature * (theta - 3)
-        return 100 + 0.5 * np.vdot(pull, theta - 3), pull
-
-    def initial_inverse_hessian(self):
-        return lambda gradient: gradient / self.curvature.mean()
-
-    def inverse_hessian(self, theta):
-        self.hessians += 1
-        return lambda gradient: gradient / self.curvature
-
-    def hessian_cost(self, size):
-        return self.cost
-
-    def cancellation(self, theta):
-        return 0.0
-
-    def is_separated(self, value):
-        return value < self.separated_below
+FORMS = [np.ascontiguousarray, np.asfortranarray, sp.csr_array]
 
 
-def solve(quadratic, tol=1e-6, max_iter=1000, **options):
-    start = np.zeros_like(quadratic.curvature)
-    return minimize(quadratic, start, tol, max_iter, rounding=2.0**-53, **options)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("weighted", [True, False])
+def test_totals_and_margins_are_sums_over_the_blocks(form, weighted, monkeypatch):
+    """A row of weight 0 counts in no sum, nor in the margins."""
+    monkeypatch.setattr("logitlab.regression.objective._BLOCK_ROWS", 64)
+    X, y = problem(3, n=200, d=4)
+    X[np.abs(X) < 0.5] = 0
+    w = np.random.default_rng(1).integers(0, 5, 200) + 0.5 * (np.arange(200) == 150)
+    w[0] = 0
+    w = w if weighted else None
+    given = np.ones(200) if w is None else w
+    rows = Rows(form(X), y, w, 3)
+    n, total, least, sums, sizes = rows.totals()
+    assert (n, total, least) == (200, given.sum(), given[given > 0].min())
+    np.testing.assert_allclose(sums, given @ X, rtol=1e-12)
+    np.testing.assert_allclose(sizes, given @ np.abs(X), rtol=1e-12)
+    rng = np.random.default_rng(2)
+    coef, intercept = rng.standard_normal((3, 4)), rng.standard_normal(3)
+    z = X @ coef.T + intercept
+    margins = (z[np.arange(200), y][:, None] - z)[given > 0]
+    margins = margins[np.arange(3) != y[given > 0][:, None]]
+    assert rows.margins(coef, intercept) == pytest.approx((margins.min(), margins.max()))
 
 
-def test_solver_stops_at_the_tolerance():
-    """At the first iterate whose decrement is at most tol sqrt(F)."""
-    decrements = []
-    quadratic = Quadratic(np.logspace(0, 3, 40).reshape(4, 10))
-    solution = solve(quadratic, 1e-3, callback=lambda i, value, d, theta: decrements.append(d))
-    assert solution.converged
-    assert not solution.separated
-    assert solution.decrement == decrements[-1] <= 1e-3 * math.sqrt(solution.loss_curve[-1])
-    assert min(decrements[:-1]) > 1e-2
-    assert len(solution.loss_curve) == len(decrements) == solution.iterations + 1
-    assert (np.diff(solution.loss_curve) <= 0).all()
-    assert solution.loss_curve[-1] - 100 <= 1e-3
-    exact = solve(quadratic, 1e-10)
-    np.testing.assert_allclose(exact.theta, 3, rtol=1e-6)
+def test_margins_of_no_rows():
+    rows = Rows(np.zeros((0, 2)), np.zeros(0, np.int64), None, 3)
+    assert rows.margins(np.zeros((3, 2)), np.zeros(3)) == (math.inf, -math.inf)
+    assert rows.totals()[:3] == (0, 0.0, math.inf)
 
 
-@pytest.mark.parametrize("max_iter", [0, 1, 3])
-def test_solver_stops_at_max_iter(max_iter):
-    solution = solve(Quadratic(np.logspace(0, 3, 40).reshape(4, 10)), 1e-9, max_iter)
-    assert solution.iterations == max_iter
-    assert not solution.converged
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("C", [0.01, math.inf])
+def test_objective_is_its_formula(intercept, C):
+    """The mean weighted loss of centred features plus the penalty, and its derivatives."""
+    X, y = problem(3, n=50, d=2)
+    X += 3
+    w = np.random.default_rng(1).random(50)
+    objective = Objective(Rows(X, y, w, 3), 3, C, intercept)
+    mean = np.average(X, axis=0, weights=w) if intercept else np.zeros(2)
+    np.testing.assert_allclose(objective.mean, mean, rtol=1e-14)
+    assert objective.alpha == pytest.approx(1 / (C * w.sum()))
+
+    def value(theta):
+        W, c = theta[:, :2], theta[:, 2] if intercept else np.zeros(3)
+        z = (X - mean) @ W.T + c
+        losses = np.log(np.exp(z).sum(axis=1)) - z[np.arange(50), y]
+        return (w @ losses) / w.sum() + np.sum(W**2) / (2 * C * w.sum())
+
+    theta = np.random.default_rng(2).standard_normal((3, 3 if intercept else 2))
+    theta -= theta.mean(axis=0)  # as of every iterate
+    directions = np.eye(theta.size).reshape(-1, *theta.shape)
+    gradients = [
+        [np.imag(value(base + 1e-30j * step)) / 1e-30 for step in directions]
+        for base in (theta, *(theta + h * d for d in directions for h in (1e-5, -1e-5)))
+    ]
+    hessian = (np.array(gradients[1::2]) - np.array(gradients[2::2])) / 2e-5
+    cost, gradient = objective.value_and_gradient(theta)
+    assert cost == pytest.approx(value(theta), rel=1e-13)
+    np.testing.assert_allclose(gradient.ravel(), gradients[0], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(objective.hessian(theta), hessian, rtol=0, atol=1e-8)
+    step = objective.inverse_hessian(theta)(gradient)
+    np.testing.assert_allclose(
+        objective.hessian(theta) @ step.ravel(), gradient.ravel(), rtol=0, atol=1e-9
+    )
+    coef, b = objective.from_centred(theta)
+    np.testing.assert_allclose(coef, theta[:, :2])
+    c = theta[:, 2] if intercept else np.zeros(3)
+    np.testing.assert_allclose(X @ coef.T + b, (X - mean) @ coef.T + c, atol=1e-12)
+    np.testing.assert_allclose(objective.to_centred(coef, b), theta, atol=1e-14)
+    expected = (np.abs(theta[:, :2]) @ np.abs(mean)).max()
+    assert objective.cancellation(theta) == pytest.approx(expected, rel=1e-12)
 
 
-def test_solver_stops_where_there_is_no_minimum():
-    solution = solve(Quadratic(np.ones((2, 2)), separated_below=1e9), 1e-9)
-    assert solution.separated
-    assert solution.iterations == 0
-    assert not solution.converged
+@pytest.mark.parametrize("intercept", [True, False])
+def test_inverse_hessian_of_variances(intercept, monkeypatch):
+    """Of many features that of the diagonal; without penalty the largest variance for all."""
+    monkeypatch.setattr("logitlab.regression.objective.MAX_COVARIANCE_FEATURES", 4)
+    X, y = problem(3, n=50)
+    X = X * [1, 2, 3, 4, 0] + 1
+    w = np.random.default_rng(1).random(50)
+    size = 6 if intercept else 5
+    gradient = np.random.default_rng(2).standard_normal((3, size))
+    centre = np.average(X, axis=0, weights=w) if intercept else 0
+    variance = np.average((X - centre) ** 2, axis=0, weights=w)
+    for C in (0.1, math.inf):
+        objective = Objective(Rows(X, y, w, 3), 3, C, intercept)
+        np.testing.assert_allclose(objective.variances(), variance, rtol=1e-12, atol=1e-30)
+        curvature = variance / 3 + 1 / (C * w.sum())
+        curvature = curvature if math.inf > C else curvature.max()
+        expected = np.hstack([gradient[:, :5] / curvature, gradient[:, 5:] * 3])
+        step = objective.initial_inverse_hessian()(gradient)
+        np.testing.assert_allclose(step, expected, rtol=1e-12)
 
 
-def test_solver_replaces_the_inverse_hessian():
-    """Where it is small enough, once the evaluations have cost as much; then one step suffices."""
-    small = Quadratic(np.logspace(0, 3, 40).reshape(4, 10), cost=5)
-    assert solve(small).converged
-    assert small.hessians == 1
-    assert small.evaluations <= 5 + 2
-    large = Quadratic(np.logspace(0, 3, MAX_HESSIAN_SIZE + 1)[None], cost=5)
-    solve(large)
-    assert large.hessians == 0
+def test_covariance_of_the_features():
+    """A matrix of up to 1024 features, variances of more; weighted, and 0 for constant features."""
+    X, y = problem(3, n=50)
+    X[:, 2] = 0.1
+    w = np.random.default_rng(1).random(50)
+    covariance = Objective(Rows(X, y, w, 3), 3, 1.0, True).covariance
+    np.testing.assert_allclose(covariance, np.cov(X.T, aweights=w, ddof=0), atol=1e-15)
+    assert (covariance[2] == 0).all()
+    assert (covariance[:, 2] == 0).all()
+    for features in (1024, 1025):
+        wide = np.random.default_rng(0).standard_normal((4, features))
+        objective = Objective(Rows(wide, y[:4], None, 3), 3, 1.0, True)
+        assert objective.covariance.ndim == (2 if features == 1024 else 1)
+        np.testing.assert_allclose(objective.variances(), wide.var(axis=0), rtol=1e-10)
+
+
+def test_value_below_which_the_classes_are_separated():
+    """The loss of probability 1/2 in the row of the least weight above 0; never with a penalty."""
+    X, y = problem(2, n=4)
+    w = np.array([3.0, 0.5, 0.0, 1.0])
+    free = Objective(Rows(X, y, w, 2), 2, math.inf, True)
+    bound = 0.5 * math.log(2) / 4.5
+    assert free.separation_bound == pytest.approx(bound)
+    assert free.is_separated(0.99 * bound)
+    assert not free.is_separated(free.separation_bound)
+    assert not Objective(Rows(X, y, w, 2), 2, 1.0, True).is_separated(0.99 * bound)

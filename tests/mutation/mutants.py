@@ -30,7 +30,7 @@ GROUPS = {
     "calibration/affine": ["test_affine"],
     "calibration/objectives": ["test_affine"],
     "calibration/cross_fit": ["test_calibration"],
-    "regression/solver": ["test_regression"],
+    "regression/solver": ["test_solver"],
     "regression/objective": ["test_regression"],
     "regression/inference": ["test_inference"],
 }
