@@ -576,3 +576,15 @@ def test_cross_fit_copies_the_calibrator_once_a_fold():
     logitlab.cross_fit(calibrator, z, y, cv=3)
     assert fits == [6, 6, 6]
     assert calibrator.history == []
+
+
+def test_search_at_the_smallest_temperatures():
+    """Gaps of logits that overflow when divided by T are compared all the same."""
+    z, y = np.array([[1e30, 0.0], [1e30, 0.0]]), np.array([0, 1])
+    for start in (1e-320, 1e-300, 1e-280, 1.0):
+        search = TemperatureSearch(start)
+        for _ in range(400):
+            search.add(z, y)
+            if search.advance():
+                break
+        assert search.temperature == np.inf

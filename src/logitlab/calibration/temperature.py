@@ -16,6 +16,7 @@ _LOG_TOLERANCE = 1e-5  # the step of log T at which to stop; the error is of the
 _MAX_PASSES = 300
 _PATIENCE = 6  # consecutive passes that ask for a larger T, after which the limit is examined
 _FLAT = 1e-12  # a slope at T = inf that counts as 0, relative to the mean spread of the logits
+_LEAST_GAP = -1e280  # of a logit below the largest, over T: sums of such gaps stay in range
 _SUBSET = 1 << 20  # entries of the subset of rows that gives the first guess
 _LOG_RANGE = math.log(math.ulp(0)), math.log(sys.float_info.max)  # range of log T
 _CHUNK = 1 << 26  # entries passed to the search at a time
@@ -108,6 +109,7 @@ class TemperatureSearch:
             with np.errstate(invalid="ignore", over="ignore"):
                 # Halves, because the difference of huge logits may overflow.
                 gap = np.where(counted, 2 * ((part / 2 - largest / 2) / self.temperature), 0.0)
+            gap = np.maximum(gap, _LEAST_GAP)
             mean = gap.sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
             label_gap = np.take_along_axis(gap, y[rows][:, None], axis=-1)[:, 0]
             self._slope += float(w[rows] @ (mean - label_gap))
