@@ -1,4 +1,4 @@
-.PHONY: ci test lint format docs mutants neon sanitize stub
+.PHONY: ci test lint format docs mutants neon oldest sanitize stub
 
 ci:
 	bash .ci/run
@@ -60,3 +60,16 @@ mutants:
 	pip install --quiet mutmut
 	pip install --quiet --no-deps --target build/mutants/package .
 	PYTHONPATH=build/mutants/package python tests/mutation/mutants.py $(MODULES)
+
+# The tests of the library with the oldest versions of its dependencies that pyproject.toml declares.
+# The gallery compares with pictures of one version of matplotlib.
+oldest:
+	pip install --quiet uv
+	uv venv --quiet --clear --seed --python "$$(command -v python)" build/oldest
+	uv pip install --quiet --python build/oldest --resolution lowest-direct \
+		'.[app,dask,explore,laws,learn]'
+	build/oldest/bin/pip install --quiet array-api-strict clang-format jax nanobind onnx onnxruntime \
+		pandas polars pytest statsmodels torch==2.13.0 torchmetrics transformers
+	build/oldest/bin/python -m pytest -q tests/test_*.py --ignore=tests/test_install.py \
+		--ignore=tests/test_docs.py --ignore=tests/test_guide.py \
+		--deselect=tests/test_plot.py::test_gallery
