@@ -70,6 +70,6 @@ oldest:
 		'.[app,dask,explore,laws,learn]'
 	build/oldest/bin/pip install --quiet array-api-strict clang-format jax nanobind onnx onnxruntime \
 		pandas polars pytest statsmodels torch==2.13.0 torchmetrics transformers
-	build/oldest/bin/python -m pytest -q tests/test_*.py --ignore=tests/test_install.py \
+	build/oldest/bin/python -m pytest -q -W ignore::DeprecationWarning tests/test_*.py --ignore=tests/test_install.py \
 		--ignore=tests/test_docs.py --ignore=tests/test_guide.py \
 		--deselect=tests/test_plot.py::test_gallery
