@@ -88,7 +88,8 @@ def softmax(
     >>> logitlab.softmax([1.0, 3.0, 3.0], temperature=0)
     array([0. , 0.5, 0.5])
     """
-    _checks.choice(empty, "empty", ("nan", "zero"))
+    if empty != "nan":
+        _checks.choice(empty, "empty", ("nan", "zero"))
     if out is None:
         z = _dispatch.autocast("softmax", z)
         if (compiled := _dispatch.compiled_functions(z)) is not None:
