@@ -62,14 +62,16 @@ mutants:
 	PYTHONPATH=build/mutants/package python tests/mutation/mutants.py $(MODULES)
 
 # The tests of the library with the oldest versions of its dependencies that pyproject.toml declares.
-# The gallery compares with pictures of one version of matplotlib.
+# Left out: the gallery, pictures of one version of matplotlib; the failures of one version of SciPy;
+# onnx and transformers, which need newer versions of ml_dtypes and safetensors.
 oldest:
 	pip install --quiet uv
 	uv venv --quiet --clear --seed --python "$$(command -v python)" build/oldest
 	uv pip install --quiet --python build/oldest --resolution lowest-direct \
 		'.[app,dask,explore,laws,learn]'
-	build/oldest/bin/pip install --quiet array-api-strict clang-format jax nanobind onnx onnxruntime \
-		pandas polars pytest statsmodels torch==2.13.0 torchmetrics transformers
-	build/oldest/bin/python -m pytest -q -W ignore::DeprecationWarning tests/test_*.py --ignore=tests/test_install.py \
-		--ignore=tests/test_docs.py --ignore=tests/test_guide.py \
-		--deselect=tests/test_plot.py::test_gallery
+	build/oldest/bin/pip install --quiet array-api-strict clang-format jax nanobind pandas polars \
+		pytest statsmodels torch==2.13.0 torchmetrics
+	build/oldest/bin/python -m pytest -q -W ignore::DeprecationWarning tests/test_*.py \
+		--ignore=tests/test_install.py --ignore=tests/test_docs.py --ignore=tests/test_guide.py \
+		--deselect=tests/test_plot.py::test_gallery \
+		--deselect=tests/test_laws.py::test_known_failures_of_scipy

@@ -69,6 +69,14 @@ def test_against_exact_arithmetic(row, temperature, order, options):
     assert (kept[samples] > -inf).all()
 
 
+@pytest.mark.parametrize("temperature", [-1.0, -0.5, 1.0])
+def test_the_largest_entry_is_kept_at_min_p_1(temperature):
+    """Odd multiples of the smallest subnormal too, whose halves are rounded."""
+    for z in ([5e-324], [-5e-324] * 20, [1.5e-323, 1.5e-323]):
+        kept = logitlab.truncate(np.array(z), temperature=temperature, min_p=1.0)
+        np.testing.assert_array_equal(kept, z)
+
+
 def logits_warper(name, value):
     """The logits processor of transformers for one stage."""
     pytest.importorskip("transformers")

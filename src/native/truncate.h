@@ -174,7 +174,8 @@ class ThresholdFinder {
     // difference does not.
     const double log =
         min_p < 0x1p-500 ? log1p_of(0x1p-540 / min_p - 1) + 540 * kLn2 : log1p_of(1 / min_p - 1);
-    const double exact = 2 * (double(m) / 2 - t / 2 * log);
+    // Half of an odd subnormal m is rounded, so that the difference may exceed m.
+    const double exact = min(double(m), 2 * (double(m) / 2 - t / 2 * log));
     const T value = T(exact);
     return double(value) < exact ? next_after(value, kInfinity<T>) : value;
   }
