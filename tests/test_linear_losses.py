@@ -286,3 +286,27 @@ def test_chunked_arrays():
     np.testing.assert_allclose(loss, expected[0], rtol=1e-12)
     for one, other in zip(gradients, expected[1], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("factor", [2.0**-1070, 2.0**-900, 2.0**900, 2.0**1022])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_class_weights_have_no_scale_in_a_mean(convert, smoothing, factor):
+    """A common factor cancels, also where sums of weights leave the range of float64."""
+    x, weight, _, y = map(np.asarray, problem(40, 5, 3))
+    class_weight = np.array([1.0, 2.0, 0.5])
+    arguments = [convert(np.asarray(a)) for a in (x.astype(float), weight.astype(float), y)]
+
+    def results(class_weight):
+        options = {"label_smoothing": smoothing, "ignore_index": 7}
+        loss, gradients = logitlab.linear_cross_entropy_and_grad(
+            *arguments, class_weight=convert(class_weight), **options
+        )
+        z = arguments[0] @ arguments[1].T
+        of_logits = logitlab.cross_entropy_and_grad(
+            z, arguments[2], weight=convert(class_weight), **options
+        )
+        return [np.asarray(a) for a in (loss, *gradients[:2], *of_logits)]
+
+    for result, expected in zip(results(class_weight * factor), results(class_weight), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-13, atol=1e-18)

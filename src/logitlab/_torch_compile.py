@@ -260,7 +260,7 @@ def _linear_cross_entropy(
         x, weight, y, bias, t if rows is None else rows, smoothing, sample_weight, ignore_index,
         reduction, class_weight,
     )  # fmt: skip
-    return linear_losses.loss_value(arguments)
+    return linear_losses.loss_value(arguments, reduction)
 
 
 @_linear_cross_entropy.register_fake
@@ -289,14 +289,10 @@ def _linear_cross_entropy_backward(
         x, weight, y, bias, t if rows is None else rows, smoothing, sample_weight, ignore_index,
         reduction, class_weight,
     )  # fmt: skip
-    dx, dweight, dbias, dt = linear_losses.loss_gradients(arguments, g, rows is not None)
+    dx, dweight, dbias, dt = linear_losses.loss_gradients(arguments, reduction, g, rows is not None)
     dbias = torch.empty(0) if dbias is None else dbias
-    return (
-        dx,
-        dweight,
-        dbias,
-        torch.empty(0) if rows is None else dt.reshape(rows.shape).to(rows.dtype),
-    )
+    dt = torch.empty(0) if rows is None else dt.reshape(rows.shape).to(rows.dtype)
+    return dx, dweight, dbias, dt
 
 
 @_linear_cross_entropy_backward.register_fake

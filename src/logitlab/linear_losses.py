@@ -12,10 +12,12 @@ from logitlab._arrays import Array, DType, Namespace, Shape
 from logitlab._backends.targets import Targets
 from logitlab.losses import (
     Reduction,
+    check_class_weight,
     check_options,
     check_sample_weight,
     reduce_losses,
     row_shares,
+    weigh_labels,
 )
 
 
@@ -28,7 +30,7 @@ class LinearLossArguments(NamedTuple):
     targets: Targets  # labels
     temperature: float | Array  # an array has the shape (N, 1)
     row_weight: Array | None  # None where every row has weight 1
-    reduction: str  # "sum" also for a mean whose divisor is a factor of the row weights
+    divisor: Array | None  # of the rows: the mean divides by its sum; None where it is the weight
     batch: Shape  # of the labels, N in total
     dtype: DType  # of the result
     xp: Namespace
@@ -38,14 +40,6 @@ def _as_native_floating(x: Any, name: str) -> Array:
     """`x` as a floating array in the byte order of the machine."""
     x = _arrays.as_floating(x, name)
     return x.astype(_arrays.native_type(x.dtype), copy=False) if isinstance(x, np.ndarray) else x
-
-
-def _check_class_vector(v: Any, name: str, k: int, x: Array, xp: Namespace) -> Array:
-    """An array with an entry for each class."""
-    v = _arrays.like(_as_native_floating(v, name), x, xp, name)
-    if tuple(v.shape) != (k,):
-        raise ValueError(f"{name} must have shape ({k},), one for each class, got {tuple(v.shape)}")
-    return v
 
 
 @np.errstate(all="ignore")
@@ -77,7 +71,11 @@ def check_arguments(
             f"weight must have shape (K, {d}), as x has {d} columns, got {(k, columns)}"
         )
     if bias is not None:
-        bias = _check_class_vector(bias, "bias", k, x, xp)
+        bias = _arrays.like(_as_native_floating(bias, "bias"), x, xp, "bias")
+        if tuple(bias.shape) != (k,):
+            raise ValueError(
+                f"bias must have shape ({k},), one for each class, got {tuple(bias.shape)}"
+            )
     for name, other in (("weight", weight), ("bias", bias)):
         if other is not None and other.dtype != x.dtype:
             raise TypeError(
@@ -90,50 +88,40 @@ def check_arguments(
     label = xp.reshape(_arrays.labels(y, x, batch, k, ignore_index), (n,))
     row_weight = check_sample_weight(sample_weight, batch, x, label, ignore_index, xp)
     row_weight = row_weight if row_weight is None else xp.reshape(row_weight, (n,))
-    targets = Targets(label, smoothing=smoothing)
+    targets, divisor = Targets(label, smoothing=smoothing), None
     if class_weight is not None:
-        class_weight = _check_class_vector(class_weight, "class_weight", k, x, xp)
-        _arrays.check_nonnegative(class_weight, "class_weight", finite=True)
-        class_weight = xp.astype(class_weight, _arrays.widest_float(xp, x))
-        of_label = xp.take(class_weight, xp.where(label < 0, xp.zeros_like(label), label), axis=0)
-        of_label = of_label if row_weight is None else row_weight * of_label
+        class_weight = check_class_weight(class_weight, "class_weight", k, x, xp)
+        class_weight, of_label = weigh_labels(class_weight, label, row_weight, reduction, xp)
         if not smoothing:
             row_weight = of_label
         else:
-            # The weights of the classes multiply the smoothed targets, and those of the labels
-            # are the divisor of the mean.
-            targets = targets._replace(class_weight=class_weight)
-            if reduction == "mean":
-                row_weight = (xp.ones_like(of_label) if row_weight is None else row_weight) / (
-                    xp.sum(of_label)
-                )
-                reduction = "sum"
+            targets, divisor = targets._replace(class_weight=class_weight), of_label
     dtype = x.dtype
     x = xp.reshape(_arrays.at_least_float32(x, xp), (n, d))
     weight = _arrays.at_least_float32(weight, xp)
     bias = None if bias is None else _arrays.at_least_float32(bias, xp)
-    return LinearLossArguments(x, weight, bias, targets, t, row_weight, reduction, batch, dtype, xp)
+    return LinearLossArguments(x, weight, bias, targets, t, row_weight, divisor, batch, dtype, xp)
 
 
 @np.errstate(all="ignore")
 def _loss_and_gradients(
-    arguments: LinearLossArguments, upstream: Any, by_temperature: bool = False
+    arguments: LinearLossArguments, reduction: str, upstream: Any, by_temperature: bool = False
 ) -> tuple[Array, Any]:
     """The reduced loss, and unless `upstream` is None its gradients times that."""
-    x, weight, bias, targets, t, row_weight, reduction, batch, dtype, xp = arguments
+    x, weight, bias, targets, t, row_weight, divisor, batch, dtype, xp = arguments
     n = x.shape[0]
     scale: Any = None
     if upstream is not None:
         if reduction == "none" and hasattr(upstream, "shape"):
             upstream = xp.reshape(upstream, (n,))
-        shares = row_shares(row_weight, (n,), reduction, xp)
+        shares = row_shares(row_weight, (n,), reduction, xp, divisor)
         scale = shares / (t if isinstance(t, float) else t[:, 0]) * upstream
         if hasattr(scale, "shape"):
             scale = xp.broadcast_to(scale, (n,))
     loss, gradients = _dispatch.backend(x).linear_loss(
         x, weight, bias, targets, t, scale, by_temperature
     )
-    value = reduce_losses(loss, row_weight, reduction, dtype, xp)
+    value = reduce_losses(loss, row_weight, reduction, dtype, xp, divisor)
     if reduction == "none":
         value = xp.reshape(value, batch)
     if gradients is not None:
@@ -143,21 +131,23 @@ def _loss_and_gradients(
 
 
 @np.errstate(all="ignore")
-def loss_value(arguments: LinearLossArguments) -> Array:
+def loss_value(arguments: LinearLossArguments, reduction: str) -> Array:
     """The reduced loss."""
-    x, weight, bias, targets, t, row_weight, reduction, _, dtype, xp = arguments
+    x, weight, bias, targets, t, row_weight, divisor, _, dtype, xp = arguments
     fused_loss = _dispatch.fused_loss(x, "reduced_linear_loss")
     if fused_loss is not None and reduction != "none":
-        shares = row_shares(row_weight, x.shape[:1], reduction, xp)
+        shares = row_shares(row_weight, x.shape[:1], reduction, xp, divisor)
         value = fused_loss(x, weight, bias, targets, t, shares)
         if value is not None:
             return xp.astype(value, dtype, copy=False)
-    return _loss_and_gradients(arguments, None)[0]
+    return _loss_and_gradients(arguments, reduction, None)[0]
 
 
-def loss_gradients(arguments: LinearLossArguments, upstream: Array, by_temperature: bool) -> Any:
+def loss_gradients(
+    arguments: LinearLossArguments, reduction: str, upstream: Array, by_temperature: bool
+) -> Any:
     """The gradients by x, weight, bias and, if `by_temperature`, by the T of each row, (N, 1)."""
-    return _loss_and_gradients(arguments, upstream, by_temperature)[1]
+    return _loss_and_gradients(arguments, reduction, upstream, by_temperature)[1]
 
 
 def _autocast(*arrays: Any) -> list[Any]:
@@ -230,20 +220,7 @@ def linear_cross_entropy(
     0.1269
     """
     x, weight, bias = _autocast(x, weight, bias)
-    if (compiled := _dispatch.compiled_functions(x)) is not None:
-        return compiled.linear_cross_entropy(
-            x,
-            weight,
-            y,
-            bias,
-            temperature,
-            label_smoothing,
-            sample_weight,
-            ignore_index,
-            reduction,
-            class_weight,
-        )
-    arguments = check_arguments(
+    arguments = (
         x,
         weight,
         y,
@@ -255,7 +232,9 @@ def linear_cross_entropy(
         reduction,
         class_weight,
     )
-    return loss_value(arguments)
+    if (compiled := _dispatch.compiled_functions(x)) is not None:
+        return compiled.linear_cross_entropy(*arguments)
+    return loss_value(check_arguments(*arguments), reduction)
 
 
 def linear_cross_entropy_and_grad(
@@ -325,7 +304,7 @@ def linear_cross_entropy_and_grad(
         class_weight,
     )
     _arrays.check_differentiable(arguments.temperature, arguments.xp)
-    loss, gradients = _loss_and_gradients(arguments, 1.0)
+    loss, gradients = _loss_and_gradients(arguments, reduction, 1.0)
     dx, dweight, dbias = (
         g if a is b else g.to(a.dtype)
         for g, a, b in zip(gradients[:3], given, (x, weight, bias), strict=True)

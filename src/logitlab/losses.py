@@ -51,28 +51,44 @@ def check_sample_weight(
     return weight if included is None else xp.where(xp.reshape(included, batch), weight, 0.0)
 
 
-def _check_class_weight(weight: Any, k: int, z: Array, xp: Namespace) -> Array:
+def check_class_weight(weight: Any, name: str, k: int, z: Array, xp: Namespace) -> Array:
     """A weight for each class, in the widest real type."""
-    weight = _arrays.like(_arrays.as_floating(weight, "weight"), z, xp, "weight")
+    weight = _arrays.like(_arrays.as_floating(weight, name), z, xp, name)
     if tuple(weight.shape) != (k,):
         raise ValueError(
-            f"weight must have shape ({k},), one weight for each class, got {tuple(weight.shape)}"
+            f"{name} must have shape ({k},), one weight for each class, got {tuple(weight.shape)}"
         )
-    _arrays.check_nonnegative(weight, "weight", finite=True)
+    _arrays.check_nonnegative(weight, name, finite=True)
     return xp.astype(weight, _arrays.widest_float(xp, z))
 
 
-def _weigh_classes(arguments: LossArguments, class_weight: Array) -> LossArguments:
+def weigh_labels(
+    class_weight: Array, label: Array, row_weight: Array | None, reduction: str, xp: Namespace
+) -> tuple[Array, Array]:
+    """The weights of the classes, and the weight of each row times that of its label.
+
+    In a mean a common factor of the former cancels: the largest is brought to [1/2, 1).
+    """
+    if reduction == "mean":
+        a, b = _arrays.weight_scale(class_weight, xp)
+        class_weight = class_weight * a * b
+    known = xp.reshape(xp.where(label < 0, xp.zeros_like(label), label), (-1,))
+    of_label = xp.reshape(xp.take(class_weight, known, axis=0), label.shape)
+    return class_weight, of_label if row_weight is None else row_weight * of_label
+
+
+def _weigh_classes(arguments: LossArguments, class_weight: Array, reduction: str) -> LossArguments:
     """The arguments with the target of each class multiplied by its weight."""
     request, targets, rows, weight, _, xp = arguments
-    one = xp.ones(rows, dtype=class_weight.dtype, device=getattr(class_weight, "device", None))
-    divisor = one if weight is None else weight
     if targets.label is not None:
-        flat = xp.where(targets.label < 0, xp.zeros_like(targets.label), targets.label)
-        of_label = xp.take(class_weight, xp.reshape(flat, (-1,)), axis=0)
-        divisor = divisor * xp.reshape(of_label, rows)
+        class_weight, divisor = weigh_labels(class_weight, targets.label, weight, reduction, xp)
         if not targets.smoothing:
             return arguments._replace(weight=divisor)
+    elif weight is not None:
+        divisor = weight
+    else:
+        device = getattr(class_weight, "device", None)
+        divisor = xp.ones(rows, dtype=class_weight.dtype, device=device)
     z = _arrays.move_axis(_arrays.at_least_float32(request.z, xp), request.axes[0], -1, xp)
     where = request.where
     if where is not None:
@@ -125,7 +141,8 @@ def check_arguments(
     arguments = LossArguments(request, targets, rows, row_weight, None, xp)
     if weight is None:
         return arguments
-    return _weigh_classes(arguments, _check_class_weight(weight, k, z, xp))
+    class_weight = check_class_weight(weight, "weight", k, z, xp)
+    return _weigh_classes(arguments, class_weight, reduction)
 
 
 def _row_losses(arguments: LossArguments, scale: float | Array | None) -> tuple[Array, Array]:
@@ -305,20 +322,7 @@ def cross_entropy(
     '9.357622969e-14'
     """
     z = _dispatch.autocast("cross_entropy", z)
-    if (compiled := _dispatch.compiled_functions(z)) is not None:
-        return compiled.cross_entropy(
-            z,
-            y,
-            axis,
-            temperature,
-            where,
-            label_smoothing,
-            sample_weight,
-            ignore_index,
-            reduction,
-            weight,
-        )
-    arguments = check_arguments(
+    arguments = (
         z,
         y,
         axis,
@@ -330,7 +334,9 @@ def cross_entropy(
         reduction,
         weight,
     )
-    return loss_value(arguments, reduction)
+    if (compiled := _dispatch.compiled_functions(z)) is not None:
+        return compiled.cross_entropy(*arguments)
+    return loss_value(check_arguments(*arguments), reduction)
 
 
 def cross_entropy_and_grad(
