@@ -132,10 +132,9 @@ def softmax(z: Any, axis: Any, temperature: Any, where: Any, empty: str) -> Any:
     p = _apply_probabilities("softmax", z, axis, temperature, where)
     if empty == "nan":
         return p
-    nan = torch.isnan(z) if where is None else torch.isnan(z) & where
     axes = _arrays.class_axes(axis, z.ndim)
-    contains_nan = nan.any(axes, keepdim=True) if axes else nan
-    return torch.where(torch.isnan(p) & ~contains_nan, 0.0, p)
+    has_nan = probabilities.contains_nan(z, axes, where, torch)
+    return probabilities.zero_unless(has_nan, p, torch)
 
 
 def log_softmax(z: Any, axis: Any, temperature: Any, where: Any) -> Any:

@@ -5,21 +5,19 @@ from typing import Any, Literal
 from array_api_compat import array_namespace
 
 from logitlab import _arrays, _checks, _dispatch, _out
-from logitlab._arrays import Array, Axes
+from logitlab._arrays import Array, Axes, Namespace
 from logitlab._backends import reference
 
 
-def _contains_nan(z: Array, axes: Axes, where: Array | None) -> Array:
+def contains_nan(z: Array, axes: Axes, where: Array | None, xp: Namespace) -> Array:
     """Mask of the rows with a NaN that is not excluded; the class axes have length 1."""
-    xp = array_namespace(z)
     nan = xp.isnan(z) if where is None else xp.isnan(z) & where
     return xp.any(nan, axis=axes, keepdims=True) if axes else nan
 
 
-def _zero_unless(contains_nan: Array, p: Array) -> Array:
+def zero_unless(has_nan: Array, p: Array, xp: Namespace) -> Array:
     """Probabilities with 0 in the rows that are NaN although they do not contain NaN."""
-    xp = array_namespace(p)
-    return xp.where(xp.isnan(p) & ~contains_nan, xp.zeros_like(p), p)
+    return xp.where(xp.isnan(p) & ~has_nan, xp.zeros_like(p), p)
 
 
 def softmax(
@@ -97,10 +95,11 @@ def softmax(
     request = _arrays.request(z, axis, temperature, where)
     out_view = _out.check_out(out, request)
     if empty == "zero":
-        contains_nan = _contains_nan(request.z, request.axes, request.where)
+        xp = array_namespace(request.z)
+        has_nan = contains_nan(request.z, request.axes, request.where, xp)
     result = _dispatch.backend(request.z).softmax(*request[:4], out_view)
     if empty == "zero":
-        zeroed = _zero_unless(contains_nan, result)
+        zeroed = zero_unless(has_nan, result, xp)
         if out_view is None:
             result = zeroed
         else:

@@ -174,8 +174,8 @@ def bootstrap(
     ------
     TypeError, ValueError
         As :func:`accuracy`; the batch shapes of `z` and `other` differ; `confidence_level` is
-        outside (0, 1);
-        `n_resamples` is below 1; `n_bins` is outside 1 to 10000.
+        outside (0, 1); `n_resamples` is below 1 or too large for the memory; `n_bins` is outside
+        1 to 10000.
 
     Notes
     -----

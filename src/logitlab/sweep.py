@@ -77,9 +77,8 @@ def temperature_sweep(
     Raises
     ------
     TypeError, ValueError
-        `z` is not one row; `temperatures` is not a list of numbers; `n` is below 1 or too
-        large; as
-        :func:`logitlab.sample`.
+        `z` is not one row; `temperatures` is not a list of numbers; `n` is below 1 or too large;
+        as :func:`logitlab.sample`.
 
     Examples
     --------

@@ -84,19 +84,19 @@ class Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._close_unless_new_request(None)
+        self._schedule_check(None)
 
-    def _close_unless_new_request(self, last: Any) -> None:
-        """Look again later, and close the connection if it has no request after `last` then."""
+    def _schedule_check(self, last: Any) -> None:
+        """Close the connection after some seconds if it has no request after `last` by then."""
 
-        def look() -> None:
+        def check() -> None:
             idle = self.cycle is None or self.cycle.response_complete
             if idle and self.cycle is last:
                 self.transport.close()
             elif not self.transport.is_closing():
-                self._close_unless_new_request(self.cycle)
+                self._schedule_check(self.cycle)
 
-        self.loop.call_later(_HEADER_SECONDS, look)
+        self.loop.call_later(_HEADER_SECONDS, check)
 
 
 def application(datasets: Datasets, token: str) -> ASGIApp:
