@@ -28,7 +28,7 @@ LAYERS = [
     ["_rows"],
     ["probabilities"],
     ["_dispatch"],
-    ["_registry", "_backends", "_out"],
+    ["_registry", "_backends", "_out", "_labels"],
     ["_exact", "_arrays"],
     ["_checks", "_tracing"],
 ]

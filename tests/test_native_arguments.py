@@ -30,6 +30,17 @@ def misaligned(x):
 
 
 # The arguments of a right call of each function.
+TRUNCATION = {
+    "kind": 1,
+    "z": Z,
+    "axis": 1,
+    "t": 1.0,
+    "where": None,
+    "stages": [1],
+    "top_k": 2,
+    "top_p": 1.0,
+    "min_p": 0.0,
+}
 RIGHT = {
     "softmax": {"kind": 1, "z": Z, "out": Z, "axis": 1, "t": 1.0, "where": None},
     "logsumexp": {"kind": 1, "z": Z, "out": Z[:, :1], "axis": 1, "t": 1.0, "where": None},
@@ -61,27 +72,11 @@ RIGHT = {
     },
     "moments": {"kind": 1, "z": Z, "y": LABELS, "t": 1.0, "out": np.ones((N, 4))},
     "keep": {
-        "kind": 1,
-        "z": Z,
-        "axis": 1,
-        "t": 1.0,
-        "where": None,
-        "stages": [1],
-        "top_k": 2,
-        "top_p": 1.0,
-        "min_p": 0.0,
+        **TRUNCATION,
         "kept": np.ones((N, K), bool),
     },
     "sample": {
-        "kind": 1,
-        "z": Z,
-        "axis": 1,
-        "t": 1.0,
-        "where": None,
-        "stages": [1],
-        "top_k": 2,
-        "top_p": 1.0,
-        "min_p": 0.0,
+        **TRUNCATION,
         "replacement": True,
         "key_a": 1,
         "key_b": 2,

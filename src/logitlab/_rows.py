@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab import _arrays
+from logitlab import _arrays, _labels
 from logitlab.probabilities import softmax
 
 Floats = NDArray[np.float64]
@@ -46,7 +46,7 @@ def as_rows(z: Any, y: Any, name: str = "z") -> tuple[NDArray[Any], Integers]:
             f"{name} must have shape ({len(y)}, K), one row of logits for each label, got shape "
             f"{z.shape}; a logit s of two classes is the row [0, s]"
         )
-    labels: Integers = _arrays.labels(y, z, z.shape[:-1], z.shape[-1], of=name)
+    labels: Integers = _labels.labels(y, z, z.shape[:-1], z.shape[-1], of=name)
     return z.reshape(-1, z.shape[-1]), labels.reshape(-1)
 
 

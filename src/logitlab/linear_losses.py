@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
-from logitlab import _arrays, _dispatch
+from logitlab import _arrays, _dispatch, _labels
 from logitlab._arrays import Array, DType, Namespace, Shape
 from logitlab._backends.targets import Targets
 from logitlab.losses import (
@@ -85,7 +85,7 @@ def check_arguments(
     t = _arrays.request(x, -1, temperature, None).temperature
     if not isinstance(t, float):
         t = xp.reshape(xp.broadcast_to(t, (*batch, 1)), (n, 1))
-    label = xp.reshape(_arrays.labels(y, x, batch, k, ignore_index), (n,))
+    label = xp.reshape(_labels.labels(y, x, batch, k, ignore_index), (n,))
     row_weight = check_sample_weight(sample_weight, batch, x, label, ignore_index, xp)
     row_weight = row_weight if row_weight is None else xp.reshape(row_weight, (n,))
     targets, divisor = Targets(label, smoothing=smoothing), None

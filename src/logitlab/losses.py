@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
-from logitlab import _arrays, _checks, _dispatch
+from logitlab import _arrays, _checks, _dispatch, _labels
 from logitlab._arrays import Array, DType, Namespace, Shape
 from logitlab._backends.targets import Targets
 
@@ -47,7 +47,7 @@ def check_sample_weight(
     included = None if label is None or ignore_index is None else label >= 0
     if sample_weight is None:
         return None if included is None else xp.astype(included, _arrays.widest_float(xp, z))
-    weight = _arrays.row_weights(sample_weight, batch, z)
+    weight = _labels.row_weights(sample_weight, batch, z)
     return weight if included is None else xp.where(xp.reshape(included, batch), weight, 0.0)
 
 
@@ -70,7 +70,7 @@ def weigh_labels(
     In a mean a common factor of the former cancels: the largest is brought to [1/2, 1).
     """
     if reduction == "mean":
-        a, b = _arrays.weight_scale(class_weight, xp)
+        a, b = _labels.weight_scale(class_weight, xp)
         class_weight = class_weight * a * b
     known = xp.reshape(xp.where(label < 0, xp.zeros_like(label), label), (-1,))
     of_label = xp.reshape(xp.take(class_weight, known, axis=0), label.shape)
@@ -134,7 +134,7 @@ def check_arguments(
         targets = Targets(distribution=distribution, smoothing=smoothing)
     else:
         alternative = ", or target probabilities of z's shape"
-        label = _arrays.labels(y, z, batch, k, ignore_index, alternative)
+        label = _labels.labels(y, z, batch, k, ignore_index, alternative)
         targets = Targets(xp.reshape(label, rows), smoothing=smoothing)
     row_weight = check_sample_weight(sample_weight, batch, z, targets.label, ignore_index, xp)
     row_weight = row_weight if row_weight is None else xp.reshape(row_weight, rows)
@@ -160,7 +160,7 @@ def _scale_weights(
         if weight is None:
             return None, math.prod(rows)
         divisor = weight
-    a, b = _arrays.weight_scale(divisor, xp)
+    a, b = _labels.weight_scale(divisor, xp)
     total = xp.sum(divisor * a * b)
     return (xp.ones_like(divisor) if weight is None else weight) * a * b, total
 

@@ -10,7 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from logitlab import _arrays
+from logitlab import _arrays, _labels
 from logitlab._rows import Floats, Integers, as_rows
 from logitlab.probabilities import softmax
 
@@ -296,11 +296,11 @@ def _check_weights(sample_weight: Any, batch: tuple[int, ...]) -> Floats | None:
     if sample_weight is None:
         return None
     given = _arrays.on_host(_arrays.as_array(sample_weight, "sample_weight"), "sample_weight")
-    weights: Floats = _arrays.row_weights(given, batch, given)
+    weights: Floats = _labels.row_weights(given, batch, given)
     if not weights.any():
         raise ValueError("sample_weight must be finite and >= 0, and not zero in every row")
     # A common factor changes no fit: with the largest in [1/2, 1) the sums stay in range.
-    a, b = _arrays.weight_scale(weights, np)
+    a, b = _labels.weight_scale(weights, np)
     return weights.reshape(-1) * a * b
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import compute_class_weight
 
-from logitlab import _arrays, _checks
+from logitlab import _arrays, _checks, _labels
 from logitlab.regression.objective import Engine, Objective
 from logitlab.regression.solver import Floats
 
@@ -58,7 +58,7 @@ def checked_weights(sample_weight: Any, rows: int) -> Floats | None:
     weights = _arrays.on_host(_arrays.as_array(sample_weight, "sample_weight"))
     if weights.ndim == 0:
         weights = np.full(rows, weights)
-    checked: Floats = _arrays.row_weights(weights, (rows,), weights)
+    checked: Floats = _labels.row_weights(weights, (rows,), weights)
     return checked
 
 
