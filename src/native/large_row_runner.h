@@ -19,8 +19,8 @@ class LargeRowRunner {
  public:
   explicit LargeRowRunner(const Batch& batch)
       : batch_(batch),
-        contiguous_(kSameType && !batch.where && batch.z_step == sizeof(T) &&
-                    (batch.out_step == sizeof(T) || batch.op == Op::logsumexp)),
+        z_in_place_(kSameType && !batch.where && batch.z_step == sizeof(T)),
+        out_in_place_(kSameType && batch.out_step == sizeof(T) && batch.op != Op::logsumexp),
         plain_(!batch.where && !batch.temperatures && batch.temperature >= 0),
         batch_beta_(inverse_temperature<T>(std::fabs(batch.temperature))),
         pitch_((batch.k + kLanes - 1) / kLanes * kLanes + kLanes) {}
@@ -30,11 +30,13 @@ class LargeRowRunner {
     // As many rows as fit the second-level cache, at most sixteen: neighbouring rows share cache
     // lines where the class axis is not the last.
     const int64_t width = clamp<int64_t>((1 << 17) / batch_.k, 1, kLanes);
-    const int64_t weight_rows = batch_.op != Op::softmax ? 0 : width > 1 ? kRowsAtOnce : 1;
-    rows_ = static_cast<T*>(workspace.reserve(pitch_ * (width + weight_rows) * sizeof(T) +
+    const int64_t weights = batch_.op != Op::softmax ? kColumnGroup
+                            : width > 1              ? pitch_ * kRowsAtOnce
+                                                     : pitch_;
+    rows_ = static_cast<T*>(workspace.reserve((pitch_ * width + weights) * sizeof(T) +
                                               chunk_count(batch_.k) * sizeof(ChunkSums<T>)));
     weights_ = rows_ + pitch_ * width;
-    chunks_ = reinterpret_cast<ChunkSums<T>*>(weights_ + pitch_ * weight_rows);
+    chunks_ = reinterpret_cast<ChunkSums<T>*>(weights_ + weights);
     RowIterator rows(batch_, first);
     for (; first < last; first += block_.size) {
       block_.take(rows, int(min(width, last - first)));
@@ -46,16 +48,19 @@ class LargeRowRunner {
  private:
   // Four rows at once hide the latency of the horizontal sums.
   static constexpr int kRowsAtOnce = 4;
+  // Memory for the weights of a group of classes of sixteen columns.
+  static constexpr int64_t kColumnGroup = kGroupSize * kLanes;
 
-  // The results of a row of block_ are computed where z and out are, or in row r of rows_.
-  bool in_place(int r) const { return contiguous_ && block_.temperature[r] >= 0; }
+  // A row of block_ is read where z is, and its results are written where out is, or in row r of
+  // rows_.
+  bool z_in_place(int r) const { return z_in_place_ && block_.temperature[r] >= 0; }
   const T* entries(int r) const {
-    return in_place(r) ? reinterpret_cast<const T*>(batch_.z + block_.offsets[r].z)
-                       : rows_ + r * pitch_;
+    return z_in_place(r) ? reinterpret_cast<const T*>(batch_.z + block_.offsets[r].z)
+                         : rows_ + r * pitch_;
   }
   T* results(int r) const {
-    return in_place(r) ? reinterpret_cast<T*>(batch_.out + block_.offsets[r].out)
-                       : rows_ + r * pitch_;
+    return out_in_place_ ? reinterpret_cast<T*>(batch_.out + block_.offsets[r].out)
+                         : rows_ + r * pitch_;
   }
 
   void compute_block() {
@@ -65,8 +70,8 @@ class LargeRowRunner {
       load_across();
     } else {
       for (int r = 0; r < block_.size; ++r)
-        if (!in_place(r))
-          load_row<S>(batch_, block_.offsets[r], block_.temperature[r] < 0, rows_ + r * pitch_, 1);
+        if (!z_in_place(r))
+          load_row<S>(batch_, block_.offsets[r], block_.temperature[r] < 0, rows_ + r * pitch_);
     }
     int first = 0;
     if (batch_.k <= kChunkSize && !batch_.temperatures)
@@ -77,15 +82,15 @@ class LargeRowRunner {
       compute_row(r, batch_.op == Op::logsumexp ? &logsumexp : results(r));
       store(r, logsumexp, across);
     }
-    if (across && batch_.op != Op::logsumexp) store_across();
+    if (across && batch_.op != Op::logsumexp && !out_in_place_) store_across();
   }
 
   // Writes the result of a row that is not in place; store_across writes those of a whole block.
   void store(int r, T logsumexp, bool across) {
     if (batch_.op == Op::logsumexp)
       store_logsumexp<S>(batch_, block_.offsets[r], block_.temperature[r], logsumexp);
-    else if (!in_place(r) && !across)
-      store_row<S>(batch_, block_.offsets[r], rows_ + r * pitch_, 1);
+    else if (!out_in_place_ && !across)
+      store_row<S>(batch_, block_.offsets[r], rows_ + r * pitch_);
   }
 
   // Four rows of one chunk each, step by step.
@@ -96,7 +101,7 @@ class LargeRowRunner {
     typename RowKernel<T>::Totals total[kRowsAtOnce];
     auto row = [&](int i) {
       const int r = first + i;
-      const bool stream = batch_.stream && in_place(r);
+      const bool stream = batch_.stream && out_in_place_;
       const T* z = entries(r);
       T* out = batch_.op == Op::logsumexp ? logsumexp + i : results(r);
       T* e = stream || z == out ? weights_ + i * pitch_ : out;
@@ -121,7 +126,7 @@ class LargeRowRunner {
   void compute_row(int r, T* out) {
     const T* z = entries(r);
     const double t = std::fabs(block_.temperature[r]);
-    const bool stream = batch_.stream && in_place(r);
+    const bool stream = batch_.stream && out_in_place_;
     InverseTemperature<T> row_beta;
     if (batch_.temperatures) row_beta = inverse_temperature<T>(t);
     const InverseTemperature<T>& beta = batch_.temperatures ? row_beta : batch_beta_;
@@ -133,83 +138,91 @@ class LargeRowRunner {
   }
 
   bool adjacent(int64_t Offsets::* array) const {
-    return kSameType && block_.adjacent(array, sizeof(T));
+    return block_.size == kLanes && block_.adjacent(array, sizeof(S));
   }
 
-  // Sixteen rows that are adjacent columns, in place; false where they are not, or out of range.
+  // Sixteen rows that are adjacent columns: in place, or where S is not T, in rows_. False where
+  // they are not adjacent, or out of range.
   bool compute_columns() {
-    if (!plain_ || !batch_beta_.in_range || block_.size != kLanes || batch_.k > kChunkSize ||
-        !adjacent(&Offsets::z) || (batch_.op != Op::logsumexp && !adjacent(&Offsets::out)))
+    if (!plain_ || !batch_beta_.in_range || batch_.k > kChunkSize || !adjacent(&Offsets::z) ||
+        (batch_.op != Op::logsumexp && !adjacent(&Offsets::out)))
       return false;
+    const char* from = batch_.z + block_.offsets[0].z;
+    char* to = batch_.out + block_.offsets[0].out;
+    const T* z = rows_;
+    T *out = rows_, *e = batch_.op == Op::softmax ? rows_ : weights_;
+    int64_t z_step = kLanes, out_step = kLanes;
     if constexpr (kSameType) {
-      const int64_t step = batch_.z_step / int64_t(sizeof(T)),
-                    out_step = batch_.out_step / int64_t(sizeof(T));
-      ColumnRows<T> columns(batch_.op, reinterpret_cast<const T*>(batch_.z + block_.offsets[0].z),
-                            step, batch_.k, batch_beta_, rows_);
-      if (!columns.sum_weights()) return false;
-      T* out = reinterpret_cast<T*>(batch_.out + block_.offsets[0].out);
-      if (batch_.op == Op::softmax) {
-        columns.write_softmax(out, out_step);
-      } else if (batch_.op == Op::log_softmax) {
-        columns.write_log_softmax(out, out_step);
-      } else {
-        T logsumexp[kLanes];
-        if (!columns.logsumexp(logsumexp)) return false;
-        for (int r = 0; r < kLanes; ++r)
-          *reinterpret_cast<T*>(batch_.out + block_.offsets[r].out) = logsumexp[r];
-      }
+      z = reinterpret_cast<const T*>(from), out = reinterpret_cast<T*>(to), e = rows_;
+      z_step = batch_.z_step / int64_t(sizeof(T)), out_step = batch_.out_step / int64_t(sizeof(T));
+    } else {
+      for (int64_t i = 0; i < batch_.k; ++i)
+        widen_lanes(reinterpret_cast<const S*>(from + i * batch_.z_step), rows_ + i * kLanes);
     }
-    return kSameType;
+    ColumnRows<T> columns(batch_.op, z, z_step, batch_.k, batch_beta_, e);
+    if (!columns.sum_weights()) return false;
+    if (batch_.op == Op::logsumexp) {
+      T logsumexp[kLanes];
+      if (!columns.logsumexp(logsumexp)) return false;
+      for (int r = 0; r < kLanes; ++r)
+        narrow_to(logsumexp[r], *reinterpret_cast<S*>(batch_.out + block_.offsets[r].out));
+      return true;
+    }
+    if (batch_.op == Op::softmax)
+      columns.write_softmax(out, out_step);
+    else
+      columns.write_log_softmax(out, out_step);
+    if constexpr (!kSameType)
+      for (int64_t i = 0; i < batch_.k; ++i)
+        narrow_lanes(rows_ + i * kLanes, reinterpret_cast<S*>(to + i * batch_.out_step));
+    return true;
   }
 
+  // Several classes of sixteen adjacent columns at a time, or of all rows entry by entry.
   void load_across() {
     constexpr T inf = kInfinity<T>;
     int64_t i = 0;
-    int transposed = 0;  // rows of which classes below i are done
     if (plain_ && adjacent(&Offsets::z)) {
-      const T* z = reinterpret_cast<const T*>(batch_.z + block_.offsets[0].z);
-      const int64_t step = batch_.z_step / int64_t(sizeof(T));
-      transposed = block_.size / 4 * 4;
-      for (; i + 4 <= batch_.k; i += 4)
-        for (int r = 0; r < transposed; r += 4)
-          transpose4(z + i * step + r, step, rows_ + r * pitch_ + i, pitch_);
-    }
-    auto load_class = [&](int64_t j, int first) {
-      for (int r = first; r < block_.size; ++r) {
-        const T x = widened(
-            *reinterpret_cast<const S*>(batch_.z + block_.offsets[r].z + j * batch_.z_step));
-        rows_[r * pitch_ + j] = block_.temperature[r] < 0 && x != -inf ? -x : x;
+      T lanes[4 * kLanes];
+      for (; i + 4 <= batch_.k; i += 4) {
+        for (int j = 0; j < 4; ++j)
+          widen_lanes(
+              reinterpret_cast<const S*>(batch_.z + block_.offsets[0].z + (i + j) * batch_.z_step),
+              lanes + j * kLanes);
+        for (int r = 0; r < kLanes; r += 4)
+          transpose4(lanes + r, kLanes, rows_ + r * pitch_ + i, pitch_);
       }
-    };
-    if (transposed < block_.size)
-      for (int64_t j = 0; j < i; ++j) load_class(j, transposed);
-    for (; i < batch_.k; ++i) load_class(i, 0);
+    }
+    for (; i < batch_.k; ++i)
+      for (int r = 0; r < block_.size; ++r) {
+        const T x = widened(
+            *reinterpret_cast<const S*>(batch_.z + block_.offsets[r].z + i * batch_.z_step));
+        rows_[r * pitch_ + i] = block_.temperature[r] < 0 && x != -inf ? -x : x;
+      }
   }
 
   void store_across() {
     int64_t i = 0;
-    int transposed = 0;  // rows of which classes below i are done
     if (adjacent(&Offsets::out)) {
-      T* out = reinterpret_cast<T*>(batch_.out + block_.offsets[0].out);
-      const int64_t step = batch_.out_step / int64_t(sizeof(T));
-      transposed = block_.size / 4 * 4;
-      for (; i + 4 <= batch_.k; i += 4)
-        for (int r = 0; r < transposed; r += 4)
-          transpose4(rows_ + r * pitch_ + i, pitch_, out + i * step + r, step);
+      T lanes[4 * kLanes];
+      for (; i + 4 <= batch_.k; i += 4) {
+        for (int r = 0; r < kLanes; r += 4)
+          transpose4(rows_ + r * pitch_ + i, pitch_, lanes + r, kLanes);
+        for (int j = 0; j < 4; ++j)
+          narrow_lanes(lanes + j * kLanes, reinterpret_cast<S*>(batch_.out + block_.offsets[0].out +
+                                                                (i + j) * batch_.out_step));
+      }
     }
-    auto store_class = [&](int64_t j, int first) {
-      for (int r = first; r < block_.size; ++r)
-        narrow_to(rows_[r * pitch_ + j],
-                  *reinterpret_cast<S*>(batch_.out + block_.offsets[r].out + j * batch_.out_step));
-    };
-    if (transposed < block_.size)
-      for (int64_t j = 0; j < i; ++j) store_class(j, transposed);
-    for (; i < batch_.k; ++i) store_class(i, 0);
+    for (; i < batch_.k; ++i)
+      for (int r = 0; r < block_.size; ++r)
+        narrow_to(rows_[r * pitch_ + i],
+                  *reinterpret_cast<S*>(batch_.out + block_.offsets[r].out + i * batch_.out_step));
   }
 
   const Batch& batch_;
-  const bool contiguous_;  // the entries of a row in z and out, of type T and without a mask
-  const bool plain_;       // no mask, and one temperature >= 0
+  const bool z_in_place_;    // whether the entries of a row are contiguous, of type T and unmasked
+  const bool out_in_place_;  // whether those of its result are contiguous and of type T
+  const bool plain_;         // no mask, and one temperature >= 0
   const InverseTemperature<T> batch_beta_;
   const int64_t pitch_;  // entries from one row of rows_ to the next
   T *rows_, *weights_;

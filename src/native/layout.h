@@ -75,32 +75,42 @@ struct RowBlock {
   }
 };
 
-// Copies a row to `row`, as T, with excluded entries at -inf; `negate` where T < 0.
+// Entries [first, first + n) of a row, as T, with excluded entries at -inf; `negate` where T < 0.
+// Each step is a loop of its own, which the compiler makes vector code of.
 template <class S, class T>
-void load_row(const Batch& batch, const Offsets& offsets, bool negate, T* row, int64_t step) {
+void load_part(const Batch& batch, const Offsets& offsets, bool negate, int64_t first, int64_t n,
+               T* row) {
   constexpr T inf = kInfinity<T>;
-  const char* from = batch.z + offsets.z;
-  if (batch.z_step == sizeof(S) && !batch.where && !negate) {
-    const S* z = reinterpret_cast<const S*>(from);
-    if (step == 1) return widen_all(z, row, batch.k);
-    for (int64_t i = 0; i < batch.k; ++i) row[i * step] = widened(z[i]);
-    return;
-  }
-  for (int64_t i = 0; i < batch.k; ++i) {
-    const T x = widened(*reinterpret_cast<const S*>(from + i * batch.z_step));
-    const bool included =
-        x != -inf && (!batch.where || batch.where[offsets.where + i * batch.where_step]);
-    row[i * step] = included ? (negate ? -x : x) : -inf;
-  }
+  const char* from = batch.z + offsets.z + first * batch.z_step;
+  if (batch.z_step == sizeof(S))
+    widen_all(reinterpret_cast<const S*>(from), row, n);
+  else
+    for (int64_t i = 0; i < n; ++i)
+      row[i] = widened(*reinterpret_cast<const S*>(from + i * batch.z_step));
+  if (negate)
+    for (int64_t i = 0; i < n; ++i) row[i] = row[i] == -inf ? row[i] : -row[i];
+  if (!batch.where) return;
+  const char* where = batch.where + offsets.where + first * batch.where_step;
+  if (batch.where_step == 1)
+    for (int64_t i = 0; i < n; ++i) row[i] = where[i] ? row[i] : -inf;
+  else
+    for (int64_t i = 0; i < n; ++i) row[i] = where[i * batch.where_step] ? row[i] : -inf;
+}
+
+// Copies a row to `row`.
+template <class S, class T>
+void load_row(const Batch& batch, const Offsets& offsets, bool negate, T* row) {
+  constexpr int64_t part = 2048;  // entries that stay in the first-level cache
+  for (int64_t i = 0; i < batch.k; i += part)
+    load_part<S>(batch, offsets, negate, i, min(part, batch.k - i), row + i);
 }
 
 template <class S, class T>
-void store_row(const Batch& batch, const Offsets& offsets, const T* row, int64_t step) {
+void store_row(const Batch& batch, const Offsets& offsets, const T* row) {
   char* to = batch.out + offsets.out;
-  if (step == 1 && batch.out_step == sizeof(S))
-    return narrow_all(row, reinterpret_cast<S*>(to), batch.k);
+  if (batch.out_step == sizeof(S)) return narrow_all(row, reinterpret_cast<S*>(to), batch.k);
   for (int64_t i = 0; i < batch.k; ++i)
-    narrow_to(row[i * step], *reinterpret_cast<S*>(to + i * batch.out_step));
+    narrow_to(row[i], *reinterpret_cast<S*>(to + i * batch.out_step));
 }
 
 // Writes T log sum exp(z/T), computed from -z where T < 0.

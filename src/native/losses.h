@@ -129,12 +129,12 @@ class LargeRowLosses {
       batch_.loss[row] = loss_without_label(label);
       if (with_gradient_) fill(out, batch_.k, T(0));
     } else {
-      if (!in_place) load_row<S>(batch_, offsets, t < 0, z_, 1);
+      if (!in_place) load_row<S>(batch_, offsets, t < 0, z_);
       batch_.loss[row] = loss(row, label, z, out, std::fabs(t), in_place && batch_.stream);
       if (with_gradient_ && batch_.gradient_scale[row] < 0)
         for (int64_t i = 0; i < batch_.k; ++i) out[i] = -out[i];
     }
-    if (with_gradient_ && !in_place) store_row<S>(batch_, offsets, out, 1);
+    if (with_gradient_ && !in_place) store_row<S>(batch_, offsets, out);
   }
 
   double loss(int64_t row, int64_t label, const T* z, T* out, double t, bool stream) {

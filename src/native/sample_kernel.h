@@ -80,7 +80,7 @@ class Sampler {
         widen_all(reinterpret_cast<const S*>(batch_.z) + row * k_, weights, rows * k_);
       } else {
         for (int64_t r = 0; r < rows; ++r, iterator.next()) {
-          load_row<S>(batch_, iterator.offsets(), false, weights + r * k_, 1);
+          load_row<S>(batch_, iterator.offsets(), false, weights + r * k_);
           if (temperatures) temperatures[r] = iterator.temperature();
         }
       }
@@ -104,7 +104,7 @@ class Sampler {
       row.set(reinterpret_cast<const T*>(batch_.z + offsets.z), k_);
     } else {
       T* copy = row.reserve(k_);
-      load_row<S>(batch_, offsets, false, copy, 1);
+      load_row<S>(batch_, offsets, false, copy);
       row.set(copy, k_);
     }
     const bool valid = row.truncate(args_.truncation, t);

@@ -312,7 +312,12 @@ inline Vec<double> widen(const Vec<double>& a) { return a; }
 inline void round_to(const Vec<double>& a, Vec<float>& b) { b = narrow(a); }
 inline void round_to(const Vec<double>& a, Vec<double>& b) { b = a; }
 
-// Converts sixteen float16 or bfloat16 to float and back. Every NaN here is quiet.
+// Sixteen numbers of the same type, or float16 or bfloat16, to lanes and back. Every NaN here is
+// quiet.
+inline void widen_lanes(const float* from, float* to) { Vec<float>(from).put(to); }
+inline void widen_lanes(const double* from, double* to) { Vec<double>(from).put(to); }
+inline void narrow_lanes(const float* from, float* to) { Vec<float>(from).put(to); }
+inline void narrow_lanes(const double* from, double* to) { Vec<double>(from).put(to); }
 #if defined(__AVX2__)
 using PackedHalves = Register<long long, kRegisterBytes / 2>::Unaligned;
 #endif

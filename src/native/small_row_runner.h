@@ -31,9 +31,10 @@ class SmallRowRunner {
     // Blocks of 4 x 4 entries may reach beyond the last class.
     thread_local Workspace workspace;
     const int64_t lanes = kPaddedSmallRow * kLanes;
-    z_ = static_cast<T*>(workspace.reserve(3 * lanes * sizeof(T)));
+    z_ = static_cast<T*>(workspace.reserve(4 * lanes * sizeof(T)));
     result_ = z_ + lanes;
     targets_ = result_ + lanes;
+    rows_ = targets_ + lanes;
     if (plain_ && contiguous())
       for (; first + kLanes <= last; first += kLanes) compute_contiguous(first);
     if (first == last) return;
@@ -57,13 +58,12 @@ class SmallRowRunner {
   // Sixteen rows from `row` on, of a contiguous batch.
   void compute_contiguous(int64_t row) {
     const int64_t size = kLanes * batch_.k;
-    T widened_rows[kSameType ? 1 : kLanes * kMaxSmallRow];
     const S* z = reinterpret_cast<const S*>(batch_.z) + row * batch_.k;
     if constexpr (kSameType) {
       transpose_in(z, batch_.k, z_);
     } else {
-      widen_all(z, widened_rows, size);
-      transpose_in(widened_rows, batch_.k, z_);
+      widen_all(z, rows_, size);
+      transpose_in(rows_, batch_.k, z_);
     }
     compute_lanes(row, kLanes);
     if (batch_.op == Op::loss) return;
@@ -77,41 +77,55 @@ class SmallRowRunner {
     if constexpr (kSameType) {
       transpose_out(result_, batch_.k, out);
     } else {
-      transpose_out(result_, batch_.k, widened_rows);
-      narrow_all(widened_rows, out, size);
+      transpose_out(result_, batch_.k, rows_);
+      narrow_all(rows_, out, size);
     }
   }
 
   // The rows of block_, from `row` on.
   void compute_block(int64_t row) {
-    const int size = block_.size;
-    const bool columns =
-        kSameType && plain_ && size == kLanes && block_.adjacent(&Offsets::z, sizeof(T));
-    if (columns) {
-      for (int64_t i = 0; i < batch_.k; ++i)
-        Vec<T>(reinterpret_cast<const T*>(batch_.z + block_.offsets[0].z + i * batch_.z_step))
-            .put(z_ + i * kLanes);
-    } else {
-      for (int r = 0; r < size; ++r)
-        load_row<S>(batch_, block_.offsets[r], block_.temperature[r] < 0, z_ + r, kLanes);
-    }
+    load_block();
     if (batch_.temperatures)
-      for (int r = 0; r < size; ++r)
+      for (int r = 0; r < block_.size; ++r)
         kernel_.set_temperature(r, inverse_temperature<T>(std::fabs(block_.temperature[r])));
-    compute_lanes(row, size);
-    if (batch_.op == Op::loss) return;
-    if (columns && batch_.op != Op::logsumexp && block_.adjacent(&Offsets::out, sizeof(T))) {
-      for (int64_t i = 0; i < batch_.k; ++i)
-        Vec<T>(result_ + i * kLanes)
-            .put(reinterpret_cast<T*>(batch_.out + block_.offsets[0].out + i * batch_.out_step));
+    compute_lanes(row, block_.size);
+    if (batch_.op == Op::logsumexp) {
+      for (int r = 0; r < block_.size; ++r)
+        store_logsumexp<S>(batch_, block_.offsets[r], block_.temperature[r], result_[r]);
+    } else if (batch_.op != Op::loss) {
+      store_block();
+    }
+  }
+
+  void load_block() {
+    const int size = block_.size;
+    if (plain_ && size == kLanes && block_.adjacent(&Offsets::z, sizeof(S))) {
+      const char* z = batch_.z + block_.offsets[0].z;
+      for (int64_t i = 0; i < batch_.k; ++i, z += batch_.z_step)
+        widen_lanes(reinterpret_cast<const S*>(z), z_ + i * kLanes);
       return;
     }
-    for (int r = 0; r < size; ++r) {
-      if (batch_.op == Op::logsumexp)
-        store_logsumexp<S>(batch_, block_.offsets[r], block_.temperature[r], result_[r]);
-      else
-        store_row<S>(batch_, block_.offsets[r], result_ + r, kLanes);
+    for (int r = 0; r < size; ++r)
+      load_row<S>(batch_, block_.offsets[r], block_.temperature[r] < 0, rows_ + r * batch_.k);
+    if (size == kLanes) return transpose_in(rows_, batch_.k, z_);
+    for (int r = 0; r < size; ++r)
+      for (int64_t i = 0; i < batch_.k; ++i) z_[i * kLanes + r] = rows_[r * batch_.k + i];
+  }
+
+  void store_block() {
+    const int size = block_.size;
+    if (size == kLanes && block_.adjacent(&Offsets::out, sizeof(S))) {
+      char* out = batch_.out + block_.offsets[0].out;
+      for (int64_t i = 0; i < batch_.k; ++i, out += batch_.out_step)
+        narrow_lanes(result_ + i * kLanes, reinterpret_cast<S*>(out));
+      return;
     }
+    if (size == kLanes)
+      transpose_out(result_, batch_.k, rows_);
+    else
+      for (int r = 0; r < size; ++r)
+        for (int64_t i = 0; i < batch_.k; ++i) rows_[r * batch_.k + i] = result_[i * kLanes + r];
+    for (int r = 0; r < size; ++r) store_row<S>(batch_, block_.offsets[r], rows_ + r * batch_.k);
   }
 
   // The results of `size` rows from `row` on, whose entries are in the lanes.
@@ -193,6 +207,7 @@ class SmallRowRunner {
   const bool plain_;  // no mask, and one temperature >= 0
   SmallRows<T> kernel_;
   T *z_, *result_, *targets_;  // entry i of row r at i * 16 + r
+  T* rows_;                    // entry i of row r at r * k + i
   RowBlock block_;
   int64_t label_[kLanes];
 };
