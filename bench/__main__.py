@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from bench import (
@@ -13,17 +14,37 @@ from bench import (
     probabilities,
     regression,
     sampling,
+    sweep,
+    sweep_report,
     tables,
 )
+
+
+def run_sweep(quick: bool, write: bool, against: bool) -> None:
+    """Measure all cells on one thread and on all, or compare the last two runs."""
+    if against:
+        runs = sweep.runs()
+        if len(runs) < 2:
+            raise SystemExit(f"{sweep.history_file()} has fewer than two runs")
+        print(sweep.compare(*runs[-2:]))
+        return
+    processors = len(os.sched_getaffinity(0))
+    rows = [row for n in sorted({1, processors}) for row in sweep.measure(quick, n)]
+    sweep.append(rows)
+    if write:
+        sweep_report.write(rows, f"One run on {tables.machine()}; {sweep.packages()}.")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     names = ["softmax", "log_softmax", "logsumexp", "derivatives", "losses", "sampling"]
-    names += ["calibration", "coverage", "regression", "laws", "picture"]
+    names += ["calibration", "coverage", "regression", "laws", "picture", "sweep"]
     parser.add_argument("benchmark", choices=names)
     parser.add_argument("--quick", action="store_true", help="measure fewer cases")
     parser.add_argument("--write", action="store_true", help="write the table to docs/bench-*.md")
+    parser.add_argument(
+        "--against", action="store_true", help="sweep: compare the last two runs on this machine"
+    )
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     args = parser.parse_args()
     if args.benchmark == "calibration":
@@ -37,6 +58,9 @@ def main() -> None:
         return
     if args.benchmark == "regression":
         regression.report(args.quick, args.json, args.write)
+        return
+    if args.benchmark == "sweep":
+        run_sweep(args.quick, args.write, args.against)
         return
     if args.benchmark == "picture":
         picture.write()

@@ -5,6 +5,7 @@ the arrays of its library and compiles the function, and returns a call without 
 where the library lacks the function or the dtype. `as_numpy` converts the result of the call.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +14,11 @@ import numpy as np
 
 Call = Callable[[], Any]
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-THREADS = 2
+THREADS = len(os.sched_getaffinity(0))
 
 
-def _tensor(z: Any) -> Any:
+def tensor(z: Any) -> Any:
+    """A tensor on the memory of an array."""
     import torch
 
     if z.dtype == BFLOAT16:
@@ -26,13 +28,15 @@ def _tensor(z: Any) -> Any:
 
 def as_numpy(x: Any) -> Any:
     """The result of a call as a NumPy array."""
+    if type(x).__name__ == "Interpreter":
+        return x.get_tensor(1)
     if type(x).__module__ == "torch":
         return x.float().numpy() if str(x.dtype) == "torch.bfloat16" else x.numpy()
     return np.asarray(x)
 
 
 def copy(name: str, z: Any, axis: int) -> Call | None:
-    source = _tensor(z)
+    source = tensor(z)
     target = source.clone()
     return lambda: target.copy_(source)
 
@@ -56,18 +60,18 @@ def logitlab_out(name: str, z: Any, axis: int) -> Call | None:
 def torch_(name: str, z: Any, axis: int) -> Call | None:
     import torch
 
-    function, tensor = getattr(torch, name), _tensor(z)
-    return lambda: function(tensor, axis)
+    function, x = getattr(torch, name), tensor(z)
+    return lambda: function(x, axis)
 
 
 def torch_out(name: str, z: Any, axis: int) -> Call | None:
     import torch
 
-    function, tensor = getattr(torch, name), _tensor(z)
+    function, x = getattr(torch, name), tensor(z)
     if name == "logsumexp":
         return None
-    out = torch.empty_like(tensor)
-    return lambda: function(tensor, axis, out=out)
+    out = torch.empty_like(x)
+    return lambda: function(x, axis, out=out)
 
 
 def scipy_(name: str, z: Any, axis: int) -> Call | None:
@@ -128,6 +132,55 @@ def onnxruntime_(name: str, z: Any, axis: int) -> Call | None:
     return call
 
 
+def xnnpack_(name: str, z: Any, axis: int) -> Call | None:
+    operators = {"softmax": "Softmax", "log_softmax": "LogSoftmax"}
+    if name not in operators or z.dtype != np.float32 or axis % z.ndim != z.ndim - 1:
+        return None
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = _tflite_model(operators[name], z.shape)
+    interpreter = Interpreter(model_content=model, num_threads=THREADS)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(0, z)
+
+    def call() -> Any:
+        interpreter.invoke()
+        return interpreter
+
+    return call
+
+
+def _tflite_model(operator: str, shape: tuple[int, ...]) -> bytes:
+    """A model of one operator on float32 for LiteRT, whose CPU kernels are XNNPACK."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    def tensor(name: str) -> Any:
+        t = schema.TensorT()
+        t.name, t.shape, t.type, t.buffer = name, list(shape), schema.TensorType.FLOAT32, 0
+        return t
+
+    code = schema.OperatorCodeT()
+    upper = "LOG_SOFTMAX" if operator == "LogSoftmax" else "SOFTMAX"
+    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, upper)
+    code.version = 1
+    node = schema.OperatorT()
+    node.opcodeIndex, node.inputs, node.outputs = 0, [0], [1]
+    node.builtinOptionsType = getattr(schema.BuiltinOptions, f"{operator}Options")
+    node.builtinOptions = getattr(schema, f"{operator}OptionsT")()
+    if operator == "Softmax":
+        node.builtinOptions.beta = 1.0
+    graph = schema.SubGraphT()
+    graph.tensors, graph.operators = [tensor("x"), tensor("y")], [node]
+    graph.inputs, graph.outputs = [0], [1]
+    model = schema.ModelT()
+    model.version, model.operatorCodes, model.subgraphs = 3, [code], [graph]
+    model.buffers = [schema.BufferT()]
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 PEERS = {
     "copy": copy,
     "logitlab": logitlab_,
@@ -137,4 +190,5 @@ PEERS = {
     "SciPy": scipy_,
     "JAX jit": jax_jit,
     "onnxruntime": onnxruntime_,
+    "XNNPACK": xnnpack_,
 }

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+import arrays
 import logitlab
-from logitlab._backends import native
+from logitlab._backends import native, plain_numpy
 
 RNG = np.random.default_rng(0)
 Z = RNG.standard_normal((60, 5)) * 2
@@ -49,5 +50,29 @@ CALLS = {
 def test_results_without_kernels(name, monkeypatch):
     expected = CALLS[name]()
     monkeypatch.setattr(native, "_native", None)
+    monkeypatch.setattr(native, "plain", plain_numpy)
     assert not logitlab.native_available()
     np.testing.assert_allclose(CALLS[name](), expected, rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+@pytest.mark.parametrize("dtype", [np.dtype(c) for c in "efd"], ids=str)
+def test_plain_results_without_kernels(name, dtype, monkeypatch):
+    """Within the bound of the kernels, and equal to the reference at special values."""
+    monkeypatch.setattr(native, "_native", None)
+    monkeypatch.setattr(native, "plain", plain_numpy)
+    function = getattr(logitlab, name)
+    wide = np.longdouble if dtype == np.float64 else np.float64
+    rows = [row for row in arrays.rows(dtype) if row.size]
+    cases = [np.stack([row, row]) for row in rows] + [arrays.normal((300, 200), dtype)]
+    for z in cases:
+        with np.errstate(all="ignore"):
+            value, exact = function(z), function(z.astype(wide))
+            expected = np.asarray(exact).astype(dtype)
+            finite_z = np.where(np.isfinite(z), np.abs(z), 0)
+            size = finite_z.max() if name == "logsumexp" else 0
+            ulp = np.spacing(np.maximum(np.abs(expected), dtype.type(size)))
+            error = np.abs(np.asarray(value).astype(wide) - exact) / ulp
+        finite = np.isfinite(expected)
+        np.testing.assert_array_equal(value[~finite], expected[~finite])
+        assert np.all(error[finite] <= 4)

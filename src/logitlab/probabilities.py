@@ -6,7 +6,7 @@ from array_api_compat import array_namespace
 
 from logitlab import _arrays, _checks, _dispatch, _out
 from logitlab._arrays import Array, Axes, Namespace
-from logitlab._backends import reference
+from logitlab._backends import native, reference
 
 
 def contains_nan(z: Array, axes: Axes, where: Array | None, xp: Namespace) -> Array:
@@ -86,6 +86,10 @@ def softmax(
     >>> logitlab.softmax([1.0, 3.0, 3.0], temperature=0)
     array([0. , 0.5, 0.5])
     """
+    if where is None and out is None and empty == "nan":
+        result = native.plain.plain_softmax(z, axis, temperature)
+        if result is not None:
+            return result
     if empty != "nan":
         _checks.choice(empty, "empty", ("nan", "zero"))
     if out is None:
@@ -151,6 +155,10 @@ def log_softmax(
     >>> logitlab.log_softmax(np.array([0, -20], dtype=np.float32))
     array([-2.0611537e-09, -2.0000000e+01], dtype=float32)
     """
+    if where is None and out is None:
+        result = native.plain.plain_log_softmax(z, axis, temperature)
+        if result is not None:
+            return result
     if out is None:
         z = _dispatch.autocast("log_softmax", z)
         if (compiled := _dispatch.compiled_functions(z)) is not None:
@@ -223,6 +231,10 @@ def logsumexp(
     >>> float(logitlab.logsumexp([1000.0, 1000.0], b=[3.0, -1.0]).round(4))
     1000.6931
     """
+    if b is None and where is None and keepdims is False and return_sign is False:
+        result = native.plain.plain_logsumexp(z, axis, temperature)
+        if result is not None:
+            return result
     keepdims = _checks.boolean(keepdims, "keepdims")
     return_sign = _checks.boolean(return_sign, "return_sign")
     z = _dispatch.autocast("logsumexp", z)

@@ -13,7 +13,7 @@ enum Kind : int { kFloat32, kFloat64, kFloat16, kBFloat16 };
 constexpr int kMaxDims = 64;
 
 // Rows of at most so many classes are computed sixteen at a time.
-constexpr int64_t kMaxSmallRow = 128;
+constexpr int64_t kMaxSmallRow = 48;
 
 // Rows along the class axis; the other axes, outermost first, number them. Strides are in bytes.
 // The per-row pointers of the losses are contiguous, in the order of the rows.

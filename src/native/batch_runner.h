@@ -1,6 +1,7 @@
 // The rows of a batch, of any layout and type, on the kernels of one instruction set.
 #pragma once
 
+#include "label_losses.h"
 #include "large_row_runner.h"
 #include "losses.h"
 #include "small_row_runner.h"
@@ -14,6 +15,8 @@ template <class S, class T>
 void run_kind(const Batch& batch, int64_t first, int64_t last) {
   if (batch.k <= kMaxSmallRow)
     SmallRowRunner<S, T>(batch).run(first, last);
+  else if (batch.loss && batch.k <= kChunkSize && !batch.targets && batch.smoothing == 0)
+    LabelLosses<S, T>(batch).run(first, last);
   else if (batch.loss)
     LargeRowLosses<S, T>(batch).run(first, last);
   else

@@ -166,14 +166,13 @@ struct Normalizer {
   Vec<T> factor, factor_low, factor_over_min, min_normal_weight;
 
   explicit Normalizer(const Vec<T>& f, const Vec<T>& f_low = Vec<T>(T(0)))
-      : factor(f), factor_low(f_low) {
-    constexpr T smallest = kSmallestNormal<T>;
-    factor_over_min = mul(f, Vec<T>(1 / smallest));
-    T lane[kLanes];
-    f.put(lane);
-    for (T& x : lane) x = smallest / x;
-    min_normal_weight = Vec<T>(lane);
-  }
+      : Normalizer(f, f_low, div(Vec<T>(kSmallestNormal<T>), f)) {}
+  // With min_weight, the smallest normal number over f.
+  Normalizer(const Vec<T>& f, const Vec<T>& f_low, const Vec<T>& min_weight)
+      : factor(f),
+        factor_low(f_low),
+        factor_over_min(mul(f, Vec<T>(1 / kSmallestNormal<T>))),
+        min_normal_weight(min_weight) {}
   bool all_normal(const Vec<T>& e) const { return all_less(min_normal_weight, e); }
   Vec<T> normal(const Vec<T>& e) const {
     return kCompensated<T> ? fma(e, factor, mul(e, factor_low)) : mul(e, factor);
@@ -221,6 +220,11 @@ T min_difference(double t) {
 template <class T>
 struct LogProbability {
   Vec<T> m, r, r_low, min_difference, minus_log_sum;
+  // Where the quotient does not overflow.
+  Vec<T> near(const Vec<T>& z) const {
+    const Vec<T> difference = sub(z, m);
+    return fma(difference, r, fma(difference, r_low, minus_log_sum));
+  }
   Vec<T> operator()(const Vec<T>& z) const {
     const Vec<T> difference = sub(z, m), inside = larger(difference, min_difference);
     const Vec<T> quotient = fma(inside, r, fma(inside, r_low, minus_log_sum));

@@ -23,7 +23,11 @@ class LargeRowRunner {
         out_in_place_(kSameType && batch.out_step == sizeof(T) && batch.op != Op::logsumexp),
         plain_(!batch.where && !batch.temperatures && batch.temperature >= 0),
         batch_beta_(inverse_temperature<T>(std::fabs(batch.temperature))),
-        pitch_((batch.k + kLanes - 1) / kLanes * kLanes + kLanes) {}
+        pitch_((batch.k + kLanes - 1) / kLanes * kLanes + kLanes),
+        rows_at_once_(chunk_rows_at_once(batch.k)),
+        kernel_(batch.op, batch.k) {
+    for (int r = 0; r < kLanes; ++r) kernel_.set_temperature(r, batch_beta_);
+  }
 
   void run(int64_t first, int64_t last) {
     thread_local Workspace workspace;
@@ -31,7 +35,7 @@ class LargeRowRunner {
     // lines where the class axis is not the last.
     const int64_t width = clamp<int64_t>((1 << 17) / batch_.k, 1, kLanes);
     const int64_t weights = batch_.op != Op::softmax ? kColumnGroup
-                            : width > 1              ? pitch_ * kRowsAtOnce
+                            : width > 1              ? pitch_ * rows_at_once_
                                                      : pitch_;
     rows_ = static_cast<T*>(workspace.reserve((pitch_ * width + weights) * sizeof(T) +
                                               chunk_count(batch_.k) * sizeof(ChunkSums<T>)));
@@ -46,8 +50,6 @@ class LargeRowRunner {
   }
 
  private:
-  // Four rows at once hide the latency of the horizontal sums.
-  static constexpr int kRowsAtOnce = 4;
   // Memory for the weights of a group of classes of sixteen columns.
   static constexpr int64_t kColumnGroup = kGroupSize * kLanes;
 
@@ -73,14 +75,16 @@ class LargeRowRunner {
         if (!z_in_place(r))
           load_row<S>(batch_, block_.offsets[r], block_.temperature[r] < 0, rows_ + r * pitch_);
     }
-    int first = 0;
-    if (batch_.k <= kChunkSize && !batch_.temperatures)
-      for (; first + kRowsAtOnce <= block_.size; first += kRowsAtOnce)
-        compute_four_rows(first, across);
-    for (int r = first; r < block_.size; ++r) {
-      T logsumexp;
-      compute_row(r, batch_.op == Op::logsumexp ? &logsumexp : results(r));
-      store(r, logsumexp, across);
+    for (int r = 0; r < block_.size;) {
+      if (batch_.k <= kChunkSize) {
+        const int rows = min(rows_at_once_, block_.size - r);
+        compute_rows(r, rows, across);
+        r += rows;
+      } else {
+        T logsumexp;
+        compute_row(r, batch_.op == Op::logsumexp ? &logsumexp : results(r));
+        store(r++, logsumexp, across);
+      }
     }
     if (across && batch_.op != Op::logsumexp && !out_in_place_) store_across();
   }
@@ -93,31 +97,23 @@ class LargeRowRunner {
       store_row<S>(batch_, block_.offsets[r], rows_ + r * pitch_);
   }
 
-  // Four rows of one chunk each, step by step.
-  void compute_four_rows(int first, bool across) {
-    ChunkSums<T> chunks[kRowsAtOnce];
-    T max[kRowsAtOnce], logsumexp[kRowsAtOnce];
-    bool in_range[kRowsAtOnce];
-    typename RowKernel<T>::Totals total[kRowsAtOnce];
-    auto row = [&](int i) {
+  // Rows of one chunk each.
+  void compute_rows(int first, int rows, bool across) {
+    typename ChunkRows<T>::Row row[kLanes];
+    T logsumexp[kLanes];
+    const bool stream = batch_.stream && out_in_place_;
+    for (int i = 0; i < rows; ++i) {
       const int r = first + i;
-      const bool stream = batch_.stream && out_in_place_;
       const T* z = entries(r);
       T* out = batch_.op == Op::logsumexp ? logsumexp + i : results(r);
-      T* e = stream || z == out ? weights_ + i * pitch_ : out;
-      return RowKernel<T>{batch_.op, z, out, batch_.k, batch_beta_, e, chunks + i, stream};
-    };
-    for (int i = 0; i < kRowsAtOnce; ++i) max[i] = row(i).chunk_max(0);
-    for (int i = 0; i < kRowsAtOnce; ++i)
-      in_range[i] = batch_beta_.in_range && row(i).sum_chunk(0, max[i]);
-    for (int i = 0; i < kRowsAtOnce; ++i)
-      in_range[i] = in_range[i] && row(i).combine_chunks(total[i]);
-    for (int i = 0; i < kRowsAtOnce; ++i) {
-      const RowKernel<T> kernel = row(i);
-      if (in_range[i])
-        kernel.write_chunk(0, total[i]);
-      else
-        exact_row(batch_.op, kernel.z, kernel.out, batch_.k,
+      row[i] = {z, out, stream || z == out ? weights_ + i * pitch_ : out};
+      if (batch_.temperatures)
+        kernel_.set_temperature(i, inverse_temperature<T>(std::fabs(block_.temperature[r])));
+    }
+    kernel_.run(row, rows, stream);
+    for (int i = 0; i < rows; ++i) {
+      if (!kernel_.in_range(i))
+        exact_row(batch_.op, row[i].z, row[i].out, batch_.k,
                   std::fabs(block_.temperature[first + i]));
       store(first + i, logsumexp[i], across);
     }
@@ -159,19 +155,15 @@ class LargeRowRunner {
       for (int64_t i = 0; i < batch_.k; ++i)
         widen_lanes(reinterpret_cast<const S*>(from + i * batch_.z_step), rows_ + i * kLanes);
     }
-    ColumnRows<T> columns(batch_.op, z, z_step, batch_.k, batch_beta_, e);
-    if (!columns.sum_weights()) return false;
+    ColumnRows<T> columns(batch_.op, batch_.k, batch_beta_);
+    T logsumexp[kLanes];
+    if (batch_.op == Op::logsumexp) out = logsumexp;
+    if (!columns.run(z, z_step, e, out, out_step)) return false;
     if (batch_.op == Op::logsumexp) {
-      T logsumexp[kLanes];
-      if (!columns.logsumexp(logsumexp)) return false;
       for (int r = 0; r < kLanes; ++r)
         narrow_to(logsumexp[r], *reinterpret_cast<S*>(batch_.out + block_.offsets[r].out));
       return true;
     }
-    if (batch_.op == Op::softmax)
-      columns.write_softmax(out, out_step);
-    else
-      columns.write_log_softmax(out, out_step);
     if constexpr (!kSameType)
       for (int64_t i = 0; i < batch_.k; ++i)
         narrow_lanes(rows_ + i * kLanes, reinterpret_cast<S*>(to + i * batch_.out_step));
@@ -225,6 +217,8 @@ class LargeRowRunner {
   const bool plain_;         // no mask, and one temperature >= 0
   const InverseTemperature<T> batch_beta_;
   const int64_t pitch_;  // entries from one row of rows_ to the next
+  const int rows_at_once_;
+  ChunkRows<T> kernel_;
   T *rows_, *weights_;
   ChunkSums<T>* chunks_;
   RowBlock block_;

@@ -56,18 +56,19 @@ class RowIterator {
 
 // Up to sixteen rows that are computed together.
 struct RowBlock {
-  int size;
+  int size, negative;  // rows, and those where T < 0
   Offsets offsets[kLanes];
   double temperature[kLanes];
 
   void take(RowIterator& rows, int n) {
-    size = n;
+    size = n, negative = 0;
     for (int r = 0; r < n; ++r, rows.next()) {
       offsets[r] = rows.offsets();
       temperature[r] = rows.temperature();
+      negative += temperature[r] < 0;
     }
   }
-  // Whether the rows are adjacent columns of an array whose entries have `item` bytes.
+  // Whether each row begins `item` bytes after the one before it.
   bool adjacent(int64_t Offsets::* array, int64_t item) const {
     for (int r = 1; r < size; ++r)
       if (offsets[r].*array - offsets[r - 1].*array != item) return false;
@@ -103,6 +104,18 @@ void load_row(const Batch& batch, const Offsets& offsets, bool negate, T* row) {
   constexpr int64_t part = 2048;  // entries that stay in the first-level cache
   for (int64_t i = 0; i < batch.k; i += part)
     load_part<S>(batch, offsets, negate, i, min(part, batch.k - i), row + i);
+}
+
+// Copies the rows of a block, of which each has `pitch` entries in `rows`.
+template <class S, class T>
+void load_rows(const Batch& batch, const RowBlock& block, T* rows, int64_t pitch) {
+  // As one row where they follow one another.
+  if (pitch == batch.k && block.negative == 0 && batch.z_step == sizeof(S) &&
+      block.adjacent(&Offsets::z, batch.k * int64_t(sizeof(S))) &&
+      (!batch.where || (batch.where_step == 1 && block.adjacent(&Offsets::where, batch.k))))
+    return load_part<S>(batch, block.offsets[0], false, 0, block.size * batch.k, rows);
+  for (int r = 0; r < block.size; ++r)
+    load_row<S>(batch, block.offsets[r], block.temperature[r] < 0, rows + r * pitch);
 }
 
 template <class S, class T>

@@ -12,24 +12,6 @@ namespace logitlab {
 namespace LOGITLAB_ISA {
 namespace {
 
-// The gradient at the label, where g is scale p and z the logit. p - 1 is minus the sum of the
-// other probabilities; where the label is the largest logit, that sum is known without
-// cancellation.
-template <class T>
-T label_gradient(T g, T z, T m, double others, double scale) {
-  if (z == -kInfinity<T>) return 0;
-  if (z == m && others < 1) return T(-scale * (others / (1 + others)));
-  return T(double(g) - scale);
-}
-
-// The same for a label that has `target.label_target` of y, after subtract_targets.
-template <class T>
-T label_gradient(T g, T z, T m, double others, double scale, const TargetTotals& target) {
-  if (z == -kInfinity<T>) return 0;
-  if (z == m && others < 1) return g;
-  return T(double(g) - scale * target.label_target);
-}
-
 // y (m - z)/t of finite z and m, where (m - z)/t alone overflows.
 inline double scaled_distance(double y, double z, double m, double t) {
   const double half = 0.5 * m - 0.5 * z, product = y * half;
@@ -87,7 +69,7 @@ double exact_loss(const T* z, T* out, int64_t k, const Targets<T>& targets, doub
   return is_finite(loss) ? loss + loss_error : loss;
 }
 
-// The losses of rows of more than kMaxSmallRow classes.
+// The losses of rows of more than kMaxSmallRow classes, one by one.
 template <class S, class T>
 class LargeRowLosses {
  public:

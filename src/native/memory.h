@@ -2,8 +2,12 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace logitlab {
+
+// Bytes from which new memory pages cost more than reused ones.
+constexpr int64_t kLargeResult = int64_t(1) << 22;
 
 // Memory for large results. Freed blocks are kept for later results of about the same size: new
 // pages cost more than the arithmetic on them.

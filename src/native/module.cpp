@@ -1,4 +1,7 @@
 // The Python module: converts arrays to strided memory and divides the rows into tasks.
+#define LOGITLAB_IMPORTS_NUMPY
+#include "numpy_api.h"
+
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
@@ -23,6 +26,7 @@
 #define BATCH_PARAMETERS                                                                      \
   "kind: int, z: " ARRAY ", out: " ARRAY ", axis: int, t: float | " DOUBLES ", where: " ARRAY \
   " | None"
+#define PLAIN_PARAMETERS "z: typing.Any, axis: typing.Any, temperature: typing.Any"
 
 namespace logitlab {
 namespace {
@@ -91,19 +95,15 @@ void run(Batch& batch) {
 
 // z and out have the same shape (in logsumexp's out, the class axis has length 1); t and `where`
 // are as for BatchLayout. False, with nothing computed, where z or out is not aligned.
-bool compute(Batch& b, int kind, nb::handle z, nb::handle out, int axis, nb::handle t,
+bool compute(Batch& b, int kind, const Py_buffer& z, const Py_buffer& out, int axis, nb::handle t,
              nb::handle where) {
   const Op op = b.op;
-  const NumberType& type = type_of(kind);
-  const View zv("z", z, type, PyBUF_STRIDES);
-  const View ov("out", out, type, op == Op::loss ? PyBUF_STRIDES : PyBUF_STRIDES | PyBUF_WRITABLE);
-  const Py_buffer &zb = zv.buffer, &ob = ov.buffer;
-  check_axis(zb, axis);
-  require_shape("out", ob, zb, axis, op == Op::logsumexp);
-  if (!aligned(zb) || !aligned(ob)) return false;
+  check_axis(z, axis);
+  require_shape("out", out, z, axis, op == Op::logsumexp);
+  if (!aligned(z) || !aligned(out)) return false;
   b.kind = Kind(kind);
-  b.out = ov.data(), b.out_step = ob.strides[axis];
-  const BatchLayout layout(b, zb, &ob, axis, t, where);
+  b.out = static_cast<char*>(out.buf), b.out_step = out.strides[axis];
+  const BatchLayout layout(b, z, &out, axis, t, where);
   if (b.rows == 0) return true;
   if (b.k == 0) {
     if (op != Op::logsumexp) return true;
@@ -118,10 +118,18 @@ bool compute(Batch& b, int kind, nb::handle z, nb::handle out, int axis, nb::han
     for (int d = 0; d < b.dims; ++d) b.z_stride[d] = 0;
   }
   // A result larger than the caches would only evict what is in them.
-  const int64_t bytes = b.rows * b.k * type.size;
-  b.stream = bytes > (int64_t(1) << 24) && b.k * type.size <= 3 << 18;
+  const int64_t item = kTypes[kind].size, bytes = b.rows * b.k * item;
+  b.stream = bytes > (int64_t(1) << 24) && b.k * item <= 3 << 18;
   run(b);
   return true;
+}
+
+bool compute(Batch& b, int kind, nb::handle z, nb::handle out, int axis, nb::handle t,
+             nb::handle where) {
+  const NumberType& type = type_of(kind);
+  const View zv("z", z, type, PyBUF_STRIDES);
+  const View ov("out", out, type, b.op == Op::loss ? PyBUF_STRIDES : PyBUF_STRIDES | PyBUF_WRITABLE);
+  return compute(b, kind, zv.buffer, ov.buffer, axis, t, where);
 }
 
 bool compute(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle t,
@@ -129,6 +137,56 @@ bool compute(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle
   Batch b;
   b.op = op;
   return compute(b, kind, z, out, axis, t, where);
+}
+
+// The result for an aligned NumPy array of a standard type, in native byte order and below
+// kLargeResult, an axis within its bounds and a float temperature that is not NaN; else None.
+nb::object compute_plain(Op op, nb::handle z, nb::handle axis, nb::handle temperature) {
+  if (!PyArray_CheckExact(z.ptr()) || !PyLong_CheckExact(axis.ptr()) ||
+      !PyFloat_CheckExact(temperature.ptr()))
+    return nb::none();
+  auto* array = reinterpret_cast<PyArrayObject*>(z.ptr());
+  const int type = PyArray_TYPE(array), dims = PyArray_NDIM(array);
+  const Kind kind = type == NPY_FLOAT ? kFloat32 : type == NPY_DOUBLE ? kFloat64 : kFloat16;
+  if ((type != NPY_FLOAT && type != NPY_DOUBLE && type != NPY_HALF) ||
+      !PyArray_ISBEHAVED_RO(array) || PyArray_NBYTES(array) >= kLargeResult || dims > kMaxDims)
+    return nb::none();
+  int overflow;
+  long at = PyLong_AsLongAndOverflow(axis.ptr(), &overflow);
+  if (overflow || at < -dims || at >= dims) return nb::none();
+  const double t = PyFloat_AsDouble(temperature.ptr());
+  if (t != t) return nb::none();
+  if (at < 0) at += dims;
+  const Py_buffer zb = buffer_of(array);
+  PyObject* result;
+  npy_intp shape[kMaxDims], strides[kMaxDims];
+  Py_buffer ob;
+  if (op == Op::logsumexp) {
+    std::copy_n(zb.shape, at, shape);
+    std::copy(zb.shape + at + 1, zb.shape + dims, shape + at);
+    result = PyArray_SimpleNew(dims - 1, shape, type);
+  } else if (PyArray_IS_C_CONTIGUOUS(array)) {
+    result = PyArray_SimpleNew(dims, zb.shape, type);
+  } else {
+    result = PyArray_NewLikeArray(array, NPY_KEEPORDER, nullptr, 0);
+  }
+  if (!result) throw nb::python_error();
+  nb::object owner = nb::steal(result);
+  ob = buffer_of(reinterpret_cast<PyArrayObject*>(result));
+  if (op == Op::logsumexp) {  // with the class axis of length 1
+    std::copy_n(zb.shape, dims, shape);
+    shape[at] = 1;
+    std::copy_n(ob.strides, at, strides);
+    strides[at] = ob.itemsize;
+    std::copy(ob.strides + at, ob.strides + dims - 1, strides + at + 1);
+    ob.ndim = dims, ob.shape = shape, ob.strides = strides;
+  }
+  Batch b;
+  b.op = op;
+  compute(b, kind, zb, ob, int(at), temperature, nb::none());
+  if (op == Op::logsumexp && dims == 1)
+    return nb::steal(PyArray_Return(reinterpret_cast<PyArrayObject*>(owner.release().ptr())));
+  return owner;
 }
 
 // Memory in C order, of an array; null for None.
@@ -268,9 +326,11 @@ void products(int product, int kind, int64_t n, int64_t k, int64_t inner, nb::ha
 NB_MODULE(_native, m) {
   using namespace logitlab;
   using nb::handle;
+  if (PyArray_ImportNumPyAPI() < 0) throw nb::python_error();
   watch_interpreter();
   m.attr("isa") = kernels.name;
   m.attr("MAX_THREADS") = kMaxThreads;
+  m.attr("LARGE_RESULT") = kLargeResult;
   m.def("get_num_threads", get_num_threads);
   m.def("set_num_threads", set_num_threads, nb::arg("n"));
   m.def(
@@ -282,6 +342,11 @@ NB_MODULE(_native, m) {
       },
       nb::arg("bytes"), nb::sig("def empty(bytes: int) -> numpy.typing.NDArray[numpy.uint8]"));
   m.def(
+      "plain_softmax",
+      [](handle z, handle axis, handle t) { return compute_plain(Op::softmax, z, axis, t); },
+      nb::arg("z").none(), nb::arg("axis").none(), nb::arg("temperature").none(),
+      nb::sig("def plain_softmax(" PLAIN_PARAMETERS ") -> typing.Any"));
+  m.def(
       "softmax",
       [](int kind, handle z, handle out, int axis, handle t, handle where) {
         return compute(Op::softmax, kind, z, out, axis, t, where);
@@ -289,12 +354,22 @@ NB_MODULE(_native, m) {
       nb::arg("kind"), nb::arg("z"), nb::arg("out"), nb::arg("axis"), nb::arg("t"),
       nb::arg("where").none(), nb::sig("def softmax(" BATCH_PARAMETERS ") -> bool"));
   m.def(
+      "plain_log_softmax",
+      [](handle z, handle axis, handle t) { return compute_plain(Op::log_softmax, z, axis, t); },
+      nb::arg("z").none(), nb::arg("axis").none(), nb::arg("temperature").none(),
+      nb::sig("def plain_log_softmax(" PLAIN_PARAMETERS ") -> typing.Any"));
+  m.def(
       "log_softmax",
       [](int kind, handle z, handle out, int axis, handle t, handle where) {
         return compute(Op::log_softmax, kind, z, out, axis, t, where);
       },
       nb::arg("kind"), nb::arg("z"), nb::arg("out"), nb::arg("axis"), nb::arg("t"),
       nb::arg("where").none(), nb::sig("def log_softmax(" BATCH_PARAMETERS ") -> bool"));
+  m.def(
+      "plain_logsumexp",
+      [](handle z, handle axis, handle t) { return compute_plain(Op::logsumexp, z, axis, t); },
+      nb::arg("z").none(), nb::arg("axis").none(), nb::arg("temperature").none(),
+      nb::sig("def plain_logsumexp(" PLAIN_PARAMETERS ") -> typing.Any"));
   m.def(
       "logsumexp",
       [](int kind, handle z, handle out, int axis, handle t, handle where) {

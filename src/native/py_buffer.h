@@ -12,6 +12,7 @@
 #include <string>
 
 #include "batch.h"
+#include "numpy_api.h"
 #include "products_args.h"
 #include "sample_args.h"
 
@@ -57,10 +58,11 @@ inline void require_size(const char* argument, const char* unit, int64_t expecte
   require(value == expected, argument, value, "have ", expected, " ", unit);
 }
 
-// The memory of an array, after a check of the type of its numbers.
+// The memory of an array, after a check of the type of its numbers. The array must outlive it.
 class View {
  public:
   View(const char* argument, nb::handle array, const NumberType& type, int flags) {
+    if (view_ndarray(array, type, flags)) return;
     if (PyObject_GetBuffer(array.ptr(), &buffer, flags | PyBUF_FORMAT)) throw nb::python_error();
     const char* code = buffer.format ? buffer.format : "B";
     if (*code && std::strchr("@=^", *code)) ++code;  // native byte order
@@ -73,7 +75,24 @@ class View {
   ~View() { PyBuffer_Release(&buffer); }
   View(const View&) = delete;
   char* data() const { return static_cast<char*>(buffer.buf); }
-  Py_buffer buffer;
+  Py_buffer buffer = {};
+
+ private:
+  // A NumPy array without the buffer protocol, which takes longer than a short computation. False
+  // for other objects, and where the protocol has an error to report.
+  bool view_ndarray(nb::handle array, const NumberType& type, int flags) {
+    if (!PyArray_CheckExact(array.ptr())) return false;
+    auto* a = reinterpret_cast<PyArrayObject*>(array.ptr());
+    const bool strides = (flags & PyBUF_STRIDES) == PyBUF_STRIDES,
+               contiguous = !strides || (flags & PyBUF_C_CONTIGUOUS) == PyBUF_C_CONTIGUOUS;
+    const char code = PyArray_DESCR(a)->type;
+    if (!code || !std::strchr(type.codes, code) || PyArray_ITEMSIZE(a) != type.size ||
+        PyArray_ISBYTESWAPPED(a) || (contiguous && !PyArray_IS_C_CONTIGUOUS(a)) ||
+        ((flags & PyBUF_WRITABLE) && !PyArray_ISWRITEABLE(a)))
+      return false;
+    buffer = buffer_of(a);
+    return true;
+  }
 };
 
 inline bool aligned(const Py_buffer& b) {

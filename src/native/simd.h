@@ -158,6 +158,28 @@ inline unsigned less(Reg<double> a, Reg<double> b) {
 }
 #endif
 
+#if defined(__AVX512F__)
+// The mask of register i of the first n of sixteen lanes, and loads and stores of register i with
+// it.
+template <class T>
+inline unsigned first_mask(int n, int i) {
+  constexpr int width = kRegisterBytes / int(sizeof(T));
+  return (((1u << n) - 1) >> (i * width)) & ((1u << width) - 1);
+}
+inline Reg<float> load_masked(Reg<float> a, unsigned mask, const float* p, int i) {
+  return _mm512_mask_loadu_ps(a, __mmask16(mask), p + 16 * i);
+}
+inline Reg<double> load_masked(Reg<double> a, unsigned mask, const double* p, int i) {
+  return _mm512_mask_loadu_pd(a, __mmask8(mask), p + 8 * i);
+}
+inline void store_masked(float* p, unsigned mask, Reg<float> a, int i) {
+  _mm512_mask_storeu_ps(p + 16 * i, __mmask16(mask), a);
+}
+inline void store_masked(double* p, unsigned mask, Reg<double> a, int i) {
+  _mm512_mask_storeu_pd(p + 8 * i, __mmask8(mask), a);
+}
+#endif
+
 // Sixteen lanes of T.
 template <class T>
 struct Vec {
@@ -178,6 +200,30 @@ struct Vec {
     for (int i = 0; i < regs; ++i) stream(p + i * width, r[i]);
   }
 };
+
+// The first n < 16 entries at p, and then `padding`; and a store of the first n lanes.
+template <class T>
+inline Vec<T> load_first(const T* p, int n, T padding) {
+#if defined(__AVX512F__)
+  Vec<T> a(padding);
+  for (int i = 0; i < Vec<T>::regs; ++i) a.r[i] = load_masked(a.r[i], first_mask<T>(n, i), p, i);
+  return a;
+#else
+  T lane[kLanes];
+  for (int i = 0; i < kLanes; ++i) lane[i] = i < n ? p[i] : padding;
+  return Vec<T>(lane);
+#endif
+}
+template <class T>
+inline void put_first(const Vec<T>& a, T* p, int n) {
+#if defined(__AVX512F__)
+  for (int i = 0; i < Vec<T>::regs; ++i) store_masked(p, first_mask<T>(n, i), a.r[i], i);
+#else
+  T lane[kLanes];
+  a.put(lane);
+  std::memcpy(p, lane, size_t(n) * sizeof(T));
+#endif
+}
 
 // Functions on vectors; `value` is an expression of registers x and y of lanes T.
 #define LOGITLAB_UNARY(name, value)          \
@@ -202,7 +248,8 @@ LOGITLAB_BINARY(add, x + y)
 LOGITLAB_BINARY(sub, x - y)
 LOGITLAB_BINARY(mul, (x * y))
 LOGITLAB_BINARY(div, x / y)
-LOGITLAB_BINARY(larger, x > y ? x : y)  // y where one of them is NaN
+LOGITLAB_BINARY(larger, x > y ? x : y)   // y where one of them is NaN
+LOGITLAB_BINARY(smaller, x < y ? x : y)  // y where one of them is NaN
 LOGITLAB_BINARY(add_bits, bit_cast<Reg<T>>(bit_cast<WordReg<T>>(x) + bit_cast<WordReg<T>>(y)))
 LOGITLAB_BINARY(and_bits, bit_cast<Reg<T>>(bit_cast<WordReg<T>>(x) & bit_cast<WordReg<T>>(y)))
 LOGITLAB_UNARY(exponent_bits, bit_cast<Reg<T>>(bit_cast<WordReg<T>>(x) >> Bits<T>::mantissa))

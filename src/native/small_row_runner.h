@@ -105,9 +105,10 @@ class SmallRowRunner {
         widen_lanes(reinterpret_cast<const S*>(z), z_ + i * kLanes);
       return;
     }
-    for (int r = 0; r < size; ++r)
-      load_row<S>(batch_, block_.offsets[r], block_.temperature[r] < 0, rows_ + r * batch_.k);
+    load_rows<S>(batch_, block_, rows_, batch_.k);
     if (size == kLanes) return transpose_in(rows_, batch_.k, z_);
+    // What the memory held before could make the arithmetic of the other lanes slow.
+    fill(z_, batch_.k * kLanes, T(0));
     for (int r = 0; r < size; ++r)
       for (int64_t i = 0; i < batch_.k; ++i) z_[i * kLanes + r] = rows_[r * batch_.k + i];
   }
@@ -151,6 +152,7 @@ class SmallRowRunner {
   void load_targets(int64_t row, int size) {
     const T* y = static_cast<const T*>(batch_.targets) + row * batch_.k;
     if (size == kLanes) return transpose_in(y, batch_.k, targets_);
+    fill(targets_, batch_.k * kLanes, T(0));
     for (int r = 0; r < size; ++r)
       for (int64_t i = 0; i < batch_.k; ++i) targets_[i * kLanes + r] = y[r * batch_.k + i];
   }

@@ -1,7 +1,7 @@
 // Sixteen rows of few classes at once, one in each lane; the arithmetic of row_kernel.h.
 #pragma once
 
-#include "chunk_kernel.h"
+#include "lane_rows.h"
 #include "losses.h"
 #include "targets.h"
 
@@ -13,9 +13,13 @@ namespace {
 // each could not be predicted where some results are subnormal.
 template <class T>
 void normalize_lanes(const T* e, int64_t k, const Normalizer<T>& normalize, T* out, int64_t step) {
-  bool normal = true;
-  for (int64_t i = 0; i < k; ++i) normal &= normalize.all_normal(Vec<T>(e + i * kLanes));
-  if (normal)
+  const Vec<T> inf(kInfinity<T>);
+  Vec<T> least[4] = {inf, inf, inf, inf};
+  int64_t i = 0;
+  for (; i + 4 <= k; i += 4)
+    for (int j = 0; j < 4; ++j) least[j] = smaller(Vec<T>(e + (i + j) * kLanes), least[j]);
+  for (; i < k; ++i) least[0] = smaller(Vec<T>(e + i * kLanes), least[0]);
+  if (normalize.all_normal(smaller(smaller(least[0], least[1]), smaller(least[2], least[3]))))
     for (int64_t i = 0; i < k; ++i) normalize.normal(Vec<T>(e + i * kLanes)).put(out + i * step);
   else
     for (int64_t i = 0; i < k; ++i)
@@ -23,24 +27,14 @@ void normalize_lanes(const T* e, int64_t k, const Normalizer<T>& normalize, T* o
 }
 
 template <class T>
-class SmallRows {
- public:
-  SmallRows(Op op, int64_t k) : op_(op), k_(k) {
-    for (int r = 0; r < kLanes; ++r) {
-      c_[r] = c_low_[r] = r_[r] = r_low_[r] = max_exponent_[r] = 0;
-      t_[r] = t_ln2_[r] = 1;
-      min_difference_[r] = 0;
-    }
-  }
+class SmallRows : public LaneRows<T> {
+  using Base = LaneRows<T>;
+  using Base::floor_;
+  using Base::op_, Base::k_, Base::t_, Base::max_, Base::c_, Base::c_low_, Base::rounding_;
 
-  void set_temperature(int r, const InverseTemperature<T>& beta) {
-    c_[r] = beta.in_range ? beta.c : T(0), c_low_[r] = beta.in_range ? beta.c_low : T(0);
-    r_[r] = beta.r, r_low_[r] = beta.r_low;
-    t_[r] = beta.t;
-    t_ln2_[r] = kLn2 * beta.t;
-    min_difference_[r] = min_difference<T>(beta.t);
-    max_exponent_[r] = beta.in_range ? Range<T>::max_exponent : T(0);
-  }
+ public:
+  SmallRows(Op op, int64_t k) : Base(op, k) {}
+
   void set_gradient_scale(int r, double scale) { gradient_scale_[r] = gradient_factor_[r] = scale; }
 
   // For losses of smoothed labels, one per row, or of distributions, in the layout of z.
@@ -52,31 +46,19 @@ class SmallRows {
   // in_range tells which rows have one.
   LOGITLAB_FLATTEN void run(const T* z, T* result) {
     z_ = z;
-    const Vec<T> c(c_), c_low(c_low_), rounding(Range<T>::rounding);
-    Vec<T> m(-kInfinity<T>);
-    for (int64_t i = 0; i < k_; ++i) m = larger(entry(i), m);
-    m.put(max_);
+    const Vec<T> m = largest_entries();
+    this->set_max(m);
     if (more_than_label_) sum_targets(m);
-    const Vec<T> mc = mul(m, c);
-    all_in_range_ = all_less(larger(mc, sub(Vec<T>(T(0)), mc)), Vec<T>(max_exponent_));
-    const Vec<T> n = sub(fma(m, c, rounding), rounding);
-    const Vec<T> offset = sub(Vec<T>(Range<T>::rounding + T(Range<T>::lift + Range<T>::bias)), n);
-    Vec<T> floor;
-    round_to(mul(sub(widen(n), Vec<double>(Range<T>::drop)), Vec<double>(t_ln2_)), floor);
     if (op_ == Op::softmax)
-      softmax(c, c_low, offset, floor, result);
+      softmax(result);
     else if (op_ == Op::loss_and_gradient)
-      logarithms<true>(m, n, c, c_low, offset, floor, result);
+      logarithms<true>(m, result);
     else
-      logarithms<false>(m, n, c, c_low, offset, floor, result);
+      logarithms<false>(m, result);
   }
 
-  bool all_in_range() const { return all_in_range_; }
-  bool in_range(int r) const {
-    return absolute(max_[r] * c_[r]) < max_exponent_[r] && sum_[r] < kInfinity<double>;
-  }
   bool loss_in_range(int r) const {
-    return in_range(r) &&
+    return this->in_range(r) &&
            (more_than_label_ ? gradient_in_range(targets_[r], gradient_scale_[r], t_[r])
                              : gradient_in_range(gradient_scale_[r]));
   }
@@ -97,6 +79,17 @@ class SmallRows {
 
  private:
   Vec<T> entry(int64_t i) const { return Vec<T>(z_ + i * kLanes); }
+
+  // NaN is ignored.
+  Vec<T> largest_entries() const {
+    const Vec<T> lowest(-kInfinity<T>);
+    Vec<T> m[4] = {lowest, lowest, lowest, lowest};
+    int64_t i = 0;
+    for (; i + 4 <= k_; i += 4)
+      for (int j = 0; j < 4; ++j) m[j] = larger(entry(i + j), m[j]);
+    for (; i < k_; ++i) m[0] = larger(entry(i), m[0]);
+    return larger(larger(m[0], m[1]), larger(m[2], m[3]));
+  }
 
   void sum_targets(const Vec<T>& m) {
     const Vec<T> one(T(1)), lowest(-kInfinity<T>);
@@ -150,25 +143,8 @@ class SmallRows {
           .put(result + i * kLanes);
   }
 
-  void store_sums(const LaneSums<T>& sums) {
-    sums.put(sum_, sum_error_);
-    for (int r = 0; r < kLanes; ++r) sum_error_[r] = fast_two_sum(sum_[r], sum_error_[r]);
-    all_in_range_ = all_in_range_ && all_less(Vec<double>(sum_), Vec<double>(kInfinity<double>));
-  }
-
-  // Rows whose sum without the maximum is too small to be accurate are out of range.
-  void exclude_small_sums(const Vec<double>& others) {
-    if (all_less(Vec<double>(double(k_) * Range<T>::min_visible), others)) return;
-    others.put(others_);
-    for (int r = 0; r < kLanes; ++r)
-      if (floor_is_visible(others_[r], k_, t_[r], max_[r])) {
-        sum_[r] = kInfinity<double>;
-        all_in_range_ = false;
-      }
-  }
-
-  void softmax(const Vec<T>& c, const Vec<T>& c_low, const Vec<T>& rounding, const Vec<T>& floor,
-               T* result) {
+  void softmax(T* result) {
+    const Vec<T> c(c_), c_low(c_low_), rounding(rounding_), floor(floor_);
     LaneSums<T> sums;
     for (int64_t i = 0; i < k_; i += 2) {
       Vec<T> x = weights(entry(i), c, c_low, rounding, floor);
@@ -180,25 +156,18 @@ class SmallRows {
       }
       sums.accumulate(x);
     }
-    store_sums(sums);
-    const Vec<double> one(1.0), sum(sum_), high = div(one, sum);
-    Vec<T> factor, factor_low(T(0));
-    round_to(high, factor);
-    if constexpr (kCompensated<T>)
-      factor_low =
-          mul(sub(fma(sub(Vec<double>(0.0), high), sum, one), mul(high, Vec<double>(sum_error_))),
-              high);
+    this->set_sums(sums.sum, sums.rounding_error());
+    Vec<T> factor, factor_low;
+    this->reciprocals(factor, factor_low);
     normalize_lanes(result, k_, Normalizer<T>(factor, factor_low), result, kLanes);
   }
 
-  // The results that follow from log sum exp((z - m)/T) = log(1 + others): log_softmax, logsumexp,
-  // losses.
+  // The results that follow from log sum exp((z - m)/T): log_softmax, logsumexp, losses.
   template <bool StoreWeights>
-  void logarithms(const Vec<T>& m, const Vec<T>& n, const Vec<T>& c, const Vec<T>& c_low,
-                  const Vec<T>& rounding, const Vec<T>& floor, T* result) {
+  void logarithms(const Vec<T>& m, T* result) {
+    const Vec<T> c(c_), c_low(c_low_), rounding(rounding_), floor(floor_), one(T(1));
     LaneSums<T> sums;
     Vec<T> below_max(T(0));
-    const Vec<T> one(T(1));
     for (int64_t i = 0; i < k_; ++i) {
       Vec<T> error;
       const Vec<T> z = entry(i),
@@ -208,71 +177,27 @@ class SmallRows {
       sums.accumulate(unless_equal(z, m, e));
       below_max = add(below_max, unless_equal(z, m, one));
     }
-    store_sums(sums);
-    // The weight of the largest entry is 2^(m c - N); each tie of it adds 1 to `others`.
-    const Vec<double> x = widen(m);
-    Vec<double> top_low;
-    const Vec<double> top = exp2_lanes(add(fms(x, widen(c), widen(n)), mul(x, widen(c_low))),
-                                       kCompensated<T> ? &top_low : nullptr);
-    const Vec<double> ties = sub(Vec<double>(double(k_ - 1)), widen(below_max));
-    const Vec<double> sum = mul(Vec<double>(sum_), Vec<double>(kUnlift<T>)), share = div(sum, top);
-    const Vec<double> others = add(ties, share);
-    Vec<double> others_low(0.0), log_low;
-    if constexpr (kCompensated<T>) {
-      const Vec<double> error = mul(Vec<double>(sum_error_), Vec<double>(kUnlift<T>));
-      const Vec<double> zero(0.0), part = sub(others, ties);
-      Vec<double> low = fma(sub(zero, share), top, sum);
-      low = div(add(low, sub(error, mul(share, top_low))), top);
-      // The rounding error of ties + share is added.
-      others_low = add(low, add(sub(ties, sub(others, part)), sub(share, part)));
-    }
-    const Vec<double> log = log1p_lanes(others, others_low, log_low);
+    this->set_sums(sums.sum, sums.rounding_error());
+    const typename Base::Logarithms log = this->logarithms_of_sums(k_, below_max);
     if (op_ == Op::loss || op_ == Op::loss_and_gradient) {
-      others.put(others_);
-      add(log, log_low).put(log_sum_);
-      if constexpr (StoreWeights) write_gradient(top, others, result);
+      log.others.put(others_);
+      add(log.high, log.low).put(log_sum_);
+      if constexpr (StoreWeights) {
+        const Vec<T> factor = this->gradient_factors(log, Vec<double>(gradient_factor_));
+        normalize_lanes(result, k_, Normalizer<T>(factor), result, kLanes);
+        if (more_than_label_) subtract_targets(result);
+      }
     } else if (op_ == Op::logsumexp) {
-      if constexpr (Range<T>::min_visible > 0) exclude_small_sums(others);
-      write_logsumexp(x, log, log_low, result);
+      this->write_logsumexp(log, result);
     } else {
-      Vec<T> minus_log_sum;
-      round_to(sub(Vec<double>(0.0), add(log, log_low)), minus_log_sum);
-      const LogProbability<T> log_p{m, Vec<T>(r_), Vec<T>(r_low_), Vec<T>(min_difference_),
-                                    minus_log_sum};
+      const LogProbability<T> log_p = this->log_probability(log);
       for (int64_t i = 0; i < k_; ++i) log_p(entry(i)).put(result + i * kLanes);
     }
   }
 
-  void write_gradient(const Vec<double>& top, const Vec<double>& others, T* result) const {
-    const Vec<double> sum = mul(top, add(Vec<double>(1.0), others));
-    Vec<T> factor;
-    round_to(div(mul(Vec<double>(gradient_factor_), Vec<double>(kUnlift<T>)), sum), factor);
-    normalize_lanes(result, k_, Normalizer<T>(factor), result, kLanes);
-    if (more_than_label_) subtract_targets(result);
-  }
-
-  // m + T (log + log_low).
-  void write_logsumexp(const Vec<double>& m, const Vec<double>& log, const Vec<double>& log_low,
-                       T* result) const {
-    const Vec<double> t(t_), product = mul(t, log), total = add(m, product), back = sub(total, m);
-    const Vec<double> error = add(fms(t, log, product), mul(t, log_low));
-    Vec<T> rounded;
-    round_to(add(total, add(error, add(sub(m, sub(total, back)), sub(product, back)))), rounded);
-    rounded.put(result);
-  }
-
-  const Op op_;
-  const int64_t k_;
   const T* z_ = nullptr;
-  // Per row: the inverse temperature as in InverseTemperature, and T.
-  T c_[kLanes], c_low_[kLanes], r_[kLanes], r_low_[kLanes], min_difference_[kLanes],
-      max_exponent_[kLanes];
-  double t_[kLanes], t_ln2_[kLanes];
-  // Per row: the largest entry, the sum of the weights, and what follows from it.
-  T max_[kLanes];
-  double sum_[kLanes], sum_error_[kLanes], others_[kLanes], log_sum_[kLanes];
-  bool all_in_range_ = false;
   // Of the losses; gradient_factor_ is gradient_scale_ times Y.
+  double others_[kLanes], log_sum_[kLanes];
   double gradient_scale_[kLanes] = {}, gradient_factor_[kLanes] = {};
   bool more_than_label_ = false;
   const T* distribution_ = nullptr;

@@ -165,6 +165,24 @@ inline bool gradient_in_range(const TargetTotals& x, double scale, double t) {
          (t > 0x1p-100 || x.total_below_max == 0);
 }
 
+// The gradient at the label, where g is scale p and z the logit. p - 1 is minus the sum of the
+// other probabilities; where the label is the largest logit, that sum is known without
+// cancellation.
+template <class T>
+T label_gradient(T g, T z, T m, double others, double scale) {
+  if (z == -kInfinity<T>) return 0;
+  if (z == m && others < 1) return T(-scale * (others / (1 + others)));
+  return T(double(g) - scale);
+}
+
+// The same for a label that has `target.label_target` of y, after subtract_targets.
+template <class T>
+T label_gradient(T g, T z, T m, double others, double scale, const TargetTotals& target) {
+  if (z == -kInfinity<T>) return 0;
+  if (z == m && others < 1) return g;
+  return T(double(g) - scale * target.label_target);
+}
+
 // From gradients scale Y p to scale (Y p - y), except for the a of a label. At a largest logit
 // without ties, Y p - y is the y of the other classes minus their Y p, which does not cancel.
 template <class T>

@@ -20,18 +20,19 @@ namespace {
 
 // Where the vector kernels are accurate. A weight is at least 2^-drop; an n is added to `rounding`,
 // whose last digit is 1, to round it; |max c| is below `max_exponent` and 1/T between `min_beta`
-// and `max_beta`. From a sum of min_visible per class on, weights of 2^-drop do not change it.
+// and `max_beta`. Weights above 2^narrow are above 2^-drop and have normal probabilities. From a
+// sum of min_visible per class on, weights of 2^-drop do not change it.
 template <class T>
 struct Range;
 template <>
 struct Range<float> {
-  static constexpr double lift = 64, drop = 186, bias = 127;
+  static constexpr double lift = 64, drop = 186, bias = 127, narrow = -80;
   static constexpr float rounding = 0x1.8p23f, max_exponent = 0x1p21f;
   static constexpr double min_beta = 0x1p-60, max_beta = 0x1p60, min_visible = 0x1p-160;
 };
 template <>
 struct Range<double> {
-  static constexpr double lift = 512, drop = 1526, bias = 1023;
+  static constexpr double lift = 512, drop = 1526, bias = 1023, narrow = -1000;
   static constexpr double rounding = 0x1.8p52, max_exponent = 0x1p40;
   static constexpr double min_beta = 0x1p-900, max_beta = 0x1p900, min_visible = 0;
 };
@@ -127,17 +128,23 @@ inline ExponentFrame<T> exponent_frame(T m, const InverseTemperature<T>& beta) {
   return frame;
 }
 
-// The weights 2^(z c - N + lift), NaN of NaN, and their rounding errors.
+// The weights 2^(z c - N + lift) of z that are not below the floor, NaN of NaN, and their rounding
+// errors.
 template <class T>
-inline Vec<T> weights(const Vec<T>& z, const Vec<T>& c, const Vec<T>& c_low, const Vec<T>& rounding,
-                      const Vec<T>& floor, Vec<T>* error = nullptr) {
-  const Vec<T> x = larger(floor, z);
-  const Vec<T> shifted = fma(x, c, rounding);
+inline Vec<T> weights_above_floor(const Vec<T>& z, const Vec<T>& c, const Vec<T>& c_low,
+                                  const Vec<T>& rounding, Vec<T>* error = nullptr) {
+  const Vec<T> shifted = fma(z, c, rounding);
   const Vec<T> n = sub(shifted, rounding);
-  const Vec<T> f = fma(x, c_low, fms(x, c, n));
+  const Vec<T> f = fma(z, c_low, fms(z, c, n));
   const Vec<T> scale = pow2_of_bits(shifted), e = exp2_lanes(f, error);
   if (error) *error = mul(*error, scale);
   return mul(e, scale);
+}
+// The same, of any z.
+template <class T>
+inline Vec<T> weights(const Vec<T>& z, const Vec<T>& c, const Vec<T>& c_low, const Vec<T>& rounding,
+                      const Vec<T>& floor, Vec<T>* error = nullptr) {
+  return weights_above_floor(larger(floor, z), c, c_low, rounding, error);
 }
 
 // Sixteen running sums, in double.
@@ -147,6 +154,7 @@ template <>
 struct LaneSums<float> {
   Vec<double> sum{0.0};
   void accumulate(const Vec<float>& x) { sum = add(sum, widen(x)); }
+  Vec<double> rounding_error() const { return Vec<double>(0.0); }
   void put(double* sums, double* errors) const {
     sum.put(sums);
     fill(errors, kLanes, 0.0);
@@ -161,6 +169,7 @@ struct LaneSums<double> {
     sum = next;
   }
   void accumulate_error(const Vec<double>& x) { error = add(error, x); }
+  Vec<double> rounding_error() const { return error; }
   void put(double* sums, double* errors) const {
     sum.put(sums);
     error.put(errors);

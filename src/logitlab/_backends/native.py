@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from logitlab import _checks
 from logitlab._arrays import Array, Axes, DType, Shape, dtype_name, native_type
 from logitlab._backends import linear_loss as linear
-from logitlab._backends import reference
+from logitlab._backends import plain_numpy, reference
 from logitlab._backends.linear_loss import Gradients
 from logitlab._backends.reference import (
     centred,
@@ -38,6 +38,7 @@ __all__ = [
     "logsumexp",
     "native_available",
     "one_minus",
+    "plain",
     "set_num_threads",
     "signed_logsumexp",
     "softmax",
@@ -194,30 +195,17 @@ def _covers(kind: str) -> bool:
     return _native is not None and kind in KINDS
 
 
-# The types in native byte order, which the kernels read without a view or a copy.
-_DIRECT = {np.dtype(name): KINDS[name] for name in ("float32", "float64", "float16")}
-
-
-def _call_directly(
-    name: str, z: Array, axis: Axes, t: float | Array, where: Array | None, out: Array | None
-) -> Array:
-    """The result of the most common calls with little overhead, or None for any other call."""
-    kind = _DIRECT.get(z.dtype)
-    if kind is None or where is not None or type(t) is not float or len(axis) > 1:
-        return None
-    if _native is None or type(z) is not np.ndarray:
-        return None
-    if out is None:
-        out = np.empty_like(z) if z.nbytes < _LARGE else _empty_like(z)
-    return out if getattr(_native, name)(kind, z, out, axis[0], t, None) else None
-
-
-_LARGE = 1 << 22  # bytes from which new memory pages cost more than reused ones
+# plain_softmax, plain_log_softmax and plain_logsumexp: the results of the most common calls, whose
+# arguments need no further checks (a NumPy array of a standard type, an axis within its bounds and
+# a float temperature), and None for any other call.
+plain: Any = plain_numpy if _native is None else _native
 
 
 def large_bytes(size: int) -> NDArray[np.uint8] | None:
     """Memory for a large result, reused from earlier results; None if the result is not large."""
-    memory: NDArray[np.uint8] | None = _native.empty(size) if size >= _LARGE else None
+    if _native is None or size < _native.LARGE_RESULT:
+        return None
+    memory: NDArray[np.uint8] = _native.empty(size)
     return memory
 
 
@@ -240,9 +228,6 @@ def _empty_like(z: Array) -> Array:
 def _elementwise(
     name: str, z: Array, axis: Axes, t: float | Array, where: Array | None, out: Array | None
 ) -> Array:
-    result = _call_directly(name, z, axis, t, where, out)
-    if result is not None:
-        return result
     kind = dtype_name(z.dtype)
     if not _covers(kind):
         return getattr(reference, name)(z, axis, t, where, out)
