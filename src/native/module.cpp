@@ -1,7 +1,5 @@
 // The Python module: converts arrays to strided memory and divides the rows into tasks.
 #define LOGITLAB_IMPORTS_NUMPY
-#include "numpy_api.h"
-
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
@@ -16,6 +14,7 @@
 #include "batch.h"
 #include "interpreter.h"
 #include "memory.h"
+#include "numpy_api.h"
 #include "products_args.h"
 #include "py_buffer.h"
 #include "threads.h"
@@ -128,7 +127,8 @@ bool compute(Batch& b, int kind, nb::handle z, nb::handle out, int axis, nb::han
              nb::handle where) {
   const NumberType& type = type_of(kind);
   const View zv("z", z, type, PyBUF_STRIDES);
-  const View ov("out", out, type, b.op == Op::loss ? PyBUF_STRIDES : PyBUF_STRIDES | PyBUF_WRITABLE);
+  const View ov("out", out, type,
+                b.op == Op::loss ? PyBUF_STRIDES : PyBUF_STRIDES | PyBUF_WRITABLE);
   return compute(b, kind, zv.buffer, ov.buffer, axis, t, where);
 }
 
