@@ -170,8 +170,7 @@ def linear_cross_entropy(
 ) -> Any:
     r"""Cross-entropy of labels and the logits :math:`z = x\,W^\top + b`, which are not stored.
 
-    The logits are computed by blocks of rows: the memory used is a small part of that of all
-    N x K logits.
+    The logits are computed by blocks of at most 256 rows and 64 MiB (16 rows at least).
 
     Parameters
     ----------

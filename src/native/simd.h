@@ -259,6 +259,17 @@ LOGITLAB_UNARY(minus_bits_of_one,
 #undef LOGITLAB_UNARY
 #undef LOGITLAB_BINARY
 
+#if !defined(LOGITLAB_FMA)
+// The same of numbers, one by one.
+template <class T>
+inline Vec<T> fma_scalars(const Vec<T>& a, const Vec<T>& b, const Vec<T>& c) {
+  T x[kLanes], y[kLanes], z[kLanes];
+  a.put(x), b.put(y), c.put(z);
+  for (int i = 0; i < kLanes; ++i) x[i] = std::fma(x[i], y[i], z[i]);
+  return Vec<T>(x);
+}
+#endif
+
 // a b + c and a b - c, rounded once.
 template <class T>
 inline Vec<T> fma(Vec<T> a, const Vec<T>& b, const Vec<T>& c) {
@@ -266,12 +277,38 @@ inline Vec<T> fma(Vec<T> a, const Vec<T>& b, const Vec<T>& c) {
   for (int i = 0; i < Vec<T>::regs; ++i) a.r[i] = fused(a.r[i], b.r[i], c.r[i]);
   return a;
 #else
-  T x[kLanes], y[kLanes], z[kLanes];
-  a.put(x), b.put(y), c.put(z);
-  for (int i = 0; i < kLanes; ++i) x[i] = std::fma(x[i], y[i], z[i]);
-  return Vec<T>(x);
+  return fma_scalars(a, b, c);
 #endif
 }
+#if defined(__SSE2__) && !defined(LOGITLAB_FMA)
+// In double the product is exact, and the sum is rounded to 53 digits. To round it again is wrong
+// only where it is then halfway between two floats, or where the result is subnormal.
+inline Vec<float> fma(const Vec<float>& a, const Vec<float>& b, const Vec<float>& c) {
+  const __m128i tail = _mm_set1_epi64x(0x1fffffff), half = _mm_set1_epi64x(0x10000000);
+  const __m128i above = _mm_set1_epi64x(0x7fffffffffffffff);
+  const __m128d smallest = _mm_set1_pd(0x1p-126), zero = _mm_setzero_pd();
+  Vec<float> result;
+  __m128i unsure = _mm_setzero_si128();
+  auto two = [&](__m128 x, __m128 y, __m128 z) {
+    const __m128d sum = _mm_add_pd(_mm_mul_pd(_mm_cvtps_pd(x), _mm_cvtps_pd(y)), _mm_cvtps_pd(z));
+    const __m128i bits = _mm_castpd_si128(sum);
+    const __m128d size = _mm_castsi128_pd(_mm_and_si128(bits, above));
+    const __m128d small = _mm_and_pd(_mm_cmplt_pd(size, smallest), _mm_cmpneq_pd(size, zero));
+    unsure = _mm_or_si128(unsure, _mm_cmpeq_epi32(_mm_and_si128(bits, tail), half));
+    unsure = _mm_or_si128(unsure, _mm_castpd_si128(small));
+    return _mm_cvtpd_ps(sum);
+  };
+  for (int i = 0; i < Vec<float>::regs; ++i) {
+    const __m128 x = a.r[i], y = b.r[i], z = c.r[i];
+    const __m128 low = two(x, y, z);
+    const __m128 high = two(_mm_movehl_ps(x, x), _mm_movehl_ps(y, y), _mm_movehl_ps(z, z));
+    result.r[i] = _mm_movelh_ps(low, high);
+  }
+  // The high halves of `tail` and `half` are equal.
+  if (_mm_movemask_epi8(unsure) & 0x0f0f) return fma_scalars(a, b, c);
+  return result;
+}
+#endif
 template <class T>
 inline Vec<T> fms(const Vec<T>& a, const Vec<T>& b, Vec<T> c) {
   for (auto& reg : c.r) reg = -reg;

@@ -10,9 +10,9 @@ from logitlab import _tracing
 from logitlab._arrays import Array, Namespace, any_of
 from logitlab._backends.targets import Targets
 
+# Of a block of logits, at most. Each block reads and writes the gradient by the weight once.
 _BLOCK_ROWS = 256
-_BLOCK_BYTES = 1 << 26  # of the logits of a block, at most
-_MIN_BLOCKS = 12  # if there are enough rows
+_BLOCK_BYTES = 1 << 26
 _TILE_CLASSES = 1024  # of a product that is added to the gradient by the weight
 _PRODUCT_SIZE = 1 << 32  # multiplications of one NumPy product, between which signals are answered
 
@@ -34,7 +34,7 @@ def _slices(n: int, size: int) -> list[slice]:
 
 
 def _row_blocks(rows: int, classes: int, itemsize: int) -> list[slice]:
-    size = min(_BLOCK_ROWS, _BLOCK_BYTES // max(1, classes * itemsize), -(-rows // _MIN_BLOCKS))
+    size = min(_BLOCK_ROWS, _BLOCK_BYTES // max(1, classes * itemsize))
     size = max(16, -(-size // 4) * 4)  # BLAS is slow at odd numbers of rows
     return _slices(rows, size)
 
