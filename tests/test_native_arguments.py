@@ -190,3 +190,18 @@ def test_sizes_of_memory():
     for wrong in (-1, 1 << 64, 1.5, None):
         with pytest.raises(TypeError):
             native._native.empty(wrong)
+
+
+def test_rows_at_addresses():
+    z, out = np.ones((3, 4), np.float32), np.empty((3, 4), np.float32)
+    right = {"op": 0, "kind": 0, "z": z.ctypes.data, "out": out.ctypes.data, "rows": 3, "k": 4}
+    native._native.rows(**right, t=1.0)
+    np.testing.assert_array_equal(out, 0.25)
+    for name, wrong in [
+        *(("op", n) for n in (-1, 3)),
+        *(("kind", n) for n in (-1, 4)),
+        *((name, 0) for name in ("z", "out")),
+        *((name, n) for name in ("rows", "k") for n in (-1, 1 << 62)),
+    ]:
+        with pytest.raises(ValueError, match="must"):
+            native._native.rows(**(right | {name: wrong}), t=1.0)

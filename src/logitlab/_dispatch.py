@@ -11,6 +11,7 @@ import numpy as np
 
 from logitlab import _registry
 from logitlab._arrays import Array
+from logitlab._backends import native
 
 # The array libraries with a backend of their own: (top-level package, class) -> module.
 _BACKENDS = {
@@ -23,6 +24,8 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 _backend_of_type: dict[type, ModuleType] = {}
+# As `native.plain`, for the arrays of other libraries.
+_plain_of_type: dict[type, ModuleType] = {}
 
 
 def _import_backend(array_type: type) -> ModuleType:
@@ -37,8 +40,15 @@ def backend(z: Array) -> ModuleType:
     """The module whose functions take arrays of the type of z."""
     array_type = type(z)
     if array_type not in _backend_of_type:
-        _backend_of_type[array_type] = _import_backend(array_type)
+        _backend_of_type[array_type] = module = _import_backend(array_type)
+        if hasattr(module, "plain_softmax"):
+            _plain_of_type[array_type] = module
     return _backend_of_type[array_type]
+
+
+def plain(z: Any) -> Any:
+    """The module whose plain_softmax, plain_log_softmax and plain_logsumexp take common calls."""
+    return _plain_of_type.get(type(z), native.plain)
 
 
 def fused_loss(z: Array, name: str) -> Callable[..., Array | None] | None:

@@ -6,7 +6,7 @@ from array_api_compat import array_namespace
 
 from logitlab import _arrays, _checks, _dispatch, _out
 from logitlab._arrays import Array, Axes, Namespace
-from logitlab._backends import native, reference
+from logitlab._backends import reference
 
 
 def contains_nan(z: Array, axes: Axes, where: Array | None, xp: Namespace) -> Array:
@@ -87,7 +87,7 @@ def softmax(
     array([0. , 0.5, 0.5])
     """
     if where is None and out is None and empty == "nan":
-        result = native.plain.plain_softmax(z, axis, temperature)
+        result = _dispatch.plain(z).plain_softmax(z, axis, temperature)
         if result is not None:
             return result
     if empty != "nan":
@@ -156,7 +156,7 @@ def log_softmax(
     array([-2.0611537e-09, -2.0000000e+01], dtype=float32)
     """
     if where is None and out is None:
-        result = native.plain.plain_log_softmax(z, axis, temperature)
+        result = _dispatch.plain(z).plain_log_softmax(z, axis, temperature)
         if result is not None:
             return result
     if out is None:
@@ -232,7 +232,7 @@ def logsumexp(
     1000.6931
     """
     if b is None and where is None and keepdims is False and return_sign is False:
-        result = native.plain.plain_logsumexp(z, axis, temperature)
+        result = _dispatch.plain(z).plain_logsumexp(z, axis, temperature)
         if result is not None:
             return result
     keepdims = _checks.boolean(keepdims, "keepdims")

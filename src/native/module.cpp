@@ -63,6 +63,9 @@ namespace {
 void run(Batch& batch) {
   constexpr int64_t kMinEntries = 1 << 13;  // per thread
   const int64_t entries = batch.rows * batch.k;
+  // A result larger than the caches would only evict what is in them.
+  const int64_t item = kTypes[batch.kind].size;
+  batch.stream = entries * item > (int64_t(1) << 24) && batch.k * item <= 3 << 18;
   int threads = 1;
   if (entries >= 2 * kMinEntries)
     threads = int(std::min<int64_t>(entries / kMinEntries, threads_for(entries)));
@@ -116,9 +119,6 @@ bool compute(Batch& b, int kind, const Py_buffer& z, const Py_buffer& out, int a
     b.where = nullptr;
     for (int d = 0; d < b.dims; ++d) b.z_stride[d] = 0;
   }
-  // A result larger than the caches would only evict what is in them.
-  const int64_t item = kTypes[kind].size, bytes = b.rows * b.k * item;
-  b.stream = bytes > (int64_t(1) << 24) && b.k * item <= 3 << 18;
   run(b);
   return true;
 }
@@ -187,6 +187,23 @@ nb::object compute_plain(Op op, nb::handle z, nb::handle axis, nb::handle temper
   if (op == Op::logsumexp && dims == 1)
     return nb::steal(PyArray_Return(reinterpret_cast<PyArrayObject*>(owner.release().ptr())));
   return owner;
+}
+
+// Contiguous rows at addresses that the caller has checked.
+void compute_rows(int op, int kind, uintptr_t z, uintptr_t out, int64_t rows, int64_t k, double t) {
+  require(op >= 0 && op <= 2, "op", op, "be 0, 1 or 2");
+  require(z, "z", 0, "not be a null address");
+  require(out, "out", 0, "not be a null address");
+  if (size_of(rows, k) == 0) return;
+  const int64_t item = type_of(kind).size;
+  Batch b;
+  b.op = Op(op), b.kind = Kind(kind);
+  b.z = reinterpret_cast<const char*>(z), b.out = reinterpret_cast<char*>(out);
+  b.temperature = t;
+  b.k = k, b.rows = rows, b.z_step = b.out_step = item;
+  b.dims = 0;
+  add_axis(b, rows, k * item, (b.op == Op::logsumexp ? 1 : k) * item, 0, 0);
+  run(b);
 }
 
 // Memory in C order, of an array; null for None.
@@ -377,6 +394,10 @@ NB_MODULE(_native, m) {
       },
       nb::arg("kind"), nb::arg("z"), nb::arg("out"), nb::arg("axis"), nb::arg("t"),
       nb::arg("where").none(), nb::sig("def logsumexp(" BATCH_PARAMETERS ") -> bool"));
+  m.def("rows", compute_rows, nb::arg("op"), nb::arg("kind"), nb::arg("z"), nb::arg("out"),
+        nb::arg("rows"), nb::arg("k"), nb::arg("t"),
+        nb::sig("def rows(op: int, kind: int, z: int, out: int, rows: int, k: int, t: float) -> "
+                "None"));
   m.def("cross_entropy", cross_entropy, nb::arg("kind"), nb::arg("z"), nb::arg("out").none(),
         nb::arg("axis"), nb::arg("t"), nb::arg("where").none(), nb::arg("label").none(),
         nb::arg("targets").none(), nb::arg("smoothing"), nb::arg("scale"), nb::arg("loss"),

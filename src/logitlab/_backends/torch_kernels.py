@@ -74,6 +74,58 @@ def empty_like(z: Tensor) -> Tensor:
     return torch.empty_like(z, requires_grad=False)
 
 
+_ROW_FUNCTIONS = {"softmax": 0, "log_softmax": 1, "logsumexp": 2}
+_SMALL = 1 << 16  # entries of a result that is never large
+_KINDS = {getattr(torch, name): kind for name, kind in native.KINDS.items()}
+
+
+def _plain(name: str, z: Any, axis: Any, temperature: Any) -> Tensor | None:
+    """The result of the most common calls, without further checks: of a contiguous CPU tensor that
+    needs no gradient, along its last axis. None for any other call."""
+    if (
+        type(z) is not torch.Tensor
+        or (kind := _KINDS.get(z.dtype)) is None
+        or not native.native_available()
+        or type(axis) is not int
+        or type(temperature) is not float
+        or temperature != temperature
+        or (z.requires_grad and torch.is_grad_enabled())
+        or not z.is_cpu
+        or z.layout is not torch.strided
+        or z.is_nested
+        or not z.is_contiguous()
+        or (size := z.numel()) == 0
+        or axis not in (-1, z.ndim - 1)
+        or z.ndim == 0
+        or is_recording()
+        or forward_ad._current_level >= 0
+        or z.is_neg()
+        or (address := z.data_ptr()) % z.itemsize
+    ):
+        return None
+    shape = z.shape
+    k = shape[-1]
+    if name == "logsumexp":
+        out = torch.empty(shape[:-1], dtype=z.dtype, device="cpu")
+    else:
+        out = torch.empty_like(z) if size < _SMALL else empty_like(z)
+    function = _ROW_FUNCTIONS[name]
+    native._native.rows(function, kind, address, out.data_ptr(), size // k, k, temperature)
+    return out
+
+
+def plain_softmax(z: Any, axis: Any, temperature: Any) -> Tensor | None:
+    return _plain("softmax", z, axis, temperature)
+
+
+def plain_log_softmax(z: Any, axis: Any, temperature: Any) -> Tensor | None:
+    return _plain("log_softmax", z, axis, temperature)
+
+
+def plain_logsumexp(z: Any, axis: Any, temperature: Any) -> Tensor | None:
+    return _plain("logsumexp", z, axis, temperature)
+
+
 def _elementwise(
     name: str, z: Array, axis: Axes, t: float | Array, where: Array | None, out: Array | None
 ) -> Array:
