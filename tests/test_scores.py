@@ -1,7 +1,9 @@
 """Scores against their definitions, SciPy, scikit-learn and published values."""
 
 import re
+import tracemalloc
 
+import array_api_strict
 import mpmath
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from sklearn.metrics import brier_score_loss
 import arrays
 import exact
 import logitlab
+from logitlab import scores
 
 inf, nan = np.inf, np.nan
 
@@ -289,3 +292,78 @@ def test_accuracy_and_brier_score_of_many_rows():
 def test_errors_name_the_argument(call, message):
     with pytest.raises(TypeError, match=message):
         call()
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+def test_entropy_of_rows_with_classes_of_probability_zero(convert):
+    """0 log 0 = 0: an excluded class, one whose probability underflows, and T = 0."""
+    z = convert(np.array([[0.0, 0, -inf], [0, 800, -800], [3, 3, 3]]))
+    np.testing.assert_allclose(
+        np.asarray(logitlab.entropy(z)), [np.log(2), 0, np.log(3)], rtol=1e-15
+    )
+    where = convert(np.array([[True, True, False]] * 3))
+    result = logitlab.entropy(z, where=where)
+    np.testing.assert_allclose(np.asarray(result), [np.log(2), 0, np.log(2)], rtol=1e-15)
+    result = logitlab.entropy(z, temperature=0)
+    np.testing.assert_allclose(np.asarray(result), [np.log(2), 0, np.log(3)], rtol=1e-15)
+
+
+def peak_memory(function, *arguments):
+    """The most memory that NumPy arrays take during a call, in bytes."""
+    tracemalloc.start()
+    try:
+        function(*arguments)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+@pytest.mark.parametrize("distance", [0, 1e-9, 1e-3, 3.0])
+def test_kl_divergence_without_excluded_classes(convert, distance):
+    """Accurate at any distance, whatever the logits of the classes that are left out."""
+    rng = np.random.default_rng(5)
+    z = rng.standard_normal((8, 6))
+    other = z + distance * rng.standard_normal(z.shape)
+    z[:, 2] = other[:, 2] = -inf
+    z[:4, 4], other[:4, 4] = 50, -70
+    z[4:, 4], other[4:, 4] = -70, 50
+    where = np.arange(6) != 4
+    left = [0, 1, 3, 5]
+    for t in (1.0, np.linspace(0.5, 2, 8)):
+        rows = [x[:, left] / np.reshape(t, (-1, 1)) for x in (z, other)]
+        expected = [exact_kl(*row) for row in zip(*rows, strict=True)]
+        options = {"temperature": t if isinstance(t, float) else convert(t)}
+        result = logitlab.kl_divergence(convert(z), convert(other), where=convert(where), **options)
+        # z / t is rounded in `rows`.
+        rtol = 1e-13 if isinstance(t, float) else 1e-13 + 1e-15 / max(distance, 1e-15)
+        np.testing.assert_allclose(np.asarray(result), expected, rtol=rtol, atol=1e-31)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_entropy_of_a_long_row_takes_little_memory(dtype):
+    """Two float32 arrays of the size of z and a mask."""
+    z = np.zeros(500_000, dtype)
+    assert peak_memory(logitlab.entropy, z) < 2.5 * 4 * z.size
+
+
+def test_squared_errors():
+    """(p - one_hot(y))^2 in one new array; p is unchanged."""
+    p, y = np.array([[0.25, 0.75], [0.5, 0.5], [1, 0]]), np.array([0, 1, 1])
+    expected = [[9 / 16, 9 / 16], [1 / 4, 1 / 4], [1, 1]]
+    np.testing.assert_array_equal(scores.squared_errors(p, y), expected)
+    np.testing.assert_array_equal(p, [[0.25, 0.75], [0.5, 0.5], [1, 0]])
+    p, y = np.full((50_000, 4), 0.25), np.zeros(50_000, int)
+    assert peak_memory(scores.squared_errors, p, y) < 1.75 * p.nbytes
+
+
+def test_confidences():
+    """Of each row of all blocks: the largest probability, and the first class that has it."""
+    z = np.zeros((3000, 100))
+    z[np.arange(3000), np.arange(3000) % 100] = np.log(np.arange(3000) + 99.0)
+    confidence, predicted = scores.confidences(z)
+    expected = (np.arange(3000) + 99) / (np.arange(3000) + 198)
+    np.testing.assert_allclose(confidence, expected, rtol=1e-14)
+    np.testing.assert_array_equal(predicted, np.arange(3000) % 100)
+    assert predicted.dtype == np.int64
+    np.testing.assert_array_equal(scores.confidences(np.array([[1.0, 2, 2]]))[1], [1])
