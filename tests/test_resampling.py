@@ -126,12 +126,14 @@ def test_infinite_log_loss():
             "y must be from 0 to 1, as other has 2 classes, got 2 in row 2",
         ),
         ({"other": np.full((4, 3), np.nan)}, "row 0 of other has no distribution"),
+        ({"other": [[0.0], [1.0, 2.0]]}, "other must be a rectangular array, got"),
+        ({"other": np.zeros(4)}, r"other must have the batch shape \(4,\) .*, got shape \(4,\)"),
         ({"other": "a"}, r"other must have the batch shape \(4,\) .*, got shape \(\)"),
     ],
 )
 def test_bad_options(options, message):
     """Each message has the argument, the rule and the value."""
-    with pytest.raises((TypeError, ValueError), match=message):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
         logitlab.bootstrap(np.zeros((4, 3)), [0, 1, 2, 0], **options)
 
 
@@ -175,7 +177,7 @@ def test_resampled_sums_by_definition(monkeypatch):
     # The number of times that one group is sampled is binomial.
     variance = sums[:, 1:].var(axis=0)
     np.testing.assert_allclose(variance, 5 * 0.2 * 0.8, rtol=0.1)
-    for block in (1, 7, 64):
+    for block in (1, 7, 35, 64):  # 35: the last block is smaller
         monkeypatch.setattr(resampling, "_BLOCK", block)
         np.testing.assert_array_equal(resampling.resampled_sums(groups, 3000, 0), sums)
 
@@ -324,3 +326,39 @@ def test_scores_of_many_rows():
         value = score(z, y)
         assert result[name].value == pytest.approx(value, rel=1e-12)
         assert difference[name].value == pytest.approx(value - score(other, y), rel=1e-5)
+
+
+def test_groups_of_rows(monkeypatch):
+    """Up to the limit each row is a group; more rows are assigned at random, always the same."""
+    z, y, p = exact_problem()
+    monkeypatch.setattr(resampling, "_MAX_GROUPS", 7)
+    sums = resampling.ScoreSums(7, 5, z.dtype)
+    sums.add(slice(0, 7), z, y)
+    expected = [exact_sums([row], [k], 5) for row, k in zip(p, y, strict=True)]
+    np.testing.assert_allclose(sums.group_sums, np.array(expected, dtype=float), atol=1e-14)
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(7000, 3)), rng.integers(0, 3, 7000)
+    sums = resampling.ScoreSums(7000, 5, z.dtype)
+    sums.add(slice(0, 7000), z, y)
+    assert sums.group_sums.shape == (7, 11)
+    assert scipy.stats.chisquare(sums.group_sums[:, 0]).pvalue > 1e-3
+    assert logitlab.bootstrap(z, y, n_resamples=20) == logitlab.bootstrap(z, y, n_resamples=20)
+
+
+def test_sums_of_all_resamples_are_bounded(monkeypatch):
+    """The largest number of resamples is one whose sums fit."""
+    monkeypatch.setattr(resampling, "_MAX_SUMS", 65)
+    groups = np.ones((4, 6))
+    assert resampling.resampled_sums(groups, 10, 0).shape == (10, 6)
+    with pytest.raises(ValueError, match=r"^n_resamples must be <= 10, got 11$"):
+        resampling.resampled_sums(groups, 11, 0)
+
+
+def test_batches_of_more_dimensions(labelled):
+    """They are the rows of the flat arrays, 1000 times resampled with the seed 0."""
+    z, y = labelled
+    z, y = z[:60], y[:60]
+    other = z + np.sin(np.arange(6))
+    expected = logitlab.bootstrap(z, y, other=other, n_resamples=1000, rng=0)
+    batch = (z.reshape(5, 12, 6), y.reshape(5, 12))
+    assert logitlab.bootstrap(*batch, other=other.reshape(5, 12, 6)) == expected
