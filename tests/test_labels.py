@@ -169,6 +169,26 @@ def test_labels_without_values_are_not_checked():
         assert meta.shape == (3,)
 
 
+@each_library_but_jax
+def test_range_of_labels(convert):
+    """From 0 to K - 1; no labels are in range, and labels without values are not known to be."""
+    xp = array_namespace(convert(np.zeros(1)))
+    for y, right in (([0, 2], True), ([2, 1], True), ([0, 3], False), ([-1, 2], False), ([], True)):
+        assert _labels._all_in_range(convert(np.array(y, np.int64)), 3, xp) is right
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_range_of_traced_labels():
+    y, xp = torch.tensor([0, 1]), array_namespace(torch.ones(1))
+
+    def next_label(y):
+        assert not _labels._all_in_range(y, 3, xp)
+        return y + 1
+
+    assert torch.jit.trace(next_label, (y,), check_trace=False)(y + 5).tolist() == [6, 7]
+    assert not _labels._all_in_range(y.to("meta"), 3, xp)
+
+
 @each_library
 def test_row_weights_are_of_the_widest_real_type(convert):
     """float64, or float32 in JAX, in the library of z, from any real type."""

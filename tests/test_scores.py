@@ -318,6 +318,7 @@ def test_entropy_of_rows_with_classes_of_probability_zero(convert):
 
 def peak_memory(function, *arguments):
     """The most memory that NumPy arrays take during a call, in bytes."""
+    function(*arguments)  # imports what it needs
     tracemalloc.start()
     try:
         function(*arguments)
@@ -359,9 +360,9 @@ def test_entropy_of_a_long_row_takes_little_memory(dtype):
     ("shape", "axis"), [((30_000, 50), -1), ((30_000, 50), 1), ((3, 9_999, 50), 2)]
 )
 def test_entropy_of_many_rows_takes_little_memory(shape, axis):
-    """A few blocks of 2 MiB, not an array of the size of z."""
-    z = np.zeros(shape)
-    assert peak_memory(logitlab.entropy, z, axis) < 0.7 * z.nbytes
+    """A few blocks of 2 MiB, not float32 arrays of the size of z."""
+    z = np.zeros(shape, np.float16)
+    assert peak_memory(logitlab.entropy, z, axis) < 1.5 * z.nbytes
 
 
 def test_squared_errors():
