@@ -1,6 +1,7 @@
 """Labels and weights of rows: array types, ranges, ignored labels and messages."""
 
 import re
+import tracemalloc
 
 import array_api_strict
 import jax
@@ -45,6 +46,17 @@ def test_labels_have_the_default_integer_type_of_the_library(convert):
 def test_valid_labels_are_not_copied():
     z, y = np.zeros((3, 5)), np.array([4, 0, 2])
     assert _labels.labels(y, z, (3,), 5) is y
+
+
+def test_valid_labels_need_no_mask():
+    y, z = np.zeros(1_000_000, np.int64), np.zeros((1_000_000, 1), np.float16)
+    _labels.labels(y, z, y.shape, 1)
+    tracemalloc.start()
+    try:
+        _labels.labels(y, z, y.shape, 1)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 @each_library_but_jax

@@ -590,3 +590,12 @@ def test_check_norm():
         check_norm(norm, True)
     with pytest.raises(ValueError, match=r"^norm must be 1 or 2 with debiased=True, got 'max'$"):
         check_norm("max", True)
+
+
+def test_mean_confidence_above_one_by_rounding():
+    """It is 1."""
+    sums = np.array([[3.0], [3 * (1 + 2.0**-52)], [3.0]])
+    cells = np.zeros((3, CELLS))
+    cells[:, -1:] = sums
+    result = reliability.consistency_test(sums, cells)
+    assert result == (pytest.approx(0, abs=1e-15), pytest.approx(0, abs=1e-15), 1)
