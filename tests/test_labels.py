@@ -264,3 +264,25 @@ def test_scale_of_weights_without_values_is_one():
     jax.jit(check)(jax.numpy.full(2, 8.0))
     a, b = _labels.weight_scale(torch.tensor([8.0, 2.0], requires_grad=True), xp)
     assert a * b == 2**-4
+
+
+def test_numpy_labels_are_checked_before_jax_narrows_them():
+    """2^32 + 1 would be 1 in int32."""
+    z = jax.numpy.zeros((2, 3))
+    for y in ([0, 2**32 + 1], np.array([0, 2**32 + 1])):
+        with pytest.raises(ValueError, match=r"got 4294967297 in row 1$"):
+            _labels.labels(y, z, (2,), 3)
+
+
+def test_labels_of_a_parameter():
+    """z may be of a subclass of Tensor."""
+    y, z = torch.tensor([0, 2]), torch.nn.Parameter(torch.zeros(2, 3))
+    assert _labels.labels(y, z, (2,), 3) is y
+    assert _labels.labels(y, z, (2,), 3, 2).tolist() == [0, -1]
+    assert _labels.labels([0, 2], z, (2,), 3).tolist() == [0, 2]
+
+
+def test_numpy_labels_are_on_the_device_of_z():
+    z = torch.zeros(2, 3, device="meta")
+    assert _labels.labels([0, 2], z, (2,), 3).device == z.device
+    assert _labels.row_weights([0, 2], (2,), z).device == z.device
