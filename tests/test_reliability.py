@@ -4,9 +4,18 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import scipy.stats
 
 import logitlab
-from logitlab._bins import CELLS, Bins, make_bins, uniform_bins
+from logitlab import reliability
+from logitlab._bins import (
+    CELLS,
+    Bins,
+    check_norm,
+    error_from_sums,
+    make_bins,
+    uniform_bins,
+)
 
 
 def error_by_definition(confidence, correct, n_bins, norm=1):
@@ -350,3 +359,243 @@ def test_sums_are_numbers_of_float64():
     np.testing.assert_allclose(sums[0], [[1, 2], [2, 1]])
     np.testing.assert_allclose(sums[1], [[0.2, 1.5], [0.5, 0.8]])
     np.testing.assert_allclose(sums[2], [[0, 1], [1, 1]])
+
+
+def rows_of_confidence(confidence, counts, correct):
+    """Logits of two classes and labels: `correct` of the `counts` rows of each confidence."""
+    p = np.repeat(confidence, counts)
+    wrong = [k for n, c in zip(counts, correct, strict=True) for k in [0] * c + [1] * (n - c)]
+    return np.stack([np.log(p), np.log1p(-p)], axis=1), np.array(wrong)
+
+
+def test_reliability_curve_by_definition():
+    """Counts, means and binomial intervals of each bin; NaN without rows."""
+    z, y = rows_of_confidence([0.55, 0.7, 0.92], [400, 900, 2000], [200, 720, 1850])
+    curve = logitlab.reliability_curve(z, y, n_bins=10)
+    np.testing.assert_allclose(curve.edges, np.arange(11) / 10, rtol=1e-15)
+    np.testing.assert_array_equal(curve.counts, [0, 0, 0, 0, 0, 400, 0, 900, 0, 2000])
+    assert curve.counts.dtype == np.int64
+    filled = [5, 7, 9]
+    np.testing.assert_allclose(curve.confidence[filled], [0.55, 0.7, 0.92], rtol=1e-12)
+    np.testing.assert_allclose(curve.accuracy[filled], [0.5, 0.8, 0.925], rtol=1e-12)
+    for name in ("confidence", "accuracy", "low", "high"):
+        np.testing.assert_array_equal(np.isnan(getattr(curve, name)), curve.counts == 0)
+    for b, n, share in ((5, 400, 0.5), (7, 900, 0.8), (9, 2000, 0.925)):
+        expected = scipy.stats.binom(n, share).ppf([0.025, 0.975]) / n
+        np.testing.assert_allclose([curve.low[b], curve.high[b]], expected, atol=0.15 / n**0.5)
+    quantile = logitlab.reliability_curve(z, y, n_bins=2, strategy="quantile")
+    np.testing.assert_allclose(quantile.edges, [0.55, 0.92, 0.92], rtol=1e-12)
+    np.testing.assert_array_equal(quantile.counts, [1300, 2000])
+
+
+def test_default_options(labelled):
+    """15 bins of equal width, norm 1 and 1000 simulations with the seed 0."""
+    z, y = labelled
+    options = {"n_bins": 15, "strategy": "uniform"}
+    curve = logitlab.reliability_curve(z, y)
+    for name, right in vars(logitlab.reliability_curve(z, y, **options)).items():
+        np.testing.assert_array_equal(getattr(curve, name), right)
+    options["norm"] = 1
+    error = logitlab.calibration_error(z, y, **options, classwise=False, debiased=False)
+    assert logitlab.calibration_error(z, y) == error
+    expected = logitlab.calibration_test(z, y, **options, n_resamples=1000, rng=0)
+    assert logitlab.calibration_test(z, y) == expected
+    bins = uniform_bins(15, z.dtype)
+    p = logitlab.softmax(z)
+    rows = p.max(axis=1), p.argmax(axis=1) == y
+    result = reliability.consistency_test(bins.sums(*rows), bins.cell_sums(*rows))
+    assert result == pytest.approx(expected, rel=1e-12)
+
+
+def test_options_are_checked_before_arrays():
+    for function in (
+        logitlab.reliability_curve,
+        logitlab.calibration_error,
+        logitlab.calibration_test,
+    ):
+        with pytest.raises(
+            ValueError, match=r"^strategy must be one of 'uniform', 'quantile', got 'x'$"
+        ):
+            function(None, None, strategy="x")
+        with pytest.raises(ValueError, match=r"^n_bins must be >= 1, got 0$"):
+            function(None, None, n_bins=0)
+    for function in (logitlab.calibration_error, logitlab.calibration_test):
+        with pytest.raises(ValueError, match=r"^norm must be one of 1, 2, 'max', got 3$"):
+            function(None, None, norm=3)
+    with pytest.raises(TypeError, match=r"^classwise must be True or False, got 1$"):
+        logitlab.calibration_error(None, None, classwise=1)
+    with pytest.raises(TypeError, match=r"^debiased must be True or False, got 1$"):
+        logitlab.calibration_error(None, None, debiased=1)
+    with pytest.raises(ValueError, match=r"^norm must be 1 or 2 with debiased=True, got 'max'$"):
+        logitlab.calibration_error(None, None, debiased=True, norm="max")
+    with pytest.raises(ValueError, match=r"^n_resamples must be >= 1, got 0$"):
+        logitlab.calibration_test(None, None, n_resamples=0)
+    with pytest.raises(TypeError, match=r"^n_resamples must be an int, got 1\.5$"):
+        logitlab.calibration_test(None, None, n_resamples=1.5)
+    with pytest.raises(TypeError, match=r"^rng must be None, an int >= 0 or a .*, got 'a'$"):
+        logitlab.calibration_test(None, None, rng="a")
+
+
+def quantile_error(p, y, n_bins, norm):
+    """The calibration error of equally many rows in each bin, of different p."""
+    order = np.argsort(p)
+    gaps = [abs(p[part].mean() - y[part].mean()) for part in np.split(order, n_bins)]
+    return max(gaps) if norm == "max" else np.mean(np.array(gaps) ** norm) ** (1 / norm)
+
+
+@pytest.mark.parametrize("norm", [1, 2, "max"])
+def test_calibration_error_of_many_rows(norm):
+    """Over all blocks of rows, of the predicted class and classwise, with bins of both kinds."""
+    rng = np.random.default_rng(8)
+    z = rng.normal(size=(7000, 60)) * 2
+    y = (z / 2 + rng.gumbel(size=z.shape)).argmax(axis=1)
+    p = logitlab.softmax(z)
+    confidence, correct = p.max(axis=1), p.argmax(axis=1) == y
+    for strategy, right in (("uniform", error_by_definition), ("quantile", quantile_error)):
+        options = {"n_bins": 10, "norm": norm, "strategy": strategy}
+        assert logitlab.calibration_error(z, y, **options) == pytest.approx(
+            right(confidence, correct, 10, norm), rel=1e-10
+        )
+        classes = [right(p[:, k], y == k, 10, norm) for k in range(60)]
+        assert logitlab.calibration_error(z, y, **options, classwise=True) == pytest.approx(
+            np.mean(classes), rel=1e-10
+        )
+        test = logitlab.calibration_test(z, y, **options, n_resamples=1)
+        assert test.error == logitlab.calibration_error(z, y, **options)
+
+
+def test_simulations_in_blocks(monkeypatch, labelled):
+    """The random numbers held at a time change no result."""
+    z, y = labelled
+    expected = logitlab.calibration_test(z, y, n_resamples=37)
+    assert expected.p_value * 38 == pytest.approx(round(expected.p_value * 38), rel=1e-12)
+    for block in (1, 1000, 3000):
+        monkeypatch.setattr(reliability, "_BLOCK", block)
+        result = logitlab.calibration_test(z, y, n_resamples=37)
+        assert result == pytest.approx(expected, rel=1e-12)
+
+
+def test_p_value_by_definition():
+    """Of one row of confidence 3/4: the error is 1/4 with probability 3/4, else 3/4."""
+    z = [[np.log(3), 0.0]]
+    right = logitlab.calibration_test(z, [0], n_resamples=4000)
+    assert right.error == pytest.approx(0.25)
+    assert right.expected_error == pytest.approx(3 / 8, abs=0.02)
+    assert right.p_value == 1
+    wrong = logitlab.calibration_test(z, [1], n_resamples=4000)
+    assert wrong.error == pytest.approx(0.75)
+    assert wrong.expected_error == right.expected_error
+    assert wrong.p_value == pytest.approx(0.25, abs=0.03)
+    other = logitlab.calibration_test(z, [1], n_resamples=4000, rng=1)
+    assert other.p_value != wrong.p_value
+
+
+@pytest.mark.parametrize(
+    ("dtype", "eps"),
+    [
+        (np.float16, 2.0**-23),
+        (np.float32, 2.0**-23),
+        (np.float64, 2.0**-52),
+        (np.longdouble, 2.0**-52),
+    ],
+)
+def test_tolerance_of_bins(dtype, eps):
+    """16 units in the last place of a logit and of a probability, below each inner edge."""
+    bins = uniform_bins(8, np.dtype(dtype))
+    p = np.arange(1, 8) / 8
+    np.testing.assert_array_equal(bins.edges, np.arange(9) / 8)
+    tolerance = 16 * p * ((1 - p) * eps + 2.0**-52)
+    np.testing.assert_allclose(p - bins.thresholds, tolerance, rtol=0.05)
+    np.testing.assert_array_equal(bins.indices(p - 0.9 * tolerance), np.arange(1, 8))
+    np.testing.assert_array_equal(bins.indices(p - 1.1 * tolerance), np.arange(7))
+    np.testing.assert_array_equal(bins.indices(np.array([0.0, 1.0])), [0, 7])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_quantile_bins_by_definition(seed):
+    """Equal probabilities are in the bin of the middle one; empty bins are left out."""
+    rng = np.random.default_rng(seed)
+    for n_bins in (1, 2, 3, 5, 6, 7, 10, 49):
+        for n in (1, 2, 3, 7, 10, 24, 30, 49, 98):
+            p = np.sort(rng.integers(1, rng.integers(2, 60), n) / 64)
+            values, first, counts = np.unique(p, return_index=True, return_counts=True)
+            middle = [Fraction(int(2 * i + c), 2) for i, c in zip(first, counts, strict=True)]
+            bins = [min(int(m * n_bins / n), n_bins - 1) for m in middle]
+            expected = np.bincount(bins, counts)
+            result = make_bins(rng.permutation(p), n_bins, "quantile", np.dtype(np.float64))
+            sums = result.sums(p, p > 0.5)
+            np.testing.assert_array_equal(sums[0], expected[expected > 0])
+            starts = [values[bins.index(b)] for b in sorted(set(bins))]
+            np.testing.assert_array_equal(result.edges, [*starts, p[-1]])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_quantile_bins_of_nearly_equal_probabilities(dtype):
+    """Those that differ by rounding are in the bin of the middle one."""
+    eps = float(np.finfo(dtype).eps)
+    for p, expected in (
+        ([0.2, 0.4, 0.4 + eps, 0.4 + 2 * eps, 0.6, 0.8], [4, 2]),
+        ([0.2, 0.3, 0.4 - 2 * eps, 0.4 - eps, 0.4, 0.8], [2, 4]),
+        ([0.2, 0.3, 0.4, 0.4 + 100 * eps, 0.5, 0.6], [3, 3]),
+    ):
+        bins = make_bins(np.array(p), 2, "quantile", np.dtype(dtype))
+        np.testing.assert_array_equal(bins.sums(np.array(p), np.zeros(6, bool))[0], expected)
+
+
+# Bins of 1, 4, 0, 9 and 10 rows: one row, a gap, no rows, no variance, no gap.
+SUMS = np.array([[1, 4, 0, 9, 10], [0.7, 2.5, 0, 6, 5], [1, 2, 0, 9, 5]])
+
+
+def debiased_by_definition(sums, norm):
+    total = 0.0
+    for n, predicted, occurred in sums.T:
+        if n:
+            gap, rate = abs(predicted - occurred) / n, occurred / n
+            variance = rate * (1 - rate) / (n - 1) if n > 1 else 0.25
+            if norm == 2:
+                total += n * (gap**2 - variance)
+            elif variance:
+                sd = variance**0.5
+                total += n * (2 * gap - scipy.stats.foldnorm(gap / sd, scale=sd).mean())
+            else:
+                total += n * gap
+    return max(total / sums[0].sum(), 0) ** (1 / norm)
+
+
+def test_error_from_sums_by_definition():
+    """Of each row of sums, in every norm."""
+    gaps, n = np.array([0.3, 0.5 / 4, 3 / 9, 0]), np.array([1, 4, 9, 10])
+    assert error_from_sums(SUMS, 1) == pytest.approx(n @ gaps / 24, rel=1e-14)
+    assert error_from_sums(SUMS, 2) == pytest.approx(np.sqrt(n @ gaps**2 / 24), rel=1e-14)
+    assert error_from_sums(SUMS, "max") == pytest.approx(1 / 3, rel=1e-14)
+    for norm in (1, 2):
+        for part in (slice(None), slice(1, None), slice(1, 4), slice(3, 4), slice(4, 5)):
+            sums = SUMS[:, part]
+            expected = debiased_by_definition(sums, norm)
+            assert error_from_sums(sums, norm, True) == pytest.approx(expected, rel=1e-12)
+        stack = np.stack([SUMS[:, 1:], SUMS[:, :4]], axis=1)
+        expected = [debiased_by_definition(s, norm) for s in (SUMS[:, 1:], SUMS[:, :4])]
+        np.testing.assert_allclose(error_from_sums(stack, norm, debiased=True), expected)
+    stack = np.stack([SUMS[:, 1:], SUMS[:, :4]], axis=1)
+    for norm in (1, 2, "max"):
+        expected = [error_from_sums(SUMS[:, 1:], norm), error_from_sums(SUMS[:, :4], norm)]
+        np.testing.assert_allclose(error_from_sums(stack, norm), expected, rtol=1e-14)
+
+
+def test_check_norm():
+    """Every norm without `debiased`; 1 and 2 with it."""
+    for norm in (1, 2, "max"):
+        check_norm(norm)
+    for norm in (1, 2):
+        check_norm(norm, True)
+    with pytest.raises(ValueError, match=r"^norm must be 1 or 2 with debiased=True, got 'max'$"):
+        check_norm("max", True)
+
+
+def test_mean_confidence_above_one_by_rounding():
+    """It is 1."""
+    sums = np.array([[3.0], [3 * (1 + 2.0**-52)], [3.0]])
+    cells = np.zeros((3, CELLS))
+    cells[:, -1:] = sums
+    result = reliability.consistency_test(sums, cells)
+    assert result == (pytest.approx(0, abs=1e-15), pytest.approx(0, abs=1e-15), 1)

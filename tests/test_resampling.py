@@ -1,5 +1,8 @@
 """Bootstrap intervals: values, coverage, paired differences and errors."""
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -123,12 +126,14 @@ def test_infinite_log_loss():
             "y must be from 0 to 1, as other has 2 classes, got 2 in row 2",
         ),
         ({"other": np.full((4, 3), np.nan)}, "row 0 of other has no distribution"),
+        ({"other": [[0.0], [1.0, 2.0]]}, "other must be a rectangular array, got"),
+        ({"other": np.zeros(4)}, r"other must have the batch shape \(4,\) .*, got shape \(4,\)"),
         ({"other": "a"}, r"other must have the batch shape \(4,\) .*, got shape \(\)"),
     ],
 )
 def test_bad_options(options, message):
     """Each message has the argument, the rule and the value."""
-    with pytest.raises((TypeError, ValueError), match=message):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
         logitlab.bootstrap(np.zeros((4, 3)), [0, 1, 2, 0], **options)
 
 
@@ -172,7 +177,7 @@ def test_resampled_sums_by_definition(monkeypatch):
     # The number of times that one group is sampled is binomial.
     variance = sums[:, 1:].var(axis=0)
     np.testing.assert_allclose(variance, 5 * 0.2 * 0.8, rtol=0.1)
-    for block in (1, 7, 64):
+    for block in (1, 7, 35, 64):  # 35: the last block is smaller
         monkeypatch.setattr(resampling, "_BLOCK", block)
         np.testing.assert_array_equal(resampling.resampled_sums(groups, 3000, 0), sums)
 
@@ -202,3 +207,158 @@ def test_second_model_is_named():
         logitlab.bootstrap(z, [0, 1, 0], other=[[0, 1], [np.nan, 0], [0, 0]])
     with pytest.raises(TypeError, match="other must be"):
         logitlab.bootstrap(z, [0, 1, 0], other=[["a", "b"]] * 3)
+
+
+def exact_sums(p, y, n_bins):
+    """The columns of a group of rows, from fractions: of `ScoreSums.group_sums`."""
+    losses = [-math.log(row[k]) if row[k] else math.inf for row, k in zip(p, y, strict=True)]
+    correct = [row.index(max(row)) == k for row, k in zip(p, y, strict=True)]
+    bins = [Fraction(0)] * n_bins
+    for row, right in zip(p, correct, strict=True):
+        bins[min(int(max(row) * n_bins), n_bins - 1)] += max(row) - right
+    return [
+        len(p),
+        sum(correct),
+        sum(loss for loss in losses if loss < math.inf),
+        losses.count(math.inf),
+        sum((x - (i == k)) ** 2 for row, k in zip(p, y, strict=True) for i, x in enumerate(row)),
+        sum(map(max, p)),
+        *bins,
+    ]
+
+
+EXACT_ROWS = [[5, 2, 1], [8, 0, 0], [1, 6, 1], [4, 4, 0], [2, 3, 3], [0, 1, 7], [0, 8, 0]]
+EXACT_LABELS = [0, 1, 2, 2, 1, 2, 1]
+
+
+def exact_problem():
+    """Logits, labels and their probabilities as fractions; two losses are infinite."""
+    p = [[Fraction(i, 8) for i in row] for row in EXACT_ROWS]
+    with np.errstate(divide="ignore"):
+        z = np.log(np.array(p, dtype=float))
+    return z, np.array(EXACT_LABELS), p
+
+
+def test_sums_of_groups_by_definition():
+    """Each row is a group; its probabilities and losses are returned."""
+    z, y, p = exact_problem()
+    sums = resampling.ScoreSums(7, 5, z.dtype)
+    for rows in (slice(3, 7), slice(0, 3)):
+        returned, loss = sums.add(rows, z[rows], y[rows])
+        np.testing.assert_allclose(returned, np.array(p[rows], dtype=float), atol=1e-15)
+        right = [float(row[k]) for row, k in zip(p[rows], y[rows], strict=True)]
+        np.testing.assert_allclose(np.exp(-loss), right, rtol=1e-14)
+    expected = [exact_sums([row], [k], 5) for row, k in zip(p, y, strict=True)]
+    np.testing.assert_allclose(sums.group_sums, np.array(expected, dtype=float), atol=1e-14)
+    total = np.array(exact_sums(p, y.tolist(), 5), dtype=float)
+    np.testing.assert_allclose(sums.group_sums.sum(axis=0), total, atol=1e-14)
+
+
+def test_scores_from_sums_by_definition():
+    """Of each sum of an array of sums."""
+    _, y, p = exact_problem()
+    parts = [slice(0, 7), slice(2, 5), slice(4, 7), slice(0, 1)]
+    sums = [exact_sums(p[rows], y[rows].tolist(), 5) for rows in parts]
+    expected = [
+        [
+            a[1] / Fraction(a[0]),
+            math.inf if a[3] else a[2] / a[0],
+            a[4] / a[0],
+            a[5] / a[0],
+            sum(map(abs, a[6:])) / a[0],
+        ]
+        for a in sums
+    ]
+    sums, expected = (np.array(x, dtype=float) for x in (sums, expected))
+    np.testing.assert_allclose(resampling.scores_from_sums(sums), expected.T, rtol=1e-14)
+    result = resampling.scores_from_sums(sums.reshape(2, 2, 11))
+    np.testing.assert_allclose(result, expected.T.reshape(5, 2, 2), rtol=1e-14)
+    np.testing.assert_allclose(resampling.scores_from_sums(sums[1]), expected[1], rtol=1e-14)
+
+
+def test_percentile_intervals_by_definition():
+    """Of the numbers 0 to 200 the central 95 % are from 5 to 195, by linear interpolation."""
+    resampled = np.random.default_rng(0).permuted(np.tile(np.arange(201.0), (5, 1)), axis=1)
+    resampled *= np.arange(1, 6)[:, None]
+    values = np.array([7.0, 8, 9, 10, 11])
+    for level, low, high in ((None, 5, 195), (0.9, 10, 190), (0.5, 50, 150)):
+        options = () if level is None else (level,)
+        intervals = resampling.percentile_intervals(values, resampled, *options)
+        assert list(intervals) == [
+            "accuracy",
+            "log_loss",
+            "brier_score",
+            "confidence",
+            "calibration_error",
+        ]
+        for i, interval in enumerate(intervals.values(), start=1):
+            assert interval == pytest.approx((6 + i, low * i, high * i), rel=1e-12)
+
+
+def test_bounds_of_an_infinite_score_are_infinite():
+    """Also if the infinite loss is in no resample, or in both models."""
+    z, y = [[0.0, -np.inf], [0.0, 1.0], [0.0, 0.0]], [1, 1, 0]
+    for seed in range(20):
+        result = logitlab.bootstrap(z, y, n_resamples=1, rng=seed)
+        assert result["log_loss"] == (np.inf, np.inf, np.inf)
+    finite = np.zeros((3, 2))
+    difference = logitlab.bootstrap(finite, y, other=z, n_resamples=50)
+    assert difference["log_loss"] == (-np.inf, -np.inf, -np.inf)
+    assert np.isnan(logitlab.bootstrap(z, y, other=z, n_resamples=5)["log_loss"]).all()
+
+
+def test_scores_of_many_rows():
+    """Those of all blocks of rows, of both models."""
+    rng = np.random.default_rng(2)
+    z, y = rng.normal(size=(7000, 60)), rng.integers(0, 60, 7000)
+    y[::3] = z[::3].argmax(axis=1)
+    other = (z + rng.normal(size=z.shape)).astype(np.float32)
+    result = logitlab.bootstrap(z, y, n_resamples=2)
+    expected = [
+        logitlab.accuracy,
+        logitlab.cross_entropy,
+        logitlab.brier_score,
+        lambda z, y: logitlab.softmax(z).max(axis=1).mean(dtype=float),
+        logitlab.calibration_error,
+    ]
+    difference = logitlab.bootstrap(z, y, other=other, n_resamples=2)
+    for name, score in zip(resampling.SCORES, expected, strict=True):
+        value = score(z, y)
+        assert result[name].value == pytest.approx(value, rel=1e-12)
+        assert difference[name].value == pytest.approx(value - score(other, y), rel=1e-5)
+
+
+def test_groups_of_rows(monkeypatch):
+    """Up to the limit each row is a group; more rows are assigned at random, always the same."""
+    z, y, p = exact_problem()
+    monkeypatch.setattr(resampling, "_MAX_GROUPS", 7)
+    sums = resampling.ScoreSums(7, 5, z.dtype)
+    sums.add(slice(0, 7), z, y)
+    expected = [exact_sums([row], [k], 5) for row, k in zip(p, y, strict=True)]
+    np.testing.assert_allclose(sums.group_sums, np.array(expected, dtype=float), atol=1e-14)
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(7000, 3)), rng.integers(0, 3, 7000)
+    sums = resampling.ScoreSums(7000, 5, z.dtype)
+    sums.add(slice(0, 7000), z, y)
+    assert sums.group_sums.shape == (7, 11)
+    assert scipy.stats.chisquare(sums.group_sums[:, 0]).pvalue > 1e-3
+    assert logitlab.bootstrap(z, y, n_resamples=20) == logitlab.bootstrap(z, y, n_resamples=20)
+
+
+def test_sums_of_all_resamples_are_bounded(monkeypatch):
+    """The largest number of resamples is one whose sums fit."""
+    monkeypatch.setattr(resampling, "_MAX_SUMS", 65)
+    groups = np.ones((4, 6))
+    assert resampling.resampled_sums(groups, 10, 0).shape == (10, 6)
+    with pytest.raises(ValueError, match=r"^n_resamples must be <= 10, got 11$"):
+        resampling.resampled_sums(groups, 11, 0)
+
+
+def test_batches_of_more_dimensions(labelled):
+    """They are the rows of the flat arrays, 1000 times resampled with the seed 0."""
+    z, y = labelled
+    z, y = z[:60], y[:60]
+    other = z + np.sin(np.arange(6))
+    expected = logitlab.bootstrap(z, y, other=other, n_resamples=1000, rng=0)
+    batch = (z.reshape(5, 12, 6), y.reshape(5, 12))
+    assert logitlab.bootstrap(*batch, other=other.reshape(5, 12, 6)) == expected

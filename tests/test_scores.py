@@ -1,7 +1,9 @@
 """Scores against their definitions, SciPy, scikit-learn and published values."""
 
 import re
+import tracemalloc
 
+import array_api_strict
 import mpmath
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from sklearn.metrics import brier_score_loss
 import arrays
 import exact
 import logitlab
+from logitlab import scores
 
 inf, nan = np.inf, np.nan
 
@@ -284,8 +287,126 @@ def test_accuracy_and_brier_score_of_many_rows():
         (lambda: logitlab.kl_divergence([1.0, 0], [1j, 0]), "^other must be"),
         (lambda: logitlab.kl_divergence([1.0, 0], ["a", "b"]), "^other must be"),
         (lambda: logitlab.accuracy([["a", "b"]], [0]), "^z must be"),
+        (
+            lambda: logitlab.kl_divergence([1.0, 0], torch.zeros(2)),
+            "^other must be an array of the same library as z, a ndarray, got Tensor$",
+        ),
+        (
+            lambda: logitlab.kl_divergence([1.0, 0], np.ma.array([1.0, 0], mask=[True, False])),
+            "^other must not be a masked array",
+        ),
     ],
 )
 def test_errors_name_the_argument(call, message):
     with pytest.raises(TypeError, match=message):
         call()
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+def test_entropy_of_rows_with_classes_of_probability_zero(convert):
+    """0 log 0 = 0: an excluded class, one whose probability underflows, and T = 0."""
+    z = convert(np.array([[0.0, 0, -inf], [0, 800, -800], [3, 3, 3]]))
+    np.testing.assert_allclose(
+        np.asarray(logitlab.entropy(z)), [np.log(2), 0, np.log(3)], rtol=1e-15
+    )
+    where = convert(np.array([[True, True, False]] * 3))
+    result = logitlab.entropy(z, where=where)
+    np.testing.assert_allclose(np.asarray(result), [np.log(2), 0, np.log(2)], rtol=1e-15)
+    result = logitlab.entropy(z, temperature=0)
+    np.testing.assert_allclose(np.asarray(result), [np.log(2), 0, np.log(3)], rtol=1e-15)
+
+
+def peak_memory(function, *arguments):
+    """The most memory that NumPy arrays take during a call, in bytes."""
+    function(*arguments)  # imports what it needs
+    tracemalloc.start()
+    try:
+        function(*arguments)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+def test_kl_divergence_without_excluded_classes(convert):
+    """Accurate row by row at any distance, whatever the logits of the classes that are left out."""
+    rng = np.random.default_rng(5)
+    z = rng.standard_normal((8, 6))
+    distance = np.resize([1e-9, 1e-3, 3.0, 1e-15], 8)
+    other = z + distance[:, None] * rng.standard_normal(z.shape)
+    z[:, 2] = other[:, 2] = -inf
+    z[:4, 4], other[:4, 4] = 50, -70
+    z[4:, 4], other[4:, 4] = -70, 50
+    where = np.arange(6) != 4
+    left = [0, 1, 3, 5]
+    for t in (1.0, np.linspace(0.5, 2, 8)):
+        rows = [x[:, left] / np.reshape(t, (-1, 1)) for x in (z, other)]
+        expected = np.array([exact_kl(*row) for row in zip(*rows, strict=True)])
+        options = {"temperature": t if isinstance(t, float) else convert(t)}
+        result = logitlab.kl_divergence(convert(z), convert(other), where=convert(where), **options)
+        # z / t is rounded in `rows`.
+        rtol = 1e-13 if isinstance(t, float) else 1e-13 + 2e-15 / distance
+        assert (abs(np.asarray(result) - expected) <= rtol * expected).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_entropy_of_a_long_row_takes_little_memory(dtype):
+    """Two float32 arrays of the size of z and a mask."""
+    z = np.zeros(500_000, dtype)
+    assert peak_memory(logitlab.entropy, z) < 2.5 * 4 * z.size
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((30_000, 50), -1), ((30_000, 50), 1), ((3, 9_999, 50), 2)]
+)
+def test_entropy_of_many_rows_takes_little_memory(shape, axis):
+    """A few blocks of 2 MiB, not float32 arrays of the size of z."""
+    z = np.zeros(shape, np.float16)
+    assert peak_memory(logitlab.entropy, z, axis) < 1.5 * z.nbytes
+
+
+def test_squared_errors():
+    """(p - one_hot(y))^2 in one new array; p is unchanged."""
+    p, y = np.array([[0.25, 0.75], [0.5, 0.5], [1, 0]]), np.array([0, 1, 1])
+    expected = [[9 / 16, 9 / 16], [1 / 4, 1 / 4], [1, 1]]
+    np.testing.assert_array_equal(scores.squared_errors(p, y), expected)
+    np.testing.assert_array_equal(p, [[0.25, 0.75], [0.5, 0.5], [1, 0]])
+    p, y = np.full((50_000, 4), 0.25), np.zeros(50_000, int)
+    assert peak_memory(scores.squared_errors, p, y) < 1.75 * p.nbytes
+
+
+def test_confidences():
+    """Of each row of all blocks: the largest probability, and the first class that has it."""
+    z = np.zeros((3000, 100))
+    z[np.arange(3000), np.arange(3000) % 100] = np.log(np.arange(3000) + 99.0)
+    confidence, predicted = scores.confidences(z)
+    expected = (np.arange(3000) + 99) / (np.arange(3000) + 198)
+    np.testing.assert_allclose(confidence, expected, rtol=1e-14)
+    np.testing.assert_array_equal(predicted, np.arange(3000) % 100)
+    assert predicted.dtype == np.int64
+    np.testing.assert_array_equal(scores.confidences(np.array([[1.0, 2, 2]]))[1], [1])
+
+
+def test_the_second_logits_may_be_a_list_or_numpy_array():
+    """They are converted to the library of z."""
+    z, other = arrays.normal((2, 4), np.float64), arrays.normal((2, 4), np.float64, seed=1)
+    expected = logitlab.kl_divergence(z, other)
+    for convert in (np.asarray, torch.from_numpy, array_api_strict.asarray):
+        for given in (other, other.tolist(), convert(other)):
+            result = logitlab.kl_divergence(convert(z), given)
+            assert type(result) is type(convert(z))
+            np.testing.assert_allclose(np.asarray(result), expected, rtol=1e-13)
+    with pytest.raises(ValueError, match=r"^other must be a rectangular array, got"):
+        logitlab.kl_divergence(z, [[1.0], [2.0, 3.0]])
+
+
+def test_kl_divergence_under_autocast():
+    """float32, as that of torch."""
+    z, other = (torch.randn(5, 7, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    z, other = z.bfloat16(), other.bfloat16()
+    expected = logitlab.kl_divergence(z.float(), other.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        result = logitlab.kl_divergence(z, other)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, expected)
+    assert logitlab.kl_divergence(z, other).dtype == torch.bfloat16

@@ -160,7 +160,7 @@ def _divergences(z: Any, other: Any, axis: int, temperature: Any, where: Any) ->
     q = softmax(z_q, axis, temperature=temperature, where=where)
     log_p = log_softmax(z_p, axis, temperature=temperature, where=where)
     log_q = log_softmax(z_q, axis, temperature=temperature, where=where)
-    t = _arrays.request(z_p, axis, temperature, where).temperature
+    t = _arrays.request(z_p, axis, temperature, None).temperature
     with np.errstate(all="ignore"):
         d = xp.where(p == 0, 0.0, log_q - log_p)
         # The difference of close logits is exact: it gives log(q / p) more accurately than the

@@ -16,6 +16,7 @@ WORK = ROOT / "build" / "mutants"
 # A module, and the tests that hold it to its definition.
 GROUPS = {
     "_bins": ["test_reliability", "test_resampling"],
+    "_labels": ["test_labels"],
     "reliability": ["test_reliability"],
     "resampling": ["test_resampling"],
     "scores": ["test_scores"],
