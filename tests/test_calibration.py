@@ -198,7 +198,9 @@ def test_many_rows():
     """A fit whose first guess comes from a subset, and a search that gets the rows in parts."""
     z, y = labelled(n=60_000, k=100)
     search = TemperatureSearch()
-    with pytest.raises(ValueError, match="add must be called with at least one row"):
+    with pytest.raises(
+        ValueError, match=r"^add must be called with at least one row before advance$"
+    ):
         search.advance()
     while True:
         for part in np.array_split(np.arange(len(y)), 7):
@@ -374,6 +376,38 @@ def test_passes_to_a_limit(z, y, t, count):
     result = passes(np.array(z), np.array(y))
     assert result[-1] == t
     assert len(result) == count
+
+
+def pass_with_step(search, step):
+    """A pass over two rows [d, 0] whose weights give log T this step; whether it is the last.
+
+    With d/T = 2 and p the softmax of [2, 0], slope / curvature is 2 (p - w) / (4 p (1 - p)), for w
+    the share of the row whose label has the larger logit.
+    """
+    z = np.array([[2.0, 0.0]] * 2) * search.temperature
+    p = 1 / (1 + np.exp(-2.0))
+    share = p - 2 * p * (1 - p) * step
+    search.add(z, np.array([0, 1]), np.array([share, 1 - share]))
+    return search.advance()
+
+
+def test_a_search_has_at_most_300_passes():
+    search = TemperatureSearch(1.0)
+    for _ in range(299):
+        assert not pass_with_step(search, -0.01)
+    assert search.temperature == pytest.approx(np.exp(-2.99), rel=1e-9)
+    assert pass_with_step(search, -0.01)
+    assert search.temperature == pytest.approx(np.exp(-3), rel=1e-9)
+
+
+@pytest.mark.parametrize("smaller", range(7))
+def test_the_limit_is_examined_after_six_steps_to_larger_temperatures(smaller):
+    """Not where a step to a smaller one is among them: a finite T is then the minimum."""
+    search = TemperatureSearch(1.0)
+    for i in range(6):
+        before = search.temperature
+        assert not pass_with_step(search, -0.01 if i == smaller else 0.01)
+        assert (search.temperature == before) == (i == 5 and smaller == 6)
 
 
 def test_far_starts_reach_the_minimum():
@@ -552,6 +586,7 @@ def test_transform_at_extreme_temperatures(t, z, expected):
 )
 def test_message_of_a_row_that_is_refused(bad, message):
     z = np.ones((6, 2))
+    z[1] = np.inf, 0  # the label has the logit +inf: a loss of 0
     z[[3, 5]] = bad
     with pytest.raises(ValueError, match=f"^row 3 of z {re.escape(message)}$"):
         logitlab.TemperatureScaling().fit(z, np.zeros(6, int))

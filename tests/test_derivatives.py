@@ -350,6 +350,50 @@ def test_tiny_temperatures_keep_zeros(dtype):
             assert (gradient == 0).all()
 
 
+def test_derivatives_stay_on_the_device_of_the_logits():
+    device, host = map(array_api_strict.Device, ("device1", "CPU_DEVICE"))
+    z, v = arrays.normal((2, 3, 4), np.float64), arrays.normal((2, 3, 4), np.float64, seed=1)
+    on_device = array_api_strict.asarray(z, device=device)
+    for function, vectors in (
+        (logitlab.jacobian, ()),
+        (logitlab.hessian, ()),
+        (logitlab.jacobian_product, (v,)),
+        (logitlab.hessian_product, (v, z)),
+    ):
+        for temperature in (2.0, np.array([[1.0, 2.0, 0.5]])):
+            expected = function(z, *vectors, temperature=temperature)
+            result = function(on_device, *vectors, temperature=temperature)
+            assert result.device == device
+            result = np.asarray(result.to_device(host))
+            np.testing.assert_allclose(result, expected, rtol=1e-13, atol=1e-16)
+
+
+def test_vectors_of_other_libraries_and_types():
+    """A list or a NumPy array is converted to the library of z; any other is refused by name."""
+    z, v = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64), [1, 0, 3]
+    right = logitlab.jacobian_product(z.numpy(), np.array(v, float))
+    for vector in (v, np.array(v), np.float32(v), torch.tensor(v)):
+        result = logitlab.jacobian_product(z, vector)
+        assert isinstance(result, torch.Tensor)
+        np.testing.assert_allclose(result, right, rtol=1e-14)
+    strict = array_api_strict.asarray(v)
+    functions = (
+        ("v", lambda w: logitlab.jacobian_product(z, w)),
+        ("u", lambda w: logitlab.hessian_product(z, w, z)),
+        ("v", lambda w: logitlab.hessian_product(z, z, w)),
+    )
+    for name, function in functions:
+        message = f"^{name} must be an array of the same library as z, a Tensor, got Array$"
+        with pytest.raises(TypeError, match=message):
+            function(strict)
+        with pytest.raises(TypeError, match=f"^{name} must be a real array .*, got complex128$"):
+            function([1j, 0, 0])
+        with pytest.raises(
+            ValueError, match=rf"^{name} must have the shape \(3,\) of z, got \(1, 3\)$"
+        ):
+            function([v])
+
+
 def test_results_have_native_byte_order():
     z = np.array([3.0, 1.0, 2.0]).astype(np.dtype(float).newbyteorder())
     for result in (

@@ -329,6 +329,113 @@ def test_class_weights_agree_with_torch(reduction, smoothing, kind):
         torch.testing.assert_close(ours.grad, tensor.grad, rtol=1e-11, atol=1e-14)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("factor", [1e-250, 1e200])
+def test_a_mean_does_not_depend_on_the_scale_of_class_weights(factor, smoothing):
+    """Products of the weights of rows and classes that leave the range of float64 or float32."""
+    z, y = problem((5, 3))
+    options = {"label_smoothing": smoothing}
+    rows, classes = np.array([1.0, 2, 5, 0, 1]), np.array([1.0, 0.5, 3])
+    for dtype, rtol in ((np.float32, 1e-6), (np.float64, 1e-13)):
+        x = z.astype(dtype)
+        results = logitlab.cross_entropy_and_grad(
+            x, y, weight=classes * factor, sample_weight=rows * factor, **options
+        )
+        expected = logitlab.cross_entropy_and_grad(
+            x, y, weight=classes, sample_weight=rows, **options
+        )
+        for result, right in zip(results, expected, strict=True):
+            np.testing.assert_allclose(result, right, rtol=rtol, atol=rtol / 10)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_class_weights_of_target_probabilities(reduction, weighted):
+    """A mean divides by the sum of the weights of the rows alone, as in torch without them."""
+    z, _ = problem((5, 3))
+    y = np.random.default_rng(1).dirichlet(np.ones(3), 5)
+    rows, classes = np.array([1.0, 2, 5, 0, 1]), np.array([1.0, 0.5, 3])
+    rows = rows if weighted else np.ones(5)
+    losses = -rows * (classes * y * logitlab.log_softmax(z)).sum(axis=1)
+    right = {"none": losses, "sum": losses.sum(), "mean": losses.sum() / rows.sum()}[reduction]
+    p = logitlab.softmax(z)
+    gradient = rows[:, None] * (p * (classes * y).sum(axis=1, keepdims=True) - classes * y)
+    gradient /= rows.sum() if reduction == "mean" else 1
+    options = {"weight": classes, "reduction": reduction}
+    if weighted:
+        options["sample_weight"] = rows
+    results = logitlab.cross_entropy_and_grad(z, y, **options)
+    np.testing.assert_allclose(results[0], right, rtol=1e-14)
+    np.testing.assert_allclose(results[1], gradient, rtol=1e-13, atol=1e-16)
+    np.testing.assert_allclose(logitlab.cross_entropy(z, y, **options), right, rtol=1e-14)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, arrays.tensor])
+@pytest.mark.parametrize("dtype", arrays.FLOATS, ids=str)
+def test_class_weights_with_other_types(dtype, convert):
+    """Losses and gradients are those of float64, rounded to the type of z."""
+    z, y = problem((5, 3))
+    z = z.astype(dtype)
+    options = {"weight": [1.0, 0.5, 3], "label_smoothing": 0.2, "reduction": "none"}
+    expected = logitlab.cross_entropy_and_grad(z.astype(float), y, **options)
+    results = logitlab.cross_entropy_and_grad(convert(z), convert(y), **options)
+    eps = float(arrays.finfo(dtype).eps)
+    for result, right in zip(results, expected, strict=True):
+        assert result.dtype == convert(z).dtype
+        np.testing.assert_allclose(arrays.floats(result), right, rtol=2 * eps, atol=eps)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"label_smoothing": 0.2},
+        {"weight": [1.0, 2.0, 3.0], "label_smoothing": 0.2},
+        {"weight": [1.0, 2.0, 3.0], "sample_weight": [1.0, 2.0, 0.0, 1.0]},
+        {"ignore_index": 1, "temperature": [1.0, 2.0, 3.0, 4.0]},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_losses_stay_on_the_device_of_the_logits(options, reduction):
+    z, y = np.random.default_rng(0).standard_normal((4, 3)), np.array([0, 1, 2, 1])
+    device = array_api_strict.Device("device1")
+    convert = partial(array_api_strict.asarray, device=device)
+    for targets in (y, np.full((4, 3), 1 / 3)):
+        if targets.ndim == 2 and "ignore_index" in options:
+            continue
+        expected = logitlab.cross_entropy_and_grad(z, targets, reduction=reduction, **options)
+        loss = logitlab.cross_entropy(convert(z), convert(targets), reduction=reduction, **options)
+        results = logitlab.cross_entropy_and_grad(
+            convert(z), convert(targets), reduction=reduction, **options
+        )
+        assert loss.device == device
+        for result, right in zip(results, expected, strict=True):
+            assert result.device == device
+            result = np.asarray(result.to_device(array_api_strict.Device("CPU_DEVICE")))
+            np.testing.assert_allclose(result, right, rtol=1e-13, atol=1e-16)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_class_weights_beside_excluded_classes(axis):
+    """The loss and the gradient of a row without those classes; label smoothing skips them."""
+    z, y = problem((5, 4))
+    y[y == 2] = 3
+    where, classes = np.array([True, True, False, True]), np.array([1.0, 0.5, 7, 3])
+    options = {"label_smoothing": 0.2, "reduction": "none"}
+    expected = logitlab.cross_entropy_and_grad(
+        z[:, where], y - (y == 3), weight=classes[where], **options
+    )
+    if axis == 0:
+        z, where = z.T, where[:, None]
+    options |= {"where": where, "weight": classes}
+    loss, gradient = logitlab.cross_entropy_and_grad(z, y, axis, **options)
+    np.testing.assert_allclose(loss, expected[0], rtol=1e-14)
+    gradient = gradient if axis else gradient.T
+    np.testing.assert_allclose(gradient[:, [0, 1, 3]], expected[1], rtol=1e-13, atol=1e-16)
+    np.testing.assert_array_equal(gradient[:, 2], 0)
+
+
 def test_class_weights_with_other_options():
     """Weights of the rows and of the classes multiply; ignored rows may contain NaN."""
     z, y = problem((6, 4))

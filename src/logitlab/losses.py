@@ -79,16 +79,11 @@ def weigh_labels(
 
 def _weigh_classes(arguments: LossArguments, class_weight: Array, reduction: str) -> LossArguments:
     """The arguments with the target of each class multiplied by its weight."""
-    request, targets, rows, weight, _, xp = arguments
+    request, targets, _, weight, divisor, xp = arguments
     if targets.label is not None:
         class_weight, divisor = weigh_labels(class_weight, targets.label, weight, reduction, xp)
         if not targets.smoothing:
             return arguments._replace(weight=divisor)
-    elif weight is not None:
-        divisor = weight
-    else:
-        device = getattr(class_weight, "device", None)
-        divisor = xp.ones(rows, dtype=class_weight.dtype, device=device)
     z = _arrays.move_axis(_arrays.at_least_float32(request.z, xp), request.axes[0], -1, xp)
     where = request.where
     if where is not None:

@@ -21,7 +21,7 @@ GROUPS = {
     "scores": ["test_scores"],
     "probabilities": ["test_probabilities", "test_scipy_cases", "test_softmax_laws"],
     "losses": ["test_losses"],
-    "derivatives": ["test_derivatives", "test_products"],
+    "derivatives": ["test_derivatives"],
     "sampling": ["test_sampling", "test_truncation"],
     "_backends/reference": ["test_backends", "test_probabilities", "test_derivatives"],
     "_backends/reference_sampling": ["test_truncation", "test_sampling"],
