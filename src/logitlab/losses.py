@@ -226,7 +226,6 @@ def loss_value(arguments: LossArguments, reduction: str) -> Array:
     return _reduce(arguments, _row_losses(arguments, None)[0], reduction)
 
 
-@np.errstate(all="ignore")
 def _gradient_scale(arguments: LossArguments, reduction: str) -> float | Array:
     """The factor of p - y in the gradient of each row: its share over T."""
     t = arguments.without_class_axis(arguments.request.temperature)

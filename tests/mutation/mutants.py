@@ -20,7 +20,7 @@ GROUPS = {
     "resampling": ["test_resampling"],
     "scores": ["test_scores"],
     "probabilities": ["test_probabilities", "test_scipy_cases", "test_softmax_laws"],
-    "losses": ["test_losses"],
+    "losses": ["test_losses", "test_torch_autocast"],
     "derivatives": ["test_derivatives"],
     "sampling": ["test_sampling", "test_truncation"],
     "_backends/reference": ["test_backends", "test_probabilities", "test_derivatives"],
