@@ -1,5 +1,7 @@
 """The derivatives of softmax: compared with exact arithmetic, torch and JAX, and identities."""
 
+import re
+
 import array_api_strict
 import jax
 import numpy as np
@@ -392,6 +394,47 @@ def test_vectors_of_other_libraries_and_types():
             ValueError, match=rf"^{name} must have the shape \(3,\) of z, got \(1, 3\)$"
         ):
             function([v])
+
+
+def test_messages_name_the_argument():
+    z = np.zeros((2, 3))
+    for function, vectors in (
+        (logitlab.jacobian, ()),
+        (logitlab.hessian, ()),
+        (logitlab.jacobian_product, (z,)),
+        (logitlab.hessian_product, (z, z)),
+    ):
+        for axis in (None, (0, 1)):
+            with pytest.raises(
+                TypeError, match=rf"^axis must be an int, got {re.escape(str(axis))}$"
+            ):
+                function(z, *vectors, axis)
+        with pytest.raises(TypeError, match=r"^z must be a real array .*, got complex128$"):
+            function(z + 1j, *vectors)
+        with pytest.raises(ValueError, match=r"^temperature must not be 0, where softmax has no "):
+            function(z, *vectors, temperature=0)
+
+
+def test_no_warnings_where_products_or_slopes_overflow():
+    z = np.array([[3.0, 0.0, 2.0], [1.0, 1.0, -inf]])
+    huge = 1.7e308 * np.array([[1, -1, 1], [1, 1, -1]])
+    with np.errstate(all="raise"):
+        for t in (1e-310, np.array([1e-310, 1.0]), 1e308, inf):
+            logitlab.jacobian(z, temperature=t)
+            logitlab.hessian(z, temperature=t)
+            logitlab.jacobian_product(z, huge, temperature=t)
+            logitlab.hessian_product(z, huge, -huge, temperature=t)
+
+
+def test_the_last_axis_is_the_class_axis():
+    z = arrays.normal((2, 3, 4), np.float64)
+    for function, vectors in (
+        (logitlab.jacobian, ()),
+        (logitlab.hessian, ()),
+        (logitlab.jacobian_product, (z,)),
+        (logitlab.hessian_product, (z, z)),
+    ):
+        np.testing.assert_array_equal(function(z, *vectors), function(z, *vectors, 2))
 
 
 def test_results_have_native_byte_order():

@@ -55,15 +55,50 @@ def test_torch_agrees(reduction, smoothing, kind):
         np.testing.assert_array_equal(ours, logitlab.cross_entropy(z, y, 1, **options))
 
 
-def test_tiny_losses_keep_their_digits():
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+def test_tiny_losses_keep_their_digits(convert):
     """Losses and gradients close to 0 keep their relative accuracy."""
     for gap in (5.0, 27.6, 40.0, 300.0):
         row = [gap, 0.0, -1.0]
         expected = -exact.log_softmax(row)[0]
-        loss, gradient = logitlab.cross_entropy_and_grad([row], [0])
-        assert exact.distance(loss, expected, np.float64) <= 4
-        others = float(sum(exact.softmax(row)[1:]))
-        assert gradient[0, 0] == pytest.approx(-others, rel=1e-14)
+        z = convert(np.array([row]))
+        for y in (np.array([0]), np.array([[1.0, 0, 0]])):
+            loss, gradient = logitlab.cross_entropy_and_grad(z, convert(y))
+            assert exact.distance(loss, expected, np.float64) <= 4
+            others = float(sum(exact.softmax(row)[1:]))
+            assert float(gradient[0, 0]) == pytest.approx(-others, rel=1e-14)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+def test_gradients_of_targets_of_any_sum(convert):
+    """p sum y - y with a small relative error, for p close to 1 and sums y other than 1."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((8, 4)) * [[1], [1], [1], [1], [20], [20], [40], [40]]
+    y = rng.uniform(0, 2, (8, 4))
+    y[::2] = z[::2] == z[::2].max(axis=1, keepdims=True)
+    y[::2] *= 3
+    gradient = np.asarray(
+        logitlab.cross_entropy_and_grad(*map(convert, (z, y)), reduction="none")[1]
+    )
+    for i, row in enumerate(z.tolist()):
+        p, t = exact.softmax(row), [mp.mpf(v) for v in y[i].tolist()]
+        for j in range(4):
+            right = sum(t) * p[j] - t[j]
+            size = abs(right) if i % 2 == 0 else sum(t)
+            assert abs(float(gradient[i, j]) - right) <= 2e-15 * size
+
+
+def test_no_warnings():
+    """Rows without a distribution, weights that overflow the type of z, tiny temperatures."""
+    z = np.array([[-inf, -inf], [0.0, 1.0], [inf, 1.0], [nan, 0.0]], np.float32)
+    options = {"label_smoothing": 0.1, "weight": [1e300, 1.0], "reduction": "none"}
+    with np.errstate(all="raise"):
+        for t in (1.0, np.array([1.0, 1e-310, 1e-310, 1.0])):
+            loss = logitlab.cross_entropy_and_grad(z, [0] * 4, temperature=t, **options)[0]
+            np.testing.assert_array_equal(loss[[0, 3]], nan)
+            np.testing.assert_array_equal(logitlab.cross_entropy(z, [0] * 4, **options)[0], nan)
+            for reduction in ("mean", "sum"):
+                logitlab.cross_entropy(z, [0] * 4, temperature=t, reduction=reduction)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, -2.0])
