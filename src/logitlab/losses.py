@@ -115,7 +115,6 @@ def check_arguments(
     request = _arrays.request(z, axis, temperature, where)
     shape, class_axis = request.z.shape, request.axes[0]
     rows, k = (*shape[:class_axis], *shape[class_axis + 1 :]), shape[class_axis]
-    batch = rows if z.ndim else ()
     y = _arrays.as_array(y, "y")
     dtype = _arrays.dtype_name(y.dtype)
     if tuple(y.shape) == tuple(z.shape) and dtype.startswith(("float", "bfloat")):
@@ -129,10 +128,9 @@ def check_arguments(
         targets = Targets(distribution=distribution, smoothing=smoothing)
     else:
         alternative = ", or target probabilities of z's shape"
-        label = _labels.labels(y, z, batch, k, ignore_index, alternative)
-        targets = Targets(xp.reshape(label, rows), smoothing=smoothing)
-    row_weight = check_sample_weight(sample_weight, batch, z, targets.label, ignore_index, xp)
-    row_weight = row_weight if row_weight is None else xp.reshape(row_weight, rows)
+        label = _labels.labels(y, z, rows, k, ignore_index, alternative)
+        targets = Targets(label, smoothing=smoothing)
+    row_weight = check_sample_weight(sample_weight, rows, z, targets.label, ignore_index, xp)
     arguments = LossArguments(request, targets, rows, row_weight, None, xp)
     if weight is None:
         return arguments
