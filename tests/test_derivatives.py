@@ -424,6 +424,14 @@ def test_no_warnings_where_products_or_slopes_overflow():
             logitlab.hessian(z, temperature=t)
             logitlab.jacobian_product(z, huge, temperature=t)
             logitlab.hessian_product(z, huge, -huge, temperature=t)
+        half, v = np.ones(3, np.float16), [1.0, -1.0, 2.0]
+        for result in (
+            logitlab.jacobian(half, temperature=1e-6),
+            logitlab.hessian(half, temperature=1e-6),
+            logitlab.jacobian_product(half, v, temperature=1e-6),
+            logitlab.hessian_product(half, v, v, temperature=1e-6),
+        ):
+            assert np.isinf(result).all()
 
 
 def test_the_last_axis_is_the_class_axis():
