@@ -494,6 +494,32 @@ def test_fit_starts_from_evenly_spaced_rows(monkeypatch):
     assert fit_temperature(z, y) == pytest.approx(fit_temperature(z, y, np.ones(90)), rel=1e-9)
 
 
+@pytest.mark.parametrize("limit", [0.0, np.inf])
+def test_a_limit_of_the_subset_is_no_start(limit, monkeypatch):
+    """The fit of all rows starts at a first guess where the labels of every fourth row give a
+    temperature of 0 or inf."""
+    z, y = labelled(90)
+    y[::4] = z[::4].argmax(axis=1) if limit == 0 else z[::4].argmin(axis=1)
+    y[1::4] = z[1::4].argmax(axis=1)
+    assert fit_temperature(z[::4], y[::4]) == limit
+    expected = fit_temperature(z, y)
+    assert 0 < expected < np.inf
+    monkeypatch.setattr("logitlab.calibration.temperature._SUBSET", 104)
+    assert fit_temperature(z, y) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("row", [0, 4, 7, 80, 89])
+def test_number_of_a_row_that_is_refused_in_parts(row, monkeypatch):
+    """It counts all rows, also where a subset of them is read first."""
+    z, y = labelled(90)
+    z[row] = np.nan
+    for subset, chunk in ((104, 200), (1 << 20, 35), (104, 1 << 20)):
+        monkeypatch.setattr("logitlab.calibration.temperature._SUBSET", subset)
+        monkeypatch.setattr("logitlab.calibration.temperature._CHUNK", chunk)
+        with pytest.raises(ValueError, match=rf"^row {row} of z holds NaN"):
+            logitlab.TemperatureScaling().fit(z, y)
+
+
 class Recorder:
     """A calibrator that notes the rows of its fit and returns their number."""
 

@@ -503,12 +503,10 @@ def test_rows_with_every_entry_excluded_as_zeros(dtype, temperature):
 
 def test_gradients_of_rows_with_every_entry_excluded_are_zero():
     z = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
-    where = torch.tensor([[False, False], [True, True]])
-    for convert in (lambda f: f, lambda f: torch.compile(f, backend="aot_eager")):
-        p = convert(lambda x: logitlab.softmax(x, where=where, empty="zero"))(z)
-        (gradient,) = torch.autograd.grad(p.square().sum(), z)
-        assert p[0].tolist() == gradient[0].tolist() == [0, 0]
-        assert torch.isfinite(gradient).all()
+    p = logitlab.softmax(z, where=torch.tensor([[False, False], [True, True]]), empty="zero")
+    (gradient,) = torch.autograd.grad(p.square().sum(), z)
+    assert p[0].tolist() == gradient[0].tolist() == [0, 0]
+    assert torch.isfinite(gradient).all()
 
 
 def test_zero_dimensions():
