@@ -641,8 +641,10 @@ def test_cross_fit_copies_the_calibrator_once_a_fold():
 
 def test_search_at_the_smallest_temperatures():
     """Gaps of logits that overflow when divided by T are compared all the same."""
-    z, y = np.array([[1e30, 0.0], [1e30, 0.0]]), np.array([0, 1])
-    for start in (1e-320, 1e-300, 1e-280, 1.0):
+    y = np.array([0, 1])
+    starts = [(1e30, t) for t in (1e-320, 1e-300, 1e-280, 1.0)] + [(1e-30, 1e-320), (1e-30, 1e-300)]
+    for gap, start in starts:
+        z = np.array([[gap, 0.0], [gap, 0.0]])
         search = TemperatureSearch(start)
         for _ in range(400):
             search.add(z, y)

@@ -646,12 +646,14 @@ def test_no_rows(convert):
 def test_upstream_gradients(shape, reduction):
     """A later factor of each loss, or of the reduced one, multiplies its gradient."""
     rng = np.random.default_rng(0)
-    z, y = rng.standard_normal((*shape, 5)), rng.integers(0, 5, shape)
+    z, y = rng.standard_normal((*shape, 5)), np.asarray(rng.integers(0, 5, shape))
     factor = rng.standard_normal(shape) if reduction == "none" else rng.standard_normal()
-    options = {"sample_weight": rng.uniform(1, 2, shape), "reduction": reduction}
-    right = logitlab.cross_entropy_and_grad(z, y, temperature=0.7, **options)[1]
+    where = (rng.random(z.shape) < 0.7) | (np.arange(5) == y[..., None])
+    options = {"sample_weight": rng.uniform(1, 2, shape), "reduction": reduction, "where": where}
+    value, right = logitlab.cross_entropy_and_grad(z, y, temperature=0.7, **options)
     x = torch.from_numpy(z).requires_grad_()
     loss = logitlab.cross_entropy(x, torch.tensor(y), temperature=0.7, **options)
+    np.testing.assert_allclose(loss.detach(), value, rtol=1e-13)
     (loss * torch.from_numpy(np.asarray(factor))).sum().backward()
     right = right * np.expand_dims(factor, -1)
     np.testing.assert_allclose(x.grad, right, rtol=1e-13, atol=1e-16)
