@@ -49,7 +49,7 @@ class TemperatureSearch:
 
         It is 1, clipped to between 1 % and 10 times the standard deviation of the logits.
         """
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             part = z[: max(1, _SUBSET // z.shape[1])].astype(np.float64)
             finite = np.isfinite(part)
             largest = float(np.abs(np.where(finite, part, 0)).max(initial=0))
