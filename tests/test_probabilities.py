@@ -496,6 +496,9 @@ def test_rows_with_every_entry_excluded_as_zeros(dtype, temperature):
     out = z.copy()
     assert logitlab.softmax(out, out=out, empty="zero", **options) is out
     np.testing.assert_array_equal(arrays.floats(out), arrays.floats(expected))
+    excluded_nan = np.array([[nan, 1]]).astype(dtype)
+    p = logitlab.softmax(excluded_nan, where=[[False, False]], empty="zero")
+    np.testing.assert_array_equal(arrays.floats(p), 0)
     assert logitlab.softmax(np.array(-inf).astype(dtype), empty="zero") == 0
     with pytest.raises(ValueError, match=r"^empty must be one of 'nan', 'zero', got 'one'$"):
         logitlab.softmax(z, empty="one")
