@@ -198,7 +198,9 @@ def test_many_rows():
     """A fit whose first guess comes from a subset, and a search that gets the rows in parts."""
     z, y = labelled(n=60_000, k=100)
     search = TemperatureSearch()
-    with pytest.raises(ValueError, match="add must be called with at least one row"):
+    with pytest.raises(
+        ValueError, match=r"^add must be called with at least one row before advance$"
+    ):
         search.advance()
     while True:
         for part in np.array_split(np.arange(len(y)), 7):
@@ -298,6 +300,8 @@ def test_not_fitted(monkeypatch, kind, method):
         ([[300.0, -300.0], [np.inf, 2.0]], 3 * np.sqrt(1 / 2)),
         ([[1e308, -1e308]], 1e306),
         ([[1e-310, -1e-310]], 1e-309),
+        ([[1e-310, -1e-310, -np.inf]], 1e-309 * np.sqrt(2 / 3)),
+        ([[1.7e308, -1.7e308, -1.7e308]], 1.7e306 * np.sqrt(8 / 9)),
         ([[5.0, 5.0], [-3.0, -3.0]], 5.0),
         ([[-5.0, -5.0]], 5.0),
         ([[0.0, 0.0]], 1.0),
@@ -374,6 +378,38 @@ def test_passes_to_a_limit(z, y, t, count):
     result = passes(np.array(z), np.array(y))
     assert result[-1] == t
     assert len(result) == count
+
+
+def pass_with_step(search, step):
+    """A pass over two rows [d, 0] whose weights give log T this step; whether it is the last.
+
+    With d/T = 2 and p the softmax of [2, 0], slope / curvature is 2 (p - w) / (4 p (1 - p)), for w
+    the share of the row whose label has the larger logit.
+    """
+    z = np.array([[2.0, 0.0]] * 2) * search.temperature
+    p = 1 / (1 + np.exp(-2.0))
+    share = p - 2 * p * (1 - p) * step
+    search.add(z, np.array([0, 1]), np.array([share, 1 - share]))
+    return search.advance()
+
+
+def test_a_search_has_at_most_300_passes():
+    search = TemperatureSearch(1.0)
+    for _ in range(299):
+        assert not pass_with_step(search, -0.01)
+    assert search.temperature == pytest.approx(np.exp(-2.99), rel=1e-9)
+    assert pass_with_step(search, -0.01)
+    assert search.temperature == pytest.approx(np.exp(-3), rel=1e-9)
+
+
+@pytest.mark.parametrize("smaller", range(7))
+def test_the_limit_is_examined_after_six_steps_to_larger_temperatures(smaller):
+    """Not where a step to a smaller one is among them: a finite T is then the minimum."""
+    search = TemperatureSearch(1.0)
+    for i in range(6):
+        before = search.temperature
+        assert not pass_with_step(search, -0.01 if i == smaller else 0.01)
+        assert (search.temperature == before) == (i == 5 and smaller == 6)
 
 
 def test_far_starts_reach_the_minimum():
@@ -458,6 +494,32 @@ def test_fit_starts_from_evenly_spaced_rows(monkeypatch):
     assert len(calls) == 1
     monkeypatch.setattr("logitlab.calibration.temperature._SUBSET", 1)
     assert fit_temperature(z, y) == pytest.approx(fit_temperature(z, y, np.ones(90)), rel=1e-9)
+
+
+@pytest.mark.parametrize("limit", [0.0, np.inf])
+def test_a_limit_of_the_subset_is_no_start(limit, monkeypatch):
+    """The fit of all rows starts at a first guess where the labels of every fourth row give a
+    temperature of 0 or inf."""
+    z, y = labelled(90)
+    y[::4] = z[::4].argmax(axis=1) if limit == 0 else z[::4].argmin(axis=1)
+    y[1::4] = z[1::4].argmax(axis=1)
+    assert fit_temperature(z[::4], y[::4]) == limit
+    expected = fit_temperature(z, y)
+    assert 0 < expected < np.inf
+    monkeypatch.setattr("logitlab.calibration.temperature._SUBSET", 104)
+    assert fit_temperature(z, y) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("row", [0, 4, 7, 80, 89])
+def test_number_of_a_row_that_is_refused_in_parts(row, monkeypatch):
+    """It counts all rows, also where a subset of them is read first."""
+    z, y = labelled(90)
+    z[row] = np.nan
+    for subset, chunk in ((104, 200), (1 << 20, 35), (104, 1 << 20)):
+        monkeypatch.setattr("logitlab.calibration.temperature._SUBSET", subset)
+        monkeypatch.setattr("logitlab.calibration.temperature._CHUNK", chunk)
+        with pytest.raises(ValueError, match=rf"^row {row} of z holds NaN"):
+            logitlab.TemperatureScaling().fit(z, y)
 
 
 class Recorder:
@@ -552,6 +614,7 @@ def test_transform_at_extreme_temperatures(t, z, expected):
 )
 def test_message_of_a_row_that_is_refused(bad, message):
     z = np.ones((6, 2))
+    z[1] = np.inf, 0  # the label has the logit +inf: a loss of 0
     z[[3, 5]] = bad
     with pytest.raises(ValueError, match=f"^row 3 of z {re.escape(message)}$"):
         logitlab.TemperatureScaling().fit(z, np.zeros(6, int))
@@ -580,8 +643,10 @@ def test_cross_fit_copies_the_calibrator_once_a_fold():
 
 def test_search_at_the_smallest_temperatures():
     """Gaps of logits that overflow when divided by T are compared all the same."""
-    z, y = np.array([[1e30, 0.0], [1e30, 0.0]]), np.array([0, 1])
-    for start in (1e-320, 1e-300, 1e-280, 1.0):
+    y = np.array([0, 1])
+    starts = [(1e30, t) for t in (1e-320, 1e-300, 1e-280, 1.0)] + [(1e-30, 1e-320), (1e-30, 1e-300)]
+    for gap, start in starts:
+        z = np.array([[gap, 0.0], [gap, 0.0]])
         search = TemperatureSearch(start)
         for _ in range(400):
             search.add(z, y)

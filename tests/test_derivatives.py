@@ -1,5 +1,7 @@
 """The derivatives of softmax: compared with exact arithmetic, torch and JAX, and identities."""
 
+import re
+
 import array_api_strict
 import jax
 import numpy as np
@@ -348,6 +350,99 @@ def test_tiny_temperatures_keep_zeros(dtype):
             loss, gradient = logitlab.cross_entropy_and_grad(z, y, temperature=t)
             assert loss == 0
             assert (gradient == 0).all()
+
+
+def test_derivatives_stay_on_the_device_of_the_logits():
+    device, host = map(array_api_strict.Device, ("device1", "CPU_DEVICE"))
+    z, v = arrays.normal((2, 3, 4), np.float64), arrays.normal((2, 3, 4), np.float64, seed=1)
+    on_device = array_api_strict.asarray(z, device=device)
+    for function, vectors in (
+        (logitlab.jacobian, ()),
+        (logitlab.hessian, ()),
+        (logitlab.jacobian_product, (v,)),
+        (logitlab.hessian_product, (v, z)),
+    ):
+        for temperature in (2.0, np.array([[1.0, 2.0, 0.5]])):
+            expected = function(z, *vectors, temperature=temperature)
+            result = function(on_device, *vectors, temperature=temperature)
+            assert result.device == device
+            result = np.asarray(result.to_device(host))
+            np.testing.assert_allclose(result, expected, rtol=1e-13, atol=1e-16)
+
+
+def test_vectors_of_other_libraries_and_types():
+    """A list or a NumPy array is converted to the library of z; any other is refused by name."""
+    z, v = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64), [1, 0, 3]
+    right = logitlab.jacobian_product(z.numpy(), np.array(v, float))
+    for vector in (v, np.array(v), np.float32(v), torch.tensor(v)):
+        result = logitlab.jacobian_product(z, vector)
+        assert isinstance(result, torch.Tensor)
+        np.testing.assert_allclose(result, right, rtol=1e-14)
+    strict = array_api_strict.asarray(v)
+    functions = (
+        ("v", lambda w: logitlab.jacobian_product(z, w)),
+        ("u", lambda w: logitlab.hessian_product(z, w, z)),
+        ("v", lambda w: logitlab.hessian_product(z, z, w)),
+    )
+    for name, function in functions:
+        message = f"^{name} must be an array of the same library as z, a Tensor, got Array$"
+        with pytest.raises(TypeError, match=message):
+            function(strict)
+        with pytest.raises(TypeError, match=f"^{name} must be a real array .*, got complex128$"):
+            function([1j, 0, 0])
+        with pytest.raises(
+            ValueError, match=rf"^{name} must have the shape \(3,\) of z, got \(1, 3\)$"
+        ):
+            function([v])
+
+
+def test_messages_name_the_argument():
+    z = np.zeros((2, 3))
+    for function, vectors in (
+        (logitlab.jacobian, ()),
+        (logitlab.hessian, ()),
+        (logitlab.jacobian_product, (z,)),
+        (logitlab.hessian_product, (z, z)),
+    ):
+        for axis in (None, (0, 1)):
+            with pytest.raises(
+                TypeError, match=rf"^axis must be an int, got {re.escape(str(axis))}$"
+            ):
+                function(z, *vectors, axis)
+        with pytest.raises(TypeError, match=r"^z must be a real array .*, got complex128$"):
+            function(z + 1j, *vectors)
+        with pytest.raises(ValueError, match=r"^temperature must not be 0, where softmax has no "):
+            function(z, *vectors, temperature=0)
+
+
+def test_no_warnings_where_products_or_slopes_overflow():
+    z = np.array([[3.0, 0.0, 2.0], [1.0, 1.0, -inf]])
+    huge = 1.7e308 * np.array([[1, -1, 1], [1, 1, -1]])
+    with np.errstate(all="raise"):
+        for t in (1e-310, np.array([1e-310, 1.0]), 1e308, inf):
+            logitlab.jacobian(z, temperature=t)
+            logitlab.hessian(z, temperature=t)
+            logitlab.jacobian_product(z, huge, temperature=t)
+            logitlab.hessian_product(z, huge, -huge, temperature=t)
+        half, v = np.ones(3, np.float16), [1.0, -1.0, 2.0]
+        for result in (
+            logitlab.jacobian(half, temperature=1e-6),
+            logitlab.hessian(half, temperature=1e-6),
+            logitlab.jacobian_product(half, v, temperature=1e-6),
+            logitlab.hessian_product(half, v, v, temperature=1e-6),
+        ):
+            assert np.isinf(result).all()
+
+
+def test_the_last_axis_is_the_class_axis():
+    z = arrays.normal((2, 3, 4), np.float64)
+    for function, vectors in (
+        (logitlab.jacobian, ()),
+        (logitlab.hessian, ()),
+        (logitlab.jacobian_product, (z,)),
+        (logitlab.hessian_product, (z, z)),
+    ):
+        np.testing.assert_array_equal(function(z, *vectors), function(z, *vectors, 2))
 
 
 def test_results_have_native_byte_order():

@@ -18,6 +18,11 @@ from exact import mp
 REDUCTIONS = ["mean", "sum", "none"]
 
 
+def label(parameter):
+    """The name of a function or of a type in the name of a test."""
+    return getattr(parameter, "__name__", str(parameter))
+
+
 def problem(shape=(40, 6), seed=0):
     rng = np.random.default_rng(seed)
     z = rng.standard_normal(shape) * 3
@@ -50,15 +55,50 @@ def test_torch_agrees(reduction, smoothing, kind):
         np.testing.assert_array_equal(ours, logitlab.cross_entropy(z, y, 1, **options))
 
 
-def test_tiny_losses_keep_their_digits():
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+def test_tiny_losses_keep_their_digits(convert):
     """Losses and gradients close to 0 keep their relative accuracy."""
     for gap in (5.0, 27.6, 40.0, 300.0):
         row = [gap, 0.0, -1.0]
         expected = -exact.log_softmax(row)[0]
-        loss, gradient = logitlab.cross_entropy_and_grad([row], [0])
-        assert exact.distance(loss, expected, np.float64) <= 4
-        others = float(sum(exact.softmax(row)[1:]))
-        assert gradient[0, 0] == pytest.approx(-others, rel=1e-14)
+        z = convert(np.array([row]))
+        for y in (np.array([0]), np.array([[1.0, 0, 0]])):
+            loss, gradient = logitlab.cross_entropy_and_grad(z, convert(y))
+            assert exact.distance(loss, expected, np.float64) <= 4
+            others = float(sum(exact.softmax(row)[1:]))
+            assert float(gradient[0, 0]) == pytest.approx(-others, rel=1e-14)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+def test_gradients_of_targets_of_any_sum(convert):
+    """p sum y - y with a small relative error, for p close to 1 and sums y other than 1."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((8, 4)) * [[1], [1], [1], [1], [20], [20], [40], [40]]
+    y = rng.uniform(0, 2, (8, 4))
+    y[::2] = z[::2] == z[::2].max(axis=1, keepdims=True)
+    y[::2] *= 3
+    gradient = np.asarray(
+        logitlab.cross_entropy_and_grad(*map(convert, (z, y)), reduction="none")[1]
+    )
+    for i, row in enumerate(z.tolist()):
+        p, t = exact.softmax(row), [mp.mpf(v) for v in y[i].tolist()]
+        for j in range(4):
+            right = sum(t) * p[j] - t[j]
+            size = abs(right) if i % 2 == 0 else sum(t)
+            assert abs(float(gradient[i, j]) - right) <= 2e-15 * size
+
+
+def test_no_warnings():
+    """Rows without a distribution, weights that overflow the type of z, tiny temperatures."""
+    z = np.array([[-inf, -inf], [0.0, 1.0], [inf, 1.0], [nan, 0.0]], np.float32)
+    options = {"label_smoothing": 0.1, "weight": [1e300, 1.0], "reduction": "none"}
+    with np.errstate(all="raise"):
+        for t in (1.0, np.array([1.0, 1e-310, 1e-310, 1.0])):
+            loss = logitlab.cross_entropy_and_grad(z, [0] * 4, temperature=t, **options)[0]
+            np.testing.assert_array_equal(loss[[0, 3]], nan)
+            np.testing.assert_array_equal(logitlab.cross_entropy(z, [0] * 4, **options)[0], nan)
+            for reduction in ("mean", "sum"):
+                logitlab.cross_entropy(z, [0] * 4, temperature=t, reduction=reduction)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, -2.0])
@@ -166,7 +206,7 @@ def exact_loss(z, y, t):
         (array_api_strict.asarray, np.dtype(np.float32)),
         (array_api_strict.asarray, np.dtype(np.float64)),
     ],
-    ids=str,
+    ids=label,
 )
 @pytest.mark.parametrize("kind", ["labels", "smoothed", "distributions"])
 def test_losses_of_large_logits_are_exact(dtype, kind, convert):
@@ -221,7 +261,7 @@ def test_a_mean_of_large_losses_is_in_range():
         *((convert, dtype) for convert in (np.asarray, arrays.tensor) for dtype in arrays.FLOATS),
         (jax.numpy.asarray, np.dtype(np.float32)),
     ],
-    ids=str,
+    ids=label,
 )
 @pytest.mark.parametrize("k", [3, 20])
 @pytest.mark.parametrize("smoothing", [0.0, 0.25])
@@ -329,6 +369,110 @@ def test_class_weights_agree_with_torch(reduction, smoothing, kind):
         torch.testing.assert_close(ours.grad, tensor.grad, rtol=1e-11, atol=1e-14)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("factor", [1e-250, 1e200])
+def test_a_mean_does_not_depend_on_the_scale_of_class_weights(factor, smoothing):
+    """Products of the weights of rows and classes that leave the range of float64 or float32."""
+    z, y = problem((5, 3))
+    options = {"label_smoothing": smoothing}
+    rows, classes = np.array([1.0, 2, 5, 0, 1]), np.array([1.0, 0.5, 3])
+    for dtype, rtol in ((np.float32, 1e-6), (np.float64, 1e-13)):
+        x = z.astype(dtype)
+        results = logitlab.cross_entropy_and_grad(
+            x, y, weight=classes * factor, sample_weight=rows * factor, **options
+        )
+        expected = logitlab.cross_entropy_and_grad(
+            x, y, weight=classes, sample_weight=rows, **options
+        )
+        for result, right in zip(results, expected, strict=True):
+            np.testing.assert_allclose(result, right, rtol=rtol, atol=rtol / 10)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_class_weights_of_target_probabilities(reduction, weighted):
+    """A mean divides by the sum of the weights of the rows alone, as in torch without them."""
+    z, _ = problem((5, 3))
+    y = np.random.default_rng(1).dirichlet(np.ones(3), 5)
+    rows, classes = np.array([1.0, 2, 5, 0, 1]), np.array([1.0, 0.5, 3])
+    rows = rows if weighted else np.ones(5)
+    losses = -rows * (classes * y * logitlab.log_softmax(z)).sum(axis=1)
+    right = {"none": losses, "sum": losses.sum(), "mean": losses.sum() / rows.sum()}[reduction]
+    p = logitlab.softmax(z)
+    gradient = rows[:, None] * (p * (classes * y).sum(axis=1, keepdims=True) - classes * y)
+    gradient /= rows.sum() if reduction == "mean" else 1
+    options = {"weight": classes, "reduction": reduction}
+    if weighted:
+        options["sample_weight"] = rows
+    results = logitlab.cross_entropy_and_grad(z, y, **options)
+    np.testing.assert_allclose(results[0], right, rtol=1e-14)
+    np.testing.assert_allclose(results[1], gradient, rtol=1e-13, atol=1e-16)
+    np.testing.assert_allclose(logitlab.cross_entropy(z, y, **options), right, rtol=1e-14)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, arrays.tensor])
+@pytest.mark.parametrize("dtype", arrays.FLOATS, ids=str)
+def test_class_weights_with_other_types(dtype, convert):
+    """Losses and gradients are those of float64, rounded to the type of z."""
+    z, y = problem((5, 3))
+    z = z.astype(dtype)
+    options = {"weight": [1.0, 0.5, 3], "label_smoothing": 0.2, "reduction": "none"}
+    expected = logitlab.cross_entropy_and_grad(z.astype(float), y, **options)
+    results = logitlab.cross_entropy_and_grad(convert(z), convert(y), **options)
+    eps = float(arrays.finfo(dtype).eps)
+    for result, right in zip(results, expected, strict=True):
+        assert result.dtype == convert(z).dtype
+        np.testing.assert_allclose(arrays.floats(result), right, rtol=2 * eps, atol=eps)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"label_smoothing": 0.2},
+        {"weight": [1.0, 2.0, 3.0], "label_smoothing": 0.2},
+        {"weight": [1.0, 2.0, 3.0], "sample_weight": [1.0, 2.0, 0.0, 1.0]},
+        {"ignore_index": 1, "temperature": [1.0, 2.0, 3.0, 4.0]},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_losses_stay_on_the_device_of_the_logits(options, reduction):
+    z, y = np.random.default_rng(0).standard_normal((4, 3)), np.array([0, 1, 2, 1])
+    device = array_api_strict.Device("device1")
+    convert = partial(array_api_strict.asarray, device=device)
+    for targets in (y, np.full((4, 3), 1 / 3)):
+        if targets.ndim == 2 and "ignore_index" in options:
+            continue
+        expected = logitlab.cross_entropy_and_grad(z, targets, reduction=reduction, **options)
+        loss = logitlab.cross_entropy(convert(z), convert(targets), reduction=reduction, **options)
+        results = logitlab.cross_entropy_and_grad(
+            convert(z), convert(targets), reduction=reduction, **options
+        )
+        assert loss.device == device
+        for result, right in zip(results, expected, strict=True):
+            assert result.device == device
+            result = np.asarray(result.to_device(array_api_strict.Device("CPU_DEVICE")))
+            np.testing.assert_allclose(result, right, rtol=1e-13, atol=1e-16)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_class_weights_beside_excluded_classes(axis):
+    """The loss and the gradient of a row without those classes; label smoothing skips them."""
+    z, y = np.random.default_rng(0).standard_normal((3, 2, 4)), np.array([[0, 1], [3, 0], [1, 3]])
+    where, classes = np.array([True, True, False, True]), np.array([1.0, 0.5, 7, 3])
+    options = {"label_smoothing": 0.2, "reduction": "none"}
+    expected = logitlab.cross_entropy_and_grad(
+        z[..., where], y - (y == 3), weight=classes[where], **options
+    )
+    options |= {"where": where.reshape(-1, *[1] * (2 - axis)), "weight": classes}
+    loss, gradient = logitlab.cross_entropy_and_grad(np.moveaxis(z, -1, axis), y, axis, **options)
+    gradient = np.moveaxis(gradient, axis, -1)
+    np.testing.assert_allclose(loss, expected[0], rtol=1e-14)
+    np.testing.assert_allclose(gradient[..., where], expected[1], rtol=1e-13, atol=1e-16)
+    np.testing.assert_array_equal(gradient[..., 2], 0)
+
+
 def test_class_weights_with_other_options():
     """Weights of the rows and of the classes multiply; ignored rows may contain NaN."""
     z, y = problem((6, 4))
@@ -399,6 +543,129 @@ def test_invalid_arguments():
             logitlab.cross_entropy(z, y, sample_weight=[1.0, 0, weight, 1])
     with pytest.raises(ValueError, match="ignore_index must be None for target probabilities"):
         logitlab.cross_entropy(z, np.ones_like(z), ignore_index=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"z": [["a"]]}, TypeError, "z must be a real array .*, got str.*"),
+        ({"z": [[1.0], [1.0, 2.0]]}, ValueError, "z must be a rectangular array, got: .*"),
+        ({"y": [[0], [0, 1]]}, ValueError, "y must be a rectangular array, got: .*"),
+        ({"y": [0, None]}, ValueError, "y must have no missing values, got None in row 1"),
+        (
+            {"y": [0.0, 1.0]},
+            TypeError,
+            "y must be integer labels, or target probabilities of z's shape, got float64",
+        ),
+        (
+            {"y": [0]},
+            ValueError,
+            r"y must be labels of shape \(2,\), or target probabilities of z's shape, "
+            r"got shape \(1,\)",
+        ),
+        ({"y": [0, 3]}, ValueError, "y must be from 0 to 2, as z has 3 classes, got 3 in row 1"),
+        ({"y": -np.eye(3)[:2]}, ValueError, r"y must be >= 0, got -1.0 at index \(0, 0\)"),
+        (
+            {"y": np.eye(3)[:2], "ignore_index": 4},
+            ValueError,
+            "ignore_index must be None for target probabilities, got 4",
+        ),
+        ({"ignore_index": "a"}, TypeError, "ignore_index must be an int, got 'a'"),
+        ({"label_smoothing": "a"}, TypeError, "label_smoothing must be a real number, got 'a'"),
+        ({"label_smoothing": 1.5}, ValueError, r"label_smoothing must be in \[0, 1\], got 1.5"),
+        ({"label_smoothing": -0.1}, ValueError, r"label_smoothing must be in \[0, 1\], got -0.1"),
+        (
+            {"reduction": "all"},
+            ValueError,
+            "reduction must be one of 'mean', 'sum', 'none', got 'all'",
+        ),
+        ({"weight": [1j, 1, 1]}, TypeError, "weight must be a real array .*, got complex128"),
+        (
+            {"weight": [1.0, 2.0]},
+            ValueError,
+            r"weight must have shape \(3,\), one weight for each class, got \(2,\)",
+        ),
+        ({"weight": [1, nan, 1]}, ValueError, r"weight must be finite .*, got nan at index \(1,\)"),
+        ({"sample_weight": ["a"]}, TypeError, "sample_weight must be a real array .*, got str.*"),
+        ({"axis": None}, TypeError, "axis must be an int, got None"),
+        ({"axis": (0, 1)}, TypeError, r"axis must be an int, got \(0, 1\)"),
+    ],
+)
+@pytest.mark.parametrize("function", [logitlab.cross_entropy, logitlab.cross_entropy_and_grad])
+def test_message_of_an_invalid_argument(function, options, error, message):
+    with pytest.raises(error, match=f"^{message}$"):
+        function(**{"z": [[1.0, 2.0, 0.0]] * 2, "y": [0, 1]} | options)
+
+
+@pytest.mark.parametrize("name", ["y", "weight"])
+def test_arguments_of_another_library(name):
+    """Lists and NumPy arrays are converted to the library of z; any other is refused by name."""
+    z, y = map(torch.from_numpy, problem((3, 3)))
+    given = {"y": np.eye(3), "weight": np.array([1.0, 2.0, 3.0])}[name]
+    right = logitlab.cross_entropy(z, **{"y": y, name: torch.from_numpy(given)})
+    for value in (given, given.tolist(), given.astype(np.float32)):
+        assert torch.equal(logitlab.cross_entropy(z, **{"y": y, name: value}), right)
+    message = f"^{name} must be an array of the same library as z, a Tensor, got Array$"
+    with pytest.raises(TypeError, match=message):
+        logitlab.cross_entropy(z, **{"y": y, name: array_api_strict.asarray(given)})
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+@pytest.mark.parametrize("shape", [(2, 5, 3), (3, 5, 1), (1, 5, 4)])
+def test_one_temperature_for_each_row(shape, convert):
+    """The loss and the gradient of a row are those at its temperature, for any class axis."""
+    rng = np.random.default_rng(0)
+    z, y = rng.standard_normal(shape), rng.integers(0, 5, (shape[0], shape[2]))
+    t = rng.uniform(0.5, 3, y.shape)
+    loss, gradient = logitlab.cross_entropy_and_grad(
+        *map(convert, (z, y)), 1, temperature=convert(t), reduction="none"
+    )
+    for i, j in np.ndindex(y.shape):
+        right = logitlab.cross_entropy_and_grad(z[i, :, j], y[i, j], temperature=t[i, j])
+        assert float(loss[i, j]) == pytest.approx(float(right[0]), rel=1e-13)
+        row = np.asarray(gradient)[i, :, j]
+        np.testing.assert_allclose(row, right[1], rtol=1e-12, atol=1e-16)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+def test_no_rows(convert):
+    """The mean of no losses is NaN, their sum 0; their gradients are empty."""
+    z, y = convert(np.zeros((0, 3))), convert(np.zeros(0, int))
+    for targets in (y, z):
+        for reduction, right in (("mean", nan), ("sum", 0.0)):
+            loss, gradient = logitlab.cross_entropy_and_grad(z, targets, reduction=reduction)
+            np.testing.assert_array_equal(float(loss), right)
+            assert gradient.shape == (0, 3)
+        loss, gradient = logitlab.cross_entropy_and_grad(z, targets, reduction="none")
+        assert loss.shape == (0,)
+        assert gradient.shape == (0, 3)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3)])
+def test_upstream_gradients(shape, reduction):
+    """A later factor of each loss, or of the reduced one, multiplies its gradient."""
+    rng = np.random.default_rng(0)
+    z, y = rng.standard_normal((*shape, 5)), np.asarray(rng.integers(0, 5, shape))
+    factor = rng.standard_normal(shape) if reduction == "none" else rng.standard_normal()
+    where = (rng.random(z.shape) < 0.7) | (np.arange(5) == y[..., None])
+    options = {"sample_weight": rng.uniform(1, 2, shape), "reduction": reduction, "where": where}
+    value, right = logitlab.cross_entropy_and_grad(z, y, temperature=0.7, **options)
+    x = torch.from_numpy(z).requires_grad_()
+    loss = logitlab.cross_entropy(x, torch.tensor(y), temperature=0.7, **options)
+    np.testing.assert_allclose(loss.detach(), value, rtol=1e-13)
+    (loss * torch.from_numpy(np.asarray(factor))).sum().backward()
+    right = right * np.expand_dims(factor, -1)
+    np.testing.assert_allclose(x.grad, right, rtol=1e-13, atol=1e-16)
+
+
+def test_gradients_at_temperature_0_are_0():
+    """Softmax is piecewise constant there; autograd continues."""
+    for reduction in REDUCTIONS:
+        z = torch.tensor([[1.0, 3.0], [2.0, 0.0]], requires_grad=True)
+        loss = logitlab.cross_entropy(z, torch.tensor([1, 0]), temperature=0, reduction=reduction)
+        loss.sum().backward()
+        assert torch.equal(z.grad, torch.zeros(2, 2))
 
 
 @pytest.mark.parametrize("value", [True, np.False_])

@@ -326,3 +326,15 @@ def test_which_tensors_the_kernels_read(monkeypatch):
     with Recorder():
         assert not uses_kernel(logitlab.softmax, z)
     assert uses_kernel(logitlab.softmax, z)
+
+
+def test_compiled_gradients_of_rows_with_every_entry_excluded_are_zero():
+    z = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    where = torch.tensor([[False, False], [True, True]])
+    compiled = torch.compile(
+        lambda x: logitlab.softmax(x, where=where, empty="zero"), backend="aot_eager"
+    )
+    p = compiled(z)
+    (gradient,) = torch.autograd.grad(p.square().sum(), z)
+    assert p[0].tolist() == gradient[0].tolist() == [0, 0]
+    assert torch.isfinite(gradient).all()

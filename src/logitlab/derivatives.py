@@ -35,7 +35,6 @@ class _Point(NamedTuple):
         return self.request.restore(x)
 
 
-@np.errstate(all="ignore")
 def _evaluate_softmax(z: Any, axis: int, temperature: Any, where: Any) -> _Point:
     z = _arrays.as_floating(z, "z")
     _arrays.one_axis(axis, z.ndim)

@@ -79,16 +79,11 @@ def weigh_labels(
 
 def _weigh_classes(arguments: LossArguments, class_weight: Array, reduction: str) -> LossArguments:
     """The arguments with the target of each class multiplied by its weight."""
-    request, targets, rows, weight, _, xp = arguments
+    request, targets, _, weight, divisor, xp = arguments
     if targets.label is not None:
         class_weight, divisor = weigh_labels(class_weight, targets.label, weight, reduction, xp)
         if not targets.smoothing:
             return arguments._replace(weight=divisor)
-    elif weight is not None:
-        divisor = weight
-    else:
-        device = getattr(class_weight, "device", None)
-        divisor = xp.ones(rows, dtype=class_weight.dtype, device=device)
     z = _arrays.move_axis(_arrays.at_least_float32(request.z, xp), request.axes[0], -1, xp)
     where = request.where
     if where is not None:
@@ -120,7 +115,6 @@ def check_arguments(
     request = _arrays.request(z, axis, temperature, where)
     shape, class_axis = request.z.shape, request.axes[0]
     rows, k = (*shape[:class_axis], *shape[class_axis + 1 :]), shape[class_axis]
-    batch = rows if z.ndim else ()
     y = _arrays.as_array(y, "y")
     dtype = _arrays.dtype_name(y.dtype)
     if tuple(y.shape) == tuple(z.shape) and dtype.startswith(("float", "bfloat")):
@@ -134,10 +128,9 @@ def check_arguments(
         targets = Targets(distribution=distribution, smoothing=smoothing)
     else:
         alternative = ", or target probabilities of z's shape"
-        label = _labels.labels(y, z, batch, k, ignore_index, alternative)
-        targets = Targets(xp.reshape(label, rows), smoothing=smoothing)
-    row_weight = check_sample_weight(sample_weight, batch, z, targets.label, ignore_index, xp)
-    row_weight = row_weight if row_weight is None else xp.reshape(row_weight, rows)
+        label = _labels.labels(y, z, rows, k, ignore_index, alternative)
+        targets = Targets(label, smoothing=smoothing)
+    row_weight = check_sample_weight(sample_weight, rows, z, targets.label, ignore_index, xp)
     arguments = LossArguments(request, targets, rows, row_weight, None, xp)
     if weight is None:
         return arguments
@@ -231,7 +224,6 @@ def loss_value(arguments: LossArguments, reduction: str) -> Array:
     return _reduce(arguments, _row_losses(arguments, None)[0], reduction)
 
 
-@np.errstate(all="ignore")
 def _gradient_scale(arguments: LossArguments, reduction: str) -> float | Array:
     """The factor of p - y in the gradient of each row: its share over T."""
     t = arguments.without_class_axis(arguments.request.temperature)

@@ -14,7 +14,7 @@ from logitlab.probabilities import softmax
 
 _LOG_TOLERANCE = 1e-5  # the step of log T at which to stop; the error is of the order of its square
 _MAX_PASSES = 300
-_PATIENCE = 6  # consecutive passes that ask for a larger T, after which the limit is examined
+_PATIENCE = 6  # passes that all ask for a larger T, after which the limit is examined
 _FLAT = 1e-12  # a slope at T = inf that counts as 0, relative to the mean spread of the logits
 _LEAST_GAP = -1e280  # of a logit below the largest, over T: sums of such gaps stay in range
 _SUBSET = 1 << 20  # entries of the subset of rows that gives the first guess
@@ -36,7 +36,6 @@ class TemperatureSearch:
         self._low, self._high = -math.inf, math.inf  # bracket of log T
         self._max_step = 2.0
         self._passes = 0
-        self._rising = 0  # consecutive passes that ask for a larger T
         self._at_limit = False  # this pass examines the limits T = 0 and T = inf
         self._label_largest = True  # in every row so far
         self._reset_sums()
@@ -50,7 +49,7 @@ class TemperatureSearch:
 
         It is 1, clipped to between 1 % and 10 times the standard deviation of the logits.
         """
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             part = z[: max(1, _SUBSET // z.shape[1])].astype(np.float64)
             finite = np.isfinite(part)
             largest = float(np.abs(np.where(finite, part, 0)).max(initial=0))
@@ -127,8 +126,8 @@ class TemperatureSearch:
         self._reset_sums()
         if not self._at_limit:
             self._passes += 1
-            self._rising = 0 if slope < 0 else self._rising + 1
-            if not self._label_largest and (self._high < math.inf or self._rising != _PATIENCE):
+            bounded = slope < 0 or self._high < math.inf
+            if not self._label_largest and (bounded or self._passes != _PATIENCE):
                 return self._newton_step(slope, curvature)
             self._at_limit = True
             return False
