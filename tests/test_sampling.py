@@ -1,7 +1,9 @@
 """Sampling: known-answer vectors of the generator, goodness-of-fit tests, special rows, errors."""
 
+import itertools
 import math
 import re
+from fractions import Fraction
 
 import array_api_strict
 import jax
@@ -15,7 +17,8 @@ from scipy import special, stats
 import arrays
 import logitlab
 from arrays import inf, nan
-from logitlab._backends import native_sampling
+from exact import mp
+from logitlab._backends import native_sampling, reference_sampling
 from logitlab._backends.reference_sampling import STAGES, Cut, philox, philox_words, uniforms
 from strategies import finite_rows, temperatures
 
@@ -444,3 +447,136 @@ def test_integer_options_of_any_type():
     assert (logitlab.truncate(z, top_k=2**70) == z).all()
     with pytest.raises(MemoryError, match="4 x 1180591620717411303424 samples do not fit"):
         logitlab.sample(z, 2**70)
+
+
+# The reference, called directly. Its uniform numbers are those of the generator, tested above.
+KEY = (0x12345678, 0x9ABCDEF0)
+NO_CUT = Cut(STAGES, None, None, None)
+
+
+def exact_uniforms(row_key, n):
+    """The first n uniform numbers of a row: (2 w + 1) / 2^65."""
+    words = [philox(KEY, np.uint64(row_key), np.uint64(j)) for j in range(n)]
+    return [Fraction(2 * int(w) + 1, 2**65) for w in words]
+
+
+def sample_exactly(weights, row_key, n):
+    """Sampled indices of integer weights: the class whose interval has the uniform number."""
+    cumulative = list(itertools.accumulate(map(Fraction, weights)))
+    indices = []
+    for u in exact_uniforms(row_key, n):
+        indices.append(next(i for i, c in enumerate(cumulative) if u * cumulative[-1] < c))
+        # No class is within rounding of the boundary.
+        assert min(abs(u * cumulative[-1] - c) for c in cumulative) > 1e-9 * cumulative[-1]
+    return indices
+
+
+def sample_without_replacement_exactly(weights, row_key, n):
+    """The n largest of log w + G of the weights above 0, G = -log(-log(1 - u))."""
+    uniform = exact_uniforms(row_key, len(weights))
+    scores = {
+        i: mp.log(weight) - mp.log(-mp.log1p(-mp.mpf(u.numerator) / u.denominator))
+        for i, (weight, u) in enumerate(zip(weights, uniform, strict=True))
+        if weight
+    }
+    ranked = sorted(scores, key=lambda i: -scores[i])[:n]
+    return ranked + [-1] * (n - len(ranked))
+
+
+def test_first_words_of_a_block():
+    """The generator of samples takes the first 64 bits, for counters of any shape."""
+    for line in KNOWN_ANSWERS.split("\n")[1:-1]:
+        w = [int(word, 16) for word in line.split()]
+        low, high = w[0] | w[1] << 32, w[2] | w[3] << 32
+        assert int(philox((w[4], w[5]), low, high)) == w[6] | w[7] << 32
+    keys, j = np.array([[3], [2**40]], np.uint64), np.arange(4, dtype=np.uint64)
+    table = philox(KEY, keys, j)
+    assert table.shape == (2, 4)
+    assert int(table[1, 2]) == int(philox(KEY, np.uint64(2**40), np.uint64(2)))
+
+
+WEIGHTS = [[1, 2, 3, 4], [0, 5, 0, 1], [7, 0, 0, 0], [1, 1, 1, 1], [1000, 1, 1000, 10]]
+ROW_KEYS = np.array([5, 0, 2**63 + 1, 17, 2**32], np.uint64)
+
+
+@pytest.mark.parametrize("block", [1, 4, 9, 1 << 18])
+@pytest.mark.parametrize("each", [True, False])
+def test_reference_samples(block, each, monkeypatch):
+    """Every row has the samples of its weights and its key, in blocks of any size."""
+    monkeypatch.setattr(reference_sampling, "_BLOCK_SIZE", block)
+    with np.errstate(divide="ignore"):
+        z = np.log(np.array(WEIGHTS, float))
+    t = np.ones(len(z)) if each else 1.0
+    for replacement, exactly in (
+        (True, sample_exactly),
+        (False, sample_without_replacement_exactly),
+    ):
+        for n in (1, 3, 6):
+            indices = reference_sampling.sample(z, t, None, NO_CUT, n, replacement, KEY, ROW_KEYS)
+            assert indices.dtype == np.int64
+            expected = [exactly(w, int(k), n) for w, k in zip(WEIGHTS, ROW_KEYS, strict=True)]
+            assert indices.tolist() == expected
+
+
+def test_reference_sampling_options(monkeypatch):
+    """A temperature and a mask of each row, and truncation before sampling."""
+    monkeypatch.setattr(reference_sampling, "_BLOCK_SIZE", 8)
+    weights = np.array([[1, 2, 3, 4], [2, 1, 5, 1], [3, 3, 1, 2]])
+    z, keys = np.log(weights), ROW_KEYS[:3]
+    t = np.array([1.0, 0.5, -1.0])
+    mask = np.array([[True, True, True, False], [True] * 4, [False, True, True, True]])
+    powers = [[1, 2, 3, 0], [4, 1, 25, 1], [0, 2, 6, 3]]  # times 6 in the last row
+    top_two = [[0, 2, 3, 0], [4, 0, 25, 0], [0, 0, 6, 3]]
+    top_half = [[0, 0, 3, 0], [0, 0, 25, 0], [0, 0, 6, 0]]
+    min_third = [[1, 2, 3, 0], [0, 0, 25, 0], [0, 2, 6, 3]]
+    for cut, kept in (
+        (NO_CUT, powers),
+        (Cut(STAGES, 2, None, None), top_two),
+        (Cut(STAGES, None, 0.5, None), top_half),
+        (Cut(STAGES, None, None, 0.33), min_third),
+    ):
+        for replacement, exactly in (
+            (True, sample_exactly),
+            (False, sample_without_replacement_exactly),
+        ):
+            indices = reference_sampling.sample(z, t, mask, cut, 4, replacement, KEY, keys)
+            expected = [exactly(w, int(k), 4) for w, k in zip(kept, keys, strict=True)]
+            assert indices.tolist() == expected
+
+
+@pytest.mark.parametrize("replacement", [True, False])
+def test_reference_samples_of_rows_without_a_distribution(replacement):
+    """All are -1; the other rows are sampled."""
+    z = np.array([[0.0, nan], [-inf, -inf], [3.0, -inf], [inf, -inf], [1.0, inf]])
+    keys = np.arange(5, dtype=np.uint64)
+    indices = reference_sampling.sample(z, 1.0, None, NO_CUT, 1, replacement, KEY, keys)
+    assert indices.tolist() == [[-1], [-1], [0], [0], [1]]
+    cut = Cut(STAGES, 1, None, None)
+    indices = reference_sampling.sample(z, 1.0, None, cut, 1, replacement, KEY, keys)
+    assert indices.tolist() == [[-1], [-1], [0], [0], [1]]
+    for shape in ((3, 0), (0, 3)):
+        keys = np.arange(shape[0], dtype=np.uint64)
+        empty = np.zeros(shape)
+        indices = reference_sampling.sample(empty, 1.0, None, NO_CUT, 2, replacement, KEY, keys)
+        assert indices.tolist() == [[-1, -1]] * shape[0]
+        assert indices.shape == (shape[0], 2)
+
+
+def test_reference_samples_at_the_ends_of_the_uniform_numbers(monkeypatch):
+    """u = 1 gives the last class of weight above 0; a boundary belongs to the class after it."""
+    z, key = np.array([[-inf, 0.0, 0.0, -inf, 0.0, 0.0, -inf]]), np.zeros(1, np.uint64)
+    for u, expected in ((2.0**-65, 1), (0.25, 2), (0.5, 4), (1.0, 5)):
+        monkeypatch.setattr(reference_sampling, "uniforms", lambda w, u=u: np.full(w.shape, u))
+        indices = reference_sampling.sample(z, 1.0, None, NO_CUT, 2, True, KEY, key)
+        assert indices.tolist() == [[expected, expected]]
+        # Equal noise: classes in their order, all of them.
+        indices = reference_sampling.sample(z, 1.0, None, NO_CUT, 5, False, KEY, key)
+        assert indices.tolist() == [[1, 2, 4, 5, -1]]
+
+
+def test_reference_samples_without_replacement_where_weights_underflow():
+    """Classes whose exp(z/T) is 0 in float64 are sampled last, in the order of their logits."""
+    z, key = np.array([[-5e4, 0.0, -4e4, 1.0]]), np.zeros(1, np.uint64)
+    for t, cut in ((1e-3, NO_CUT), (1e-5, NO_CUT), (1e-3, Cut(STAGES, 4, None, None))):
+        indices = reference_sampling.sample(z, t, None, cut, 4, False, KEY, key)
+        assert indices.tolist() == [[3, 1, 2, 0]]
