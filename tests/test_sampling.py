@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 import arrays
+import exact
 import logitlab
 from arrays import inf, nan
 from exact import mp
@@ -580,3 +581,221 @@ def test_reference_samples_without_replacement_where_weights_underflow():
     for t, cut in ((1e-3, NO_CUT), (1e-5, NO_CUT), (1e-3, Cut(STAGES, 4, None, None))):
         indices = reference_sampling.sample(z, t, None, cut, 4, False, KEY, key)
         assert indices.tolist() == [[3, 1, 2, 0]]
+
+
+SPREAD = np.array([[0.0, 1.0, 2.0, 3.0], [3.0, 1.0, 2.0, 0.0], [1.0, 1.0, 0.5, 0.0]])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"top_k": 2},
+        {"top_p": 0.6},
+        {"min_p": 0.3},
+        {"where": [True, False, True, True]},
+        {"where": [True, False, True, True], "top_k": 2},
+        {"row_keys": [7, 2**40, 9]},
+        {"replacement": False},
+        {"temperature": 0.2},
+        {"temperature": [0.2, 5.0, -1.0], "top_p": 0.7},
+        {"temperature": 3.0, "top_p": 0.7, "order": "transformers"},
+        {"temperature": 3.0, "top_p": 0.7, "order": "llama.cpp"},
+        {"min_p": 0.3, "top_k": 2, "order": ["min_p", "top_k", "top_p", "temperature"]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize("n", [4, None])
+def test_log_prob_of_every_option(options, axis, n):
+    """The samples are those of `sample`, and probabilities those of the truncated logits."""
+    n = 2 if options.get("replacement") is False and n else n
+    z = SPREAD if axis else SPREAD.T
+    options = dict(options)
+    if axis == 0 and "where" in options:
+        options["where"] = np.reshape(options["where"], (4, 1))
+    index, log_prob = logitlab.sample_with_log_prob(z, n, axis, rng=3, **options)
+    np.testing.assert_array_equal(index, logitlab.sample(z, n, axis, rng=3, **options))
+    assert index.shape == log_prob.shape == ((3,) if n is None else (3, n))
+    temperature = options.get("temperature", 1.0)
+    options = {x: y for x, y in options.items() if x not in ("row_keys", "replacement")}
+    kept = logitlab.truncate(z, axis, **options)
+    assert np.isinf(kept).any() == bool(set(options) - {"temperature"})
+    kept = kept if axis else kept.T
+    for row, t, indices, values in zip(
+        kept,
+        np.broadcast_to(temperature, 3).tolist(),
+        index.reshape(3, -1).tolist(),
+        log_prob.reshape(3, -1).tolist(),
+        strict=True,
+    ):
+        expected = exact.log_softmax(row.tolist(), t)
+        assert values == pytest.approx([float(expected[i]) for i in indices], rel=1e-14)
+
+
+@pytest.mark.parametrize("convert", [torch.from_numpy, array_api_strict.asarray, jax.numpy.asarray])
+def test_options_of_other_libraries(convert):
+    """The results of NumPy, in the library of z."""
+    z = SPREAD.astype(np.float32)
+    options = {"temperature": np.float32([0.5, 2.0, -1.0]), "where": np.arange(4) != 1}
+    given = {name: convert(x) for name, x in options.items()}
+    kept = logitlab.truncate(convert(z), top_k=2, **given)
+    assert type(kept) is type(convert(z))
+    assert kept.dtype == convert(z).dtype
+    np.testing.assert_array_equal(np.asarray(kept), logitlab.truncate(z, top_k=2, **options))
+    index, log_prob = logitlab.sample_with_log_prob(convert(z), 3, rng=0, top_k=2, **given)
+    assert type(index) is type(log_prob) is type(kept)
+    expected = logitlab.sample_with_log_prob(z, 3, rng=0, top_k=2, **options)
+    np.testing.assert_array_equal(np.asarray(index), expected[0])
+    np.testing.assert_allclose(np.asarray(log_prob), expected[1], rtol=1e-6)
+
+
+def test_one_class():
+    """z without a class axis: one class of probability 1, in every function and option."""
+    assert logitlab.truncate(np.array(2.0), top_k=1) == 2
+    index, log_prob = logitlab.sample_with_log_prob(np.array(2.0), 3, rng=0, top_k=1)
+    assert index.tolist() == log_prob.tolist() == [0, 0, 0]
+    index, log_prob = logitlab.sample_with_log_prob(
+        torch.tensor(2.0), rng=0, where=torch.tensor(True)
+    )
+    assert index.item() == log_prob.item() == 0
+
+
+def message_of(error, function, *args, **kwargs):
+    with pytest.raises(error) as caught:
+        function(*args, **kwargs)
+    return str(caught.value)
+
+
+def test_messages():
+    """Each is complete: the argument, the rule, the value."""
+    z = [1.0, 2.0]
+    rule = (
+        "order must be 'transformers', 'vllm', 'llama.cpp' or a permutation of ('temperature', "
+        "'top_k', 'top_p', 'min_p'), got "
+    )
+    for order in ("hf", ("top_k", "top_p"), ["top_k"] * 4, 5, {"top_k": 1}):
+        assert message_of(ValueError, logitlab.sample, z, order=order) == rule + repr(order)
+    for options, message in (
+        ({"top_k": 0}, "top_k must be >= 1, got 0"),
+        ({"top_p": 0}, "top_p must be in (0, 1], got 0.0"),
+        ({"top_p": 1.5}, "top_p must be in (0, 1], got 1.5"),
+        ({"min_p": -0.1}, "min_p must be in [0, 1], got -0.1"),
+        ({"min_p": 1.5}, "min_p must be in [0, 1], got 1.5"),
+    ):
+        for function in (logitlab.truncate, logitlab.sample, logitlab.sample_with_log_prob):
+            assert message_of(ValueError, function, z, **options) == message
+    for options, message in (
+        ({"n": 0}, "n must be >= 1, got 0"),
+        ({"n": 2**60}, f"1 x {2**60} samples do not fit in memory"),
+        (
+            {"rng": 1.5},
+            "rng must be None, an int >= 0, a numpy.random.Generator or a torch.Generator, got 1.5",
+        ),
+        (
+            {"rng": -1},
+            "rng must be None, an int >= 0, a numpy.random.Generator or a torch.Generator, got -1",
+        ),
+        (
+            {"rng": torch.zeros(3)},
+            "rng must be None, an int >= 0, a numpy.random.Generator or a "
+            "torch.Generator, got tensor([0., 0., 0.])",
+        ),
+        (
+            {"rng": np.array([1])},
+            "rng must be None, an int >= 0, a numpy.random.Generator or a "
+            "torch.Generator, got array([1])",
+        ),
+        (
+            {"rng": np.bool_(True)},
+            "rng must be None, an int >= 0, a numpy.random.Generator or a "
+            "torch.Generator, got np.True_",
+        ),
+        ({"replacement": 1}, "replacement must be True or False, got 1"),
+        ({"row_keys": [1]}, "row_keys must have the batch shape () of z, got shape (1,)"),
+        ({"row_keys": 0.5}, "row_keys must be an integer array, got float64"),
+        ({"row_keys": -3}, "row_keys must be from 0 to 2**64 - 1, got -3 in row 0"),
+        (
+            {"row_keys": np.ma.array(1)},
+            "row_keys must not be a masked array; pass the rows without the mask instead",
+        ),
+        ({"axis": None}, "axis must be an int, got None"),
+        ({"axis": (0,)}, "axis must be an int, got (0,)"),
+    ):
+        errors = (TypeError, ValueError, MemoryError)
+        assert message_of(errors, logitlab.sample, z, **options) == message
+    complex_numbers = message_of(TypeError, logitlab.sample, np.zeros(2, complex))
+    assert complex_numbers.startswith("z must be a real array (")
+    assert complex_numbers.endswith("), got complex128")
+
+
+def test_messages_about_rows():
+    """The first row without enough categories, by its index in the batch."""
+    z = np.zeros((2, 3, 4))
+    z[1, 2, :3] = -inf
+    z[1, 1, :] = nan
+    rule = " has no distribution: it contains NaN, or no category is left"
+    assert message_of(ValueError, logitlab.sample, z) == "row (1, 1)" + rule
+    assert message_of(ValueError, logitlab.sample, z[1]) == "row 1" + rule
+    assert message_of(ValueError, logitlab.sample, z[1, 1]) == "z" + rule
+    z[1, 1, :] = 0
+    rule = "n must be <= 1 without replacement, got 3: {} has 1 categories"
+    for part, name in ((z, "row (1, 2)"), (z[1], "row 2"), (z[1, 2], "z")):
+        text = message_of(ValueError, logitlab.sample, part, 3, replacement=False)
+        assert text == rule.format(name)
+    assert logitlab.sample(z, 1, replacement=False).shape == (2, 3, 1)
+
+
+def test_messages_about_traced_arrays():
+    """The argument without values is named."""
+    z = np.zeros((2, 3), np.float32)
+    rule = " must have values, which this function reads, got a traced or meta "
+    for name, function, x in (
+        ("z", logitlab.sample, z),
+        ("temperature", lambda t: logitlab.sample(jax.numpy.asarray(z), temperature=t), z[:, 0]),
+        ("where", lambda w: logitlab.sample(jax.numpy.asarray(z), where=w), z == 0),
+        ("row_keys", lambda k: logitlab.sample(z, row_keys=k), np.arange(2)),
+    ):
+        assert message_of(TypeError, jax.jit(function), x).startswith(name + rule)
+
+
+def test_limits_that_are_allowed():
+    """Both ends of every range, and orders as a tuple or a list."""
+    z = SPREAD
+    for options in ({"top_p": 1}, {"min_p": 0}, {"top_k": 4}):
+        np.testing.assert_array_equal(logitlab.truncate(z, **options), z)
+    largest = np.where(z == z.max(axis=1, keepdims=True), z, -inf)
+    np.testing.assert_array_equal(logitlab.truncate(z, min_p=1), largest)
+    np.testing.assert_array_equal(logitlab.truncate(z, top_k=1), largest)
+    assert logitlab.sample(z, rng=0).shape == (3,)
+    order = ("top_p", "top_k", "temperature", "min_p")
+    for stages in (order, list(order)):
+        kept = logitlab.truncate([0.0, 0.0, 0.0, 0.0], top_p=0.5, top_k=1, order=stages)
+        assert kept.tolist() == [0, 0, -inf, -inf]
+
+
+def test_row_keys_are_those_of_the_flat_batch():
+    """By default the flat index; keys of a batch of two axes, of any memory layout."""
+    z = np.zeros((2, 3, 100))
+    expected = logitlab.sample(z, 2, rng=0)
+    for keys in ([[0, 1, 2], [3, 4, 5]], np.asfortranarray(np.arange(6).reshape(2, 3))):
+        np.testing.assert_array_equal(logitlab.sample(z, 2, rng=0, row_keys=keys), expected)
+    text = message_of(ValueError, logitlab.sample, z, row_keys=[[0, 1, 2], [3, -4, 5]])
+    assert text == "row_keys must be from 0 to 2**64 - 1, got -4 in row 4"
+    one = logitlab.sample(z[0, 0], 2, rng=0, row_keys=4)
+    np.testing.assert_array_equal(one, expected[1, 1])
+    assert logitlab.sample(np.zeros((0, 3)), row_keys=np.zeros(0, int)).shape == (0,)
+
+
+def test_the_key_of_a_torch_generator():
+    """The two halves of a 64-bit integer of the generator."""
+    z, keys = arrays.normal((3, 1000), np.float64), np.array([3, 0, 2**40], np.uint64)
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        word = int(
+            torch.empty((), dtype=torch.int64).random_(-(2**63), 2**63 - 1, generator=generator)
+        )
+        key = word % 2**32, word // 2**32 % 2**32
+        expected = reference_sampling.sample(z, 1.0, None, NO_CUT, 4, True, key, keys)
+        samples = logitlab.sample(z, 4, rng=torch.Generator().manual_seed(seed), row_keys=keys)
+        np.testing.assert_array_equal(samples, expected)

@@ -99,7 +99,7 @@ def _top_p(w: NDArray[Any], e: NDArray[Any], p: float) -> NDArray[np.bool_]:
 
 
 def _min_p(w: NDArray[Any], e: NDArray[Any], p: float) -> NDArray[np.bool_]:
-    return (e >= p) & (w > -np.inf)
+    return e >= p
 
 
 _STAGES = {"top_k": _top_k, "top_p": _top_p, "min_p": _min_p}
