@@ -383,3 +383,12 @@ def test_reference_computes_in_float64(dtype):
     p = 1 - 2e-13
     cut = Cut(ORDERS["transformers"], None, p, None)
     assert np.flatnonzero(reference_sampling.keep(z[None], 1.0, None, cut)).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 100, 500, 999])
+def test_reference_top_k_of_long_rows(k):
+    """The k largest of 1000 distinct logits in random order."""
+    for seed in range(5):
+        z = np.random.default_rng(seed).permutation(1000).astype(float)
+        assert reference_keep(z, top_k=k) == np.flatnonzero(z >= 1000 - k).tolist()
+        assert reference_keep(z, -1.0, top_k=k) == np.flatnonzero(z < k).tolist()
