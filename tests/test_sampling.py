@@ -788,14 +788,14 @@ def test_row_keys_are_those_of_the_flat_batch():
 
 
 def test_the_key_of_a_torch_generator():
-    """The two halves of a 64-bit integer of the generator."""
+    """The two halves of a 64-bit integer of the generator, which advances by one integer."""
     z, keys = arrays.normal((3, 1000), np.float64), np.array([3, 0, 2**40], np.uint64)
+    limits = -(2**63), 2**63 - 1
     for seed in range(5):
-        generator = torch.Generator().manual_seed(seed)
-        word = int(
-            torch.empty((), dtype=torch.int64).random_(-(2**63), 2**63 - 1, generator=generator)
-        )
-        key = word % 2**32, word // 2**32 % 2**32
-        expected = reference_sampling.sample(z, 1.0, None, NO_CUT, 4, True, key, keys)
-        samples = logitlab.sample(z, 4, rng=torch.Generator().manual_seed(seed), row_keys=keys)
-        np.testing.assert_array_equal(samples, expected)
+        ours, theirs = (torch.Generator().manual_seed(seed) for _ in range(2))
+        for _ in range(2):
+            word = int(torch.empty((), dtype=torch.int64).random_(*limits, generator=theirs))
+            key = word % 2**32, word // 2**32 % 2**32
+            expected = reference_sampling.sample(z, 1.0, None, NO_CUT, 4, True, key, keys)
+            samples = logitlab.sample(z, 4, rng=ours, row_keys=keys)
+            np.testing.assert_array_equal(samples, expected)
