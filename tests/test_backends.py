@@ -4,6 +4,7 @@ import inspect
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 
 import array_api_strict
 import jax
@@ -835,16 +836,16 @@ def test_reference_at_every_scale(dtype):
 def test_reference_of_other_libraries(convert):
     """The values of NumPy, in the library and the type of the arguments."""
     rng = np.random.default_rng(0)
-    z, b, v = rng.standard_normal((3, 4, 5)).astype(np.float32)
+    z, b, v = rng.standard_normal((3, 4, 5))
     where, labels, scale = rng.random((4, 5)) < 0.8, np.array([0, 3, -1, 2]), np.full(4, 0.25)
     where[[0, 1, 3], [0, 3, 2]] = True
-    t = np.array([[1.0], [0.5], [2.0], [-1.0]], np.float32)
+    t = np.array([[1.0], [0.3], [2.0], [-1.0]])
     p = reference.softmax(z, (1,), 1.0, None, None)
-    slope = np.float32([[1], [2], [0.5], [-1]])
+    slope = np.array([[1.0], [2.0], [0.3], [-1.0]])
 
     def results(f):
         """All functions, with arguments that f converts."""
-        y, s = Targets(f(labels), None, 0.1), f(scale.astype(np.float32))
+        y, s = Targets(f(labels), None, 0.1), f(scale)
         distribution = Targets(None, f(p))
         yield reference.softmax(f(z), (1,), 0.7, None, None)
         yield reference.softmax(f(z), (1,), f(t), f(where), None)
@@ -867,5 +868,55 @@ def test_reference_of_other_libraries(convert):
         assert type(mine) is type(convert(z))
         assert tuple(mine.shape) == expected.shape
         mine = np.asarray(mine)
-        assert mine.dtype == expected.dtype or expected.dtype == np.float64
-        np.testing.assert_allclose(mine, expected, rtol=2e-5, atol=1e-6)
+        assert mine.dtype == expected.dtype
+        np.testing.assert_allclose(mine, expected, rtol=1e-13, atol=1e-15)
+
+
+def test_reference_on_another_device():
+    """Every array that a function creates is on the device of its arguments."""
+    device = array_api_strict.Device("device1")
+
+    def f(x):
+        return array_api_strict.asarray(np.asarray(x), device=device)
+
+    z, p, slope = f([[1.0, 2.0, 0.5]]), f([[0.25, 0.25, 0.5]]), f([[2.0]])
+    targets = Targets(f([1]), None, 0.1)
+    results = [
+        reference.softmax(z, (1,), 0.7, None, None),
+        reference.log_softmax(z, (1,), 0.7, f([True, False, True]), None),
+        reference.logsumexp(z, (1,), 0.7, None, False),
+        reference.logits(p, (1,)),
+        *reference.target_loss(z, (1,), 0.7, None, targets, 2.0),
+        reference.one_minus(p),
+        reference.centred(p, z),
+        reference.jacobian(p, slope),
+        reference.jacobian_product(p, z, slope),
+        reference.hessian_product(p, z, z, slope),
+        reference.linear_loss(z, p, None, Targets(f([0])), 0.7, None, False)[0],
+    ]
+    assert all(x.device == device for x in results)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_reference_products_and_quotients_with_their_rounding_errors(dtype):
+    """A product and its rounding error are exact; a quotient has twice the digits of its type."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.uniform(1, 2, 500).astype(dtype) for _ in range(2))
+    products, errors = reference._exact_product(a, b, np)
+    for x, y, product, error in zip(a, b, products, errors, strict=True):
+        assert product == x * y
+        assert Fraction(float(product)) + Fraction(float(error)) == Fraction(float(x)) * Fraction(
+            float(y)
+        )
+    largest_exponent = 30 if dtype == np.float32 else 280
+    scales = 10.0 ** rng.integers(-largest_exponent, largest_exponent, 500)
+    m = rng.uniform(-3, 3, 500).astype(dtype)
+    w = (m - rng.exponential(1, 500)).astype(dtype)
+    s = rng.uniform(0.1, 1, 500).astype(dtype)
+    m, w, s = ((x * scales).astype(dtype) for x in (m, w, s))
+    eps = float(np.finfo(dtype).eps)
+    quotients, errors = reference._exact_quotient(w, m, s, np)
+    for x, y, z, quotient, error in zip(w, m, s, quotients, errors, strict=True):
+        exact_quotient = (Fraction(float(x)) - Fraction(float(y))) / Fraction(float(z))
+        off = Fraction(float(quotient)) + Fraction(float(error)) - exact_quotient
+        assert abs(off) <= abs(exact_quotient) * Fraction(2 * eps * eps)
