@@ -21,6 +21,7 @@ from arrays import inf, nan
 from exact import mp
 from logitlab._backends import native_sampling, reference_sampling
 from logitlab._backends.reference_sampling import STAGES, Cut, philox, philox_words, uniforms
+from processes import run_code
 from strategies import finite_rows, temperatures
 
 # Significance level: a test rejects a correct sampler for one of a million seeds (seeds are fixed).
@@ -799,3 +800,17 @@ def test_the_key_of_a_torch_generator():
             expected = reference_sampling.sample(z, 1.0, None, NO_CUT, 4, True, key, keys)
             samples = logitlab.sample(z, 4, rng=ours, row_keys=keys)
             np.testing.assert_array_equal(samples, expected)
+
+
+DEVICES = """
+import jax, logitlab
+z = jax.device_put(jax.numpy.zeros((2, 3)), jax.devices()[1])
+results = logitlab.truncate(z, top_k=2), logitlab.sample(z, rng=0)
+print(*(x.device == z.device for x in results))
+"""
+
+
+def test_results_are_on_the_device_of_the_logits():
+    """In a process of its own, where JAX has two devices: it takes seconds to import."""
+    code = run_code(DEVICES, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert code == ["True", "True"]
