@@ -812,3 +812,16 @@ def test_cost_of_a_hessian():
     X, y = problem(3, n=50)
     objective = Objective(Rows(X, y, None, 3), 3, 1.0, True)
     assert objective.hessian_cost(18) == pytest.approx(10 + 1.8 + 18**2 / 150)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_margins_of_one_sign(form):
+    """The label's own logit, and rows of weight 0, are in no margin."""
+    X, y = np.array([[1.0], [2.0], [-3.0], [4.0]]), np.array([1, 1, 0, 1])
+    coef, intercept = np.array([[0.0], [2.0]]), np.zeros(2)
+    for sign, expected in ((1, (2.0, 8.0)), (-1, (-8.0, -2.0))):
+        rows = Rows(form(X), y, None, 2)
+        assert rows.margins(sign * coef, intercept) == expected
+        rows = Rows(form(X), y, np.array([0.0, 1.0, 2.0, 0.0]), 2)
+        inner = (4.0, 6.0) if sign == 1 else (-6.0, -4.0)
+        assert rows.margins(sign * coef, intercept) == inner
