@@ -920,3 +920,37 @@ def test_reference_products_and_quotients_with_their_rounding_errors(dtype):
         exact_quotient = (Fraction(float(x)) - Fraction(float(y))) / Fraction(float(z))
         off = Fraction(float(quotient)) + Fraction(float(error)) - exact_quotient
         assert abs(off) <= abs(exact_quotient) * Fraction(2 * eps * eps)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, -2.0])
+def test_reference_gradients_of_saturated_rows(temperature):
+    """Those of log p by torch: (delta_ij - p_j) / T, where 1 - p does not cancel."""
+    rows = [[50.0, 0.0, 3.0], [2.0, 2.0, -1.0], [0.0, 45.0, 45.0], [1.0, 2.0, 3.0]]
+    with mp.workdps(60):
+        for i in range(3):
+            z = torch.tensor(rows, dtype=torch.float64, requires_grad=True)
+            log_p = reference.log_softmax(z, (1,), temperature, None, None)
+            (gradient,) = torch.autograd.grad(log_p[:, i].sum(), z)
+            for row, mine in zip(rows, gradient.tolist(), strict=True):
+                p = exact.softmax(row, temperature)
+                one_minus = mp.fsum(x for j, x in enumerate(p) if j != i)
+                expected = [one_minus if j == i else -x for j, x in enumerate(p)]
+                assert mine == pytest.approx([float(x) / temperature for x in expected], rel=1e-13)
+
+
+@pytest.mark.parametrize("temperature", [0.0, inf, -inf, 1.0])
+def test_reference_gradients_are_finite(temperature):
+    """Of rows with infinite logits and in the limits of T: there they are 0."""
+    rows = [[1.0, 2.0, 3.0], [inf, 0.0, inf], [-inf, 1.0, 2.0], [-inf, -inf, -inf], [5.0, 5.0, 1.0]]
+    for name in ("softmax", "log_softmax"):
+        z = torch.tensor(rows, dtype=torch.float64, requires_grad=True)
+        value = getattr(reference, name)(z, (1,), temperature, None, None)
+        finite = torch.where(torch.isfinite(value), value, 0.0)
+        weights = torch.tensor([1.0, 3.0, -2.0], dtype=torch.float64)
+        (gradient,) = torch.autograd.grad((finite * weights).sum(), z)
+        assert torch.isfinite(gradient).all()
+        if temperature != 1:
+            assert (gradient == 0).all()
+        else:
+            assert (gradient[[1, 3]] == 0).all()
+            assert (gradient[[0, 4]] != 0).all()
