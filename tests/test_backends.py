@@ -443,7 +443,8 @@ def test_reference_takes_every_axis_mask_and_output():
 def test_reference_of_no_classes():
     """A sum over nothing is 0: its logarithm times T is -inf, for T < 0 inf; the sign is 0."""
     z = np.empty((2, 0, 3))
-    for t, expected in ((1.0, -inf), (-2.0, inf), (inf, -inf)):
+    for t, expected in ((1.0, -inf), (0.5, -inf), (0.0, -inf), (-2.0, inf), (inf, -inf)):
+        assert reference.signed_logsumexp(z, (1,), t, None, True, None)[1] is None
         for keepdims, shape in ((True, (2, 1, 3)), (False, (2, 3))):
             value = reference.logsumexp(z, (1,), t, None, keepdims)
             np.testing.assert_array_equal(value, np.full(shape, expected), strict=True)
@@ -954,3 +955,80 @@ def test_reference_gradients_are_finite(temperature):
         else:
             assert (gradient[[1, 3]] == 0).all()
             assert (gradient[[0, 4]] != 0).all()
+
+
+def test_reference_rows_are_independent():
+    """Each row of a batch of three axes has the result of that row alone, along any axis."""
+    rng = np.random.default_rng(0)
+    z, v, u = rng.standard_normal((3, 2, 3, 4))
+    b = rng.dirichlet(np.ones(4), (2, 3)) * [[[1], [-1], [2]], [[1], [1], [-0.5]]]
+    z[0, 1, 2], z[1, 0, 3], z[1, 1, :] = nan, -inf, 2.0
+    where = rng.random((2, 3, 4)) < 0.7
+    where[..., 0] = where[0, 1, 2] = True
+    p = rng.dirichlet(np.ones(4), (2, 3))
+    p[0, 0] = [1.0, 1e-20, 0.0, 2e-20]
+    q = p.copy()
+    q[1, 2, 0] = nan
+    labels, scale = rng.integers(0, 4, (2, 3)), rng.standard_normal((2, 3))
+    labels[1, 2] = -1
+    slope = rng.standard_normal((2, 3, 1))
+    t = rng.choice([0.5, -2.0, inf, 1.0, 0.0], (2, 3, 1))
+
+    def results(f, axis, rows, t):
+        """All functions on some rows; f moves the classes of three axes to the axis."""
+        y = Targets(labels[rows], None, 0.1)
+        x, mask = f(z[rows]), f(where[rows])
+        t = t if isinstance(t, float) else f(t[rows])
+        yield f(reference.softmax(x, axis, t, mask, None), True)
+        yield f(reference.log_softmax(x, axis, t, mask, None), True)
+        yield f(reference.logsumexp(x, axis, t, mask, True), True)
+        for part in reference.signed_logsumexp(x, axis, t, mask, True, f(b[rows])):
+            yield f(part, True)
+        yield f(reference.logits(f(q[rows]), axis), True)
+        losses, gradient = reference.target_loss(x, axis, t, mask, y, scale[rows])
+        yield losses
+        yield f(gradient, True)
+        yield reference.one_minus(p[rows])
+        yield reference.centred(p[rows], v[rows])
+        yield reference.jacobian(p[rows], slope[rows])
+        yield reference.jacobian_product(p[rows], v[rows], slope[rows])
+        yield reference.hessian_product(p[rows], u[rows], v[rows], slope[rows])
+
+    def moved(x, back=False):
+        return np.moveaxis(x, *((1, -1) if back else (-1, 1)))
+
+    for temperature in (0.7, inf, t):
+        for f, axis in ((lambda x, back=False: x, (2,)), (moved, (1,))):
+            batch = list(results(f, axis, np.s_[:, :], temperature))
+            for i, j in np.ndindex(2, 3):
+                alone = results(
+                    lambda x, back=False: x, (2,), np.s_[i : i + 1, j : j + 1], temperature
+                )
+                for whole, part in zip(batch, alone, strict=True):
+                    np.testing.assert_allclose(whole[i, j], part[0, 0], rtol=1e-13, atol=1e-15)
+
+
+def test_reference_derivatives_of_one_row_and_of_no_classes():
+    """One axis is enough; without classes the argument comes back."""
+    p, v = np.array([0.2, 0.8]), np.array([1.0, 3.0])
+    np.testing.assert_allclose(reference.one_minus(p), [0.8, 0.2], rtol=1e-15)
+    np.testing.assert_allclose(reference.centred(p, v), [-1.6, 0.4], rtol=1e-15)
+    slope = np.array([2.0])
+    np.testing.assert_allclose(reference.jacobian(p, slope), [[0.32, -0.32], [-0.32, 0.32]])
+    np.testing.assert_allclose(reference.jacobian_product(p, v, slope), [-0.64, 0.64])
+    # Mean of the products 0.64, so 4 (0.2 (2.56 - 0.64), 0.8 (0.16 - 0.64)).
+    np.testing.assert_allclose(reference.hessian_product(p, v, v, slope), [1.536, -1.536])
+    empty, slope = np.empty((2, 0)), np.ones((2, 1))
+    assert reference.one_minus(empty).shape == (2, 0)
+    assert reference.centred(empty, empty).shape == (2, 0)
+    assert reference.jacobian_product(empty, empty, slope).shape == (2, 0)
+    assert reference.hessian_product(empty, empty, empty, slope).shape == (2, 0)
+
+
+def test_reference_mask_in_the_limit_of_signed_sums():
+    """Only the weights of entries that are not excluded count."""
+    z, b = np.array([[0.0, 2.0, 7.0]]), np.array([[0.5, 0.5, 3.0]])
+    where = np.array([[True, True, False]])
+    value, sign = reference.signed_logsumexp(z, (1,), inf, where, False, b)
+    assert value.tolist() == [1.0]
+    assert sign.tolist() == [1.0]
