@@ -1032,3 +1032,49 @@ def test_reference_mask_in_the_limit_of_signed_sums():
     value, sign = reference.signed_logsumexp(z, (1,), inf, where, False, b)
     assert value.tolist() == [1.0]
     assert sign.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "u", "v", "slope"),
+    [
+        (np.float64, [1.0, 1.0, -1.0], [1e300, 1e-200, -1e-200], 1.0),
+        (np.float64, [1e300, 1e-200, -1e-200], [1.0, 1.0, -1.0], 1.0),
+        (np.float64, [1.0, 1e-200, -1e-200], [0.0, 1e-200, -2e-200], 1e60),
+        (np.float64, [0.0, 1e200, -1e200], [1.0, 1e200, -2e200], 1e-60),
+        (np.float64, [0.0, 1e200, -1e200], [1.0, 1e-200, -2e-200], 3.0),
+        (np.float64, [0.0, 1.7e308, -1.7e308], [1.0, 1e-200, -2e-200], 3.0),
+        (np.float32, [1.0, 1e-20, -1e-20], [0.0, 1e-20, -2e-20], 1e20),
+        (np.float32, [0.0, 1e25, -1e25], [1.0, 1e25, -2e25], 1e-20),
+        (np.float32, [0.0, 1e-20, -1e-20], [1.0, 1e25, -2e25], 3.0),
+    ],
+)
+def test_reference_products_of_huge_and_tiny_vectors(dtype, u, v, slope):
+    """Only a result that is out of range overflows or underflows; entries where p is 0 are ignored.
+
+    float32 as of JAX, in which float64 is not enabled.
+    """
+    convert = jax.numpy.asarray if dtype == np.float32 else np.asarray
+    u, v, p, slope = (np.array([x], dtype) for x in (u, v, [0.0, 0.25, 0.75], [slope]))
+    exact_u, exact_v = ([Fraction(float(x)) for x in w[0, 1:]] for w in (u, v))
+    weights, factor = [Fraction(1, 4), Fraction(3, 4)], Fraction(float(slope[0, 0]))
+    centred = [
+        [x - sum(a * b for a, b in zip(weights, w, strict=True)) for x in w]
+        for w in (exact_u, exact_v)
+    ]
+    products = [a * b for a, b in zip(*centred, strict=True)]
+    mean = sum(a * b for a, b in zip(weights, products, strict=True))
+    expected = [float(factor**2 * a * (b - mean)) for a, b in zip(weights, products, strict=True)]
+    arguments = map(convert, (p, u, v, slope))
+    value = np.asarray(reference.hessian_product(*arguments))
+    assert value.dtype == dtype
+    rtol = 1e-14 if dtype == np.float64 else 1e-5
+    np.testing.assert_allclose(value[0], [0, *expected], rtol=rtol)
+
+
+def test_reference_jacobian_product_where_differences_overflow():
+    v = np.array([[1.7e308, -1.7e308, 0.0]])
+    p = np.array([[0.25, 0.5, 0.25]])
+    mean = 0.25 * 1.7e308 - 0.5 * 1.7e308
+    expected = [0.25 * (1.7e308 / 2 - mean / 2) * 2, 0.5 * (-1.7e308 - mean), -0.25 * mean]
+    value = reference.jacobian_product(p, v, np.ones((1, 1)))
+    np.testing.assert_allclose(value, [expected], rtol=1e-15)

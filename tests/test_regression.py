@@ -825,3 +825,11 @@ def test_margins_of_one_sign(form):
         rows = Rows(form(X), y, np.array([0.0, 1.0, 2.0, 0.0]), 2)
         inner = (4.0, 6.0) if sign == 1 else (-6.0, -4.0)
         assert rows.margins(sign * coef, intercept) == inner
+
+
+def test_initial_inverse_hessian_of_constant_features(monkeypatch):
+    """Without penalty, constant features do not move."""
+    monkeypatch.setattr("logitlab.regression.objective.MAX_COVARIANCE_FEATURES", 2)
+    rows = Rows(np.full((4, 3), 2.0), np.array([0, 1, 0, 1]), None, 2)
+    step = Objective(rows, 2, math.inf, True).initial_inverse_hessian()(np.ones((2, 4)))
+    np.testing.assert_array_equal(step, [[0, 0, 0, 2], [0, 0, 0, 2]])
