@@ -1078,3 +1078,15 @@ def test_reference_jacobian_product_where_differences_overflow():
     expected = [0.25 * (1.7e308 / 2 - mean / 2) * 2, 0.5 * (-1.7e308 - mean), -0.25 * mean]
     value = reference.jacobian_product(p, v, np.ones((1, 1)))
     np.testing.assert_allclose(value, [expected], rtol=1e-15)
+
+
+def test_reference_limits_of_a_batch():
+    """Each row has its own limit at T = inf; a loss of no classes has the batch shape."""
+    z, b = np.array([[0.0, 2.0], [3.0, 7.0]]), np.array([[0.5, 0.5], [-0.25, -0.75]])
+    value, sign = reference.signed_logsumexp(z, (1,), inf, None, False, b)
+    assert value.tolist() == [1.0, 6.0]
+    assert sign.tolist() == [1.0, -1.0]
+    empty, labels = np.empty((2, 3, 0)), Targets(np.zeros((2, 3), int))
+    losses, gradient = reference.target_loss(empty, (2,), 1.0, None, labels, 1.0)
+    np.testing.assert_array_equal(losses, np.zeros((2, 3)), strict=True)
+    assert gradient.shape == (2, 3, 0)
