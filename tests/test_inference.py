@@ -7,8 +7,10 @@ import pytest
 from sklearn.datasets import load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning
 
+from exact import mp
 from logitlab import SoftmaxRegression
-from logitlab.regression.inference import _null_log_likelihood
+from logitlab.regression.coefficients import one_row_per_class
+from logitlab.regression.inference import Summary, _null_log_likelihood, summarize
 from logitlab.regression.objective import Objective, Rows
 
 
@@ -143,3 +145,180 @@ def test_refused_summaries():
             model = SoftmaxRegression(C=math.inf).fit(X, y)
         with pytest.raises(ValueError, match="separated"):
             model.summary(X, y)
+
+
+TABLE = """\
+Softmax regression: 150 rows, base class a
+log-likelihood -55.1629, null log-likelihood -69.3147, pseudo R² 0.2042
+
+class b
+                 coef     std err           z           p   lower 90%   upper 90%
+x0                  1         0.5       2.000      0.0455      0.1776       1.822
+intercept        -4.5         1.5      -3.000      0.0027      -6.967      -2.033
+
+class c
+                 coef     std err           z           p   lower 90%   upper 90%
+x0                  0       0.125       0.000           1     -0.2056      0.2056
+intercept  -1.235e+04        1000     -12.346    5.12e-35  -1.399e+04   -1.07e+04"""
+
+
+def small_summary(**options):
+    """A summary of chosen numbers; the quantile of the normal distribution at 95 % is 1.6449."""
+    return Summary(
+        **{
+            "base": "a",
+            "classes": ["b", "c"],
+            "names": ["x0", "intercept"],
+            "coef": np.array([[1.0, -4.5], [0.0, -12346.0]]),
+            "standard_error": np.array([[0.5, 1.5], [0.125, 1000.0]]),
+            "confidence_level": 0.9,
+            "rows": 150.0,
+            "log_likelihood": -55.1629,
+            "null_log_likelihood": -69.3147,
+            **options,
+        }
+    )
+
+
+def test_table_of_chosen_numbers():
+    """Every number, title and space."""
+    assert str(small_summary()) == TABLE
+    names = ["a long name of a feature", "b"]
+    lines = str(small_summary(names=names, rows=12.5, confidence_level=0.995)).split("\n")
+    assert lines[0] == "Softmax regression: 12.5 rows, base class a"
+    assert lines[4].startswith(" " * 24 + "        coef     std err")
+    assert lines[4].endswith(" lower 99.5% upper 99.5%")
+    assert lines[5].startswith("a long name of a feature           1         0.5")
+    assert lines[6].startswith("b" + " " * 31 + "-4.5         1.5")
+    assert len({len(line) for line in lines[4:7]}) == 1
+
+
+def test_statistics_follow_from_the_standard_errors():
+    """z, the two-sided p-value and the bounds, by mpmath."""
+    summary = small_summary()
+    quantile = mp.sqrt(2) * mp.erfinv(mp.mpf(9) / 10)
+    for index in np.ndindex(2, 2):
+        a, s = (mp.mpf(float(x[index])) for x in (summary.coef, summary.standard_error))
+        for name, expected in (
+            ("z", a / s),
+            ("p_value", mp.erfc(abs(a / s) / mp.sqrt(2))),
+            ("lower", a - quantile * s),
+            ("upper", a + quantile * s),
+        ):
+            value = getattr(summary, name)[index]
+            assert value == pytest.approx(float(expected), rel=1e-12)
+    assert summary.pseudo_r2 == pytest.approx(1 - 55.1629 / 69.3147, rel=1e-14)
+
+
+def test_frame_of_chosen_numbers():
+    """A row for each class and name, a column for each statistic."""
+    summary = small_summary()
+    frame = summary.to_frame()
+    assert frame.index.names == ["class", "name"]
+    expected = [("b", "x0"), ("b", "intercept"), ("c", "x0"), ("c", "intercept")]
+    assert frame.index.tolist() == expected
+    columns = ["coef", "standard_error", "z", "p_value", "lower", "upper"]
+    assert frame.columns.tolist() == columns
+    for name in columns:
+        np.testing.assert_array_equal(frame[name], getattr(summary, name).ravel())
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_standard_errors_are_those_of_the_fisher_information(intercept, k):
+    """The inverse of the information by the differences from the base class, weighted."""
+    rng = np.random.default_rng(k)
+    X = rng.standard_normal((300, 2)) * [1, 30] + [5, 100]
+    z = (X - X.mean(axis=0)) / X.std(axis=0) @ rng.standard_normal((2, k))
+    y, w = (z + rng.gumbel(size=z.shape)).argmax(axis=1), rng.uniform(0.5, 2, 300)
+    labels = np.array(list("abcd"))[y]
+    model = SoftmaxRegression(C=math.inf, tol=1e-10, fit_intercept=intercept).fit(X, labels, w)
+    p = model.predict_proba(X)
+    design = np.hstack([X, np.ones((300, 1))]) if intercept else X
+    size = design.shape[1]
+    for base in range(k):
+        summary = model.summary(X, labels, w, base="abcd"[base])
+        others = [j for j in range(k) if j != base]
+        q = p[:, others]
+        J = np.einsum("ij,nj->nij", np.eye(k - 1), q) - q[:, :, None] * q[:, None, :]
+        information = np.einsum("n,nkl,nd,ne->kdle", w, J, design, design)
+        inverse = np.linalg.inv(information.reshape((k - 1) * size, -1))
+        expected = np.sqrt(np.diagonal(inverse)).reshape(k - 1, size)
+        np.testing.assert_allclose(summary.standard_error, expected, rtol=1e-6)
+        log_odds = np.log(q / p[:, [base]])
+        np.testing.assert_allclose(design @ summary.coef.T, log_odds, rtol=0, atol=1e-9)
+        assert summary.base == "abcd"[base]
+        assert summary.classes == ["abcd"[j] for j in others]
+        assert summary.names == ["x0", "x1", "intercept"][:size]
+        assert summary.confidence_level == 0.95
+        assert summary.rows == pytest.approx(w.sum(), rel=1e-14)
+        log_p = np.log(p[np.arange(300), y])
+        assert summary.log_likelihood == pytest.approx(w @ log_p, rel=1e-9)
+        counts = np.bincount(y, w)
+        null = counts @ np.log(counts / w.sum()) if intercept else -w.sum() * math.log(k)
+        assert summary.null_log_likelihood == pytest.approx(null, rel=1e-12)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_distance_from_the_maximum_that_is_refused(k):
+    """One thousandth of a standard error, in the mean square over the coefficients."""
+    rng = np.random.default_rng(k)
+    X = rng.standard_normal((400, 2))
+    y = (X @ rng.standard_normal((2, k)) + rng.gumbel(size=(400, k))).argmax(axis=1)
+    model = SoftmaxRegression(C=math.inf, tol=1e-12).fit(X, y)
+    objective = Objective(Rows(X, y, None, k), k, math.inf, True)
+    theta = objective.to_centred(*one_row_per_class(model.coef_, model.intercept_))
+    n = 3 * (k - 1)
+    information = 400 * objective.hessian(theta).reshape(k, 3, k, 3)[1:, :, 1:]
+    step = np.linalg.inv(np.linalg.cholesky(information.reshape(n, n))).T
+    step = step @ rng.choice([-1.0, 1.0], n)  # a squared distance of n squared standard errors
+
+    def summary(distance):
+        away = theta.copy()
+        away[1:] += distance * step.reshape(k - 1, 3)
+        names = ["x0", "x1", "intercept"]
+        return summarize(objective, away, list(range(k)), names, 0, 0.95)
+
+    assert summary(0.99e-3).classes == list(range(1, k))
+    with pytest.raises(ValueError, match="do not maximize the likelihood of these rows") as error:
+        summary(1.01e-3)
+    assert str(error.value) == (
+        "the coefficients do not maximize the likelihood of these rows; pass the rows (and "
+        "weights) of the fit, or fit with a smaller tol"
+    )
+
+
+def test_messages_about_the_features():
+    """Complete messages: dependent columns, separated classes."""
+    X, y = overlapping()
+    collinear = np.hstack([X, X[:, :1] - X[:, 3:]])
+    with pytest.raises(ValueError, match="linearly dependent") as error:
+        SoftmaxRegression(C=math.inf).fit(collinear, y).summary(collinear, y)
+    assert str(error.value) == (
+        "the features are linearly dependent: single coefficients have no standard errors; drop "
+        "the columns that are linear combinations of others"
+    )
+    X, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 0, 1, 1])
+    objective = Objective(Rows(X, y, None, 2), 2, math.inf, True)
+    for size in (2.0, 30.0):  # the likelihood increases without bound along this direction
+        theta = size * np.array([[-1.0, 0.0], [1.0, 0.0]])
+        with pytest.raises(ValueError, match="separated") as error:
+            summarize(objective, theta, [0, 1], ["x0", "intercept"], 0, 0.95)
+        assert str(error.value) == (
+            "the classes are separated by the features: the likelihood has no maximum, and the "
+            "coefficients have no standard errors"
+        )
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_null_log_likelihood(weighted):
+    """The sum of n_k log(n_k / n); without intercepts that of equal probabilities."""
+    X, y = overlapping(3)
+    w = np.random.default_rng(0).uniform(0.1, 3, len(y)) if weighted else None
+    counts = np.bincount(y, w)
+    total = counts.sum()
+    objective = Objective(Rows(X, y, w, 3), 3, math.inf, True)
+    expected = float(counts @ np.log(counts / total))
+    assert _null_log_likelihood(objective) == pytest.approx(expected, rel=1e-13)
+    objective = Objective(Rows(X, y, w, 3), 3, math.inf, False)
+    assert _null_log_likelihood(objective) == pytest.approx(-total * math.log(3), rel=1e-14)

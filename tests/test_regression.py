@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -623,3 +624,213 @@ def test_value_below_which_the_classes_are_separated():
     assert free.is_separated(0.99 * bound)
     assert not free.is_separated(free.separation_bound)
     assert not Objective(Rows(X, y, w, 2), 2, 1.0, True).is_separated(0.99 * bound)
+
+
+def dense_sums(X, y, w, coef, intercept, centre):
+    """The sums that an engine returns, by their formulas."""
+    k = len(coef)
+    z = X @ coef.T + intercept
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    by_z = w[:, None] * (p - np.eye(k)[y])
+    centred = X - centre
+    design = np.hstack([centred, np.ones((len(X), 1))])
+    J = np.einsum("ij,nj->nij", np.eye(k), p) - p[:, :, None] * p[:, None, :]
+    size = k * design.shape[1]
+    return {
+        "loss": -(w @ np.log(p[np.arange(len(X)), y])),
+        "by_coef": by_z.T @ X,
+        "by_intercept": by_z.sum(axis=0),
+        "hessian": np.einsum("n,nkl,nd,ne->kdle", w, J, design, design).reshape(size, size),
+        "sums": w @ centred,
+        "products": (centred.T * w) @ centred,
+    }
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("k", [2, 3])
+def test_sums_over_many_blocks(form, weighted, dtype, k, monkeypatch):
+    """Of 64 rows, those of the Hessian of fewer; columns of every density."""
+    monkeypatch.setattr("logitlab.regression.objective._BLOCK_ROWS", 64)
+    monkeypatch.setattr("logitlab.regression.objective._BLOCK_SIZE", 300)
+    rng = np.random.default_rng(k)
+    density = [0.1, 0.45, 0.55, 0.9, 1.0, 0.0]
+    means = np.array([1, 2, -3, 4, 5, 9])
+    X = (rng.random((230, 6)) < density) * (rng.standard_normal((230, 6)) + means)
+    X[70:140, 3] = 0  # in one block without entries, in another one with all
+    X = X.astype(dtype)
+    y, w = rng.integers(0, k, 230), rng.uniform(0.005, 0.02, 230) if weighted else None
+    coef, intercept = 0.3 * rng.standard_normal((k, 6)), rng.standard_normal(k)
+    rows = Rows(form(X), y, w, k)
+    given = np.ones(230) if w is None else w
+    X = X.astype(float)
+    rtol = 1e-11 if dtype == np.float64 else 2e-4
+    for centre in (np.average(X, axis=0, weights=w), np.zeros(6)):
+        expected = dense_sums(X, y, given, coef, intercept, centre)
+        size = np.sqrt(np.diagonal(expected["products"]))
+        loss, by_coef, by_intercept = rows.loss_and_gradient(coef, intercept)
+        assert isinstance(loss, float)
+        assert loss == pytest.approx(expected["loss"], rel=rtol)
+        scale = np.abs(expected["by_coef"]).max()
+        np.testing.assert_allclose(by_coef, expected["by_coef"], rtol=0, atol=rtol * scale)
+        np.testing.assert_allclose(
+            by_intercept, expected["by_intercept"], rtol=0, atol=rtol * scale
+        )
+        hessian = rows.hessian(coef, intercept, centre)
+        scale = np.abs(expected["hessian"]).max()
+        np.testing.assert_allclose(hessian, expected["hessian"], rtol=0, atol=rtol * scale)
+        for full in (True, False):
+            sums, products = rows.scatter(centre, full)
+            np.testing.assert_allclose(
+                sums, expected["sums"], rtol=0, atol=1e-4 if rtol > 1e-5 else 1e-9
+            )
+            exact = expected["products"] if full else np.diagonal(expected["products"])
+            outer = np.outer(size, size) + 1e-300 if full else size**2 + 1e-300
+            assert (np.abs(products - exact) <= rtol * outer).all()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_are_not_changed(form):
+    """No sum writes to the rows, the labels or the weights."""
+    X, y = problem(3, n=100)
+    X[np.abs(X) < 0.5] = 0
+    w = np.random.default_rng(0).random(100)
+    given = form(X)
+    before = given.copy()
+    rows = Rows(given, y, w, 3)
+    coef, intercept = np.ones((3, 5)), np.zeros(3)
+    rows.totals(), rows.scatter(X.mean(axis=0), True), rows.scatter(X.mean(axis=0), False)
+    rows.loss_and_gradient(coef, intercept), rows.hessian(coef, intercept, X.mean(axis=0))
+    rows.margins(coef, intercept)
+    assert abs(given - before).max() == 0
+    assert (coef == 1).all()
+    assert (w == np.random.default_rng(0).random(100)).all()
+
+
+def test_rows_of_no_features():
+    """The intercepts alone."""
+    X, y, w = np.zeros((6, 0)), np.array([0, 1, 2, 2, 1, 2]), np.arange(1.0, 7)
+    for x in (X, sp.csr_array(X)):
+        objective = Objective(Rows(x, y, w, 3), 3, 1.0, True)
+        value, gradient = objective.value_and_gradient(np.zeros((3, 1)))
+        assert value == pytest.approx(math.log(3), rel=1e-14)
+        shares = np.array([1, 2 + 5, 3 + 4 + 6]) / 21
+        np.testing.assert_allclose(gradient[:, 0], 1 / 3 - shares, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize("C", [0.05, math.inf])
+def test_initial_inverse_hessian(intercept, full, C, monkeypatch):
+    """The inverse of the covariance over K plus the penalty, and of 1/K for the intercepts."""
+    if not full:
+        monkeypatch.setattr("logitlab.regression.objective.MAX_COVARIANCE_FEATURES", 2)
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 3)) @ rng.standard_normal((3, 3)) + 2
+    y, w = rng.integers(0, 4, 60), rng.random(60)
+    objective = Objective(Rows(X, y, w, 4), 4, C, intercept)
+    alpha = 1 / (C * w.sum())
+    assert objective.alpha == pytest.approx(alpha, rel=1e-14)
+    centred = X - (np.average(X, axis=0, weights=w) if intercept else 0)
+    covariance = (centred.T * w) @ centred / w.sum()
+    if full:
+        np.testing.assert_allclose(objective.covariance, covariance, rtol=1e-12)
+        inverse = np.linalg.inv(covariance / 4 + alpha * np.eye(3))
+    else:
+        diagonal = np.diagonal(covariance) / 4 + alpha
+        inverse = np.diag(1 / (diagonal if alpha else np.full(3, diagonal.max())))
+    gradient = rng.standard_normal((4, 4 if intercept else 3))
+    before = gradient.copy()
+    step = objective.initial_inverse_hessian()(gradient)
+    expected = np.hstack([gradient[:, :3] @ inverse, 4 * gradient[:, 3:]])
+    np.testing.assert_allclose(step, expected, rtol=1e-10)
+    assert (gradient == before).all()
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("C", [0.05, math.inf])
+def test_inverse_hessian_is_the_pseudo_inverse(intercept, C):
+    """Of the Hessian at theta, for gradients whose rows sum to 0; constant columns do not move."""
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((60, 3)) + 2
+    X[:, 1] = 1.0 if intercept else 0.0
+    X[0, 1] *= 1 + 4 * np.finfo(float).eps  # constant up to rounding
+    y, w = rng.integers(0, 3, 60), rng.random(60)
+    objective = Objective(Rows(X, y, w, 3), 3, C, intercept)
+    theta = 0.2 * rng.standard_normal((3, 4 if intercept else 3))
+    theta -= theta.mean(axis=0)
+    gradient = rng.standard_normal(theta.shape)
+    gradient -= gradient.mean(axis=0)
+    free = math.isinf(C)
+    projected = gradient.copy()
+    if free:
+        projected[:, 1] = 0
+    expected = np.linalg.pinv(objective.hessian(theta), rcond=1e-12) @ projected.ravel()
+    step = objective.inverse_hessian(theta)(gradient)
+    assert step.shape == theta.shape
+    step = step - step.mean(axis=0) if free else step
+    np.testing.assert_allclose(step, expected.reshape(theta.shape), rtol=0, atol=1e-9)
+
+
+def test_variance_that_is_rounding():
+    """Below (8 eps mean)^2 a feature is constant; above it is not."""
+    eps = np.finfo(float).eps
+    for sign in (1, -1):
+        for units, constant in ((4, True), (20, False)):
+            X = np.full((2, 2), 1.0)
+            X[:, 1] = [1.0, 2.0]
+            X[1, 0] += units * eps  # the standard deviation is half of it
+            objective = Objective(Rows(sign * X, np.array([0, 1]), None, 2), 2, 1.0, True)
+            assert (objective.variances()[0] == 0) == constant
+            assert (objective.covariance[0] == 0).all() == constant
+            assert (objective.covariance[:, 0] == 0).all() == constant
+            assert objective.variances()[1] == pytest.approx(0.25)
+    objective = Objective(Rows(X * [0, 1], np.array([0, 1]), None, 2), 2, 1.0, False)
+    assert objective.zero_columns.tolist() == [True, False]
+    assert objective.variances().tolist() == [0, 2.5]
+    assert objective.rows == 2
+    assert objective.features == 2
+
+
+def test_rounding_error_of_the_mean_is_corrected():
+    """The second pass finds the rest of the mean: of float32 sums, and of large numbers."""
+    X = np.array([[1e8 + 1], [1e8 + 2], [1e8 + 6]])
+    y, w = np.array([0, 1, 1]), np.array([0.1, 0.2, 0.3])
+    objective = Objective(Rows(X, y, w, 2), 2, 1.0, True)
+    mean = sum(Fraction(a) * Fraction(b) for a, b in zip(X[:, 0], w, strict=True)) / sum(
+        map(Fraction, w)
+    )
+    variance = sum(Fraction(b) * (Fraction(a) - mean) ** 2 for a, b in zip(X[:, 0], w, strict=True))
+    variance /= sum(map(Fraction, w))
+    assert objective.mean[0] == pytest.approx(float(mean), rel=2e-16)
+    assert objective.covariance[0, 0] == pytest.approx(float(variance), rel=1e-12)
+
+
+def test_cost_of_a_hessian():
+    """Measured in gradient evaluations: 10 + size / 10 + size^2 / (3 rows)."""
+    X, y = problem(3, n=50)
+    objective = Objective(Rows(X, y, None, 3), 3, 1.0, True)
+    assert objective.hessian_cost(18) == pytest.approx(10 + 1.8 + 18**2 / 150)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_margins_of_one_sign(form):
+    """The label's own logit, and rows of weight 0, are in no margin."""
+    X, y = np.array([[1.0], [2.0], [-3.0], [4.0]]), np.array([1, 1, 0, 1])
+    coef, intercept = np.array([[0.0], [2.0]]), np.zeros(2)
+    for sign, expected in ((1, (2.0, 8.0)), (-1, (-8.0, -2.0))):
+        rows = Rows(form(X), y, None, 2)
+        assert rows.margins(sign * coef, intercept) == expected
+        rows = Rows(form(X), y, np.array([0.0, 1.0, 2.0, 0.0]), 2)
+        inner = (4.0, 6.0) if sign == 1 else (-6.0, -4.0)
+        assert rows.margins(sign * coef, intercept) == inner
+
+
+def test_initial_inverse_hessian_of_constant_features(monkeypatch):
+    """Without penalty, constant features do not move."""
+    monkeypatch.setattr("logitlab.regression.objective.MAX_COVARIANCE_FEATURES", 2)
+    rows = Rows(np.full((4, 3), 2.0), np.array([0, 1, 0, 1]), None, 2)
+    step = Objective(rows, 2, math.inf, True).initial_inverse_hessian()(np.ones((2, 4)))
+    np.testing.assert_array_equal(step, [[0, 0, 0, 2], [0, 0, 0, 2]])

@@ -1,7 +1,9 @@
 """Sampling: known-answer vectors of the generator, goodness-of-fit tests, special rows, errors."""
 
+import itertools
 import math
 import re
+from fractions import Fraction
 
 import array_api_strict
 import jax
@@ -13,10 +15,13 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 import arrays
+import exact
 import logitlab
 from arrays import inf, nan
-from logitlab._backends import native_sampling
+from exact import mp
+from logitlab._backends import native_sampling, reference_sampling
 from logitlab._backends.reference_sampling import STAGES, Cut, philox, philox_words, uniforms
+from processes import run_code
 from strategies import finite_rows, temperatures
 
 # Significance level: a test rejects a correct sampler for one of a million seeds (seeds are fixed).
@@ -444,3 +449,368 @@ def test_integer_options_of_any_type():
     assert (logitlab.truncate(z, top_k=2**70) == z).all()
     with pytest.raises(MemoryError, match="4 x 1180591620717411303424 samples do not fit"):
         logitlab.sample(z, 2**70)
+
+
+# The reference, called directly. Its uniform numbers are those of the generator, tested above.
+KEY = (0x12345678, 0x9ABCDEF0)
+NO_CUT = Cut(STAGES, None, None, None)
+
+
+def exact_uniforms(row_key, n):
+    """The first n uniform numbers of a row: (2 w + 1) / 2^65."""
+    words = [philox(KEY, np.uint64(row_key), np.uint64(j)) for j in range(n)]
+    return [Fraction(2 * int(w) + 1, 2**65) for w in words]
+
+
+def sample_exactly(weights, row_key, n):
+    """Sampled indices of integer weights: the class whose interval has the uniform number."""
+    cumulative = list(itertools.accumulate(map(Fraction, weights)))
+    indices = []
+    for u in exact_uniforms(row_key, n):
+        indices.append(next(i for i, c in enumerate(cumulative) if u * cumulative[-1] < c))
+        # No class is within rounding of the boundary.
+        assert min(abs(u * cumulative[-1] - c) for c in cumulative) > 1e-9 * cumulative[-1]
+    return indices
+
+
+def sample_without_replacement_exactly(weights, row_key, n):
+    """The n largest of log w + G of the weights above 0, G = -log(-log(1 - u))."""
+    uniform = exact_uniforms(row_key, len(weights))
+    scores = {
+        i: mp.log(weight) - mp.log(-mp.log1p(-mp.mpf(u.numerator) / u.denominator))
+        for i, (weight, u) in enumerate(zip(weights, uniform, strict=True))
+        if weight
+    }
+    ranked = sorted(scores, key=lambda i: -scores[i])[:n]
+    return ranked + [-1] * (n - len(ranked))
+
+
+def test_first_words_of_a_block():
+    """The generator of samples takes the first 64 bits, for counters of any shape."""
+    for line in KNOWN_ANSWERS.split("\n")[1:-1]:
+        w = [int(word, 16) for word in line.split()]
+        low, high = w[0] | w[1] << 32, w[2] | w[3] << 32
+        assert int(philox((w[4], w[5]), low, high)) == w[6] | w[7] << 32
+    keys, j = np.array([[3], [2**40]], np.uint64), np.arange(4, dtype=np.uint64)
+    table = philox(KEY, keys, j)
+    assert table.shape == (2, 4)
+    assert int(table[1, 2]) == int(philox(KEY, np.uint64(2**40), np.uint64(2)))
+
+
+WEIGHTS = [[1, 2, 3, 4], [0, 5, 0, 1], [7, 0, 0, 0], [1, 1, 1, 1], [1000, 1, 1000, 10]]
+ROW_KEYS = np.array([5, 0, 2**63 + 1, 17, 2**32], np.uint64)
+
+
+@pytest.mark.parametrize("block", [1, 4, 9, 1 << 18])
+@pytest.mark.parametrize("each", [True, False])
+def test_reference_samples(block, each, monkeypatch):
+    """Every row has the samples of its weights and its key, in blocks of any size."""
+    monkeypatch.setattr(reference_sampling, "_BLOCK_SIZE", block)
+    with np.errstate(divide="ignore"):
+        z = np.log(np.array(WEIGHTS, float))
+    t = np.ones(len(z)) if each else 1.0
+    for replacement, exactly in (
+        (True, sample_exactly),
+        (False, sample_without_replacement_exactly),
+    ):
+        for n in (1, 3, 6):
+            indices = reference_sampling.sample(z, t, None, NO_CUT, n, replacement, KEY, ROW_KEYS)
+            assert indices.dtype == np.int64
+            expected = [exactly(w, int(k), n) for w, k in zip(WEIGHTS, ROW_KEYS, strict=True)]
+            assert indices.tolist() == expected
+
+
+def test_reference_sampling_options(monkeypatch):
+    """A temperature and a mask of each row, and truncation before sampling."""
+    monkeypatch.setattr(reference_sampling, "_BLOCK_SIZE", 8)
+    weights = np.array([[1, 2, 3, 4], [2, 1, 5, 1], [3, 3, 1, 2]])
+    z, keys = np.log(weights), ROW_KEYS[:3]
+    t = np.array([1.0, 0.5, -1.0])
+    mask = np.array([[True, True, True, False], [True] * 4, [False, True, True, True]])
+    powers = [[1, 2, 3, 0], [4, 1, 25, 1], [0, 2, 6, 3]]  # times 6 in the last row
+    top_two = [[0, 2, 3, 0], [4, 0, 25, 0], [0, 0, 6, 3]]
+    top_half = [[0, 0, 3, 0], [0, 0, 25, 0], [0, 0, 6, 0]]
+    min_third = [[1, 2, 3, 0], [0, 0, 25, 0], [0, 2, 6, 3]]
+    for cut, kept in (
+        (NO_CUT, powers),
+        (Cut(STAGES, 2, None, None), top_two),
+        (Cut(STAGES, None, 0.5, None), top_half),
+        (Cut(STAGES, None, None, 0.33), min_third),
+    ):
+        for replacement, exactly in (
+            (True, sample_exactly),
+            (False, sample_without_replacement_exactly),
+        ):
+            indices = reference_sampling.sample(z, t, mask, cut, 4, replacement, KEY, keys)
+            expected = [exactly(w, int(k), 4) for w, k in zip(kept, keys, strict=True)]
+            assert indices.tolist() == expected
+
+
+@pytest.mark.parametrize("replacement", [True, False])
+def test_reference_samples_of_rows_without_a_distribution(replacement):
+    """All are -1; the other rows are sampled."""
+    z = np.array([[0.0, nan], [-inf, -inf], [3.0, -inf], [inf, -inf], [1.0, inf]])
+    keys = np.arange(5, dtype=np.uint64)
+    indices = reference_sampling.sample(z, 1.0, None, NO_CUT, 1, replacement, KEY, keys)
+    assert indices.tolist() == [[-1], [-1], [0], [0], [1]]
+    cut = Cut(STAGES, 1, None, None)
+    indices = reference_sampling.sample(z, 1.0, None, cut, 1, replacement, KEY, keys)
+    assert indices.tolist() == [[-1], [-1], [0], [0], [1]]
+    for shape in ((3, 0), (0, 3)):
+        keys = np.arange(shape[0], dtype=np.uint64)
+        empty = np.zeros(shape)
+        indices = reference_sampling.sample(empty, 1.0, None, NO_CUT, 2, replacement, KEY, keys)
+        assert indices.tolist() == [[-1, -1]] * shape[0]
+        assert indices.shape == (shape[0], 2)
+
+
+def test_reference_samples_at_the_ends_of_the_uniform_numbers(monkeypatch):
+    """u = 1 gives the last class of weight above 0; a boundary belongs to the class after it."""
+    z, key = np.array([[-inf, 0.0, 0.0, -inf, 0.0, 0.0, -inf]]), np.zeros(1, np.uint64)
+    for u, expected in ((2.0**-65, 1), (0.25, 2), (0.5, 4), (1.0, 5)):
+        monkeypatch.setattr(reference_sampling, "uniforms", lambda w, u=u: np.full(w.shape, u))
+        indices = reference_sampling.sample(z, 1.0, None, NO_CUT, 2, True, KEY, key)
+        assert indices.tolist() == [[expected, expected]]
+        # Equal noise: classes in their order, all of them.
+        indices = reference_sampling.sample(z, 1.0, None, NO_CUT, 5, False, KEY, key)
+        assert indices.tolist() == [[1, 2, 4, 5, -1]]
+
+
+def test_reference_samples_without_replacement_where_weights_underflow():
+    """Classes whose exp(z/T) is 0 in float64 are sampled last, in the order of their logits."""
+    z, key = np.array([[-5e4, 0.0, -4e4, 1.0]]), np.zeros(1, np.uint64)
+    for t, cut in ((1e-3, NO_CUT), (1e-5, NO_CUT), (1e-3, Cut(STAGES, 4, None, None))):
+        indices = reference_sampling.sample(z, t, None, cut, 4, False, KEY, key)
+        assert indices.tolist() == [[3, 1, 2, 0]]
+
+
+SPREAD = np.array([[0.0, 1.0, 2.0, 3.0], [3.0, 1.0, 2.0, 0.0], [1.0, 1.0, 0.5, 0.0]])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"top_k": 2},
+        {"top_p": 0.6},
+        {"min_p": 0.3},
+        {"where": [True, False, True, True]},
+        {"where": [True, False, True, True], "top_k": 2},
+        {"row_keys": [7, 2**40, 9]},
+        {"replacement": False},
+        {"temperature": 0.2},
+        {"temperature": [0.2, 5.0, -1.0], "top_p": 0.7},
+        {"temperature": 3.0, "top_p": 0.7, "order": "transformers"},
+        {"temperature": 3.0, "top_p": 0.7, "order": "llama.cpp"},
+        {"min_p": 0.3, "top_k": 2, "order": ["min_p", "top_k", "top_p", "temperature"]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize("n", [4, None])
+def test_log_prob_of_every_option(options, axis, n):
+    """The samples are those of `sample`, and probabilities those of the truncated logits."""
+    n = 2 if options.get("replacement") is False and n else n
+    z = SPREAD if axis else SPREAD.T
+    options = dict(options)
+    if axis == 0 and "where" in options:
+        options["where"] = np.reshape(options["where"], (4, 1))
+    index, log_prob = logitlab.sample_with_log_prob(z, n, axis, rng=3, **options)
+    np.testing.assert_array_equal(index, logitlab.sample(z, n, axis, rng=3, **options))
+    assert index.shape == log_prob.shape == ((3,) if n is None else (3, n))
+    temperature = options.get("temperature", 1.0)
+    options = {x: y for x, y in options.items() if x not in ("row_keys", "replacement")}
+    kept = logitlab.truncate(z, axis, **options)
+    assert np.isinf(kept).any() == bool(set(options) - {"temperature"})
+    kept = kept if axis else kept.T
+    for row, t, indices, values in zip(
+        kept,
+        np.broadcast_to(temperature, 3).tolist(),
+        index.reshape(3, -1).tolist(),
+        log_prob.reshape(3, -1).tolist(),
+        strict=True,
+    ):
+        expected = exact.log_softmax(row.tolist(), t)
+        assert values == pytest.approx([float(expected[i]) for i in indices], rel=1e-14)
+
+
+@pytest.mark.parametrize("convert", [torch.from_numpy, array_api_strict.asarray, jax.numpy.asarray])
+def test_options_of_other_libraries(convert):
+    """The results of NumPy, in the library of z."""
+    z = SPREAD.astype(np.float32)
+    options = {"temperature": np.float32([0.5, 2.0, -1.0]), "where": np.arange(4) != 1}
+    given = {name: convert(x) for name, x in options.items()}
+    kept = logitlab.truncate(convert(z), top_k=2, **given)
+    assert type(kept) is type(convert(z))
+    assert kept.dtype == convert(z).dtype
+    np.testing.assert_array_equal(np.asarray(kept), logitlab.truncate(z, top_k=2, **options))
+    index, log_prob = logitlab.sample_with_log_prob(convert(z), 3, rng=0, top_k=2, **given)
+    assert type(index) is type(log_prob) is type(kept)
+    expected = logitlab.sample_with_log_prob(z, 3, rng=0, top_k=2, **options)
+    np.testing.assert_array_equal(np.asarray(index), expected[0])
+    np.testing.assert_allclose(np.asarray(log_prob), expected[1], rtol=1e-6)
+
+
+def test_one_class():
+    """z without a class axis: one class of probability 1, in every function and option."""
+    assert logitlab.truncate(np.array(2.0), top_k=1) == 2
+    index, log_prob = logitlab.sample_with_log_prob(np.array(2.0), 3, rng=0, top_k=1)
+    assert index.tolist() == log_prob.tolist() == [0, 0, 0]
+    index, log_prob = logitlab.sample_with_log_prob(
+        torch.tensor(2.0), rng=0, where=torch.tensor(True)
+    )
+    assert index.item() == log_prob.item() == 0
+
+
+def message_of(error, function, *args, **kwargs):
+    with pytest.raises(error) as caught:
+        function(*args, **kwargs)
+    return str(caught.value)
+
+
+def test_messages():
+    """Each is complete: the argument, the rule, the value."""
+    z = [1.0, 2.0]
+    rule = (
+        "order must be 'transformers', 'vllm', 'llama.cpp' or a permutation of ('temperature', "
+        "'top_k', 'top_p', 'min_p'), got "
+    )
+    for order in ("hf", ("top_k", "top_p"), ["top_k"] * 4, 5, {"top_k": 1}):
+        assert message_of(ValueError, logitlab.sample, z, order=order) == rule + repr(order)
+    for options, message in (
+        ({"top_k": 0}, "top_k must be >= 1, got 0"),
+        ({"top_p": 0}, "top_p must be in (0, 1], got 0.0"),
+        ({"top_p": 1.5}, "top_p must be in (0, 1], got 1.5"),
+        ({"min_p": -0.1}, "min_p must be in [0, 1], got -0.1"),
+        ({"min_p": 1.5}, "min_p must be in [0, 1], got 1.5"),
+    ):
+        for function in (logitlab.truncate, logitlab.sample, logitlab.sample_with_log_prob):
+            assert message_of(ValueError, function, z, **options) == message
+    for options, message in (
+        ({"n": 0}, "n must be >= 1, got 0"),
+        ({"n": 2**60}, f"1 x {2**60} samples do not fit in memory"),
+        (
+            {"rng": 1.5},
+            "rng must be None, an int >= 0, a numpy.random.Generator or a torch.Generator, got 1.5",
+        ),
+        (
+            {"rng": -1},
+            "rng must be None, an int >= 0, a numpy.random.Generator or a torch.Generator, got -1",
+        ),
+        (
+            {"rng": torch.zeros(3)},
+            "rng must be None, an int >= 0, a numpy.random.Generator or a "
+            "torch.Generator, got tensor([0., 0., 0.])",
+        ),
+        (
+            {"rng": np.array([1])},
+            "rng must be None, an int >= 0, a numpy.random.Generator or a "
+            "torch.Generator, got array([1])",
+        ),
+        (
+            {"rng": np.bool_(True)},
+            "rng must be None, an int >= 0, a numpy.random.Generator or a "
+            "torch.Generator, got np.True_",
+        ),
+        ({"replacement": 1}, "replacement must be True or False, got 1"),
+        ({"row_keys": [1]}, "row_keys must have the batch shape () of z, got shape (1,)"),
+        ({"row_keys": 0.5}, "row_keys must be an integer array, got float64"),
+        ({"row_keys": -3}, "row_keys must be from 0 to 2**64 - 1, got -3 in row 0"),
+        (
+            {"row_keys": np.ma.array(1)},
+            "row_keys must not be a masked array; pass the rows without the mask instead",
+        ),
+        ({"axis": None}, "axis must be an int, got None"),
+        ({"axis": (0,)}, "axis must be an int, got (0,)"),
+    ):
+        errors = (TypeError, ValueError, MemoryError)
+        assert message_of(errors, logitlab.sample, z, **options) == message
+    complex_numbers = message_of(TypeError, logitlab.sample, np.zeros(2, complex))
+    assert complex_numbers.startswith("z must be a real array (")
+    assert complex_numbers.endswith("), got complex128")
+
+
+def test_messages_about_rows():
+    """The first row without enough categories, by its index in the batch."""
+    z = np.zeros((2, 3, 4))
+    z[1, 2, :3] = -inf
+    z[1, 1, :] = nan
+    rule = " has no distribution: it contains NaN, or no category is left"
+    assert message_of(ValueError, logitlab.sample, z) == "row (1, 1)" + rule
+    assert message_of(ValueError, logitlab.sample, z[1]) == "row 1" + rule
+    assert message_of(ValueError, logitlab.sample, z[1, 1]) == "z" + rule
+    z[1, 1, :] = 0
+    rule = "n must be <= 1 without replacement, got 3: {} has 1 categories"
+    for part, name in ((z, "row (1, 2)"), (z[1], "row 2"), (z[1, 2], "z")):
+        text = message_of(ValueError, logitlab.sample, part, 3, replacement=False)
+        assert text == rule.format(name)
+    assert logitlab.sample(z, 1, replacement=False).shape == (2, 3, 1)
+
+
+def test_messages_about_traced_arrays():
+    """The argument without values is named."""
+    z = np.zeros((2, 3), np.float32)
+    rule = " must have values, which this function reads, got a traced or meta "
+    for name, function, x in (
+        ("z", logitlab.sample, z),
+        ("temperature", lambda t: logitlab.sample(jax.numpy.asarray(z), temperature=t), z[:, 0]),
+        ("where", lambda w: logitlab.sample(jax.numpy.asarray(z), where=w), z == 0),
+        ("row_keys", lambda k: logitlab.sample(z, row_keys=k), np.arange(2)),
+    ):
+        assert message_of(TypeError, jax.jit(function), x).startswith(name + rule)
+
+
+def test_limits_that_are_allowed():
+    """Both ends of every range, and orders as a tuple or a list."""
+    z = SPREAD
+    for options in ({"top_p": 1}, {"min_p": 0}, {"top_k": 4}):
+        np.testing.assert_array_equal(logitlab.truncate(z, **options), z)
+    largest = np.where(z == z.max(axis=1, keepdims=True), z, -inf)
+    np.testing.assert_array_equal(logitlab.truncate(z, min_p=1), largest)
+    np.testing.assert_array_equal(logitlab.truncate(z, top_k=1), largest)
+    assert logitlab.sample(z, rng=0).shape == (3,)
+    order = ("top_p", "top_k", "temperature", "min_p")
+    for stages in (order, list(order)):
+        kept = logitlab.truncate([0.0, 0.0, 0.0, 0.0], top_p=0.5, top_k=1, order=stages)
+        assert kept.tolist() == [0, 0, -inf, -inf]
+
+
+def test_row_keys_are_those_of_the_flat_batch():
+    """By default the flat index; keys of a batch of two axes, of any memory layout."""
+    z = np.zeros((2, 3, 100))
+    expected = logitlab.sample(z, 2, rng=0)
+    for keys in ([[0, 1, 2], [3, 4, 5]], np.asfortranarray(np.arange(6).reshape(2, 3))):
+        np.testing.assert_array_equal(logitlab.sample(z, 2, rng=0, row_keys=keys), expected)
+    text = message_of(ValueError, logitlab.sample, z, row_keys=[[0, 1, 2], [3, -4, 5]])
+    assert text == "row_keys must be from 0 to 2**64 - 1, got -4 in row 4"
+    one = logitlab.sample(z[0, 0], 2, rng=0, row_keys=4)
+    np.testing.assert_array_equal(one, expected[1, 1])
+    assert logitlab.sample(np.zeros((0, 3)), row_keys=np.zeros(0, int)).shape == (0,)
+
+
+def test_the_key_of_a_torch_generator():
+    """The two halves of a 64-bit integer of the generator, which advances by one integer."""
+    z, keys = arrays.normal((3, 1000), np.float64), np.array([3, 0, 2**40], np.uint64)
+    limits = -(2**63), 2**63 - 1
+    for seed in range(5):
+        ours, theirs = (torch.Generator().manual_seed(seed) for _ in range(2))
+        for _ in range(2):
+            word = int(torch.empty((), dtype=torch.int64).random_(*limits, generator=theirs))
+            key = word % 2**32, word // 2**32 % 2**32
+            expected = reference_sampling.sample(z, 1.0, None, NO_CUT, 4, True, key, keys)
+            samples = logitlab.sample(z, 4, rng=ours, row_keys=keys)
+            np.testing.assert_array_equal(samples, expected)
+
+
+DEVICES = """
+import jax, logitlab
+z = jax.device_put(jax.numpy.zeros((2, 3)), jax.devices()[1])
+results = logitlab.truncate(z, top_k=2), logitlab.sample(z, rng=0)
+print(*(x.device == z.device for x in results))
+"""
+
+
+def test_results_are_on_the_device_of_the_logits():
+    """In a process of its own, where JAX has two devices: it takes seconds to import."""
+    code = run_code(DEVICES, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert code == ["True", "True"]

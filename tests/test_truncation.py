@@ -12,6 +12,8 @@ import arrays
 import exact
 import logitlab
 from arrays import inf, nan
+from logitlab._backends import reference_sampling
+from logitlab._backends.reference_sampling import Cut
 from logitlab.sampling import ORDERS
 from strategies import finite_rows, temperatures
 
@@ -241,3 +243,152 @@ def test_a_stage_that_removes_nothing_changes_nothing(options, order, k):
         expected = logitlab.sample_with_log_prob(z, **settings)
         np.testing.assert_array_equal(index, expected[0])
         np.testing.assert_array_equal(log_prob, expected[1])
+
+
+# The reference. Weights are powers of two at T = 1, so that the cumulative probabilities are exact.
+LOG2 = math.log(2)
+
+
+def reference_keep(z, temperature=1.0, where=None, order=ORDERS["transformers"], **stages):
+    """The indices that the reference keeps in one row."""
+    cut = Cut(order, stages.get("top_k"), stages.get("top_p"), stages.get("min_p"))
+    mask = None if where is None else np.array([where], bool)
+    kept = reference_sampling.keep(np.array([z]), temperature, mask, cut)
+    assert kept.dtype == bool
+    assert kept.shape == (1, len(z))
+    return np.flatnonzero(kept).tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("order", [*ORDERS.values(), ("min_p", "top_p", "temperature", "top_k")])
+def test_reference_against_exact_arithmetic(seed, order):
+    """Rows with ties at random temperatures, all stages at once and one after another."""
+    rng = np.random.default_rng(seed)
+    compared = 0
+    for _ in range(10):
+        row = np.round(rng.standard_normal(rng.integers(1, 12)) * 3, 1)
+        temperature = float(rng.choice([0.0, inf, *rng.uniform(-3, 3, 8)]))
+        stages = {
+            "top_k": int(rng.integers(1, 14)),
+            "top_p": rng.uniform(0.3, 1),
+            "min_p": rng.uniform(0, 0.3),
+        }
+        for options in (stages, *({name: x} for name, x in stages.items())):
+            expected, margin = truncate_exactly(row.tolist(), temperature, order, **options)
+            if margin > 1e-6:
+                assert set(reference_keep(row, temperature, order=order, **options)) == expected
+                compared += 1
+    assert compared > 25
+
+
+@pytest.mark.parametrize(
+    ("z", "options", "expected"),
+    [
+        ([0.0, 0.0, 0.0, 0.0], {"top_p": 0.5}, [0, 1]),  # a total of exactly 1/2 is enough
+        ([0.0, 0.0, 0.0, 0.0], {"top_p": 0.51}, [0, 1, 2]),
+        ([0.0, 0.0, 0.0, 0.0], {"min_p": 1.0}, [0, 1, 2, 3]),  # a ratio equal to min_p is enough
+        ([0.0, 1.0, 1.0, 1.0, -1.0], {"top_k": 2}, [1, 2, 3]),  # ties of the second are kept
+        ([0.0, 1.0, 2.0], {"top_k": 1}, [2]),
+        ([0.0, 1.0, 2.0], {"top_k": 2}, [1, 2]),
+        ([0.0, 1.0, 2.0], {"top_k": 3}, [0, 1, 2]),
+        ([0.0, 1.0, 2.0], {"top_k": 4}, [0, 1, 2]),
+        ([0.0, 1.0, 2.0], {"top_k": 1, "temperature": -1.0}, [0]),
+        ([0.0, -inf, 2.0], {"top_k": 3}, [0, 2]),
+        ([0.0, -inf, 2.0], {"top_k": 9}, [0, 2]),
+        ([0.0, -inf, -inf, 2.0], {"top_k": 3}, [0, 3]),
+        ([0.0, -inf, -inf, 2.0], {"top_k": 3, "temperature": -1.0}, [0, 3]),
+        ([0.0, 1.0, 2.0], {"top_k": 1, "where": [True, True, False]}, [1]),
+        ([0.0, 1.0, 2.0], {"where": [True, True, False]}, [0, 1]),
+        ([-800.0, 0.0, -inf], {"top_p": 0.9999}, [1]),
+        ([-800.0, 0.0, -inf], {"min_p": 0.5, "where": [True, True, True]}, [1]),
+        # Weights 1, 2, 4, 8 at T = 1, and 1, 4, 16, 64 at T = 1/2.
+        ([0, LOG2, 2 * LOG2, 3 * LOG2], {"min_p": 0.2}, [1, 2, 3]),
+        ([0, LOG2, 2 * LOG2, 3 * LOG2], {"min_p": 0.2, "temperature": 0.5}, [2, 3]),
+        ([0, LOG2, 2 * LOG2, 3 * LOG2], {"min_p": 0.3, "temperature": 0.5}, [3]),
+        ([0, LOG2, 2 * LOG2, 3 * LOG2], {"top_p": 0.75}, [2, 3]),
+        ([0, LOG2, 2 * LOG2, 3 * LOG2], {"top_p": 0.75, "temperature": 0.5}, [3]),
+        ([0, LOG2, 2 * LOG2, 3 * LOG2], {"top_p": 0.5, "top_k": 2, "temperature": -1.0}, [0]),
+        ([0, LOG2, 2 * LOG2, 3 * LOG2], {"top_p": 0.6, "top_k": 2, "temperature": -1.0}, [0]),
+        ([0, LOG2, 2 * LOG2, 3 * LOG2], {"top_p": 0.7, "top_k": 2, "temperature": -1.0}, [0, 1]),
+        # Rows without a distribution keep every entry.
+        ([nan, 1.0, -inf], {"top_k": 1, "top_p": 0.5, "min_p": 0.5}, [0, 1, 2]),
+        ([-inf, -inf], {"top_k": 1}, [0, 1]),
+        ([-inf, -inf], {"top_p": 0.5, "where": [True, False]}, [0]),
+        ([inf, inf], {"min_p": 0.5, "temperature": -1.0}, [0, 1]),
+        # Limits: the entries at the maximum have equal probabilities.
+        ([inf, 3.0, inf, inf], {"top_p": 0.6}, [0, 2]),
+        ([inf, 3.0, inf, -inf], {"min_p": 0.1}, [0, 2]),
+        ([1.0, 5.0, 5.0, 5.0, 5.0], {"temperature": 0.0, "top_p": 0.5}, [1, 2]),
+        ([1.0, 5.0, 3.0, 2.0], {"temperature": inf, "top_p": 0.75}, [1, 2, 3]),
+        ([1.0, 5.0, 3.0, -inf], {"temperature": inf, "min_p": 1.0}, [0, 1, 2]),
+        ([], {"top_k": 1}, []),
+        ([], {"top_p": 0.5, "where": []}, []),
+    ],
+)
+def test_reference_keeps(z, options, expected):
+    """Ties, thresholds that are reached exactly, excluded entries, rows without a distribution."""
+    assert reference_keep(np.array(z, float), **options) == expected
+
+
+def test_reference_applies_the_temperature_in_its_place():
+    """Before it the probabilities are those at T = 1."""
+    z = [0.0, LOG2, 2 * LOG2, 3 * LOG2]
+    first, last = (
+        ("temperature", "top_p", "min_p", "top_k"),
+        ("top_p", "min_p", "top_k", "temperature"),
+    )
+    for options, at_half, at_one in (
+        ({"top_p": 0.75}, [3], [2, 3]),
+        ({"min_p": 0.3}, [3], [2, 3]),
+    ):
+        assert reference_keep(z, 0.5, order=first, **options) == at_half
+        assert reference_keep(z, 0.5, order=last, **options) == at_one
+    assert reference_keep(z, -1.0, order=("top_k", "temperature", "top_p", "min_p"), top_k=1) == [3]
+    # 8/15 of all classes, 8/12 of the two largest.
+    assert reference_keep(
+        z, order=("top_k", "top_p", "min_p", "temperature"), top_k=2, top_p=0.6
+    ) == [3]
+    assert reference_keep(
+        z, order=("top_p", "top_k", "min_p", "temperature"), top_k=2, top_p=0.6
+    ) == [2, 3]
+
+
+def test_reference_has_a_temperature_for_each_row():
+    """And a mask of its own, or one for all rows."""
+    z = np.tile([0.0, LOG2, 2 * LOG2, 3 * LOG2], (4, 1))
+    cut = Cut(ORDERS["transformers"], None, 0.75, None)
+    t = np.array([1.0, 0.5, -1.0, inf])
+    kept = reference_sampling.keep(z, t, None, cut)
+    # At T = inf too, the largest logits come first.
+    expected = [[2, 3], [3], [0, 1], [1, 2, 3]]
+    assert [np.flatnonzero(row).tolist() for row in kept] == expected
+    mask = np.array([True, True, True, False])
+    kept = reference_sampling.keep(z, t, mask, cut)
+    assert [np.flatnonzero(row).tolist() for row in kept] == [[1, 2], [2], [0, 1], [0, 1, 2]]
+    assert kept.flags.writeable
+
+
+def test_the_stages_that_remove_entries():
+    order = ("min_p", "temperature", "top_p", "top_k")
+    assert Cut(order, 3, 0.5, 0.1).filters() == ["min_p", "top_p", "top_k"]
+    assert Cut(order, None, 0.5, None).filters() == ["top_p"]
+    assert Cut(order, None, None, None).filters() == []
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_reference_computes_in_float64(dtype):
+    """A class of probability 2^-40 counts in the sum of a float32 row."""
+    z = np.zeros(3, dtype)
+    z[1:] = -28  # exp(-28) = 6.9e-13
+    p = 1 - 2e-13
+    cut = Cut(ORDERS["transformers"], None, p, None)
+    assert np.flatnonzero(reference_sampling.keep(z[None], 1.0, None, cut)).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 100, 500, 999])
+def test_reference_top_k_of_long_rows(k):
+    """The k largest of 1000 distinct logits in random order."""
+    for seed in range(5):
+        z = np.random.default_rng(seed).permutation(1000).astype(float)
+        assert reference_keep(z, top_k=k) == np.flatnonzero(z >= 1000 - k).tolist()
+        assert reference_keep(z, -1.0, top_k=k) == np.flatnonzero(z < k).tolist()

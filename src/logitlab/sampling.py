@@ -71,7 +71,7 @@ def _check_row_keys(row_keys: Any, batch: tuple[int, ...]) -> Words:
         return np.arange(int(np.prod(batch)), dtype=np.uint64)
     keys = _arrays.on_host(_arrays.as_array(row_keys, "row_keys"), "row_keys")
     dtype = keys.dtype
-    if dtype.kind == "O" or (dtype.kind == "f" and isinstance(row_keys, list | tuple)):
+    if dtype.kind == "f" and isinstance(row_keys, list | tuple):
         # So NumPy converts a list with integers above 2^63.
         keys = np.array(row_keys, object)
     integral = keys.dtype.kind in "iu" or all(type(key) is int for key in keys.flat)

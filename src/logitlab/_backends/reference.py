@@ -242,14 +242,14 @@ def signed_logsumexp(
         # At T = inf, T log n is inf for n > 1 entries and 0 for one.
         tail = xp.where(v.scale == xp.inf, 1.0, v.scale) * log_sum
         limit = xp.where(log_sum > 0, xp.inf, -xp.inf * xp.ones_like(log_sum))
-        tail = xp.where((v.scale == xp.inf) & (log_sum != 0), limit, tail)
+        at_infinity = (v.scale == xp.inf) & xp.isfinite(v.m)
+        tail = xp.where(at_infinity & (log_sum != 0), limit, tail)
         result = v.sign * (v.m + tail)
         if b is not None:
-            # The limit at T = inf of weights with the sum 1.
+            # The limit at T = inf of weights with the sum 1 or -1.
             finite = xp.where(v.weighted & xp.isfinite(x), x, 0.0)
-            mean = xp.sum(b * finite, axis=axis, keepdims=True)
-            at_limit = (v.scale == xp.inf) & (log_sum == 0) & (sign > 0) & xp.isfinite(v.m)
-            result = xp.where(at_limit, mean, result)
+            mean = sign * xp.sum(b * finite, axis=axis, keepdims=True)
+            result = xp.where(at_infinity & (log_sum == 0), mean, result)
         x = xp.where(v.nan, xp.nan, result)
     if not keepdims:
         x = xp.squeeze(x, axis=axis)

@@ -95,11 +95,11 @@ def _top_p(w: NDArray[Any], e: NDArray[Any], p: float) -> NDArray[np.bool_]:
     mass_before = np.concatenate([np.zeros_like(mass[:, :1]), mass[:, :-1]], axis=1)
     kept = np.empty(w.shape, bool)
     np.put_along_axis(kept, order, mass_before < p * mass[:, -1:], 1)
-    return kept & (w > -np.inf)
+    return kept
 
 
 def _min_p(w: NDArray[Any], e: NDArray[Any], p: float) -> NDArray[np.bool_]:
-    return (e >= p) & (w > -np.inf)
+    return e >= p
 
 
 _STAGES = {"top_k": _top_k, "top_p": _top_p, "min_p": _min_p}
