@@ -744,3 +744,31 @@ def test_labels_of_any_integer_type(convert):
     for ignored in (np.array(True), torch.tensor(True), np.float64(1)):
         with pytest.raises(TypeError, match="ignore_index must be an int"):
             logitlab.cross_entropy(convert(z), convert(y), ignore_index=ignored)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("rows", [(), (1,), (7,), (8,), (300,), (3, 5)])
+@pytest.mark.parametrize("k", [1, 10, 60, 300])
+def test_common_calls_have_the_bits_of_others(dtype, rows, k):
+    """Calls without options are computed in one step; those with options check each argument."""
+    rng = np.random.default_rng(0)
+    z = (3 * rng.standard_normal((*rows, k))).astype(dtype)
+    y = rng.integers(0, k, rows)
+    axis = z.ndim - 1
+    for t in (1.0, 0.7):
+        loss, gradient = logitlab.cross_entropy_and_grad(z, y, axis, temperature=t)
+        other = logitlab.cross_entropy_and_grad(z, y, axis, temperature=t, label_smoothing=0)
+        assert loss.dtype == other[0].dtype == dtype
+        assert loss.tobytes() == other[0].tobytes()
+        assert gradient.tobytes() == other[1].tobytes()
+        assert gradient.dtype == dtype
+        assert logitlab.cross_entropy(z, y, temperature=t).tobytes() == loss.tobytes()
+
+
+def test_common_calls_refuse_what_others_refuse():
+    z = np.zeros((2, 3))
+    for y in ([0, 3], [0, -1], [0], [[0, 1]]):
+        with pytest.raises(ValueError, match="y must"):
+            logitlab.cross_entropy(z, np.array(y))
+    infinite = logitlab.cross_entropy(np.full((2, 3), np.inf), np.array([0, 1]))
+    assert infinite == pytest.approx(np.log(3), rel=1e-15)

@@ -11,7 +11,7 @@ import numpy as np
 
 from logitlab import _registry
 from logitlab._arrays import Array
-from logitlab._backends import native
+from logitlab._backends import native, plain_numpy
 
 # The array libraries with a backend of their own: (top-level package, class) -> module.
 _BACKENDS = {
@@ -47,8 +47,11 @@ def backend(z: Array) -> ModuleType:
 
 
 def plain(z: Any) -> Any:
-    """The module whose plain_softmax, plain_log_softmax and plain_logsumexp take common calls."""
-    return _plain_of_type.get(type(z), native.plain)
+    """The module whose functions plain_softmax, ... take the most common calls, or return None."""
+    if type(z) is np.ndarray:
+        return native.plain
+    # torch.compile can trace the Python functions.
+    return _plain_of_type.get(type(z), plain_numpy)
 
 
 def fused_loss(z: Array, name: str) -> Callable[..., Array | None] | None:

@@ -313,6 +313,18 @@ def cross_entropy(
     >>> f"{logitlab.cross_entropy([[30.0, 0.0]], [0]):.10g}"
     '9.357622969e-14'
     """
+    if (
+        where is None
+        and weight is None
+        and sample_weight is None
+        and ignore_index is None
+        and type(label_smoothing) is float
+        and label_smoothing == 0
+        and reduction == "mean"
+    ):
+        loss = _dispatch.plain(z).plain_cross_entropy(z, y, axis, temperature, False)
+        if loss is not None:
+            return loss
     z = _dispatch.autocast("cross_entropy", z)
     arguments = (
         z,
@@ -374,6 +386,20 @@ def cross_entropy_and_grad(
     >>> gradient
     array([[ 0.5, -0.5]])
     """
+    if (
+        where is None
+        and weight is None
+        and sample_weight is None
+        and ignore_index is None
+        and type(label_smoothing) is float
+        and label_smoothing == 0
+        and reduction == "mean"
+    ):
+        result: tuple[Any, Any] | None = _dispatch.plain(z).plain_cross_entropy(
+            z, y, axis, temperature, True
+        )
+        if result is not None:
+            return result
     given, z = z, _dispatch.autocast("cross_entropy", z)
     arguments = check_arguments(
         z,

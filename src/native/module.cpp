@@ -139,6 +139,21 @@ bool compute(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle
   return compute(b, kind, z, out, axis, t, where);
 }
 
+// The kind of an aligned array of a standard type, in native byte order and below kLargeResult.
+std::optional<Kind> plain_kind(PyArrayObject* array) {
+  if (!PyArray_ISBEHAVED_RO(array) || PyArray_NBYTES(array) >= kLargeResult) return {};
+  switch (PyArray_TYPE(array)) {
+    case NPY_FLOAT:
+      return kFloat32;
+    case NPY_DOUBLE:
+      return kFloat64;
+    case NPY_HALF:
+      return kFloat16;
+    default:
+      return {};
+  }
+}
+
 // The result for an aligned NumPy array of a standard type, in native byte order and below
 // kLargeResult, an axis within its bounds and a float temperature that is not NaN; else None.
 nb::object compute_plain(Op op, nb::handle z, nb::handle axis, nb::handle temperature) {
@@ -146,11 +161,9 @@ nb::object compute_plain(Op op, nb::handle z, nb::handle axis, nb::handle temper
       !PyFloat_CheckExact(temperature.ptr()))
     return nb::none();
   auto* array = reinterpret_cast<PyArrayObject*>(z.ptr());
+  const std::optional<Kind> kind = plain_kind(array);
   const int type = PyArray_TYPE(array), dims = PyArray_NDIM(array);
-  const Kind kind = type == NPY_FLOAT ? kFloat32 : type == NPY_DOUBLE ? kFloat64 : kFloat16;
-  if ((type != NPY_FLOAT && type != NPY_DOUBLE && type != NPY_HALF) ||
-      !PyArray_ISBEHAVED_RO(array) || PyArray_NBYTES(array) >= kLargeResult || dims > kMaxDims)
-    return nb::none();
+  if (!kind || dims > kMaxDims) return nb::none();
   int overflow;
   long at = PyLong_AsLongAndOverflow(axis.ptr(), &overflow);
   if (overflow || at < -dims || at >= dims) return nb::none();
@@ -183,7 +196,7 @@ nb::object compute_plain(Op op, nb::handle z, nb::handle axis, nb::handle temper
   }
   Batch b;
   b.op = op;
-  compute(b, kind, zb, ob, int(at), temperature, nb::none());
+  compute(b, *kind, zb, ob, int(at), temperature, nb::none());
   if (op == Op::logsumexp && dims == 1)
     return nb::steal(PyArray_Return(reinterpret_cast<PyArrayObject*>(owner.release().ptr())));
   return owner;
@@ -269,6 +282,76 @@ void cross_entropy(int kind, nb::handle z, nb::handle out, int axis, nb::handle 
   b.loss = static_cast<double*>(losses.data);
   if (!compute(b, kind, z, with_gradient ? out : z, axis, t, where))
     throw std::invalid_argument("z and out must be aligned");
+}
+
+// The mean loss, or with a gradient both, for contiguous NumPy arrays of logits of a standard type
+// below kLargeResult, and of int64 labels in range, the class axis last and a finite float
+// temperature above 0; else None, also where the mean is not finite.
+nb::object plain_cross_entropy(nb::handle z, nb::handle y, nb::handle axis, nb::handle temperature,
+                               bool with_gradient) {
+  if (!PyArray_CheckExact(z.ptr()) || !PyArray_CheckExact(y.ptr()) ||
+      !PyLong_CheckExact(axis.ptr()) || !PyFloat_CheckExact(temperature.ptr()))
+    return nb::none();
+  auto* logits = reinterpret_cast<PyArrayObject*>(z.ptr());
+  auto* targets = reinterpret_cast<PyArrayObject*>(y.ptr());
+  const std::optional<Kind> kind = plain_kind(logits);
+  const int dims = PyArray_NDIM(logits);
+  int overflow;
+  const long at = PyLong_AsLongAndOverflow(axis.ptr(), &overflow);
+  const double t = PyFloat_AsDouble(temperature.ptr());
+  if (!kind || !PyArray_IS_C_CONTIGUOUS(logits) || PyArray_TYPE(targets) != NPY_INT64 ||
+      !PyArray_ISBEHAVED_RO(targets) || !PyArray_IS_C_CONTIGUOUS(targets) || dims < 1 ||
+      dims > kMaxDims || PyArray_NDIM(targets) != dims - 1 || overflow ||
+      (at != -1 && at != dims - 1) || !(t > 0 && t < std::numeric_limits<double>::infinity()) ||
+      !std::equal(PyArray_DIMS(targets), PyArray_DIMS(targets) + dims - 1, PyArray_DIMS(logits)))
+    return nb::none();
+  const int64_t rows = PyArray_SIZE(targets), k = PyArray_DIM(logits, dims - 1);
+  const auto* label = static_cast<const int64_t*>(PyArray_DATA(targets));
+  if (rows == 0 || k == 0 ||
+      !std::all_of(label, label + rows, [k](int64_t l) { return l >= 0 && l < k; }))
+    return nb::none();
+  nb::object gradient;
+  if (with_gradient) {
+    PyObject* like = PyArray_SimpleNew(dims, PyArray_DIMS(logits), PyArray_TYPE(logits));
+    if (!like) throw nb::python_error();
+    gradient = nb::steal(like);
+  }
+  npy_intp length = rows;
+  PyObject* row_losses = PyArray_SimpleNew(1, &length, NPY_DOUBLE);
+  if (!row_losses) throw nb::python_error();
+  const nb::object owner = nb::steal(row_losses);
+  auto* losses = reinterpret_cast<PyArrayObject*>(row_losses);
+  const std::vector<double> scale(size_t(rows), 1.0 / double(rows) / t);
+  Batch b;
+  b.op = with_gradient ? Op::loss_and_gradient : Op::loss;
+  b.label = label, b.gradient_scale = scale.data();
+  b.loss = static_cast<double*>(PyArray_DATA(losses));
+  const Py_buffer zb = buffer_of(logits);
+  const Py_buffer ob =
+      with_gradient ? buffer_of(reinterpret_cast<PyArrayObject*>(gradient.ptr())) : zb;
+  compute(b, *kind, zb, ob, dims - 1, temperature, nb::none());
+  // As NumPy adds them.
+  double sum = b.loss[0];
+  if (rows < 8) {
+    for (int64_t i = 1; i < rows; ++i) sum += b.loss[i];
+  } else {
+    const nb::object total = nb::steal(PyArray_Sum(losses, 0, NPY_DOUBLE, nullptr));
+    if (!total.is_valid()) throw nb::python_error();
+    sum = PyFloat_AsDouble(total.ptr());
+  }
+  double mean = sum / double(rows);
+  if (!(mean - mean == 0)) return nb::none();
+  const nb::object wide = nb::steal(PyArray_Scalar(&mean, PyArray_DESCR(losses), nullptr));
+  if (!wide.is_valid()) throw nb::python_error();
+  nb::object loss = wide;
+  if (*kind == kFloat32) {
+    float single = float(mean);
+    loss = nb::steal(PyArray_Scalar(&single, PyArray_DESCR(logits), nullptr));
+    if (!loss.is_valid()) throw nb::python_error();
+  } else if (*kind == kFloat16) {
+    loss = wide.attr("astype")("float16");
+  }
+  return with_gradient ? nb::object(nb::make_tuple(loss, gradient)) : loss;
 }
 
 // z of shape (n, k), y int64 of n labels in range, out of shape (n, 4); all in C order.
@@ -394,6 +477,10 @@ NB_MODULE(_native, m) {
       },
       nb::arg("kind"), nb::arg("z"), nb::arg("out"), nb::arg("axis"), nb::arg("t"),
       nb::arg("where").none(), nb::sig("def logsumexp(" BATCH_PARAMETERS ") -> bool"));
+  m.def("plain_cross_entropy", plain_cross_entropy, nb::arg("z").none(), nb::arg("y").none(),
+        nb::arg("axis").none(), nb::arg("temperature").none(), nb::arg("with_gradient"),
+        nb::sig("def plain_cross_entropy(z: typing.Any, y: typing.Any, axis: typing.Any, "
+                "temperature: typing.Any, with_gradient: bool) -> typing.Any"));
   m.def("rows", compute_rows, nb::arg("op"), nb::arg("kind"), nb::arg("z"), nb::arg("out"),
         nb::arg("rows"), nb::arg("k"), nb::arg("t"),
         nb::sig("def rows(op: int, kind: int, z: int, out: int, rows: int, k: int, t: float) -> "

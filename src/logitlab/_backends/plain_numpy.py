@@ -1,5 +1,6 @@
-"""softmax, log_softmax and logsumexp of plain NumPy arrays where the compiled kernels are missing:
-the formulas of the reference, without the cases of a limit, in blocks of rows that stay in a cache.
+"""The most common calls where the compiled kernels are missing: softmax, log_softmax and logsumexp
+of plain NumPy arrays by the formulas of the reference, without the cases of a limit, in blocks of
+rows that stay in a cache.
 
 The functions take any arguments, as those of the native module with these names do, and return None
 where they do not apply.
@@ -91,3 +92,7 @@ def plain_log_softmax(z: Any, axis: Any, temperature: Any) -> Any:
 
 def plain_logsumexp(z: Any, axis: Any, temperature: Any) -> Any:
     return _plain(_logsumexp, z, axis, temperature)
+
+
+def plain_cross_entropy(z: Any, y: Any, axis: Any, temperature: Any, with_gradient: bool) -> None:
+    return None

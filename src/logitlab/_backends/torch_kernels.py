@@ -97,6 +97,7 @@ def _plain(name: str, z: Any, axis: Any, temperature: Any) -> Tensor | None:
         or (size := z.numel()) == 0
         or axis not in (-1, z.ndim - 1)
         or z.ndim == 0
+        or (z.itemsize < 4 and torch.is_autocast_enabled("cpu"))
         or is_recording()
         or forward_ad._current_level >= 0
         or z.is_neg()
@@ -124,6 +125,10 @@ def plain_log_softmax(z: Any, axis: Any, temperature: Any) -> Tensor | None:
 
 def plain_logsumexp(z: Any, axis: Any, temperature: Any) -> Tensor | None:
     return _plain("logsumexp", z, axis, temperature)
+
+
+def plain_cross_entropy(z: Any, y: Any, axis: Any, temperature: Any, with_gradient: bool) -> None:
+    return None
 
 
 def _elementwise(
