@@ -464,10 +464,11 @@ def test_calibration_error_of_many_rows(norm):
         assert test.error == logitlab.calibration_error(z, y, **options)
 
 
-def test_simulations_in_blocks(monkeypatch, labelled):
+def test_simulations_in_blocks(monkeypatch):
     """The random numbers held at a time change no result."""
-    z, y = labelled
+    z, y = calibrated(500, 2)
     expected = logitlab.calibration_test(z, y, n_resamples=37)
+    assert 0.1 < expected.p_value < 0.9
     assert expected.p_value * 38 == pytest.approx(round(expected.p_value * 38), rel=1e-12)
     for block in (1, 1000, 3000):
         monkeypatch.setattr(reliability, "_BLOCK", block)
@@ -599,3 +600,18 @@ def test_mean_confidence_above_one_by_rounding():
     cells[:, -1:] = sums
     result = reliability.consistency_test(sums, cells)
     assert result == (pytest.approx(0, abs=1e-15), pytest.approx(0, abs=1e-15), 1)
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "quantile"])
+@pytest.mark.parametrize("norm", [1, 2])
+def test_debiased_classwise_error_by_definition(labelled, strategy, norm):
+    """The mean of the debiased errors of the classes."""
+    z, y = labelled
+    p = logitlab.softmax(z)
+    bins = [make_bins(q, 5, strategy, z.dtype) for q in p.T]
+    expected = [
+        debiased_by_definition(bins[k].sums(p[:, k], y == k), norm) for k in range(p.shape[1])
+    ]
+    options = {"n_bins": 5, "strategy": strategy, "norm": norm, "classwise": True}
+    result = logitlab.calibration_error(z, y, **options, debiased=True)
+    assert result == pytest.approx(np.mean(expected), rel=1e-12)
