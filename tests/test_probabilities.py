@@ -325,6 +325,9 @@ def test_out(dtype):
         scattered = np.empty((9, 14), dtype)[:, ::2].T
         function(z, out=scattered)
         np.testing.assert_array_equal(scattered, expected)
+        single = np.empty((), dtype)
+        assert function(z[0, 0], out=single) is single
+        assert single == function(z[0, 0])
 
 
 def test_invalid_out():
