@@ -27,6 +27,7 @@ constexpr T kEpsilon = std::numeric_limits<T>::epsilon();
 
 inline float absolute(float x) { return ::fabsf(x); }
 inline double absolute(double x) { return ::fabs(x); }
+inline int64_t absolute(int64_t x) { return x < 0 ? -x : x; }
 inline float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
 inline double fma(double a, double b, double c) { return ::fma(a, b, c); }
 inline float next_after(float x, float to) { return ::nextafterf(x, to); }

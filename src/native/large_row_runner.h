@@ -31,9 +31,10 @@ class LargeRowRunner {
 
   void run(int64_t first, int64_t last) {
     thread_local Workspace workspace;
-    // As many rows as fit the second-level cache, at most sixteen: neighbouring rows share cache
-    // lines where the class axis is not the last.
-    const int64_t width = clamp<int64_t>((1 << 17) / batch_.k, 1, kLanes);
+    // As many rows as fit the second-level cache, at most sixteen; rows across the class axis share
+    // cache lines.
+    const int64_t width =
+        clamp<int64_t>((int64_t(1) << (across() ? 23 : 17)) / batch_.k, 1, kLanes);
     const int64_t weights = batch_.op != Op::softmax ? kColumnGroup
                             : width > 1              ? pitch_ * rows_at_once_
                                                      : pitch_;
@@ -65,9 +66,15 @@ class LargeRowRunner {
                          : rows_ + r * pitch_;
   }
 
+  // Whether the next row is nearer in memory than the next class.
+  bool across() const {
+    const int64_t next_row = batch_.dims ? batch_.z_stride[batch_.dims - 1] : 0;
+    return batch_.dims && absolute(next_row) < absolute(batch_.z_step);
+  }
+
   void compute_block() {
     // Rows across the class axis are copied several classes at a time, in the order of memory.
-    const bool across = block_.size > 1 && batch_.z_step != sizeof(S) && !batch_.where;
+    const bool across = block_.size > 1 && this->across() && !batch_.where;
     if (across) {
       load_across();
     } else {

@@ -26,12 +26,30 @@ class RowIterator {
     }
   }
   const Offsets& offsets() const { return offsets_; }
+  bool has_temperatures() const { return batch_.temperatures; }
   // T of the row.
   double temperature() const {
     double t = batch_.temperature;
     if (batch_.temperatures)  // which need not be aligned
       std::memcpy(&t, batch_.temperatures + offsets_.temperature, sizeof t);
     return t;
+  }
+  // How many rows follow at equal distances, this one included, and the distance.
+  int64_t even_rows() const {
+    const int d = batch_.dims - 1;
+    return d < 0 ? 1 : batch_.shape[d] - index_[d];
+  }
+  Offsets step() const {
+    const int d = batch_.dims - 1;
+    if (d < 0) return {};
+    return {batch_.z_stride[d], batch_.out_stride[d], batch_.where_stride[d],
+            batch_.temperature_stride[d]};
+  }
+  // n rows on, of which all but the last are even rows.
+  void skip(int64_t n) {
+    const int d = batch_.dims - 1;
+    if (n > 1) move(d, n - 1), index_[d] += n - 1;
+    next();
   }
   void next() {
     for (int d = batch_.dims - 1; d >= 0; --d) {
@@ -62,6 +80,16 @@ struct RowBlock {
 
   void take(RowIterator& rows, int n) {
     size = n, negative = 0;
+    if (!rows.has_temperatures() && rows.even_rows() >= n) {
+      const Offsets first = rows.offsets(), step = rows.step();
+      for (int r = 0; r < n; ++r) {
+        offsets[r] = {first.z + r * step.z, first.out + r * step.out, first.where + r * step.where,
+                      0};
+        temperature[r] = rows.temperature();
+      }
+      if (temperature[0] < 0) negative = n;
+      return rows.skip(n);
+    }
     for (int r = 0; r < n; ++r, rows.next()) {
       offsets[r] = rows.offsets();
       temperature[r] = rows.temperature();
