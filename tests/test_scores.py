@@ -410,3 +410,30 @@ def test_kl_divergence_under_autocast():
     assert result.dtype == torch.float32
     torch.testing.assert_close(result, expected)
     assert logitlab.kl_divergence(z, other).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("k", [1, 2, 17, 70])
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 30.0])
+def test_entropy_and_divergence_in_exact_arithmetic(dtype, k, spread):
+    """Of rows that are close, far, saturated and with excluded classes, within 4 ULP."""
+    rng = np.random.default_rng(k)
+    z = (spread * rng.standard_normal((5, k))).astype(dtype)
+    z[1] -= z[1].max()
+    z[1, 1:] -= 40
+    z[2, k // 2 + 1 :] = -inf
+    other = (z + 1e-3 * rng.standard_normal(z.shape)).astype(dtype)
+    other[3:] = (spread * rng.standard_normal((2, k))).astype(dtype)
+    t = [1.0, 1.0, 0.7, 3.0, 1e3]
+    entropy = logitlab.entropy(z, temperature=t)
+    divergence = logitlab.kl_divergence(z, other, temperature=t)
+    for i in range(5):
+        with mpmath.workdps(50):
+            log_p, log_q = (exact.log_softmax(row[i].tolist(), t[i]) for row in (z, other))
+            terms = [
+                (mpmath.exp(a), a, b) for a, b in zip(log_p, log_q, strict=True) if a > -mpmath.inf
+            ]
+            exact_entropy = -mpmath.fsum(p * a for p, a, _ in terms)
+            exact_divergence = mpmath.fsum(p * (a - b) for p, a, b in terms)
+            for value, right in ((entropy[i], exact_entropy), (divergence[i], exact_divergence)):
+                assert abs(float(value) - right) <= 4 * float(np.spacing(value)) + 1e-30, (i, right)

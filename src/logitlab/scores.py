@@ -8,6 +8,7 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _dispatch
+from logitlab._backends import native
 from logitlab._rows import Floats, Integers, as_rows, blocks, softmax_rows
 from logitlab.probabilities import log_softmax, softmax
 
@@ -82,7 +83,58 @@ def _by_blocks(
     return result.reshape(z.shape[:-1])
 
 
+def _by_kernel(
+    formula: Callable[..., Any], arrays: tuple[Any, ...], axis: int, temperature: Any, where: Any
+) -> Any:
+    """formula(*arrays, axis, temperature, where), with the compiled kernels where they apply: to
+    rows of NumPy arrays whose largest entry is finite, at temperatures above 0.
+    """
+    z = arrays[0]
+    rows = _as_rows(arrays, axis, where)
+    if rows is None:
+        return formula(*arrays, axis, temperature, where)
+    batch = tuple(n for i, n in enumerate(z.shape) if i != axis % z.ndim)
+    t = _arrays.request(z, axis, temperature, where).temperature
+    if not isinstance(t, float):
+        t = t.reshape(tuple(n for i, n in enumerate(t.shape) if i != axis % z.ndim))
+    t = native.contiguous(np.broadcast_to(t, batch), np.dtype(np.float64)).reshape(-1)
+    result = native.row_scores(*rows, t)
+    if result is None:
+        return formula(*arrays, axis, temperature, where)
+    others = np.isnan(result)
+    if others.any():
+        chosen = (x[others] for x in rows if x is not None)
+        result[others] = formula(*chosen, -1, t[others], None)
+    with np.errstate(all="ignore"):
+        return _arrays.scalar(result.astype(_arrays.native_type(z.dtype)).reshape(batch))
+
+
+def _as_rows(
+    arrays: tuple[Any, ...], axis: int, where: Any
+) -> tuple[NDArray[Any], NDArray[Any] | None] | None:
+    """One or two NumPy arrays of a type as contiguous rows in at least float32, with excluded
+    entries of -inf; None for other arrays.
+    """
+    z = arrays[0]
+    if any(type(a) is not np.ndarray or a.dtype != z.dtype for a in arrays):
+        return None
+    if z.ndim == 0 or not z.size:
+        return None
+    rows = []
+    for a in arrays:
+        x = _arrays.at_least_float32(a, np)
+        if where is not None:
+            x = np.where(where, x, x.dtype.type(-np.inf))
+        x = np.moveaxis(x, axis, -1)
+        rows.append(native.contiguous(x, x.dtype).reshape(-1, x.shape[-1]))
+    return rows[0], rows[1] if len(rows) > 1 else None
+
+
 def _entropies(z: Any, axis: int, temperature: Any, where: Any) -> Any:
+    return _by_kernel(_entropy_formula, (z,), axis, temperature, where)
+
+
+def _entropy_formula(z: Any, axis: int, temperature: Any, where: Any) -> Any:
     xp = array_namespace(z)
     wide = _arrays.at_least_float32(z, xp)  # half types are computed in float32
     p = softmax(wide, axis, temperature=temperature, where=where)
@@ -154,6 +206,10 @@ def kl_divergence(
 
 
 def _divergences(z: Any, other: Any, axis: int, temperature: Any, where: Any) -> Any:
+    return _by_kernel(_divergence_formula, (z, other), axis, temperature, where)
+
+
+def _divergence_formula(z: Any, other: Any, axis: int, temperature: Any, where: Any) -> Any:
     xp = array_namespace(z)
     z_p, z_q = _arrays.at_least_float32(z, xp), _arrays.at_least_float32(other, xp)
     p = softmax(z_p, axis, temperature=temperature, where=where)

@@ -43,13 +43,16 @@ Kernels choose_kernels() {
   const char* variable = std::getenv("LOGITLAB_ISA");
   const std::string highest = variable ? variable : "v4";
   if (has_v4 && highest != "v3" && highest != "v2")
-    return {"v4", v4::run, v4::moments, v4::products, v4::sample};
-  if (has_v3 && highest != "v2") return {"v3", v3::run, v3::moments, v3::products, v3::sample};
-  return {"v2", v2::run, v2::moments, v2::products, v2::sample};
+    return {"v4", v4::run, v4::moments, v4::products, v4::sample, v4::scores, v4::second_products};
+  if (has_v3 && highest != "v2")
+    return {"v3", v3::run, v3::moments, v3::products, v3::sample, v3::scores, v3::second_products};
+  return {"v2", v2::run, v2::moments, v2::products, v2::sample, v2::scores, v2::second_products};
 #elif defined(__aarch64__)
-  return {"neon", neon::run, neon::moments, neon::products, neon::sample};
+  return {"neon",       neon::run,    neon::moments,        neon::products,
+          neon::sample, neon::scores, neon::second_products};
 #else
-  return {"generic", v2::run, v2::moments, v2::products, v2::sample};
+  return {"generic",  v2::run,    v2::moments,        v2::products,
+          v2::sample, v2::scores, v2::second_products};
 #endif
 }
 
@@ -420,6 +423,56 @@ void products(int product, int kind, int64_t n, int64_t k, int64_t inner, nb::ha
   parallel_ranges(1, 1, 1, [&](int64_t, int64_t) { kernels.products(args); });
 }
 
+// Runs rows of k entries, several at a time on each thread.
+template <class F>
+void run_rows(int64_t rows, int64_t k, const F& f) {
+  const int64_t entries = rows * k;
+  const int threads = entries < (1 << 14) ? 1 : threads_for(entries);
+  const LockRelease release;
+  parallel_ranges(rows, std::max<int64_t>(1, (1 << 14) / k), threads, f);
+}
+
+// z of shape (n, k), for the divergence `other` too; t and out of shape (n,). All in C order.
+void scores(int kind, nb::handle z, nb::handle other, nb::handle t, nb::handle out) {
+  require(kind == kFloat32 || kind == kFloat64, "kind", kind, "be 0 or 1");
+  const View zv("z", z, kTypes[kind], PyBUF_ND);
+  require_size("z", "dimensions", 2, zv.buffer.ndim);
+  require_aligned("z", zv.buffer);
+  const int64_t n = zv.buffer.shape[0], k = zv.buffer.shape[1];
+  require(k > 0, "z", k, "have at least 1 class");
+  if (t.is_none() || out.is_none())
+    throw std::invalid_argument("t and out must be given, got None");
+  const ContiguousMemory others("other", other, kTypes[kind], n * k), ts("t", t, kDoubles, n),
+      results("out", out, kDoubles, n, ContiguousMemory::kWritable);
+  const ScoreArgs args{Kind(kind),
+                       zv.data(),
+                       others.data,
+                       k,
+                       static_cast<const double*>(ts.data),
+                       static_cast<double*>(results.data)};
+  run_rows(n, k, [&](int64_t first, int64_t last) { kernels.scores(args, first, last); });
+}
+
+// p, u, v and out of shape (n, k); the slope 1/T of shape (n,). All in C order.
+void second_products(int kind, nb::handle p, nb::handle u, nb::handle v, nb::handle slope,
+                     nb::handle out) {
+  require(kind == kFloat32 || kind == kFloat64, "kind", kind, "be 0 or 1");
+  const View pv("p", p, kTypes[kind], PyBUF_ND);
+  require_size("p", "dimensions", 2, pv.buffer.ndim);
+  require_aligned("p", pv.buffer);
+  const int64_t n = pv.buffer.shape[0], k = pv.buffer.shape[1];
+  require(k > 0, "p", k, "have at least 1 class");
+  if (u.is_none() || v.is_none() || slope.is_none() || out.is_none())
+    throw std::invalid_argument("u, v, slope and out must be given, got None");
+  const ContiguousMemory us("u", u, kTypes[kind], n * k), vs("v", v, kTypes[kind], n * k),
+      slopes("slope", slope, kDoubles, n),
+      results("out", out, kTypes[kind], n * k, ContiguousMemory::kWritable);
+  const SecondProductArgs args{Kind(kind), pv.data(),    us.data,
+                               vs.data,    results.data, static_cast<const double*>(slopes.data),
+                               k};
+  run_rows(n, k, [&](int64_t first, int64_t last) { kernels.second_products(args, first, last); });
+}
+
 }  // namespace
 }  // namespace logitlab
 
@@ -502,5 +555,13 @@ NB_MODULE(_native, m) {
         nb::arg("out"),
         nb::sig("def moments(kind: int, z: " ARRAY ", y: numpy.typing.NDArray[numpy.int64], "
                 "t: float, out: " DOUBLES ") -> None"));
+  m.def("scores", scores, nb::arg("kind"), nb::arg("z"), nb::arg("other").none(), nb::arg("t"),
+        nb::arg("out"),
+        nb::sig("def scores(kind: int, z: " ARRAY ", other: " ARRAY " | None, t: " DOUBLES
+                ", out: " DOUBLES ") -> None"));
+  m.def("second_products", second_products, nb::arg("kind"), nb::arg("p"), nb::arg("u"),
+        nb::arg("v"), nb::arg("slope"), nb::arg("out"),
+        nb::sig("def second_products(kind: int, p: " ARRAY ", u: " ARRAY ", v: " ARRAY
+                ", slope: " DOUBLES ", out: " ARRAY ") -> None"));
   define_sampling(m);
 }

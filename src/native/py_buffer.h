@@ -15,6 +15,7 @@
 #include "numpy_api.h"
 #include "products_args.h"
 #include "sample_args.h"
+#include "scores_args.h"
 
 namespace logitlab {
 
@@ -25,6 +26,8 @@ struct Kernels {
   MomentsFunction moments;
   ProductFunction products;
   SampleFunction sample;
+  ScoreFunction scores;
+  SecondProductFunction second_products;
 };
 extern const Kernels kernels;
 

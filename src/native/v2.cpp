@@ -1,4 +1,5 @@
 #define LOGITLAB_ISA v2
 #include "products.h"
 #include "sample_kernel.h"
+#include "second_products.h"
 #include "temperature_loss.h"

@@ -1,4 +1,5 @@
 #define LOGITLAB_ISA v3
 #include "products.h"
 #include "sample_kernel.h"
+#include "second_products.h"
 #include "temperature_loss.h"

@@ -21,7 +21,8 @@ class Workspace {
   void* reserve(size_t bytes) {
     if (bytes > size_) {
       release();
-      data_ = allocate_workspace(bytes);
+      // A large one is freed after the call, and its pages are used again by the next one.
+      data_ = bytes >= kLarge ? allocate_result(bytes) : allocate_workspace(bytes);
       size_ = bytes;
     }
     return data_;
@@ -31,8 +32,12 @@ class Workspace {
   }
 
  private:
+  static constexpr size_t kLarge = size_t(1) << 25;
   void release() {
-    free_workspace(data_);
+    if (size_ >= kLarge)
+      free_result(data_);
+    else
+      free_workspace(data_);
     data_ = nullptr, size_ = 0;
   }
   void* data_ = nullptr;

@@ -13,7 +13,6 @@ from logitlab._backends import plain_numpy, reference
 from logitlab._backends.linear_loss import Gradients
 from logitlab._backends.reference import (
     centred,
-    hessian_product,
     logits,
     one_minus,
     signed_logsumexp,
@@ -388,6 +387,36 @@ def jacobian_product(p: Array, v: Array, slope: Array) -> Array:
     p, v = contiguous(p, p.dtype), contiguous(v, v.dtype)
     product("softmax", p, v, None, slope, p)
     return p
+
+
+def _is_moderate(x: Array) -> bool:
+    """Whether products of three such numbers neither overflow nor vanish."""
+    largest = np.abs(x).max(initial=0)
+    return bool(largest == 0 or 1e-90 < largest < 1e90)
+
+
+def hessian_product(p: Array, u: Array, v: Array, slope: Array) -> Array:
+    covered = _covers_product(p, slope)
+    if not covered or (p.dtype == np.float64 and not all(map(_is_moderate, (u, v, slope)))):
+        return reference.hessian_product(p, u, v, slope)
+    shape = (-1, p.shape[-1])
+    p, u, v = (contiguous(x, p.dtype).reshape(shape) for x in (p, u, v))
+    out = empty(p.shape, p.dtype)
+    slopes = contiguous(slope, np.dtype(np.float64)).reshape(-1)
+    _native.second_products(KINDS[p.dtype.name], p, u, v, slopes, out)
+    return out.reshape((*slope.shape[:-1], p.shape[-1]))
+
+
+def row_scores(z: Array, other: Array | None, t: Array) -> NDArray[np.float64] | None:
+    """The entropy of contiguous rows at their temperatures, or the divergence from others, in nats;
+    NaN in a row that the kernels do not cover. None where they cover no such array.
+    """
+    kind = dtype_name(z.dtype)
+    if not _covers(kind) or z.dtype.itemsize < 4 or not z.dtype.isnative:
+        return None
+    out = np.empty(len(z))
+    _native.scores(KINDS[kind], z, other, t, out)
+    return out
 
 
 def _target_loss_in_place(

@@ -1,0 +1,78 @@
+// The products of the second derivatives of softmax with two vectors:
+// p_i [(u_i - mean u)(v_i - mean v) - mean of these products]/T^2, with means under p. All are
+// taken relative to the entry of the largest probability, so that they do not cancel in a saturated
+// row.
+#pragma once
+
+#include "row_scores.h"
+
+namespace logitlab {
+namespace LOGITLAB_ISA {
+namespace {
+
+template <class T>
+LOGITLAB_FLATTEN void second_product(const T* p, const T* u, const T* v, T* out, int64_t k,
+                                     double slope) {
+  const int64_t top = index_of_max(p, k);
+  const double at_top_u = double(u[top]), at_top_v = double(v[top]);
+  const Vec<double> zero(0.0), u_top(at_top_u), v_top(at_top_v), s(slope);
+  // The entries of p, and those of u and v relative to the top; 0 where p is 0.
+  struct Entries {
+    Vec<double> p, u, v;
+  };
+  auto entries = [&](int64_t i, int n) {
+    const Vec<double> w = widen(load_lanes(p + i, n, T(0)));
+    return Entries{w, unless_equal(w, zero, sub(widen(load_lanes(u + i, n, T(0))), u_top)),
+                   unless_equal(w, zero, sub(widen(load_lanes(v + i, n, T(0))), v_top))};
+  };
+  Vec<double> sum_u(0.0), sum_v(0.0), sum(0.0);
+  each_lanes(k, [&](int64_t i, int n) {
+    const Entries e = entries(i, n);
+    sum_u = fma(e.p, e.u, sum_u), sum_v = fma(e.p, e.v, sum_v);
+  });
+  const Vec<double> mean_u(lanes_total(sum_u)), mean_v(lanes_total(sum_v));
+  // The product minus that of the top, which is mean_u mean_v.
+  auto product = [&](const Entries& e) {
+    return fms(sub(e.u, mean_u), sub(e.v, mean_v), mul(mean_u, mean_v));
+  };
+  each_lanes(k, [&](int64_t i, int n) {
+    const Entries e = entries(i, n);
+    sum = fma(e.p, unless_equal(e.p, zero, product(e)), sum);
+  });
+  const Vec<double> mean(lanes_total(sum));
+  each_lanes(k, [&](int64_t i, int n) {
+    const Entries e = entries(i, n);
+    const Vec<double> x = mul(mul(mul(e.p, sub(product(e), mean)), s), s);
+    Vec<T> result;
+    round_to(unless_equal(e.p, zero, x), result);
+    if (n == kLanes)
+      result.put(out + i);
+    else
+      put_first(result, out + i, n);
+  });
+}
+
+template <class T>
+void second_products_of_rows(const SecondProductArgs& args, int64_t first, int64_t last) {
+  for (int64_t r = first; r < last; ++r) {
+    const int64_t row = r * args.k;
+    second_product(static_cast<const T*>(args.p) + row, static_cast<const T*>(args.u) + row,
+                   static_cast<const T*>(args.v) + row, static_cast<T*>(args.out) + row, args.k,
+                   args.slope[r]);
+  }
+}
+
+void compute_second_products(const SecondProductArgs& args, int64_t first, int64_t last) {
+  if (args.kind == kFloat32)
+    second_products_of_rows<float>(args, first, last);
+  else
+    second_products_of_rows<double>(args, first, last);
+}
+
+}  // namespace
+
+extern const SecondProductFunction second_products;
+const SecondProductFunction second_products = compute_second_products;
+
+}  // namespace LOGITLAB_ISA
+}  // namespace logitlab
