@@ -71,6 +71,8 @@ RIGHT = {
         "t": 1.0,
     },
     "moments": {"kind": 1, "z": Z, "y": LABELS, "t": 1.0, "out": np.ones((N, 4))},
+    "scores": {"kind": 1, "z": Z, "other": Z, "t": ONES, "out": ONES},
+    "second_products": {"kind": 1, "p": Z, "u": Z, "v": Z, "slope": ONES, "out": Z},
     "keep": {
         **TRUNCATION,
         "kept": np.ones((N, K), bool),
@@ -118,12 +120,17 @@ NUMBERS = {
 ACCEPTED = {(function, "z", "fewer columns") for function in ("logsumexp", "moments", "sample")} | {
     *(("products", name, "three dimensions") for name in ("p", "v", "out")),
     *(("moments", name, "three dimensions") for name in ("y", "out")),
+    *(("scores", name, "three dimensions") for name in ("other", "t", "out")),
+    *(("second_products", name, "three dimensions") for name in ("u", "v", "slope", "out")),
+    ("scores", "other", "None"),
     ("keep", "z", "three dimensions"),
     ("cross_entropy", "out", "None"),
 }
 WRITTEN = {"softmax": "out", "log_softmax": "out", "logsumexp": "out", "products": "out"} | {
     "cross_entropy": "loss",
     "moments": "out",
+    "scores": "out",
+    "second_products": "out",
     "keep": "kept",
     "sample": "found",
 }
