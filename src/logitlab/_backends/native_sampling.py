@@ -67,7 +67,7 @@ def sample(
 ) -> NDArray[np.int64]:
     """Sampled indices of shape (rows, n); -1 where a row has no distribution or no entry left."""
     size = len(row_keys) * n
-    large = large_bytes(8 * size) if _native is not None else None
+    large = large_bytes(8 * size)
     indices = (np.empty(size, np.int64) if large is None else large.view(np.int64)).reshape(-1, n)
     if z.shape[axis] == 0:
         indices.fill(-1)

@@ -148,7 +148,9 @@ class SoftmaxFunction(torch.autograd.Function):  # type: ignore[misc]
         if name == "logsumexp":
             value = torch_kernels.logsumexp(x, (axis,), t, None, True)
         else:
-            value = getattr(torch_kernels, name)(x, (axis,), t, None, None)
+            value = getattr(torch_kernels, f"plain_{name}")(x, axis, t)
+            if value is None:
+                value = getattr(torch_kernels, name)(x, (axis,), t, None, None)
         ctx.name, ctx.axis = name, axis
         ctx.t = t if isinstance(t, float) else None
         ctx.save_for_backward(
