@@ -130,9 +130,8 @@ def _scores(cell: Cell) -> Calls:
 
     z, y = _labels(cell)
     other = normal_logits(cell.dtype, 2.0, z.shape)[:, ::-1].copy()
-    p, tensor, labels = logitlab.softmax(z), torch.from_numpy(z), torch.from_numpy(y)
-    probabilities = torch.from_numpy(p)
-    one_hot, functional = torch.nn.functional.one_hot, torch.nn.functional
+    tensor, labels = torch.from_numpy(z), torch.from_numpy(y)
+    functional = torch.nn.functional
 
     def jax_entropy(z: Any) -> Any:
         return -(jax.nn.softmax(z) * jax.nn.log_softmax(z)).sum(-1)
@@ -162,6 +161,10 @@ def _scores(cell: Cell) -> Calls:
         d = d * d
         return q * (d - (q * d).sum(-1, keepdim=True))
 
+    def torch_brier_score() -> Any:
+        one_hot = functional.one_hot(labels, z.shape[1])
+        return (torch.softmax(tensor, -1) - one_hot).square().sum(-1).mean()
+
     def torch_entropy() -> Any:
         log_p = torch.log_softmax(tensor, -1)
         return -(log_p.exp() * log_p).sum(-1)
@@ -183,8 +186,8 @@ def _scores(cell: Cell) -> Calls:
             "JAX jit": _jitted(jax_divergence, z, other),
         },
         "brier_score": lambda: {
-            "logitlab": lambda: logitlab.brier_score(p, y),
-            "torch": lambda: (probabilities - one_hot(labels, z.shape[1])).square().sum(-1).mean(),
+            "logitlab": lambda: logitlab.brier_score(z, y),
+            "torch": torch_brier_score,
         },
         "jacobian_product": lambda: {
             "logitlab": lambda: logitlab.jacobian_product(z, other),

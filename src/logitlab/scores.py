@@ -326,7 +326,9 @@ def brier_score(z: Any, y: Any) -> float:
     z, y = as_rows(z, y)
     total = 0.0
     for rows in blocks(*z.shape):
-        total += float(np.sum(squared_errors(softmax_rows(z, rows), y[rows])))
+        error = softmax_rows(z, rows)
+        error[np.arange(len(error)), y[rows]] -= 1
+        total += float(np.vdot(error, error))
     return total / len(y)
 
 
