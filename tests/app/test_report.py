@@ -353,3 +353,18 @@ def test_progress_on_a_terminal(tmp_path):
     assert "reading" not in result.stdout
     os.close(main)
     os.close(terminal)
+
+
+def test_isotonic_fit():
+    """That of scikit-learn, with tied values."""
+    from sklearn.isotonic import IsotonicRegression
+
+    from logitlab._app.report.evaluation import _isotonic_fit
+
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 30, 200) / 30
+    rows = rng.integers(1, 9, 200).astype(float)
+    events = np.floor(rng.random(200) * (rows + 1))
+    model = IsotonicRegression(out_of_bounds="clip").fit(x, events / rows, sample_weight=rows)
+    at = np.linspace(-0.1, 1.1, 99)
+    np.testing.assert_allclose(np.interp(at, *_isotonic_fit(x, events, rows)), model.predict(at))

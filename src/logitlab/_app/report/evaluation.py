@@ -178,8 +178,6 @@ class ScoreAccumulator:
 
     def isotonic_error(self) -> float | None:
         """The ECE after isotonic regression of the confidence, fitted on the other fold."""
-        from sklearn.isotonic import IsotonicRegression
-
         bins = np.zeros((3, N_BINS))
         for fold in (0, 1):
             rows, confidence, correct = self.cells[1 - fold]
@@ -187,11 +185,10 @@ class ScoreAccumulator:
             filled, test_filled = rows > 0, test_rows > 0
             if not filled.any() or not test_filled.any():
                 return None
-            model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
             n = rows[filled]
-            model.fit(confidence[filled] / n, correct[filled] / n, sample_weight=n)
+            x, fitted = _isotonic_fit(confidence[filled] / n, correct[filled], n)
             n = test_rows[test_filled]
-            q = model.predict(test_confidence[test_filled] / n)
+            q = np.interp(test_confidence[test_filled] / n, x, fitted)
             bin_numbers = self._bins.indices(q)
             for i, weight in enumerate((n, n * q, test_correct[test_filled])):
                 bins[i] += np.bincount(bin_numbers, weight, N_BINS)
@@ -221,6 +218,20 @@ _LIMITS = {
     math.inf: "equal probabilities for all classes have a smaller log-loss than any temperature "
     "(do the labels match the order of the columns?)",
 }
+
+
+def _isotonic_fit(x: Floats, events: Floats, rows: Floats) -> tuple[Floats, Floats]:
+    """The distinct values of x, and the isotonic regression of the frequency of the events on them.
+
+    Between and beyond them it is interpolated as by :func:`numpy.interp`.
+    """
+    from scipy.optimize import isotonic_regression
+
+    values, group = np.unique(x, return_inverse=True)
+    weight = np.bincount(group, rows)
+    frequency = np.bincount(group, events) / weight
+    fitted: Floats = isotonic_regression(frequency, weights=weight).x
+    return values, fitted
 
 
 def _check_folds(rows: NDArray[Any]) -> None:
