@@ -453,3 +453,28 @@ def test_results_have_native_byte_order():
         logitlab.cross_entropy(z[None], [0], reduction="none"),
     ):
         assert result.dtype.isnative
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("k", [1, 2, 17, 300])
+def test_products_of_plain_arrays_are_those_of_others(dtype, k):
+    """Contiguous arrays at one temperature go to the kernels at once; a mask of True does not."""
+    rng = np.random.default_rng(k)
+    z, u, v = (3 * rng.standard_normal((3, 9, k))).astype(dtype)
+    z[1, 0], z[2, 0], z[3, :] = np.inf, -np.inf, -np.inf
+    z[4, 0] = np.nan
+    z[5, 0] = 60
+    for t in (1.0, 0.3):
+        for rows in (slice(None), [0, 2, 5, 6, 7, 8]):
+            a, b, c = z[rows], u[rows], v[rows]
+            everything = np.ones(a.shape, bool)
+            for function, vectors in (
+                (logitlab.jacobian_product, (b,)),
+                (logitlab.hessian_product, (b, c)),
+            ):
+                result = function(a, *vectors, temperature=t)
+                expected = function(a, *vectors, temperature=t, where=everything)
+                assert result.dtype == dtype
+                scale = np.abs(expected[np.isfinite(expected)]).max(initial=0)
+                eps = float(np.finfo(dtype).eps)
+                np.testing.assert_allclose(result, expected, rtol=30 * eps, atol=eps * scale)
