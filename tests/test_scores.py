@@ -437,3 +437,8 @@ def test_entropy_and_divergence_in_exact_arithmetic(dtype, k, spread):
             exact_divergence = mpmath.fsum(p * (a - b) for p, a, b in terms)
             for value, right in ((entropy[i], exact_entropy), (divergence[i], exact_divergence)):
                 assert abs(float(value) - right) <= 4 * float(np.spacing(value)) + 1e-30, (i, right)
+
+
+def test_divergence_needs_other_logits():
+    with pytest.raises(TypeError, match="other must"):
+        logitlab.kl_divergence(np.zeros((2, 3)), None)

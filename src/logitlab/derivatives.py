@@ -11,8 +11,6 @@ from logitlab._backends import native, reference
 from logitlab._rows import blocks
 from logitlab.probabilities import softmax
 
-_PLAIN_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
-
 
 class _Point(NamedTuple):
     """The point at which a derivative is evaluated, in at least float32, with the classes last."""
@@ -58,32 +56,6 @@ def _evaluate_softmax(z: Any, axis: int, temperature: Any, where: Any) -> _Point
         row_max = _arrays.move_axis(xp.max(included, axis=axis, keepdims=True), axis, -1, xp)
         slope = xp.where((row_max == xp.inf) & (slope > 0), 0.0, slope)
     return _Point(p, slope, axis, xp, request)
-
-
-def _are_plain(arrays: tuple[Any, ...], axis: Any, t: Any) -> bool:
-    """Whether the kernels take contiguous arrays as they are, the classes last, and 1/T.
-
-    No finite change of the logits affects a row with +inf.
-    """
-    z = arrays[0]
-    if type(z) is not np.ndarray or type(t) is not float or not 1e-30 < t < 1e30:
-        return False
-    return (
-        native.native_available()
-        and z.dtype in _PLAIN_TYPES
-        and z.size > 0
-        and type(axis) is int
-        and axis in (-1, z.ndim - 1)
-        and all(
-            type(a) is np.ndarray
-            and a.shape == z.shape
-            and a.dtype == z.dtype
-            and a.flags.c_contiguous
-            and a.flags.aligned
-            for a in arrays
-        )
-        and z.max() < np.inf
-    )
 
 
 def _check_vector(v: Any, name: str, z: Any, point: _Point) -> Array:
@@ -183,7 +155,7 @@ def jacobian_product(
     >>> logitlab.jacobian_product([0.0, 0.0], [1.0, 0.0])
     array([ 0.25, -0.25])
     """
-    if where is None and _are_plain((z, v), axis, temperature):
+    if where is None and native.are_plain((z, v), axis, temperature) and z.max() < np.inf:
         p = softmax(z, temperature=temperature)
         native.product("softmax", p, v, None, 1 / temperature, p)
         return p
@@ -289,7 +261,7 @@ def hessian_product(
     >>> logitlab.hessian_product([0.0, 0.0], [1.0, 0.0], [1.0, 0.0])
     array([0., 0.])
     """
-    if where is None and _are_plain((z, u, v), axis, temperature):
+    if where is None and native.are_plain((z, u, v), axis, temperature) and z.max() < np.inf:
         p = softmax(z, temperature=temperature)
         slope = np.full((*z.shape[:-1], 1), 1 / temperature)
         return native.hessian_product(p, u, v, slope)

@@ -51,6 +51,8 @@ def entropy(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None
     >>> logitlab.entropy([[0.0, 0.0], [50.0, 0.0]]).round(4)
     array([0.6931, 0.    ])
     """
+    if where is None and (result := _plain_scores(z, None, axis, temperature)) is not None:
+        return result
     z = _arrays.as_floating(z, "z")
     _arrays.one_axis(axis, z.ndim)
     return _by_blocks(_entropies, (z,), axis, temperature, where)
@@ -81,6 +83,19 @@ def _by_blocks(
         row_mask = None if mask is None else mask[rows]
         result[rows] = function(*(a[rows] for a in flat), -1, row_t, row_mask)
     return result.reshape(z.shape[:-1])
+
+
+def _plain_scores(z: Any, other: Any, axis: Any, temperature: Any) -> Any:
+    """The scores of plain arrays whose rows the kernels compute, else None."""
+    if not native.are_plain((z,) if other is None else (z, other), axis, temperature):
+        return None
+    shape = (-1, z.shape[-1])
+    rows, others = z.reshape(shape), None if other is None else other.reshape(shape)
+    result = native.row_scores(rows, others, np.full(len(rows), temperature))
+    if result is None or np.isnan(result).any():
+        return None
+    with np.errstate(all="ignore"):
+        return _arrays.scalar(result.astype(z.dtype, copy=False).reshape(z.shape[:-1]))
 
 
 def _by_kernel(
@@ -191,6 +206,10 @@ def kl_divergence(
     >>> logitlab.kl_divergence([0.0, 0.0], [1.0, 0.0]).round(4)
     np.float64(0.1201)
     """
+    if where is None and other is not None:
+        result = _plain_scores(z, other, axis, temperature)
+        if result is not None:
+            return result
     z = _arrays.as_floating(z, "z")
     xp = array_namespace(z)
     other = _arrays.as_floating(

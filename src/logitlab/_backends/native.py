@@ -407,6 +407,31 @@ def hessian_product(p: Array, u: Array, v: Array, slope: Array) -> Array:
     return out.reshape((*slope.shape[:-1], p.shape[-1]))
 
 
+_PLAIN_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def are_plain(arrays: tuple[Any, ...], axis: Any, t: Any) -> bool:
+    """Whether the kernels take the arrays as they are, contiguous and the classes last, and 1/T."""
+    z = arrays[0]
+    if type(z) is not np.ndarray or type(t) is not float or not 1e-30 < t < 1e30:
+        return False
+    return (
+        native_available()
+        and z.dtype in _PLAIN_TYPES
+        and z.size > 0
+        and type(axis) is int
+        and axis in (-1, z.ndim - 1)
+        and all(
+            type(a) is np.ndarray
+            and a.shape == z.shape
+            and a.dtype == z.dtype
+            and a.flags.c_contiguous
+            and a.flags.aligned
+            for a in arrays
+        )
+    )
+
+
 def row_scores(z: Array, other: Array | None, t: Array) -> NDArray[np.float64] | None:
     """The entropy of contiguous rows at their temperatures, or the divergence from others, in nats;
     NaN in a row that the kernels do not cover. None where they cover no such array.
