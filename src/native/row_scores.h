@@ -12,14 +12,6 @@ namespace logitlab {
 namespace LOGITLAB_ISA {
 namespace {
 
-inline double lanes_total(const Vec<double>& v) {
-  double lane[kLanes];
-  v.put(lane);
-  for (int half = kLanes / 2; half; half /= 2)
-    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
-  return lane[0];
-}
-
 // Calls f(i, n) for every sixteen entries of k, n of them.
 template <class F>
 LOGITLAB_INLINE void each_lanes(int64_t k, const F& f) {
@@ -68,8 +60,8 @@ LOGITLAB_FLATTEN double row_entropy(const T* z, int64_t k, const InverseTemperat
   const double weight =
       exp2_reduced(std::fma(x, c_wide, -double(frame.exponent)) + x * double(beta.c_low));
   const double unit = kUnlift<T> / weight, ties = double(entries - 1 - below);
-  const double rest = ties + lanes_total(sum) * unit;
-  return log1p_of(rest) + lanes_total(sum_x) * unit / (1 + rest);
+  const double rest = ties + lane_sum(sum) * unit;
+  return log1p_of(rest) + lane_sum(sum_x) * unit / (1 + rest);
 }
 
 // The numbers that the divergence needs of one of two rows.
@@ -98,7 +90,7 @@ LOGITLAB_FLATTEN bool sum_distribution(const T* z, int64_t k,
     const Vec<double> v = wide_lanes(z + i, n);
     sum = add(sum, unless_equal(v, lowest, weights(v, c, c_low, rounding, floor)));
   });
-  d.sum = lanes_total(sum);
+  d.sum = lane_sum(sum);
   return d.sum < kInfinity<double>;
 }
 
@@ -143,7 +135,7 @@ LOGITLAB_FLATTEN double row_divergence(const T* z, const T* other, int64_t k,
     mean =
         fma(probability(a, p_rounding, p_floor, p_factor), add(delta, expm1_minus_x(delta)), mean);
   });
-  const Vec<double> minus_log(close ? -log1p_of(lanes_total(mean)) : -log_ratio);
+  const Vec<double> minus_log(close ? -log1p_of(lane_sum(mean)) : -log_ratio);
   Vec<double> total(0.0);
   each_lanes(k, [&](int64_t i, int n) {
     const Vec<double> a = wide_lanes(z + i, n), b = wide_lanes(other + i, n);
@@ -163,7 +155,7 @@ LOGITLAB_FLATTEN double row_divergence(const T* z, const T* other, int64_t k,
     const Vec<double> excluded = sub(v, unless_equal(a, lowest, v));
     total = add(total, add(unless_equal(a, lowest, term), excluded));
   });
-  return lanes_total(total);
+  return lane_sum(total);
 }
 
 template <class T>

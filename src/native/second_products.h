@@ -30,7 +30,7 @@ LOGITLAB_FLATTEN void second_product(const T* p, const T* u, const T* v, T* out,
     const Entries e = entries(i, n);
     sum_u = fma(e.p, e.u, sum_u), sum_v = fma(e.p, e.v, sum_v);
   });
-  const Vec<double> mean_u(lanes_total(sum_u)), mean_v(lanes_total(sum_v));
+  const Vec<double> mean_u(lane_sum(sum_u)), mean_v(lane_sum(sum_v));
   // The product minus that of the top, which is mean_u mean_v.
   auto product = [&](const Entries& e) {
     return fms(sub(e.u, mean_u), sub(e.v, mean_v), mul(mean_u, mean_v));
@@ -39,7 +39,7 @@ LOGITLAB_FLATTEN void second_product(const T* p, const T* u, const T* v, T* out,
     const Entries e = entries(i, n);
     sum = fma(e.p, unless_equal(e.p, zero, product(e)), sum);
   });
-  const Vec<double> mean(lanes_total(sum));
+  const Vec<double> mean(lane_sum(sum));
   each_lanes(k, [&](int64_t i, int n) {
     const Entries e = entries(i, n);
     const Vec<double> x = mul(mul(mul(e.p, sub(product(e), mean)), s), s);

@@ -12,14 +12,6 @@ namespace logitlab {
 namespace LOGITLAB_ISA {
 namespace {
 
-inline double lane_sum(const Vec<double>& v) {
-  double lane[kLanes];
-  v.put(lane);
-  for (int half = kLanes / 2; half; half /= 2)
-    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
-  return lane[0];
-}
-
 // Sums of w, w x and w x^2 over a row, where w are the weights and x = (z - m) log2(e) beta.
 template <class T>
 struct Moments {

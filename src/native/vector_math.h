@@ -190,6 +190,15 @@ inline double fast_two_sum(double& a, double b) {
   return error;
 }
 
+// The sum of the lanes, added pairwise.
+inline double lane_sum(const Vec<double>& v) {
+  double lane[kLanes];
+  v.put(lane);
+  for (int half = kLanes / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
+  return lane[0];
+}
+
 // 1/(sum + sum_low) as the sum of two numbers.
 struct Reciprocal {
   double high, low;
