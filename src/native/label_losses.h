@@ -3,7 +3,6 @@
 #pragma once
 
 #include <type_traits>
-#include <utility>
 
 #include "chunk_rows.h"
 #include "layout.h"
@@ -42,8 +41,12 @@ class LabelLosses {
       rows[n] = {i, label_of_row(batch_, i), iterator.temperature(), iterator.offsets()};
       if (rows[n].label < 0)
         write_row_without_label(rows[n]);
-      else if (++n == rows_at_once)
-        compute(rows, std::exchange(n, 0));
+      else
+        ++n;
+      if (n == rows_at_once) {
+        compute(rows, n);
+        n = 0;
+      }
     }
     if (n) compute(rows, n);
   }
