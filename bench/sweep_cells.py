@@ -15,6 +15,7 @@ Call = Callable[[], Any]
 Calls = dict[str, Call]
 
 LAYOUTS = ("last axis", "inner axis", "strided", "where=")
+_CONTIGUOUS = ("JAX jit", "onnxruntime", "XNNPACK")  # they were given a contiguous copy
 _INNER = 64  # columns after the class axis in the layout "inner axis"
 
 
@@ -69,6 +70,8 @@ def _probabilities(cell: Cell) -> Calls:
         }
     calls = {}
     for peer, make in peers.PEERS.items():
+        if cell.layout == "strided" and peer in _CONTIGUOUS:
+            continue
         small = z.size <= 1 << 22 or peer in ("copy", "logitlab", "torch")
         call = make(name, z, axis) if small else None
         if call is not None and peer != "torch out=":

@@ -15,6 +15,9 @@ constexpr int kMaxDims = 64;
 // Rows of at most so many classes are computed sixteen at a time.
 constexpr int64_t kMaxSmallRow = 48;
 
+// Rows across the class axis are computed up to sixteen at a time while they have so few entries.
+constexpr int64_t kAcrossEntries = int64_t(1) << 23;
+
 // Rows along the class axis; the other axes, outermost first, number them. Strides are in bytes.
 // The per-row pointers of the losses are contiguous, in the order of the rows.
 struct Batch {

@@ -34,7 +34,7 @@ class LargeRowRunner {
     // As many rows as fit the second-level cache, at most sixteen; rows across the class axis share
     // cache lines.
     const int64_t width =
-        clamp<int64_t>((int64_t(1) << (across() ? 23 : 17)) / batch_.k, 1, kLanes);
+        clamp<int64_t>((across() ? kAcrossEntries : 1 << 17) / batch_.k, 1, kLanes);
     const int64_t weights = batch_.op != Op::softmax ? kColumnGroup
                             : width > 1              ? pitch_ * rows_at_once_
                                                      : pitch_;

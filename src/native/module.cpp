@@ -79,15 +79,16 @@ void run(Batch& batch) {
   // Whole groups of rows that are computed together; several tasks per thread balance the load.
   int64_t step = batch.rows;
   if (threads > 1 || entries > kTaskEntries) {
-    const int64_t group =
-        batch.k <= kMaxSmallRow || batch.z_step != kTypes[batch.kind].size ? 16 : 4;
+    const int64_t group = batch.k <= kMaxSmallRow || batch.z_step != item ? 16 : 4;
     if (threads > 1) {
       step = std::max<int64_t>(kMinEntries / batch.k, batch.rows / (threads * 8));
       step = std::min((step + group - 1) / group * group, (batch.rows + threads - 1) / threads);
     }
     step = std::min(step, kTaskEntries / batch.k / group * group);
-    // Rows that are too long for a group are computed one by one.
-    step = std::max(step, std::clamp<int64_t>(kTaskEntries / 4 / batch.k, 1, group));
+    // Rows that are too long for a group are computed one by one; those across the class axis share
+    // cache lines.
+    const int64_t together = batch.z_step == item ? kTaskEntries / 4 : kAcrossEntries;
+    step = std::max(step, std::clamp<int64_t>(together / batch.k, 1, group));
   }
   const auto run_rows = [&](int64_t first, int64_t last) { kernels.run(batch, first, last); };
   if (entries < 4096) {

@@ -162,14 +162,18 @@ template <class T>
 void scores_of_rows(const ScoreArgs& args, int64_t first, int64_t last) {
   const T* z = static_cast<const T*>(args.z);
   const T* other = static_cast<const T*>(args.other);
+  InverseTemperature<T> beta{};
+  InverseTemperature<double> wide_beta{};
   for (int64_t r = first; r < last; ++r) {
-    const InverseTemperature<T> beta = inverse_temperature<T>(args.t[r]);
+    if (r == first || args.t[r] != args.t[r - 1]) {
+      beta = inverse_temperature<T>(args.t[r]);
+      wide_beta = inverse_temperature<double>(args.t[r]);
+    }
     const T* row = z + r * args.k;
     if (!beta.in_range)
       args.out[r] = kNaN<double>;
     else if (other)
-      args.out[r] =
-          row_divergence(row, other + r * args.k, args.k, inverse_temperature<double>(args.t[r]));
+      args.out[r] = row_divergence(row, other + r * args.k, args.k, wide_beta);
     else
       args.out[r] = row_entropy(row, args.k, beta);
   }
