@@ -443,18 +443,19 @@ def test_temperatures_stay_inside_the_bracket(seed):
     assert ((steps[:-1] >= 1e-5) | (steps[:-1] == 0)).all()  # 0: the limits are examined
 
 
-@pytest.mark.parametrize("start", [None, 1e-300])
+@pytest.mark.parametrize("unit", [1.0, 1e-60])
+@pytest.mark.parametrize("start", [None, 1e-60, 1e-300])
 @pytest.mark.parametrize(("weights", "finite"), [((3, 2), True), ((2, 3), False), ((1, 1), False)])
-def test_weights_decide_whether_the_limit_is_the_minimum(weights, finite, start):
+def test_weights_decide_whether_the_limit_is_the_minimum(weights, finite, start, unit):
     """T is finite where the label with the larger logit has more weight; rows in several parts.
-    Excluded classes, equal logits and rows with +inf do not count."""
+    Excluded classes, equal logits, rows with +inf and a common factor of weights do not count."""
     search = TemperatureSearch(start)
     for _ in range(40):
         for label, weight in enumerate(weights):
             row = np.array([[1.0, 0.0, -np.inf]])
-            search.add(row, np.array([label]), np.array([float(weight)]))
+            search.add(row, np.array([label]), np.array([weight * unit]))
         unchanging = np.array([[2.0, 2.0, -np.inf], [np.inf, 5.0, 0.0]])
-        search.add(unchanging, np.array([0, 0]), np.array([7.0, 9.0]))
+        search.add(unchanging, np.array([0, 0]), np.array([7.0, 9.0]) * unit)
         if search.advance():
             break
     assert search.temperature == pytest.approx(1 / np.log(1.5) if finite else np.inf, rel=1e-9)
@@ -644,7 +645,8 @@ def test_cross_fit_copies_the_calibrator_once_a_fold():
 def test_search_at_the_smallest_temperatures():
     """Gaps of logits that overflow when divided by T are compared all the same."""
     y = np.array([0, 1])
-    starts = [(1e30, t) for t in (1e-320, 1e-300, 1e-280, 1.0)] + [(1e-30, 1e-320), (1e-30, 1e-300)]
+    starts = [(1e30, t) for t in (1e-320, 1e-300, 1e-280, 1.0)]
+    starts += [(1e-30, 1e-320), (1e-30, 1e-300), (1e-100, 1e-320)]
     for gap, start in starts:
         z = np.array([[gap, 0.0], [gap, 0.0]])
         search = TemperatureSearch(start)

@@ -77,15 +77,36 @@ def test_gradients_of_targets_of_any_sum(convert):
     y = rng.uniform(0, 2, (8, 4))
     y[::2] = z[::2] == z[::2].max(axis=1, keepdims=True)
     y[::2] *= 3
-    gradient = np.asarray(
-        logitlab.cross_entropy_and_grad(*map(convert, (z, y)), reduction="none")[1]
-    )
-    for i, row in enumerate(z.tolist()):
-        p, t = exact.softmax(row), [mp.mpf(v) for v in y[i].tolist()]
-        for j in range(4):
-            right = sum(t) * p[j] - t[j]
-            size = abs(right) if i % 2 == 0 else sum(t)
-            assert abs(float(gradient[i, j]) - right) <= 2e-15 * size
+    for shape in ((8, 4), (2, 4, 4)):
+        arguments = (convert(a.reshape(shape)) for a in (z, y))
+        gradient = logitlab.cross_entropy_and_grad(*arguments, reduction="none")[1]
+        gradient = np.asarray(gradient).reshape(8, 4)
+        for i, row in enumerate(z.tolist()):
+            p, t = exact.softmax(row), [mp.mpf(v) for v in y[i].tolist()]
+            for j in range(4):
+                right = sum(t) * p[j] - t[j]
+                size = abs(right) if i % 2 == 0 else sum(t)
+                assert abs(float(gradient[i, j]) - right) <= 2e-15 * size
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+def test_gradients_of_many_equal_logits(convert):
+    """1/K at every class but the label, with a small relative error."""
+    z, y = np.zeros((2, 1000)), np.array([0, 7])
+    gradient = logitlab.cross_entropy_and_grad(*map(convert, (z, y)), reduction="none")[1]
+    right = np.full((2, 1000), 1 / 1000)
+    right[[0, 1], y] = -999 / 1000
+    np.testing.assert_allclose(np.asarray(gradient), right, rtol=4e-16)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+def test_ignored_rows_of_any_values(convert):
+    """Their losses and gradients are 0, even of NaN and of rows without a distribution."""
+    z = convert(np.array([[nan, 0.0], [0.0, 0.0], [-inf, -inf], [inf, 0.0]]))
+    y = convert(np.array([5, 0, 5, 5]))
+    loss, gradient = logitlab.cross_entropy_and_grad(z, y, ignore_index=5, reduction="none")
+    np.testing.assert_allclose(np.asarray(loss), [0, np.log(2), 0, 0], rtol=1e-15)
+    np.testing.assert_allclose(np.asarray(gradient), [[0, 0], [-0.5, 0.5], [0, 0], [0, 0]])
 
 
 def test_no_warnings():

@@ -212,6 +212,36 @@ def test_autocast_on_a_device_that_computes_them_in_float32(dtype, monkeypatch):
         assert torch.equal(out, function(z))
 
 
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_common_calls_skip_the_checks(dtype, convert, monkeypatch):
+    """Those of plain arrays without options are computed in one step."""
+    if convert is torch.from_numpy and not logitlab.native_available():
+        pytest.skip("without the kernels, tensors have no such step")
+    z = convert(arrays.normal((3, 40), dtype, 3))
+    functions = (logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp)
+    # An int is no common temperature.
+    checked = [arrays.floats(function(z, temperature=1)) for function in functions]
+
+    def request(*_):
+        raise AssertionError("the arguments were checked")
+
+    monkeypatch.setattr("logitlab._arrays.request", request)
+    for function, right in zip(functions, checked, strict=True):
+        rtol = 4 * float(np.finfo(dtype).eps)
+        np.testing.assert_allclose(arrays.floats(function(z)), right, rtol=rtol)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
+def test_sign_of_a_sum_without_weights(convert):
+    """1; 0 where every entry is -inf."""
+    z = convert(np.array([[1.0, 2.0], [-inf, -inf], [-3.0, -inf]]))
+    value, sign = logitlab.logsumexp(z, return_sign=True)
+    right = [2 + np.log1p(np.exp(-1)), -inf, -3]
+    np.testing.assert_allclose(np.asarray(value), right, rtol=1e-15)
+    np.testing.assert_array_equal(np.asarray(sign), [1, 0, 1])
+
+
 @pytest.mark.parametrize("axis", [3, -4, (0, 3)])
 def test_axis_out_of_bounds(axis):
     """The error names the axis and the range."""

@@ -514,11 +514,11 @@ def test_tolerance_of_bins(dtype, eps):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_quantile_bins_by_definition(seed):
-    """Equal probabilities are in the bin of the middle one; empty bins are left out."""
+    """Equal ones, exact zeros included, are in the bin of the middle one; no bin is empty."""
     rng = np.random.default_rng(seed)
     for n_bins in (1, 2, 3, 5, 6, 7, 10, 49):
         for n in (1, 2, 3, 7, 10, 24, 30, 49, 98):
-            p = np.sort(rng.integers(1, rng.integers(2, 60), n) / 64)
+            p = np.sort(rng.integers(0, rng.integers(2, 60), n) / 64)
             values, first, counts = np.unique(p, return_index=True, return_counts=True)
             middle = [Fraction(int(2 * i + c), 2) for i, c in zip(first, counts, strict=True)]
             bins = [min(int(m * n_bins / n), n_bins - 1) for m in middle]
@@ -577,10 +577,21 @@ def test_error_from_sums_by_definition():
         stack = np.stack([SUMS[:, 1:], SUMS[:, :4]], axis=1)
         expected = [debiased_by_definition(s, norm) for s in (SUMS[:, 1:], SUMS[:, :4])]
         np.testing.assert_allclose(error_from_sums(stack, norm, debiased=True), expected)
+        # Two rows are enough for an estimate of the variance, which is 0 here.
+        for occurred in (0.0, 2.0):
+            two = np.array([[2.0], [1.3], [occurred]])
+            assert error_from_sums(two, norm, True) == pytest.approx(abs(1.3 - occurred) / 2)
     stack = np.stack([SUMS[:, 1:], SUMS[:, :4]], axis=1)
     for norm in (1, 2, "max"):
         expected = [error_from_sums(SUMS[:, 1:], norm), error_from_sums(SUMS[:, :4], norm)]
         np.testing.assert_allclose(error_from_sums(stack, norm), expected, rtol=1e-14)
+
+
+def test_strategy_of_bins():
+    with pytest.raises(
+        ValueError, match=r"^strategy must be one of 'uniform', 'quantile', got 'equal'$"
+    ):
+        make_bins(np.array([0.2, 0.7]), 2, "equal", np.dtype(np.float64))
 
 
 def test_check_norm():
