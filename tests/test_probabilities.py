@@ -232,6 +232,16 @@ def test_common_calls_skip_the_checks(dtype, convert, monkeypatch):
         np.testing.assert_allclose(arrays.floats(function(z)), right, rtol=rtol)
 
 
+def test_numpy_arrays_are_not_traced(monkeypatch):
+    """Also while torch.compile traces the call: its operators take tensors."""
+    z, where = arrays.normal((3, 4), np.float64), np.array([True, True, False, True])
+    functions = (logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp)
+    expected = [function(z, where=where) for function in functions]
+    monkeypatch.setattr(_dispatch, "_is_compiling", lambda: True)
+    for function, right in zip(functions, expected, strict=True):
+        np.testing.assert_array_equal(function(z, where=where), right)
+
+
 @pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, array_api_strict.asarray])
 def test_sign_of_a_sum_without_weights(convert):
     """1; 0 where every entry is -inf."""
