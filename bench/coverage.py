@@ -7,7 +7,7 @@ import numpy as np
 
 import logitlab
 from bench.tables import write_between
-from logitlab._bins import bin_indices, uniform_edges
+from logitlab._bins import uniform_bins
 
 SCALES = (1.0, 1.1, 1.25, 1.5, 2.0)  # the logits are t z; t > 1 is overconfident
 SIZES = {1000: 300, 10_000: 120}  # number of rows of a sample: number of samples
@@ -24,12 +24,12 @@ def _true_error(t: float, rng: np.random.Generator) -> float:
 
     It uses the probability of a correct prediction instead of sampled labels, so it has no bias.
     """
-    edges, gaps = uniform_edges(_BINS), np.zeros(_BINS)
+    bins, gaps = uniform_bins(_BINS, np.dtype(float)), np.zeros(_BINS)
     for _ in range(_N_LARGE >> 16):
         z = _logits(1 << 16, rng)
         confidence = logitlab.softmax(t * z).max(axis=1)
         gap = confidence - logitlab.softmax(z).max(axis=1)
-        gaps += np.bincount(bin_indices(edges, confidence), gap, _BINS)
+        gaps += np.bincount(bins.indices(confidence), gap, _BINS)
     return float(np.abs(gaps).sum() / _N_LARGE)
 
 

@@ -1,6 +1,7 @@
 """The layers of modules, and the libraries that `import logitlab` loads."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -136,3 +137,13 @@ def test_import_loads_nothing_heavy():
 def test_heavy_imports_are_found():
     """A loaded library is reported."""
     assert "matplotlib" in loaded_after("import logitlab, matplotlib")
+
+
+def test_benchmarks_import_names_that_exist():
+    """They are not installed, and no other test runs them."""
+    for path in sorted((CONTRIBUTING.parent / "bench").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("logitlab"):
+                module = importlib.import_module(node.module)
+                for alias in node.names:
+                    assert hasattr(module, alias.name), f"{path.name}: {node.module}.{alias.name}"
