@@ -54,7 +54,8 @@ def heat_map(rows: list[dict[str, Any]], against_copy: bool) -> Figure:
     ax.set_yticks(range(len(lines)), lines, fontsize=6)
     ax.set_xticks(range(len(shapes)), [f"{n}×{k}" for n, k in shapes], rotation=90, fontsize=6)
     what = "of a copy of the logits" if against_copy else "of the fastest other library"
-    ax.set_title(f"Time {what} divided by the time of logitlab (blue: logitlab is faster)", size=8)
+    title = f"Time {what} over the time of logitlab\n(blue: logitlab is faster)"
+    figure.suptitle(title, size=8)
     return figure
 
 
