@@ -15,7 +15,7 @@ TEMPERATURE = 0.8
 TOP_P, TOP_K, MIN_P = 0.9, 50, 0.05
 
 
-def _torch_top_p(scaled: Any) -> Any:
+def torch_top_p(scaled: Any) -> Any:
     import torch
 
     ordered, index = scaled.sort(dim=-1, descending=True)
@@ -43,11 +43,11 @@ def _torch_min_p(scaled: Any) -> Any:
 # The options of logitlab.sample and the same truncation in torch.
 TRUNCATIONS: dict[str, tuple[dict[str, Any], list[Callable[[Any], Any]]]] = {
     "none": ({}, []),
-    "top_p 0.9": ({"top_p": TOP_P}, [_torch_top_p]),
+    "top_p 0.9": ({"top_p": TOP_P}, [torch_top_p]),
     "top_k 50": ({"top_k": TOP_K}, [_torch_top_k]),
     "top_k, top_p, min_p": (
         {"top_k": TOP_K, "top_p": TOP_P, "min_p": MIN_P},
-        [_torch_top_k, _torch_top_p, _torch_min_p],
+        [_torch_top_k, torch_top_p, _torch_min_p],
     ),
 }
 

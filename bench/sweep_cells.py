@@ -227,7 +227,7 @@ def _torch_forward(cell: Cell) -> Calls:
 def _sampling(cell: Cell) -> Calls:
     import torch
 
-    from bench.sampling import TOP_P, _torch_top_p
+    from bench.sampling import TOP_P, torch_top_p
 
     z = normal_logits(cell.dtype, 3.0, (cell.rows, cell.k))
     tensor, rng = torch.from_numpy(z), np.random.default_rng(0)
@@ -240,7 +240,7 @@ def _sampling(cell: Cell) -> Calls:
     if cell.work == "sample, top_p":
         return {
             "logitlab": lambda: logitlab.sample(z, top_p=TOP_P, rng=rng),
-            "torch, exponential": lambda: exponential_trick(_torch_top_p(tensor)),
+            "torch, exponential": lambda: exponential_trick(torch_top_p(tensor)),
         }
     return {
         "logitlab": lambda: logitlab.sample(z, rng=rng),

@@ -9,6 +9,7 @@ from array_api_compat import array_namespace
 
 from logitlab import _arrays, _checks, _dispatch, _labels
 from logitlab._arrays import Array, DType, Namespace, Shape
+from logitlab._backends import native
 from logitlab._backends.targets import Targets
 
 Reduction = Literal["mean", "sum", "none"]
@@ -241,6 +242,21 @@ def loss_gradient(arguments: LossArguments, reduction: str, upstream: Array) -> 
     return arguments.request.restore(_row_losses(arguments, scale)[1])
 
 
+def _plain_loss(
+    z: Any, y: Any, axis: Any, temperature: Any, options: tuple[Any, ...], *, with_gradient: bool
+) -> Any:
+    """The result of a call of NumPy arrays without options in one step, or None for other calls."""
+    *arrays, label_smoothing, reduction = options
+    plain = (
+        type(z) is np.ndarray
+        and all(option is None for option in arrays)
+        and type(label_smoothing) is float
+        and label_smoothing == 0
+        and reduction == "mean"
+    )
+    return native.plain_cross_entropy(z, y, axis, temperature, with_gradient) if plain else None
+
+
 def cross_entropy(
     z: Any,
     y: Any,
@@ -313,18 +329,10 @@ def cross_entropy(
     >>> f"{logitlab.cross_entropy([[30.0, 0.0]], [0]):.10g}"
     '9.357622969e-14'
     """
-    if (
-        where is None
-        and weight is None
-        and sample_weight is None
-        and ignore_index is None
-        and type(label_smoothing) is float
-        and label_smoothing == 0
-        and reduction == "mean"
-    ):
-        loss = _dispatch.plain(z).plain_cross_entropy(z, y, axis, temperature, False)
-        if loss is not None:
-            return loss
+    options = (where, weight, sample_weight, ignore_index, label_smoothing, reduction)
+    loss = _plain_loss(z, y, axis, temperature, options, with_gradient=False)
+    if loss is not None:
+        return loss
     z = _dispatch.autocast("cross_entropy", z)
     arguments = (
         z,
@@ -386,20 +394,12 @@ def cross_entropy_and_grad(
     >>> gradient
     array([[ 0.5, -0.5]])
     """
-    if (
-        where is None
-        and weight is None
-        and sample_weight is None
-        and ignore_index is None
-        and type(label_smoothing) is float
-        and label_smoothing == 0
-        and reduction == "mean"
-    ):
-        result: tuple[Any, Any] | None = _dispatch.plain(z).plain_cross_entropy(
-            z, y, axis, temperature, True
-        )
-        if result is not None:
-            return result
+    options = (where, weight, sample_weight, ignore_index, label_smoothing, reduction)
+    result: tuple[Any, Any] | None = _plain_loss(
+        z, y, axis, temperature, options, with_gradient=True
+    )
+    if result is not None:
+        return result
     given, z = z, _dispatch.autocast("cross_entropy", z)
     arguments = check_arguments(
         z,

@@ -4,6 +4,7 @@
 
 #include "lane_rows.h"
 #include "targets.h"
+#include "transpose4.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
@@ -291,7 +292,7 @@ class ChunkRows : public LaneRows<T> {
   LaneTable<T> table_ = {}, least_table_ = {}, lanes_ = {};
   Entries entries_[kLanes];
   double gradient_scale_[kLanes] = {}, others_[kLanes] = {}, log_sum_[kLanes] = {};
-  LaneTable<double> sums_, errors_, lane_sums_ = {}, lane_errors_ = {};
+  LaneTable<double> sums_ = {}, errors_ = {}, lane_sums_ = {}, lane_errors_ = {};
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include "algorithms.h"
 #include "batch.h"
+#include "convert_lanes.h"
 #include "half.h"
 #include "simd.h"
 
@@ -74,12 +75,13 @@ class RowIterator {
 
 // Up to sixteen rows that are computed together.
 struct RowBlock {
-  int size, negative;  // rows, and those where T < 0
+  int size;
+  bool negative;  // whether T < 0 in some of them
   Offsets offsets[kLanes];
   double temperature[kLanes];
 
   void take(RowIterator& rows, int n) {
-    size = n, negative = 0;
+    size = n, negative = false;
     if (!rows.has_temperatures() && rows.even_rows() >= n) {
       const Offsets first = rows.offsets(), step = rows.step();
       for (int r = 0; r < n; ++r) {
@@ -87,13 +89,13 @@ struct RowBlock {
                       0};
         temperature[r] = rows.temperature();
       }
-      if (temperature[0] < 0) negative = n;
+      negative = temperature[0] < 0;
       return rows.skip(n);
     }
     for (int r = 0; r < n; ++r, rows.next()) {
       offsets[r] = rows.offsets();
       temperature[r] = rows.temperature();
-      negative += temperature[r] < 0;
+      negative = negative || temperature[r] < 0;
     }
   }
   // Whether each row begins `item` bytes after the one before it.
@@ -134,16 +136,16 @@ void load_row(const Batch& batch, const Offsets& offsets, bool negate, T* row) {
     load_part<S>(batch, offsets, negate, i, min(part, batch.k - i), row + i);
 }
 
-// Copies the rows of a block, of which each has `pitch` entries in `rows`.
+// Copies the rows of a block one after another.
 template <class S, class T>
-void load_rows(const Batch& batch, const RowBlock& block, T* rows, int64_t pitch) {
+void load_rows(const Batch& batch, const RowBlock& block, T* rows) {
   // As one row where they follow one another.
-  if (pitch == batch.k && block.negative == 0 && batch.z_step == sizeof(S) &&
+  if (!block.negative && batch.z_step == sizeof(S) &&
       block.adjacent(&Offsets::z, batch.k * int64_t(sizeof(S))) &&
       (!batch.where || (batch.where_step == 1 && block.adjacent(&Offsets::where, batch.k))))
     return load_part<S>(batch, block.offsets[0], false, 0, block.size * batch.k, rows);
   for (int r = 0; r < block.size; ++r)
-    load_row<S>(batch, block.offsets[r], block.temperature[r] < 0, rows + r * pitch);
+    load_row<S>(batch, block.offsets[r], block.temperature[r] < 0, rows + r * batch.k);
 }
 
 template <class S, class T>

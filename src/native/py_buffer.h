@@ -17,6 +17,10 @@
 #include "sample_args.h"
 #include "scores_args.h"
 
+// The types of arguments in the signatures.
+#define ARRAY "numpy.typing.NDArray[typing.Any]"
+#define DOUBLES "numpy.typing.NDArray[numpy.float64]"
+
 namespace logitlab {
 
 // The kernels of one instruction set.
@@ -33,6 +37,8 @@ extern const Kernels kernels;
 
 namespace nb = nanobind;
 
+void define_rows(nb::module_& m);
+void define_products(nb::module_& m);
 void define_sampling(nb::module_& m);
 
 // The type of the numbers of an array, with its codes in the buffer protocol.
@@ -106,6 +112,41 @@ inline bool aligned(const Py_buffer& b) {
 }
 inline void require_aligned(const char* argument, const Py_buffer& b) {
   if (!aligned(b)) throw std::invalid_argument(std::string(argument) + " must be aligned");
+}
+
+// Memory in C order, of an array; null for None.
+class ContiguousMemory {
+ public:
+  // Whether it is written to; whether an int may be given, the address of an array that the caller
+  // has checked.
+  enum : int { kReadOnly = 0, kWritable = 1, kAddress = 2 };
+  ContiguousMemory(const char* argument, nb::handle array, const NumberType& type, int64_t size,
+                   int flags = kReadOnly) {
+    if (array.is_none()) return;
+    if ((flags & kAddress) && PyLong_Check(array.ptr())) {
+      data = PyLong_AsVoidPtr(array.ptr());
+      if (PyErr_Occurred()) throw nb::python_error();
+      if (!data) throw std::invalid_argument(std::string(argument) + " must not be a null address");
+      return;
+    }
+    view_.emplace(argument, array, type, PyBUF_ND | (flags & kWritable ? PyBUF_WRITABLE : 0));
+    require_size(argument, "bytes", size * type.size, view_->buffer.len);
+    require_aligned(argument, view_->buffer);
+    data = view_->data();
+  }
+  void* data = nullptr;
+
+ private:
+  std::optional<View> view_;
+};
+
+inline void require_labels(const char* argument, const void* labels, int64_t rows, int64_t k) {
+  const auto* label = static_cast<const uint64_t*>(labels);
+  if (!label) return;
+  uint64_t invalid = 0;  // its highest bit: whether a label that is not negative is above k - 1
+  for (int64_t i = 0; i < rows; ++i) invalid |= (uint64_t(k - 1) - label[i]) & ~label[i];
+  for (int64_t i = 0; invalid >> 63 && i < rows; ++i)
+    require(int64_t(label[i]) < k, argument, int64_t(label[i]), "be < ", k);
 }
 
 // The shape of z, where `reduced` with one class.

@@ -24,6 +24,19 @@ LOGITLAB_INLINE Vec<T> load_lanes(const T* p, int n, T padding) {
   return n == kLanes ? Vec<T>(p) : load_first(p, n, padding);
 }
 
+// Sixteen sums in double of the scores of rows of type T, compensated where those are no narrower.
+template <class T>
+struct ScoreSums {
+  LaneSums<double> sums;
+  void accumulate(const Vec<double>& x) {
+    if constexpr (kCompensated<T>)
+      sums.accumulate(x);
+    else
+      sums.sum = add(sums.sum, x);
+  }
+  double total() const { return lane_sum(sums.sum) + lane_sum(sums.error); }
+};
+
 // NaN where the row is out of range.
 template <class T>
 LOGITLAB_FLATTEN double row_entropy(const T* z, int64_t k, const InverseTemperature<T>& beta) {
@@ -33,22 +46,25 @@ LOGITLAB_FLATTEN double row_entropy(const T* z, int64_t k, const InverseTemperat
   const Vec<T> c(beta.c), c_low(beta.c_low), rounding(frame.rounding), floor(frame.floor), top(m),
       r(beta.r), one(T(1));
   // Beyond it a weight does not count; the bound replaces an infinite distance.
-  const Vec<T> most(T(-2 * Range<T>::drop) * T(-beta.t));
-  Vec<double> sum(0.0), sum_x(0.0);
+  const Vec<T> most(T(2 * Range<T>::drop * beta.t));
+  ScoreSums<T> sum, sum_x;
   int64_t below = 0;
   Vec<T> others(T(0));
-  auto take = [&](const Vec<T>& v, Vec<T>& w, Vec<T>& wx) {
-    const Vec<T> e = unless_equal(v, top, weights(v, c, c_low, rounding, floor));
-    others = add(others, unless_equal(v, top, one));
-    w = add(w, e);
-    wx = fma(e, mul(smaller(sub(top, v), most), r), wx);
-  };
-  for (int64_t i = 0; i < k; i += 4 * kLanes) {
+  for (int64_t i = 0; i < k; i += kGroupSize) {
     Vec<T> w(T(0)), wx(T(0));
-    for (int64_t j = i; j < k && j < i + 4 * kLanes; j += kLanes)
-      take(load_lanes(z + j, int(min<int64_t>(kLanes, k - j)), -kInfinity<T>), w, wx);
-    sum = add(sum, widen(w)), sum_x = add(sum_x, widen(wx));
-    if (i % (1 << 20) == 0 || i + 4 * kLanes >= k) {  // a count that float represents exactly
+    for (int64_t j = i; j < min(k, i + kGroupSize); j += kLanes) {
+      const Vec<T> v = load_lanes(z + j, int(min<int64_t>(kLanes, k - j)), -kInfinity<T>);
+      const Vec<T> e = unless_equal(v, top, weights(v, c, c_low, rounding, floor));
+      const Vec<T> x = mul(smaller(sub(top, v), most), r);
+      others = add(others, unless_equal(v, top, one));
+      if constexpr (kCompensated<T>) {
+        sum.accumulate(e), sum_x.accumulate(mul(e, x));
+      } else {
+        w = add(w, e), wx = fma(e, x, wx);
+      }
+    }
+    if constexpr (!kCompensated<T>) sum.accumulate(widen(w)), sum_x.accumulate(widen(wx));
+    if (i % (1 << 20) == 0 || i + kGroupSize >= k) {  // a count that float represents exactly
       T lane[kLanes];
       others.put(lane);
       for (T n : lane) below += int64_t(n);
@@ -60,8 +76,8 @@ LOGITLAB_FLATTEN double row_entropy(const T* z, int64_t k, const InverseTemperat
   const double weight =
       exp2_reduced(std::fma(x, c_wide, -double(frame.exponent)) + x * double(beta.c_low));
   const double unit = kUnlift<T> / weight, ties = double(entries - 1 - below);
-  const double rest = ties + lane_sum(sum) * unit;
-  return log1p_of(rest) + lane_sum(sum_x) * unit / (1 + rest);
+  const double rest = ties + sum.total() * unit;
+  return log1p_of(rest) + sum_x.total() * unit / (1 + rest);
 }
 
 // The numbers that the divergence needs of one of two rows.
@@ -85,12 +101,12 @@ LOGITLAB_FLATTEN bool sum_distribution(const T* z, int64_t k,
   d.exponent = frame.exponent, d.rounding = frame.rounding, d.floor = frame.floor;
   const Vec<double> c(beta.c), c_low(beta.c_low), rounding(frame.rounding), floor(frame.floor),
       lowest(-kInfinity<double>);
-  Vec<double> sum(0.0);
+  ScoreSums<T> sum;
   each_lanes(k, [&](int64_t i, int n) {
     const Vec<double> v = wide_lanes(z + i, n);
-    sum = add(sum, unless_equal(v, lowest, weights(v, c, c_low, rounding, floor)));
+    sum.accumulate(unless_equal(v, lowest, weights(v, c, c_low, rounding, floor)));
   });
-  d.sum = lane_sum(sum);
+  d.sum = sum.total();
   return d.sum < kInfinity<double>;
 }
 
@@ -126,17 +142,17 @@ LOGITLAB_FLATTEN double row_divergence(const T* z, const T* other, int64_t k,
   };
   // Where all logits are close, the logarithm of the ratio is that of a sum of small numbers.
   bool close = true;
-  Vec<double> mean(0.0);
+  ScoreSums<T> mean;
   each_lanes(k, [&](int64_t i, int n) {
     if (!close) return;
     const Vec<double> a = wide_lanes(z + i, n), b = wide_lanes(other + i, n);
     const Vec<double> x = difference(a, b), delta = fma(x, r, mul(x, r_low));
     close = all_less(larger(delta, sub(zero, delta)), limit);
-    mean =
-        fma(probability(a, p_rounding, p_floor, p_factor), add(delta, expm1_minus_x(delta)), mean);
+    const Vec<double> w = probability(a, p_rounding, p_floor, p_factor);
+    mean.accumulate(mul(w, add(delta, expm1_minus_x(delta))));
   });
-  const Vec<double> minus_log(close ? -log1p_of(lane_sum(mean)) : -log_ratio);
-  Vec<double> total(0.0);
+  const Vec<double> minus_log(close ? -log1p_of(mean.total()) : -log_ratio);
+  ScoreSums<T> total;
   each_lanes(k, [&](int64_t i, int n) {
     const Vec<double> a = wide_lanes(z + i, n), b = wide_lanes(other + i, n);
     const Vec<double> w = probability(a, p_rounding, p_floor, p_factor);
@@ -153,9 +169,9 @@ LOGITLAB_FLATTEN double row_divergence(const T* z, const T* other, int64_t k,
     const Vec<double> term = if_less(size, Vec<double>(0.5), near, far);
     // Of an excluded entry of z the term is q.
     const Vec<double> excluded = sub(v, unless_equal(a, lowest, v));
-    total = add(total, add(unless_equal(a, lowest, term), excluded));
+    total.accumulate(add(unless_equal(a, lowest, term), excluded));
   });
-  return lane_sum(total);
+  return total.total();
 }
 
 template <class T>

@@ -105,7 +105,7 @@ class SmallRowRunner {
         widen_lanes(reinterpret_cast<const S*>(z), z_ + i * kLanes);
       return;
     }
-    load_rows<S>(batch_, block_, rows_, batch_.k);
+    load_rows<S>(batch_, block_, rows_);
     if (size == kLanes) return transpose_in(rows_, batch_.k, z_);
     // What the memory held before could make the arithmetic of the other lanes slow.
     fill(z_, batch_.k * kLanes, T(0));

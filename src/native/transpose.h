@@ -3,7 +3,7 @@
 
 #include "algorithms.h"
 #include "batch.h"
-#include "simd.h"
+#include "transpose4.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {

@@ -200,6 +200,14 @@ def _covers(kind: str) -> bool:
 plain: Any = plain_numpy if _native is None else _native
 
 
+def plain_cross_entropy(z: Array, y: Any, axis: Any, t: Any, with_gradient: bool) -> Any:
+    """The mean loss of int64 labels, or that and its gradient, for contiguous arrays of standard
+    types, the classes last, and a finite float temperature above 0; None for any other call."""
+    if _native is None:
+        return None
+    return _native.plain_cross_entropy(z, y, axis, t, with_gradient)
+
+
 def large_bytes(size: int) -> NDArray[np.uint8] | None:
     """Memory for a large result, reused from earlier results; None if the result is not large."""
     if _native is None or size < _native.LARGE_RESULT:
@@ -399,12 +407,12 @@ def hessian_product(p: Array, u: Array, v: Array, slope: Array) -> Array:
     covered = _covers_product(p, slope)
     if not covered or (p.dtype == np.float64 and not all(map(_is_moderate, (u, v, slope)))):
         return reference.hessian_product(p, u, v, slope)
-    shape = (-1, p.shape[-1])
-    p, u, v = (contiguous(x, p.dtype).reshape(shape) for x in (p, u, v))
+    shape = p.shape
+    p, u, v = (contiguous(x, p.dtype).reshape(-1, shape[-1]) for x in (p, u, v))
     out = empty(p.shape, p.dtype)
     slopes = contiguous(slope, np.dtype(np.float64)).reshape(-1)
     _native.second_products(KINDS[p.dtype.name], p, u, v, slopes, out)
-    return out.reshape((*slope.shape[:-1], p.shape[-1]))
+    return out.reshape(shape)
 
 
 _PLAIN_TYPES = (np.dtype(np.float32), np.dtype(np.float64))

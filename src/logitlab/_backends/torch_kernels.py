@@ -127,10 +127,6 @@ def plain_logsumexp(z: Any, axis: Any, temperature: Any) -> Tensor | None:
     return _plain("logsumexp", z, axis, temperature)
 
 
-def plain_cross_entropy(z: Any, y: Any, axis: Any, temperature: Any, with_gradient: bool) -> None:
-    return None
-
-
 def _elementwise(
     name: str, z: Array, axis: Axes, t: float | Array, where: Array | None, out: Array | None
 ) -> Array:
