@@ -168,7 +168,7 @@ def linear_cross_entropy(
     ignore_index: int | Sequence[int] | None = None,
     reduction: Reduction = "mean",
 ) -> Any:
-    r"""Cross-entropy of labels and the logits :math:`z = x\,W^\top + b`, which are not stored.
+    r"""Cross-entropy of labels and the logits :math:`z = x\,W^\top + b`, computed by blocks.
 
     The logits are computed by blocks of at most 256 rows and 64 MiB (16 rows at least).
 
