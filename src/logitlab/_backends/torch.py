@@ -50,9 +50,9 @@ __all__ = [
 ]
 
 
-def _plain(name: str, z: Any, axis: Any, temperature: Any) -> Tensor | None:
+def _plain(name: str, z: Any, axis: Any, temperature: Any, where: Any) -> Tensor | None:
     """The result of the most common calls, without further checks; None for any other call."""
-    if not torch_kernels.is_plain(z, axis, temperature):
+    if where is not None or not torch_kernels.is_plain(z, axis, temperature):
         return None
     if z.requires_grad and torch.is_grad_enabled():
         result: Tensor = torch_autograd.PlainFunction.apply(name, z, temperature)
@@ -60,16 +60,16 @@ def _plain(name: str, z: Any, axis: Any, temperature: Any) -> Tensor | None:
     return torch_kernels.plain(name, z, temperature)
 
 
-def plain_softmax(z: Any, axis: Any, temperature: Any) -> Tensor | None:
-    return _plain("softmax", z, axis, temperature)
+def plain_softmax(z: Any, axis: Any, temperature: Any, where: Any) -> Tensor | None:
+    return _plain("softmax", z, axis, temperature, where)
 
 
-def plain_log_softmax(z: Any, axis: Any, temperature: Any) -> Tensor | None:
-    return _plain("log_softmax", z, axis, temperature)
+def plain_log_softmax(z: Any, axis: Any, temperature: Any, where: Any) -> Tensor | None:
+    return _plain("log_softmax", z, axis, temperature, where)
 
 
-def plain_logsumexp(z: Any, axis: Any, temperature: Any) -> Tensor | None:
-    return _plain("logsumexp", z, axis, temperature)
+def plain_logsumexp(z: Any, axis: Any, temperature: Any, where: Any) -> Tensor | None:
+    return _plain("logsumexp", z, axis, temperature, where)
 
 
 def plain_cross_entropy(z: Any, y: Any, axis: Any, t: Any, with_gradient: bool) -> Any:
