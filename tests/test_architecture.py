@@ -31,7 +31,7 @@ LAYERS = [
     ["_dispatch"],
     ["_registry", "_backends", "_out", "_labels"],
     ["_exact", "_arrays"],
-    ["_checks", "_tracing"],
+    ["_checks", "_saved", "_tracing"],
 ]
 
 
