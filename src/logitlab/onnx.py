@@ -11,6 +11,8 @@ from logitlab.calibration import MatrixScaling, TemperatureScaling, VectorScalin
 if TYPE_CHECKING:
     import onnx
 
+__all__ = ["to_onnx"]
+
 _OPSET = 18
 _IR_VERSION = 9
 
