@@ -366,3 +366,17 @@ def test_isotonic_fit():
     model = IsotonicRegression(out_of_bounds="clip").fit(x, events / rows, sample_weight=rows)
     at = np.linspace(-0.1, 1.1, 99)
     np.testing.assert_allclose(np.interp(at, *_isotonic_fit(x, events, rows)), model.predict(at))
+
+
+def test_isotonic_regression():
+    """The result of SciPy's, with ties, blocks to pool on both sides, and weights."""
+    from scipy.optimize import isotonic_regression as reference
+
+    from logitlab._app.report.isotonic import isotonic_regression
+
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 3, 50, 400):
+        for decimals in (1, 8):
+            y, weight = rng.random(size).round(decimals), rng.integers(1, 9, size).astype(float)
+            expected = reference(y, weights=weight).x
+            np.testing.assert_array_equal(isotonic_regression(y, weight), expected)

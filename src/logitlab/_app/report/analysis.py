@@ -28,7 +28,8 @@ from logitlab._app.report.language_model import (
     nucleus_sizes,
 )
 from logitlab._app.report.numerics import NumericalChecks, check_rows
-from logitlab._rows import Floats, Integers, blocks
+from logitlab._app.threads import thread_pool
+from logitlab._rows import Floats, Integers, blocks, row_max
 from logitlab.probabilities import softmax
 from logitlab.scores import entropy
 from logitlab.sweep import TemperatureSweep, temperature_sweep
@@ -93,7 +94,7 @@ def _temperature_curves(z: Floats) -> tuple[Floats, Floats]:
     for i, t in enumerate(CURVE_TEMPERATURES):
         for part in blocks(*z.shape):
             sums[0, i] += entropy(z[part], temperature=t).sum()
-            sums[1, i] += softmax(z[part], temperature=t).max(axis=-1).sum()
+            sums[1, i] += row_max(softmax(z[part], temperature=t)).sum()
     return sums[0] / len(z), sums[1] / len(z)
 
 
@@ -138,7 +139,7 @@ def analyse(
         p, nats = softmax(wide), entropy(wide)
         sharpness["entropy"].add(nats)
         sharpness["perplexity"].add(np.exp(nats))
-        sharpness["top_probability"].add(p.max(axis=-1))
+        sharpness["top_probability"].add(row_max(p))
         sharpness["jacobian_trace"].add(np.sum(p * (1 - p), axis=-1))
         over_steps.add(rows, nats)
         sample.add(rows, z)
@@ -161,7 +162,8 @@ def analyse(
     mean_entropy, mean_top_probability = _temperature_curves(sampled.astype(np.float64))
     evaluation = None
     if labels is not None:
-        evaluation = evaluate(passes, labels, uncalibrated, fit_sample.collected(), folds)
+        with thread_pool() as pool:
+            evaluation = evaluate(passes, labels, uncalibrated, fit_sample.collected(), folds, pool)
     excluded = input_summary.nan_rows + input_summary.empty_rows + input_summary.unpaired_rows
     return Analysis(
         source=source,
