@@ -1,7 +1,7 @@
 """Threads of the commands."""
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from logitlab._backends.native import get_num_threads
@@ -19,11 +19,13 @@ def one_blas_thread() -> Any:
     return threadpool_limits(1, "blas")
 
 
-def thread_pool() -> Executor:
-    """An executor of as many threads as the kernels use."""
-    return ThreadPoolExecutor(get_num_threads())
+def run_all(functions: Sequence[Callable[[], Any]]) -> list[Any]:
+    """The results of functions, called in as many threads as the kernels use.
 
-
-def run_all(pool: Executor, functions: Iterable[Callable[[], Any]]) -> list[Any]:
-    """The results of functions that the pool runs; the first error is raised."""
-    return [future.result() for future in [pool.submit(function) for function in functions]]
+    The error of the first one that failed is raised.
+    """
+    threads = min(get_num_threads(), len(functions))
+    if threads < 2:
+        return [function() for function in functions]
+    with ThreadPoolExecutor(threads) as pool:
+        return [future.result() for future in [pool.submit(f) for f in functions]]

@@ -5,6 +5,7 @@ The memory does not grow with the number of rows.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from logitlab._app.report.language_model import (
     nucleus_sizes,
 )
 from logitlab._app.report.numerics import NumericalChecks, check_rows
-from logitlab._app.threads import thread_pool
+from logitlab._app.threads import run_all
 from logitlab._rows import Floats, Integers, blocks, row_max
 from logitlab.probabilities import softmax
 from logitlab.scores import entropy
@@ -159,11 +160,15 @@ def analyse(
     nucleus_rows = np.random.default_rng(SEED).choice(
         len(sampled), min(len(sampled), _NUCLEUS_ROWS), replace=False, shuffle=False
     )
-    mean_entropy, mean_top_probability = _temperature_curves(sampled.astype(np.float64))
+    (mean_entropy, mean_top_probability), numerical_checks = run_all(
+        [
+            partial(_temperature_curves, sampled.astype(np.float64)),
+            partial(check_rows, as_floating(sampled, source.dtype)),
+        ]
+    )
     evaluation = None
     if labels is not None:
-        with thread_pool() as pool:
-            evaluation = evaluate(passes, labels, uncalibrated, fit_sample.collected(), folds, pool)
+        evaluation = evaluate(passes, labels, uncalibrated, fit_sample.collected(), folds)
     excluded = input_summary.nan_rows + input_summary.empty_rows + input_summary.unpaired_rows
     return Analysis(
         source=source,
@@ -178,7 +183,7 @@ def analyse(
         entropy_over_steps=over_steps,
         example_row=example_row,
         example=temperature_sweep(example, EXAMPLE_TEMPERATURES, n=N_SAMPLES, rng=SEED),
-        numerical_checks=check_rows(as_floating(sampled, source.dtype)),
+        numerical_checks=numerical_checks,
         evaluation=evaluation,
         text=text.scores() if text else None,
     )

@@ -4,7 +4,6 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -267,7 +266,6 @@ def _affine(
     sample: RowSample,
     labels: Integers,
     folds: Integers,
-    pool: Executor,
 ) -> Transform:
     """Vector or matrix scaling, each fold transformed by the fit on the other fold."""
     rows, z = sample
@@ -280,7 +278,7 @@ def _affine(
         with original_row_numbers(rows[keep]):
             return make().fit(z[keep], labels[rows[keep]])
 
-    fitted = run_all(pool, [partial(fit, fold) for fold in (0, 1)])
+    fitted = run_all([partial(fit, fold) for fold in (0, 1)])
 
     def transform(block: NDArray[Any], row_numbers: Integers) -> Any:
         calibrated = np.empty(block.shape)
@@ -303,10 +301,8 @@ def evaluate(
     uncalibrated: ScoreAccumulator,
     sample: RowSample,
     folds: Integers,
-    pool: Executor,
 ) -> Evaluation:
-    """Scores before and after each calibrator, 2-fold cross-fitted; `pool` runs what can be
-    computed at the same time."""
+    """Scores before and after each calibrator, 2-fold cross-fitted."""
     transforms: dict[str, Transform] = {}
     failures: dict[str, str] = {}
     temperature, fold_temperatures = None, None
@@ -322,7 +318,7 @@ def evaluate(
         failures["temperature"] = _reason(error)
     for name, make in (("vector", VectorScaling), ("matrix", MatrixScaling)):
         try:
-            transforms[name] = _affine(make, name, sample, labels, folds, pool)
+            transforms[name] = _affine(make, name, sample, labels, folds)
         except ValueError as error:
             failures[name] = _reason(error)
     calibrated = {
@@ -336,7 +332,7 @@ def evaluate(
     if transforms:
         for rows, z in passes.blocks("evaluating the calibrators"):
             y = labels[rows]
-            run_all(pool, [partial(add, name, rows, z, y) for name in transforms])
+            run_all([partial(add, name, rows, z, y) for name in transforms])
     accumulators = [uncalibrated, *calibrated.values()]
     resampled = resampled_sums(
         np.hstack([a.tally.group_sums for a in accumulators]), N_RESAMPLES, SEED
@@ -347,7 +343,6 @@ def evaluate(
         cells["temperature"] = calibrated["temperature"].tally.group_sums
     before = uncalibrated.tally, parts[0]
     scores = run_all(
-        pool,
         [
             partial(accumulator.scores, part, None if accumulator is uncalibrated else before)
             for accumulator, part in zip(accumulators, parts, strict=True)
