@@ -68,30 +68,42 @@ def _run(arguments: list[str], processors: set[int]) -> tuple[float, float]:
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime
 
 
-def report(quick: bool, write: bool) -> None:
-    """Print, and with `write` write, the minima of several rounds over all commands."""
+Times = dict[tuple[str, int], list[tuple[float, float]]]  # by command and number of processors
+
+
+def measure(rounds: int, quick: bool) -> Times:
+    """The times of all commands, on one processor and on all, in several rounds."""
     processors = os.sched_getaffinity(0)
-    sets = [{min(processors)}, processors] if len(processors) > 1 else [processors]
-    times: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    times: Times = {}
     with tempfile.TemporaryDirectory() as name:
         cases = _cases(Path(name), quick)
-        for _ in range(2 if quick else 5):
+        for _ in range(rounds):
             for case, arguments in cases.items():
-                for used in sets:
+                for used in ({min(processors)}, processors):
                     times.setdefault((case, len(used)), []).append(_run(arguments, used))
-    heads = [f"{len(used)} {'core' if len(used) == 1 else 'cores'}" for used in sets]
+    return times
+
+
+def table(times: Times) -> str:
+    """A Markdown table of the least wall time and processor time."""
+    counts = sorted({count for _, count in times})
+    heads = [f"{n} {'core' if n == 1 else 'cores'}" for n in counts]
     lines = ["| command | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-    for case in cases:
-        cells = []
-        for used in sets:
-            seconds, processor_seconds = np.min(times[case, len(used)], axis=0)
-            cells.append(f"{seconds:.2f} s ({processor_seconds:.2f} s)")
-        lines.append(f"| {case} | {' | '.join(cells)} |")
-    note = (
+    for case in dict.fromkeys(case for case, _ in times):
+        least = [np.min(times[case, n], axis=0) for n in counts]
+        cells = " | ".join(f"{seconds:.2f} s ({cpu:.2f} s)" for seconds, cpu in least)
+        lines.append(f"| {case} | {cells} |")
+    return "\n".join(lines)
+
+
+def report(quick: bool, write: bool) -> None:
+    """Print the table, and write it to docs/ if `write`."""
+    rounds = 2 if quick else 5
+    text = (
+        f"{table(measure(rounds, quick))}\n\n"
         "Least wall time and, in brackets, least processor time of a new process in "
-        f"{2 if quick else 5} rounds, on {machine()}; {versions(('numpy', 'pyarrow'))}."
+        f"{rounds} rounds, on {machine()}; {versions(('numpy', 'pyarrow'))}."
     )
-    text = "\n".join(lines) + f"\n\n{note}"
     print(text)
     if write:
         write_between(_PAGE, "app", text)
