@@ -25,8 +25,14 @@ Formatter = Callable[[float, int], str]
 
 
 def _text_width(text: str) -> float:
-    """An upper estimate: the page chooses the font."""
-    return _FONT * sum(1.0 if east_asian_width(c) in "WF" else 0.64 for c in text)
+    """About the width in DejaVu Sans, which is wide: the page chooses the font."""
+
+    def width(c: str) -> float:
+        if c in "fijlrt.,:;'|!()[] ":
+            return 0.4
+        return 1.0 if c in "mwMW%@…" or east_asian_width(c) in "WF" else 0.64
+
+    return _FONT * sum(map(width, text))
 
 
 def _number(x: float) -> str:
