@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from bench import (
+    app,
     calibration,
     coverage,
     derivatives,
@@ -38,7 +39,7 @@ def run_sweep(quick: bool, write: bool, against: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     names = ["softmax", "log_softmax", "logsumexp", "derivatives", "losses", "sampling"]
-    names += ["calibration", "coverage", "regression", "laws", "picture", "sweep"]
+    names += ["calibration", "coverage", "regression", "laws", "picture", "sweep", "app"]
     parser.add_argument("benchmark", choices=names)
     parser.add_argument("--quick", action="store_true", help="measure fewer cases")
     parser.add_argument("--write", action="store_true", help="write the table to docs/bench-*.md")
@@ -47,6 +48,9 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     args = parser.parse_args()
+    if args.benchmark == "app":
+        app.report(args.quick, args.write)
+        return
     if args.benchmark == "calibration":
         calibration.report(calibration.measure(args.quick), args.write)
         return

@@ -512,6 +512,19 @@ def test_tolerance_of_bins(dtype, eps):
     np.testing.assert_array_equal(bins.indices(np.array([0.0, 1.0])), [0, 7])
 
 
+@pytest.mark.parametrize("n_bins", [1, 2, 15, 33, 34, 500])
+def test_bin_of_each_probability(n_bins):
+    """The index of :func:`numpy.searchsorted`, for few bins and many; NaN is in the last bin."""
+    bins = uniform_bins(n_bins, np.dtype(np.float64))
+    p = np.random.default_rng(0).random((50, 20))
+    p.flat[: len(bins.thresholds)] = bins.thresholds
+    p[-1, :3] = 0, 1, np.nan
+    indices = bins.indices(p)
+    assert indices.dtype == np.int64
+    np.testing.assert_array_equal(indices, np.searchsorted(bins.thresholds, p, side="right"))
+    assert indices[-1, 2] == n_bins - 1
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_quantile_bins_by_definition(seed):
     """Equal ones, exact zeros included, are in the bin of the middle one; no bin is empty."""

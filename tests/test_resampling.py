@@ -244,8 +244,10 @@ def test_sums_of_groups_by_definition():
     z, y, p = exact_problem()
     sums = resampling.ScoreSums(7, 5, z.dtype)
     for rows in (slice(3, 7), slice(0, 3)):
-        returned, loss = sums.add(rows, z[rows], y[rows])
+        returned, loss, confidence, predicted = sums.add(rows, z[rows], y[rows])
         np.testing.assert_allclose(returned, np.array(p[rows], dtype=float), atol=1e-15)
+        np.testing.assert_array_equal(confidence, returned.max(axis=-1))
+        np.testing.assert_array_equal(predicted, z[rows].argmax(axis=-1))
         right = [float(row[k]) for row, k in zip(p[rows], y[rows], strict=True)]
         np.testing.assert_allclose(np.exp(-loss), right, rtol=1e-14)
     expected = [exact_sums([row], [k], 5) for row, k in zip(p, y, strict=True)]

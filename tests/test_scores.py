@@ -15,6 +15,7 @@ import arrays
 import exact
 import logitlab
 from logitlab import scores
+from logitlab._rows import row_max
 
 inf, nan = np.inf, np.nan
 
@@ -455,3 +456,16 @@ def test_entropy_and_divergence_of_long_rows():
         (logitlab.kl_divergence(z, other), (p * (log_p - log_q)).sum()),
     ):
         assert abs(np.longdouble(value) - right) <= 4 * np.spacing(value)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 50, 51, 300])
+@pytest.mark.parametrize("dtype", [np.int64, np.float16, np.float32, np.float64, np.longdouble])
+def test_row_max(classes, dtype):
+    """That of NumPy, of rows in any memory order, with NaN and infinities."""
+    z = (np.random.default_rng(0).standard_normal((40, classes)) * 100).astype(dtype)
+    if np.issubdtype(dtype, np.floating):
+        z[0, -1], z[1], z[2, 0] = np.nan, -np.inf, np.inf
+    for rows in (z, np.asfortranarray(z), z[::-2]):
+        largest = row_max(rows)
+        assert largest.dtype == dtype
+        np.testing.assert_array_equal(largest, rows.max(axis=-1))

@@ -20,6 +20,7 @@ Norm = Literal[1, 2, "max"]
 
 
 MAX_BINS = 10_000
+_FEW_BINS = 32
 CELLS = 200  # of a bin: so narrow that the rows of a cell have nearly one probability
 
 
@@ -39,19 +40,28 @@ class Bins:
 
     def indices(self, p: Floats) -> Integers:
         """Index of the bin of each probability."""
-        return np.searchsorted(self.thresholds, p, side="right")
+        if len(self.thresholds) > _FEW_BINS:
+            return np.searchsorted(self.thresholds, p, side="right")
+        # Comparisons of all, which the processor predicts, take a quarter of the time of a search.
+        indices = np.zeros(p.shape, np.uint8)
+        for threshold in self.thresholds:
+            indices += ~(p < threshold)
+        return indices.astype(np.int64)
 
     def sums(self, p: Floats, occurred: NDArray[np.bool_]) -> Floats:
         """Number of rows, sum of p and number of events in each bin: shape (3, B)."""
-        return _sums(self.indices(p), len(self), p, occurred)
+        return binned_sums(self.indices(p), len(self), p, occurred)
 
-    def cell_sums(self, p: Floats, occurred: NDArray[np.bool_]) -> Floats:
-        """As :meth:`sums`, with every bin divided into cells: shape (3, B * CELLS)."""
+    def cells(self, p: Floats) -> Integers:
+        """Index of the cell of each probability; every bin is divided into CELLS cells."""
         bins = self.indices(p)
         low, width = self.edges[bins], np.diff(self.edges)[bins]
         part = (p - low) / np.where(width > 0, width, 1)
-        cells = bins * CELLS + np.clip(part * CELLS, 0, CELLS - 1).astype(np.int64)
-        return _sums(cells, len(self) * CELLS, p, occurred)
+        return bins * CELLS + np.clip(part * CELLS, 0, CELLS - 1).astype(np.int64)
+
+    def cell_sums(self, p: Floats, occurred: NDArray[np.bool_]) -> Floats:
+        """As :meth:`sums`, of the cells: shape (3, B * CELLS)."""
+        return binned_sums(self.cells(p), len(self) * CELLS, p, occurred)
 
     def classwise_sums(self, p: Floats, y: Integers) -> Floats:
         """As :meth:`sums`, one class against the rest for each class: shape (3, K, B)."""
@@ -65,9 +75,10 @@ class Bins:
         return np.stack([counts, sums, events]).astype(float).reshape(3, n_classes, n_bins)
 
 
-def _sums(cells: Integers, size: int, p: Floats, occurred: NDArray[np.bool_]) -> Floats:
+def binned_sums(group: Integers, size: int, p: Floats, occurred: NDArray[np.bool_]) -> Floats:
+    """Number of rows, sum of p and number of events in each of `size` groups: shape (3, size)."""
     weights = (None, p, occurred)
-    return np.stack([np.bincount(cells, w, minlength=size).astype(float) for w in weights])
+    return np.stack([np.bincount(group, w, minlength=size).astype(float) for w in weights])
 
 
 def _rounding_error(p: Floats, dtype: np.dtype[Any]) -> Floats:

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from logitlab import _arrays, _checks
-from logitlab._bins import check_bins, uniform_bins
-from logitlab._rows import Floats, Integers, as_rows, blocks, softmax_rows
+from logitlab._bins import binned_sums, check_bins, uniform_bins
+from logitlab._rows import Floats, Integers, as_rows, blocks, row_max, softmax_rows
 from logitlab.probabilities import log_softmax, softmax
 from logitlab.scores import squared_errors
 
@@ -22,6 +22,15 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+
+class RowScores(NamedTuple):
+    """Probabilities (n, K), log-losses, largest probabilities and predicted classes of rows."""
+
+    p: Floats
+    loss: Floats
+    confidence: Floats
+    predicted: Integers
 
 
 class ScoreSums:
@@ -52,24 +61,28 @@ class ScoreSums:
             else np.arange(rows, dtype=np.uint16)
         )
 
-    def add(self, rows: Integers | slice, z: Floats, y: Integers) -> tuple[Floats, Floats]:
-        """Add rows that have a distribution; return their probabilities and log-losses.
+    def add(self, rows: Integers | slice, z: Floats, y: Integers) -> RowScores:
+        """Add rows that have a distribution; return their scores.
 
         `rows` are the numbers of the rows of z among all rows.
         """
-        index = np.arange(len(y))
         p: Floats = softmax(z)
-        loss: Floats = -log_softmax(z)[index, y]
-        confidence, correct, infinite = p.max(axis=-1), z.argmax(axis=-1) == y, loss == np.inf
-        values = np.zeros((len(y), self.group_sums.shape[1]))
+        loss: Floats = -log_softmax(z)[np.arange(len(y)), y]
+        confidence, predicted, infinite = row_max(p), z.argmax(axis=-1), loss == np.inf
+        correct, bins = predicted == y, self.bins.indices(confidence)
+        values = np.empty((len(y), 7))
         values[:, 0], values[:, 1] = 1, correct
         values[:, 2], values[:, 3] = np.where(infinite, 0, loss), infinite
         values[:, 4] = squared_errors(p, y).sum(axis=-1)
         values[:, 5] = confidence
-        values[index, 6 + self.bins.indices(confidence)] = confidence - correct
-        np.add.at(self.group_sums, self._group[rows], values)
-        self.bin_sums += self.bins.sums(confidence, correct)
-        return p, loss
+        values[:, 6] = confidence - correct
+        # One index into the flat array: NumPy has a fast loop for that.
+        columns = np.broadcast_to(np.arange(7), values.shape).copy()
+        columns[:, 6] += bins
+        columns += self._group[rows][:, None] * np.int64(self.group_sums.shape[1])
+        np.add.at(self.group_sums.reshape(-1), columns.reshape(-1), values.reshape(-1))
+        self.bin_sums += binned_sums(bins, len(self.bins), confidence, correct)
+        return RowScores(p, loss, confidence, predicted)
 
 
 def scores_from_sums(sums: Floats) -> Floats:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from logitlab import _arrays, _dispatch
 from logitlab._backends import native
-from logitlab._rows import Floats, Integers, as_rows, blocks, softmax_rows
+from logitlab._rows import Floats, Integers, as_rows, blocks, row_max, softmax_rows
 from logitlab.probabilities import log_softmax, softmax
 
 
@@ -269,7 +269,7 @@ def confidences(z: NDArray[Any]) -> tuple[Floats, Integers]:
     confidence = np.empty(len(z))
     predicted = np.empty(len(z), np.int64)
     for rows in blocks(*z.shape):
-        confidence[rows] = softmax_rows(z, rows).max(axis=-1)
+        confidence[rows] = row_max(softmax_rows(z, rows))
         predicted[rows] = z[rows].argmax(axis=-1)
     return confidence, predicted
 

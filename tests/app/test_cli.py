@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from logitlab._app.cli import app
 
-COMMANDS = ("report", "fit", "predict", "sample", "explore", "check")
+COMMANDS = ("report", "fit", "predict", "sample", "explore", "check", "info")
 
 
 def help_text(*arguments):

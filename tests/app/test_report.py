@@ -16,8 +16,6 @@ from logitlab._app.io.source import Logits, in_memory
 from logitlab._app.report.analysis import analyse
 from logitlab._app.report.json import as_json
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 
 def test_published_results(predictions, tmp_path):
     """Real predictions: the summary, and every calibrator cross-fitted, with intervals."""
@@ -72,7 +70,7 @@ def test_published_results(predictions, tmp_path):
     assert evaluation["isotonic_ece"] < 0.02
 
 
-def test_embedded_data(with_figures, tmp_path):
+def test_embedded_data(tmp_path):
     """Without arguments, on handwritten digits; the page is self-contained."""
     found = report(tmp_path)
     assert (found["rows"], found["classes"]) == (899, 10)
@@ -229,7 +227,7 @@ def test_quantile_digits(tmp_path):
     assert sizes[2] - unit <= float(low) <= sizes[3] + unit
 
 
-def test_axis_labels_of_classwise_diagrams(with_figures, tmp_path):
+def test_axis_labels_of_classwise_diagrams(tmp_path):
     """The diagrams of all classes show predicted probability and observed frequency."""
     z, y = labelled()
     np.save(tmp_path / "z.npy", z)
@@ -244,7 +242,7 @@ def test_axis_labels_of_classwise_diagrams(with_figures, tmp_path):
     assert not any(tick.startswith("-") for tick in ticks)
 
 
-def test_several_models(with_figures, tmp_path):
+def test_several_models(tmp_path):
     """The paired differences equal those of `logitlab.bootstrap`."""
     z, y = labelled()
     better = z + 0.5 * np.eye(4)[y]
@@ -368,3 +366,17 @@ def test_isotonic_fit():
     model = IsotonicRegression(out_of_bounds="clip").fit(x, events / rows, sample_weight=rows)
     at = np.linspace(-0.1, 1.1, 99)
     np.testing.assert_allclose(np.interp(at, *_isotonic_fit(x, events, rows)), model.predict(at))
+
+
+def test_isotonic_regression():
+    """The result of SciPy's, with ties, blocks to pool on both sides, and weights."""
+    from scipy.optimize import isotonic_regression as reference
+
+    from logitlab._app.report.isotonic import isotonic_regression
+
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 3, 50, 400):
+        for decimals in (1, 8):
+            y, weight = rng.random(size).round(decimals), rng.integers(1, 9, size).astype(float)
+            expected = reference(y, weights=weight).x
+            np.testing.assert_array_equal(isotonic_regression(y, weight), expected)

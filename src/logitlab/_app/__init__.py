@@ -12,6 +12,7 @@ _EXTRAS = {
         "rich",
         "safetensors",
         "sklearn",
+        "threadpoolctl",
         "typer",
     },
     "explore": {"starlette", "uvicorn"},

@@ -7,6 +7,7 @@ import typer
 from logitlab._app.check import check
 from logitlab._app.explore.command import explore
 from logitlab._app.fit.command import fit, predict
+from logitlab._app.info import info
 from logitlab._app.io.outputs import catch_print_errors, exit_on_user_error
 from logitlab._app.report.command import report
 from logitlab._app.sample import sample
@@ -41,7 +42,7 @@ def _main(
     """Tools for the softmax layer of a model, from logits to calibrated probabilities."""
 
 
-_COMMANDS: tuple[Any, ...] = (report, fit, predict, sample, explore, check)
+_COMMANDS: tuple[Any, ...] = (report, fit, predict, sample, explore, check, info)
 for _command in _COMMANDS:
     # An explicit summary is shown whole; one made from the docstring is cut to the line.
     app.command(short_help=_command.__doc__.partition("\n")[0])(_command)

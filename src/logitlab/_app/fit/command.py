@@ -20,6 +20,7 @@ from logitlab._app.io.outputs import (
 )
 from logitlab._app.io.source import TABLES, pluralize
 from logitlab._app.options import TABLE_FORMATS
+from logitlab._app.threads import one_blas_thread
 
 
 def fit(
@@ -76,11 +77,12 @@ def fit(
     with exit_on_user_error():
         check_folder(out, (FILE, "coefficients.csv", *page.FILES), table_files(table))
         on_terminal = sys.stderr.isatty()
-        result = train(
-            table, target, C=C, impute=impute, held_out_fraction=held_out, verbose=on_terminal
-        )
-        with progress(shown=on_terminal) as track:
-            analysis = analyse(result.held_out, result.held_out_labels, track=track)
+        with one_blas_thread():
+            result = train(
+                table, target, C=C, impute=impute, held_out_fraction=held_out, verbose=on_terminal
+            )
+            with progress(shown=on_terminal) as track:
+                analysis = analyse(result.held_out, result.held_out_labels, track=track)
         temperature = analysis.evaluation.temperature if analysis.evaluation else None
         model = replace(result.model, temperature=temperature or 1.0)
         coefficients = coefficients_csv(result.coefficients).encode()

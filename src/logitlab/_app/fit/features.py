@@ -122,7 +122,7 @@ def target_values(table: "pa.Table", target: str, path: Path) -> NDArray[Any]:
     if path.suffix.lower() == ".csv" and not column.null_count:
         column = column_as_written(path, column, target)
     text = _is_text(column.type)
-    missing = _is_none(_text_values(column)) if text else column.is_null().to_numpy()
+    missing = (_text(column) if text else column).is_null().to_numpy()
     if missing.any():
         raise UserError(f"{path}: target {target!r} is missing in row {int(missing.argmax())}")
     values: NDArray[Any] = column.to_numpy()
@@ -177,20 +177,24 @@ def _numeric_values(column: "pa.ChunkedArray", name: str, path: Path) -> Floats:
     return values
 
 
-def _text_values(column: "pa.ChunkedArray") -> NDArray[Any]:
-    """The values as strings, None where they are missing; an empty string is missing too.
+def _text(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    """The column as strings; an empty string is missing.
 
     A .csv file has no other form of a missing text.
     """
     import pyarrow as pa
+    from pyarrow import compute
 
-    values = np.array(column.cast(pa.string()).to_numpy(zero_copy_only=False), object)
-    values[[value == "" for value in values]] = None
-    return values
+    text = column.cast(pa.string())
+    return compute.if_else(compute.equal(text, ""), pa.scalar(None, pa.string()), text)
 
 
-def _is_none(values: NDArray[Any]) -> NDArray[np.bool_]:
-    return np.array([value is None for value in values], bool)
+def _counts(text: "pa.ChunkedArray") -> dict[str, int]:
+    """How often each string occurs."""
+    found = text.drop_null().value_counts()
+    return dict(
+        zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)
+    )
 
 
 def infer_columns(
@@ -208,13 +212,11 @@ def infer_columns(
             continue
         data = _without_dictionary(table.column(name))
         if _is_text(data.type):
-            values = _text_values(data)
-            known, counts = np.unique(
-                [v for v in values.tolist() if v is not None], return_counts=True
-            )
-            base = known[0].item() if drop_first and len(known) else None
-            categories: tuple[str, ...] | None = tuple(known.tolist())[base is not None :]
-            fill: Any = known[counts.argmax()].item() if len(known) else None
+            counts = _counts(_text(data))
+            known = sorted(counts)
+            base = known[0] if drop_first and known else None
+            categories: tuple[str, ...] | None = tuple(known)[base is not None :]
+            fill: Any = max(known, key=counts.__getitem__, default=None)
         else:
             numbers = _numeric_values(data, name, path)
             base = categories = None
@@ -243,11 +245,11 @@ def encode(
         raise UserError(f"{path}: must have all columns of the fit; missing: {names}")
     parts, messages = [], []
     for column in columns:
-        values = _column_values(table, column, path)
+        data = _without_dictionary(table.column(column.name))
         if column.categories is None:
-            parts.append(values[:, None])
+            parts.append(_numbers(data, column, path)[:, None])
             continue
-        part, unknown = _one_hot(values, column)
+        part, unknown = _one_hot(_filled_text(data, column, path), column)
         if unknown:
             rows = pluralize(unknown, "row")
             messages.append(
@@ -259,37 +261,48 @@ def encode(
     return np.hstack(parts), messages
 
 
-def _column_values(table: "pa.Table", column: Column, path: Path) -> NDArray[Any]:
-    """The values of a column, missing ones replaced."""
-    data = _without_dictionary(table.column(column.name))
-    values: NDArray[Any]
-    if column.categories is None:
-        if _is_text(data.type):
-            raise UserError(
-                f"{path}: column {column.name!r} must contain numbers as in the fit, got text"
-            )
-        values = _numeric_values(data, column.name, path)
-        missing = np.isnan(values)
-    else:
-        values = _text_values(data)
-        missing = _is_none(values)
-    if missing.any() and column.fill is None:
+def _numbers(data: "pa.ChunkedArray", column: Column, path: Path) -> Floats:
+    """The values of a column of numbers, missing ones replaced."""
+    if _is_text(data.type):
+        raise UserError(
+            f"{path}: column {column.name!r} must contain numbers as in the fit, got text"
+        )
+    values = _numeric_values(data, column.name, path)
+    missing = np.isnan(values)
+    _check_missing(missing, column, path)
+    values[missing] = column.fill
+    return values
+
+
+def _filled_text(data: "pa.ChunkedArray", column: Column, path: Path) -> "pa.ChunkedArray":
+    """The values of a column of text, missing ones replaced."""
+    text = _text(data)
+    _check_missing(text.is_null().to_numpy(), column, path)
+    return text if column.fill is None else text.fill_null(column.fill)
+
+
+def _check_missing(missing: NDArray[np.bool_], column: Column, path: Path) -> None:
+    """Refuse missing values that are not replaced."""
+    if column.fill is None and missing.any():
         raise UserError(
             f"{path}: column {column.name!r} has missing values in "
             f"{pluralize(int(missing.sum()), 'row')}, first in row {int(missing.argmax())}; "
             "fit with --impute to replace them"
         )
-    values[missing] = column.fill
-    return values
 
 
-def _one_hot(values: NDArray[Any], column: Column) -> tuple["sparse.csr_matrix", int]:
+def _one_hot(text: "pa.ChunkedArray", column: Column) -> tuple["sparse.csr_matrix", int]:
     """One-hot features without that of the base category, and the number of unknown values."""
-    from sklearn.preprocessing import OneHotEncoder
+    import pyarrow as pa
+    from pyarrow import compute
+    from scipy import sparse
 
     assert column.categories is not None
     base = [] if column.base is None else [column.base]
-    known = np.array([*base, *column.categories], object)
-    encoder = OneHotEncoder(categories=[known], handle_unknown="ignore").fit(known[:1, None])
-    part = encoder.transform(values[:, None])
-    return part[:, len(base) :], int(part.shape[0] - part.nnz)
+    known = pa.array([*column.categories, *base], pa.string())
+    index = compute.index_in(text, known).fill_null(len(known)).to_numpy()
+    has_feature = index < len(column.categories)
+    ends = np.concatenate([[0], np.cumsum(has_feature)])
+    shape = len(index), len(column.categories)
+    part = sparse.csr_matrix((np.ones(ends[-1]), index[has_feature], ends), shape)
+    return part, int((index == len(known)).sum())

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab._app.io.source import Logits, UserError
-from logitlab._rows import Floats, Integers
+from logitlab._rows import Floats, Integers, row_max
 from logitlab.probabilities import logits
 
 _SUM_TOLERANCE = 0.01  # of a row of probabilities with few digits or in a half type
@@ -39,13 +39,18 @@ class InputSummary:
 
     def add(self, raw: NDArray[Any], z: NDArray[Any], probabilities: bool) -> None:
         """Count rows that have a distribution: as in the file, and as logits."""
-        largest = z.max(axis=-1, keepdims=True)
-        self.tie_rows += int(((z == largest).sum(axis=-1) > 1).sum())
-        self.minus_inf_rows += int(np.isneginf(z).any(axis=-1).sum())
+        largest = row_max(z)
+        is_largest = z == largest[:, None]
+        if np.count_nonzero(is_largest) > len(z):
+            self.tie_rows += int((is_largest.sum(axis=-1) > 1).sum())
+        minus_inf = np.isneginf(z)
+        if minus_inf.any():
+            self.minus_inf_rows += int(minus_inf.any(axis=-1).sum())
         self.plus_inf_rows += int(np.isposinf(largest).sum())
-        finite = raw[np.isfinite(raw)].astype(np.float64)
-        self.minimum = min(self.minimum, float(finite.min(initial=math.inf)))
-        self.maximum = max(self.maximum, float(finite.max(initial=-math.inf)))
+        finite = raw[select(np.isfinite(raw))]
+        if finite.size:
+            self.minimum = min(self.minimum, float(finite.min()))
+            self.maximum = max(self.maximum, float(finite.max()))
         if probabilities:
             self.zeros += int((raw == 0).sum())
             return
@@ -87,6 +92,11 @@ def _naive_overflows(z: NDArray[Any]) -> NDArray[np.bool_]:
     return failed
 
 
+def select(mask: NDArray[np.bool_]) -> Any:
+    """An index of the entries where `mask` is True: all of them without a copy if it is so."""
+    return ... if mask.all() else mask
+
+
 def as_floating(z: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """`z` in `dtype` if that is a floating-point type, else in float64."""
     floating = dtype.kind == "f" or dtype.name == "bfloat16"
@@ -108,6 +118,7 @@ class Passes:
     ) -> None:
         self._source, self._probabilities, self._track = source, probabilities, track
         self._shared = shared
+        self._keep: dict[int, NDArray[np.bool_]] = {}  # by the first row of a block
         self.classes = source.classes
         self.dtype = np.dtype(np.float64) if probabilities else source.dtype
 
@@ -120,15 +131,18 @@ class Passes:
             z = raw
             if self._probabilities:
                 z = _logits_of_probabilities(raw, start, self._source.source)
-            largest = z.max(axis=-1)
-            nan, empty = np.isnan(largest), np.isneginf(largest)
-            keep = valid = ~(nan | empty)
-            if self._shared is not None:
-                keep = valid & self._shared[start : start + len(raw)]
-            if summary is not None:
-                summary.nan_rows += int(nan.sum())
-                summary.empty_rows += int(empty.sum())
-                summary.unpaired_rows += int(valid.sum() - keep.sum())
-                summary.add(raw[keep], z[keep], self._probabilities)
-            yield start + np.flatnonzero(keep), z[keep]
+            if summary is not None or start not in self._keep:
+                largest = row_max(z)
+                nan, empty = np.isnan(largest), np.isneginf(largest)
+                keep = valid = ~(nan | empty)
+                if self._shared is not None:
+                    keep = valid & self._shared[start : start + len(raw)]
+                self._keep[start] = keep
+                if summary is not None:
+                    summary.nan_rows += int(nan.sum())
+                    summary.empty_rows += int(empty.sum())
+                    summary.unpaired_rows += int(valid.sum() - keep.sum())
+                    summary.add(raw[select(keep)], z[select(keep)], self._probabilities)
+            keep = self._keep[start]
+            yield start + np.flatnonzero(keep), z[select(keep)]
             start += len(raw)

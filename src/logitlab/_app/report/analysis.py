@@ -5,6 +5,7 @@ The memory does not grow with the number of rows.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ from logitlab._app.report.language_model import (
     nucleus_sizes,
 )
 from logitlab._app.report.numerics import NumericalChecks, check_rows
-from logitlab._rows import Floats, Integers, blocks
+from logitlab._app.threads import run_all
+from logitlab._rows import Floats, Integers, blocks, row_max
 from logitlab.probabilities import softmax
 from logitlab.scores import entropy
 from logitlab.sweep import TemperatureSweep, temperature_sweep
@@ -93,7 +95,7 @@ def _temperature_curves(z: Floats) -> tuple[Floats, Floats]:
     for i, t in enumerate(CURVE_TEMPERATURES):
         for part in blocks(*z.shape):
             sums[0, i] += entropy(z[part], temperature=t).sum()
-            sums[1, i] += softmax(z[part], temperature=t).max(axis=-1).sum()
+            sums[1, i] += row_max(softmax(z[part], temperature=t)).sum()
     return sums[0] / len(z), sums[1] / len(z)
 
 
@@ -138,7 +140,7 @@ def analyse(
         p, nats = softmax(wide), entropy(wide)
         sharpness["entropy"].add(nats)
         sharpness["perplexity"].add(np.exp(nats))
-        sharpness["top_probability"].add(p.max(axis=-1))
+        sharpness["top_probability"].add(row_max(p))
         sharpness["jacobian_trace"].add(np.sum(p * (1 - p), axis=-1))
         over_steps.add(rows, nats)
         sample.add(rows, z)
@@ -158,7 +160,12 @@ def analyse(
     nucleus_rows = np.random.default_rng(SEED).choice(
         len(sampled), min(len(sampled), _NUCLEUS_ROWS), replace=False, shuffle=False
     )
-    mean_entropy, mean_top_probability = _temperature_curves(sampled.astype(np.float64))
+    (mean_entropy, mean_top_probability), numerical_checks = run_all(
+        [
+            partial(_temperature_curves, sampled.astype(np.float64)),
+            partial(check_rows, as_floating(sampled, source.dtype)),
+        ]
+    )
     evaluation = None
     if labels is not None:
         evaluation = evaluate(passes, labels, uncalibrated, fit_sample.collected(), folds)
@@ -176,7 +183,7 @@ def analyse(
         entropy_over_steps=over_steps,
         example_row=example_row,
         example=temperature_sweep(example, EXAMPLE_TEMPERATURES, n=N_SAMPLES, rng=SEED),
-        numerical_checks=check_rows(as_floating(sampled, source.dtype)),
+        numerical_checks=numerical_checks,
         evaluation=evaluation,
         text=text.scores() if text else None,
     )

@@ -18,6 +18,7 @@ from logitlab._app.io.outputs import (
 )
 from logitlab._app.io.source import Logits, UserError, parse_file_spec
 from logitlab._app.options import FORMATS, Labels, Probabilities
+from logitlab._app.threads import one_blas_thread
 from logitlab._rows import Integers
 
 
@@ -59,7 +60,7 @@ def report(
         check_folder(out, page.FILES, [parse_file_spec(spec)[0] for spec in specs])
         inputs = _read_inputs(logits or [], labels, targets, probabilities)
         analyses, shared = [], None
-        with progress(shown=sys.stderr.isatty()) as track:
+        with one_blas_thread(), progress(shown=sys.stderr.isatty()) as track:
             if len(inputs) > 1:
                 sources = [source for source, _, _ in inputs]
                 shared = compare.shared_rows(sources, probabilities, track)

@@ -5,13 +5,16 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab._app.io.passes import Passes
-from logitlab._bins import CELLS, error_from_sums
+from logitlab._app.io.passes import Passes, select
+from logitlab._app.report.isotonic import isotonic_regression
+from logitlab._app.threads import run_all
+from logitlab._bins import CELLS, binned_sums, error_from_sums
 from logitlab._rows import Floats, Integers
 from logitlab.calibration import MatrixScaling, TemperatureSearch, VectorScaling, random_folds
 from logitlab.calibration.base import RowError, original_row_numbers
@@ -129,17 +132,16 @@ class ScoreAccumulator:
         self._pairs: Counter[tuple[int, int]] = Counter()
 
     def add(self, rows: Integers, z: Floats, y: Integers) -> None:
-        p, _ = self.tally.add(rows, z, y)
-        confidence, predicted = p.max(axis=-1), z.argmax(axis=-1)
-        correct = predicted == y
-        for fold, cells in enumerate(self.cells):
-            mask = self._folds[rows] == fold
-            cells += self._bins.cell_sums(confidence[mask], correct[mask])
+        p, _, confidence, predicted = self.tally.add(rows, z, y)
+        correct, size = predicted == y, self.cells.shape[-1]
+        cells = self._bins.cells(confidence) + size * self._folds[rows]
+        sums = binned_sums(cells, 2 * size, confidence, correct)
+        self.cells += sums.reshape(3, 2, size).swapaxes(0, 1)
         for i, weight in enumerate((None, confidence, correct)):
             self._predicted[i] += np.bincount(predicted, weight, len(self._predicted[i]))
         wrong = np.flatnonzero(~correct)
         if self._class_sums is not None:
-            sampled = self.classwise_rows[rows]
+            sampled = select(self.classwise_rows[rows])
             self._class_sums += self._bins.classwise_sums(p[sampled], y[sampled])
             self._pairs.update(zip(y[wrong].tolist(), predicted[wrong].tolist(), strict=True))
         for i in wrong[np.argsort(-confidence[wrong], kind="stable")[:_LISTED]]:
@@ -225,13 +227,10 @@ def _isotonic_fit(x: Floats, events: Floats, rows: Floats) -> tuple[Floats, Floa
 
     Between and beyond them it is interpolated as by :func:`numpy.interp`.
     """
-    from scipy.optimize import isotonic_regression
-
     values, group = np.unique(x, return_inverse=True)
-    weight = np.bincount(group, rows)
+    weight: Floats = np.bincount(group, rows).astype(np.float64, copy=False)
     frequency = np.bincount(group, events) / weight
-    fitted: Floats = isotonic_regression(frequency, weights=weight).x
-    return values, fitted
+    return values, isotonic_regression(frequency, weight)
 
 
 def _check_folds(rows: NDArray[Any]) -> None:
@@ -262,17 +261,24 @@ def _temperatures(passes: Passes, labels: Integers, folds: Integers) -> list[flo
 
 
 def _affine(
-    make: Callable[[], Any], name: str, sample: RowSample, labels: Integers, folds: Integers
+    make: Callable[[], Any],
+    name: str,
+    sample: RowSample,
+    labels: Integers,
+    folds: Integers,
 ) -> Transform:
     """Vector or matrix scaling, each fold transformed by the fit on the other fold."""
     rows, z = sample
     if z.shape[1] > MAX_CLASSES[name]:
         raise ValueError(f"the number of classes must be <= {MAX_CLASSES[name]}, got {z.shape[1]}")
     _check_folds(np.bincount(folds[rows], minlength=2))
-    fitted = []
-    for keep in (folds[rows] != fold for fold in (0, 1)):
+
+    def fit(fold: int) -> Any:
+        keep = folds[rows] != fold
         with original_row_numbers(rows[keep]):
-            fitted.append(make().fit(z[keep], labels[rows[keep]]))
+            return make().fit(z[keep], labels[rows[keep]])
+
+    fitted = run_all([partial(fit, fold) for fold in (0, 1)])
 
     def transform(block: NDArray[Any], row_numbers: Integers) -> Any:
         calibrated = np.empty(block.shape)
@@ -319,10 +325,14 @@ def evaluate(
         name: ScoreAccumulator(passes.classes, passes.dtype, folds, uncalibrated.classwise_rows)
         for name in transforms
     }
+
+    def add(name: str, rows: Integers, z: NDArray[Any], y: Integers) -> None:
+        calibrated[name].add(rows, transforms[name](z, rows), y)
+
     if transforms:
         for rows, z in passes.blocks("evaluating the calibrators"):
-            for name, transform in transforms.items():
-                calibrated[name].add(rows, transform(z, rows), labels[rows])
+            y = labels[rows]
+            run_all([partial(add, name, rows, z, y) for name in transforms])
     accumulators = [uncalibrated, *calibrated.values()]
     resampled = resampled_sums(
         np.hstack([a.tally.group_sums for a in accumulators]), N_RESAMPLES, SEED
@@ -331,13 +341,17 @@ def evaluate(
     cells = {"uncalibrated": uncalibrated.tally.group_sums}
     if "temperature" in calibrated:
         cells["temperature"] = calibrated["temperature"].tally.group_sums
+    before = uncalibrated.tally, parts[0]
+    scores = run_all(
+        [
+            partial(accumulator.scores, part, None if accumulator is uncalibrated else before)
+            for accumulator, part in zip(accumulators, parts, strict=True)
+        ],
+    )
     return Evaluation(
         rows=int(uncalibrated.tally.bin_sums[0].sum()),
-        uncalibrated=uncalibrated.scores(parts[0]),
-        calibrated={
-            name: accumulator.scores(part, (uncalibrated.tally, parts[0]))
-            for (name, accumulator), part in zip(calibrated.items(), parts[1:], strict=True)
-        },
+        uncalibrated=scores[0],
+        calibrated=dict(zip(calibrated, scores[1:], strict=True)),
         failures=failures,
         temperature=temperature,
         fold_temperatures=fold_temperatures,

@@ -93,7 +93,7 @@ class TextAccumulator:
 
     def add(self, rows: Integers, z: NDArray[np.float64]) -> None:
         y = self._tokens[rows]
-        _, loss = self._tally.add(rows, z, y)
+        loss = self._tally.add(rows, z, y).loss
         self._log_p[rows] = -loss
         self._ranks[rows] = 1 + np.sum(z > np.take_along_axis(z, y[:, None], axis=-1), axis=-1)
 
