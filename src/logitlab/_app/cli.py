@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from logitlab._app.apply import apply
+from logitlab._app.calibrate import calibrate
 from logitlab._app.check import check
 from logitlab._app.explore.command import explore
 from logitlab._app.fit.command import fit, predict
@@ -42,7 +44,7 @@ def _main(
     """Tools for the softmax layer of a model, from logits to calibrated probabilities."""
 
 
-_COMMANDS: tuple[Any, ...] = (report, fit, predict, sample, explore, check, info)
+_COMMANDS: tuple[Any, ...] = (report, calibrate, apply, fit, predict, sample, explore, check, info)
 for _command in _COMMANDS:
     # An explicit summary is shown whole; one made from the docstring is cut to the line.
     app.command(short_help=_command.__doc__.partition("\n")[0])(_command)

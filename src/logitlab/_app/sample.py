@@ -1,10 +1,9 @@
 """`logitlab sample`: samples from the rows of a file, computed and written block by block."""
 
-import contextlib
 import json
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 
 from logitlab import _checks, sampling
 from logitlab._app.io.outputs import (
-    atomic_write,
     catch_print_errors,
     check_file,
     csv_text,
@@ -31,6 +29,7 @@ from logitlab._app.io.source import (
     pluralize,
     printable,
 )
+from logitlab._app.io.write_tables import is_csv, print_csv, write_file
 from logitlab._app.options import FORMATS
 from logitlab._rows import blocks
 
@@ -119,7 +118,7 @@ def sample(
         if out is not None:
             check_file(out, [parse_file_spec(logits)[0]], TABLES)
         source = open_logits(logits)
-        if source.names is not None and not as_json and (out is None or _is_csv(out)):
+        if source.names is not None and not as_json and (out is None or is_csv(out)):
             source = replace(source, names=tuple(map(csv_text, source.names)))
         if source.names is not None and out is None and sys.stdout.isatty():
             source = replace(source, names=tuple(map(printable, source.names)))
@@ -139,14 +138,10 @@ def sample(
             if as_json:
                 _print_json(tables)
             elif out is None:
-                _print_csv(tables)
+                print_csv(tables)
             else:
-                count = _write_file(tables, out)
+                count = write_file(tables, out)
                 print_line(f"Written: {out} ({pluralize(count, 'sample')})")
-
-
-def _is_csv(path: Path) -> bool:
-    return path.suffix.lower() == ".csv"
 
 
 def sample_tables(logits: Logits, *, log_prob: bool, **options: Any) -> Iterator["pa.Table"]:
@@ -240,33 +235,3 @@ def _print_json(tables: Iterator["pa.Table"]) -> None:
         for start, end in zip(starts, [*starts[1:], len(lists["row"])], strict=True):
             samples = {name: lists[name][start:end] for name in table.column_names[2:]}
             print(json.dumps({"row": lists["row"][start], **samples}))
-
-
-def _print_csv(tables: Iterator["pa.Table"]) -> None:
-    from pyarrow import csv
-
-    with contextlib.suppress(BrokenPipeError):
-        _write_tables(tables, lambda schema: csv.CSVWriter(sys.stdout.buffer, schema))
-
-
-def _write_file(tables: Iterator["pa.Table"], path: Path) -> int:
-    """Write a .csv or .parquet file, atomically; return the number of samples."""
-    from pyarrow import csv, parquet
-
-    writer = csv.CSVWriter if _is_csv(path) else parquet.ParquetWriter
-    with atomic_write(path) as temporary:
-        return _write_tables(tables, lambda schema: writer(temporary, schema))
-
-
-def _write_tables(tables: Iterator["pa.Table"], open_writer: Callable[[Any], Any]) -> int:
-    """Write tables of one schema; return the number of their rows."""
-    count, writer = 0, None
-    try:
-        for table in tables:
-            writer = writer or open_writer(table.schema)
-            writer.write_table(table)
-            count += table.num_rows
-    finally:
-        if writer is not None:
-            writer.close()
-    return count

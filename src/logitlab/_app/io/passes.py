@@ -62,7 +62,7 @@ class InputSummary:
             )
 
 
-def _logits_of_probabilities(p: NDArray[Any], start: int, source: str) -> Floats:
+def logits_of_probabilities(p: NDArray[Any], start: int, source: str) -> Floats:
     """The logits of rows of probabilities, which are checked; `start` numbers the first row."""
     p = p.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -130,7 +130,7 @@ class Passes:
         for raw in self._track(self._source.read(), self._source.rows, task):
             z = raw
             if self._probabilities:
-                z = _logits_of_probabilities(raw, start, self._source.source)
+                z = logits_of_probabilities(raw, start, self._source.source)
             if summary is not None or start not in self._keep:
                 largest = row_max(z)
                 nan, empty = np.isnan(largest), np.isneginf(largest)

@@ -187,3 +187,11 @@ def analyse(
         evaluation=evaluation,
         text=text.scores() if text else None,
     )
+
+
+def fit_rows(source: Logits, probabilities: bool, track: Track) -> tuple[Integers, NDArray[Any]]:
+    """The numbers and the logits of the rows that vector and matrix scaling are fitted on."""
+    sample = _RandomRows(source, FIT_ELEMENTS, 16)
+    for rows, z in Passes(source, probabilities, track).blocks("reading"):
+        sample.add(rows, z)
+    return sample.collected()

@@ -25,6 +25,7 @@ from logitlab.reliability import (
     curve_from_sums,
 )
 from logitlab.resampling import (
+    SCORES,
     Interval,
     ScoreSums,
     percentile_intervals,
@@ -99,6 +100,7 @@ class Evaluation:
     rows: int
     uncalibrated: Scores
     calibrated: dict[str, Scores]  # cross-fitted: temperature, vector, matrix
+    selected: str  # of uncalibrated and the calibrators, by the log-loss
     failures: dict[str, str]  # why a calibrator was not fitted
     temperature: float | None  # fitted on all rows
     fold_temperatures: tuple[float, ...] | None
@@ -352,6 +354,11 @@ def evaluate(
         rows=int(uncalibrated.tally.bin_sums[0].sum()),
         uncalibrated=scores[0],
         calibrated=dict(zip(calibrated, scores[1:], strict=True)),
+        selected=_simplest_good(
+            ["uncalibrated", *calibrated],
+            [s["log_loss"] for s in scores],
+            [scores_from_sums(part)[SCORES.index("log_loss")] for part in parts],
+        ),
         failures=failures,
         temperature=temperature,
         fold_temperatures=fold_temperatures,
@@ -362,6 +369,19 @@ def evaluate(
         confusions=uncalibrated.confusions(),
         cells=cells,
     )
+
+
+def _simplest_good(names: list[str], losses: list[float], resampled: list[Floats]) -> str:
+    """The first name whose loss is at most a standard error above the least one.
+
+    The names are ordered from the simplest. The standard error is that of the paired difference
+    of the two losses, over the same resampled rows.
+    """
+    best = int(np.argmin(losses))
+    for name, loss, values in zip(names, losses, resampled, strict=True):
+        if loss <= losses[best] + float(np.std(values - resampled[best])):
+            return name
+    return names[best]
 
 
 def random_halves(rows: int) -> Integers:

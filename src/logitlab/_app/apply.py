@@ -1,0 +1,191 @@
+"""`logitlab apply`: calibrated probabilities of new logits, by a saved calibrator."""
+
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from logitlab._app.io.outputs import (
+    atomic_write,
+    catch_print_errors,
+    check_file,
+    csv_text,
+    exit_on_user_error,
+    print_line,
+    progress,
+)
+from logitlab._app.io.source import (
+    TABLES,
+    Logits,
+    UserError,
+    parse_file_spec,
+    pluralize,
+    printable,
+)
+from logitlab._app.io.write_tables import is_csv, print_csv, write_file
+from logitlab._app.options import FORMATS
+from logitlab._rows import Floats, Integers
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from logitlab._app.saved import SavedCalibrator
+
+
+def apply(
+    calibrator: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CALIBRATOR",
+            help="calibrator.safetensors, or the folder that logitlab calibrate wrote.",
+            show_default=False,
+        ),
+    ],
+    logits: Annotated[str, typer.Argument(metavar="LOGITS", help=FORMATS, show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            metavar="FILE",
+            help="Output file: .csv or .parquet; .npy holds the probabilities alone. Without it: "
+            "CSV on standard output.",
+            show_default=False,
+        ),
+    ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Add the probability of each class.")
+    ] = False,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Add the N most probable classes of each row with their probabilities.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Calibrate the logits of a file with a calibrator of `logitlab calibrate`.
+
+    The output has a row for each row of LOGITS: the predicted class and its probability, the
+    confidence. A row with NaN, or with -inf only, has neither.
+    """
+    from logitlab._app.io.arrays import open_logits
+    from logitlab._app.saved import read_saved
+
+    with exit_on_user_error():
+        if top is not None and top < 1:
+            raise UserError(f"--top must be >= 1, got {top}")
+        if top is not None and probabilities:
+            raise UserError("give one of --top and --probabilities, not both")
+        if out is not None:
+            check_file(out, [parse_file_spec(logits)[0], calibrator], (*TABLES, ".npy"))
+            if out.suffix.lower() == ".npy" and (top is not None or probabilities):
+                raise UserError(f"{out}: an .npy file holds all probabilities; omit the option")
+        saved = read_saved(calibrator)
+        source = open_logits(logits)
+        saved.check_columns(source)
+        with progress(shown=sys.stderr.isatty()) as track:
+            blocks = _probabilities(saved, source, track)
+            if out is not None and out.suffix.lower() == ".npy":
+                _write_npy(blocks, source, out)
+                count = source.rows
+            else:
+                is_text = out is None or is_csv(out)
+                tables = _tables(blocks, saved.names_of(source), is_text, probabilities, top)
+                if out is None:
+                    with catch_print_errors():
+                        print_csv(tables)
+                    return
+                count = write_file(tables, out)
+        print_line(f"Written: {out} ({pluralize(count, 'row')})")
+
+
+def _probabilities(saved: "SavedCalibrator", source: Logits, track: Any) -> Iterator[NDArray[Any]]:
+    """The calibrated probabilities of blocks of rows; NaN in rows without a distribution."""
+    from logitlab.calibration.base import RowError
+
+    start = 0
+    for raw in track(source.read(), source.rows, "calibrating"):
+        z = saved.as_logits(raw, start, source)
+        valid = z.max(axis=-1) > -math.inf
+        p = np.full(z.shape, np.nan, z.dtype)
+        numbers = start + np.flatnonzero(valid)
+        try:
+            p[valid] = saved.calibrator.predict_proba(z if valid.all() else z[valid])
+        except RowError as error:
+            row = int(numbers[error.row])
+            raise UserError(f"{source.source}: row {row} {error.reason}") from None
+        yield p
+        start += len(raw)
+
+
+def _most_probable(p: NDArray[Any], n: int) -> Integers:
+    """The n most probable classes of each row, the first of equal ones first."""
+    k = p.shape[1]
+    classes = (
+        np.argpartition(-p, n - 1, axis=1)[:, :n] if n < k else np.tile(np.arange(k), (len(p), 1))
+    )
+    classes.sort(axis=1)
+    order = np.argsort(-np.take_along_axis(p, classes, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(classes, order, axis=1)
+
+
+def _tables(
+    blocks: Iterator[NDArray[Any]],
+    names: tuple[str, ...] | None,
+    is_text: bool,
+    probabilities: bool,
+    top: int | None,
+) -> Iterator["pa.Table"]:
+    """Arrow tables with the columns predicted, confidence, and those that are asked for."""
+    import pyarrow as pa
+
+    labels = None
+    if names is not None:
+        names = tuple(csv_text(printable(name)) for name in names) if is_text else names
+        labels = pa.array(names)
+
+    def class_column(classes: Integers, missing: NDArray[np.bool_]) -> Any:
+        numbers = pa.array(classes, mask=missing)
+        return numbers if labels is None else labels.take(numbers)
+
+    def number_column(x: NDArray[Any], missing: NDArray[np.bool_]) -> Any:
+        wide: Floats = x.astype(np.float32 if x.dtype.itemsize < 4 else x.dtype, copy=False)
+        return pa.array(wide, mask=missing)
+
+    for p in blocks:
+        missing = np.isnan(p[:, 0])
+        predicted = np.where(missing, 0, p.argmax(axis=1))
+        confidence = np.take_along_axis(p, predicted[:, None], axis=1)[:, 0]
+        columns = {
+            "predicted": class_column(predicted, missing),
+            "confidence": number_column(confidence, missing),
+        }
+        if probabilities:
+            for k in range(p.shape[1]):
+                name = k if names is None else names[k]
+                columns[f"probability_{name}"] = number_column(p[:, k], missing)
+        if top is not None:
+            classes = _most_probable(p, min(top, p.shape[1]))
+            values = np.take_along_axis(p, classes, axis=1)
+            for i in range(classes.shape[1]):
+                columns[f"top_{i + 1}"] = class_column(classes[:, i], missing)
+                columns[f"probability_{i + 1}"] = number_column(values[:, i], missing)
+        yield pa.table(columns)
+
+
+def _write_npy(blocks: Iterator[NDArray[Any]], source: Logits, path: Path) -> None:
+    """Write the probabilities, in the shape of the logits."""
+    first = next(blocks)
+    dtype = np.dtype(np.float32) if first.dtype.itemsize < 4 else first.dtype
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        header = {"descr": dtype.str, "fortran_order": False, "shape": source.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        first.astype(dtype).tofile(file)
+        for p in blocks:
+            p.astype(dtype).tofile(file)

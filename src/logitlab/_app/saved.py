@@ -1,0 +1,85 @@
+"""The file of ``logitlab calibrate``: a calibrator, and what is known of the logits it takes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from logitlab._app.io.passes import as_floating, logits_of_probabilities
+from logitlab._app.io.source import Logits, UserError, catch_read_errors
+from logitlab.calibration.base import Calibrator
+from logitlab.calibration.saved import read_calibrator
+
+FILE = "calibrator.safetensors"
+
+
+@dataclass(frozen=True)
+class SavedCalibrator:
+    """A fitted calibrator for logits with columns of these names, or for probabilities."""
+
+    path: Path
+    calibrator: Calibrator
+    names: tuple[str, ...] | None
+    probabilities: bool
+    details: dict[str, Any]  # rows, scores
+
+    def as_bytes(self) -> bytes:
+        """The contents of the file."""
+        data: bytes = self.calibrator.to_bytes(
+            {
+                "names": self.names,
+                "input": "probabilities" if self.probabilities else "logits",
+                **self.details,
+            }
+        )
+        return data
+
+    def check_columns(self, source: Logits) -> None:
+        """Refuse logits of other classes."""
+        k = self.calibrator.n_features_in_
+        if source.classes != k:
+            raise UserError(
+                f"{source.source}: must have the {k} classes of {self.path}, got {source.classes}"
+            )
+        for i, (expected, name) in enumerate(
+            zip(self.names or (), source.names or (), strict=False)
+        ):
+            if expected != name:
+                raise UserError(
+                    f"{source.source}: column {i} must be {expected!r} as in {self.path}, "
+                    f"got {name!r}"
+                )
+
+    def names_of(self, source: Logits) -> tuple[str, ...] | None:
+        """The names of the classes, if the logits or the file have them."""
+        return self.names if self.names is not None else source.names
+
+    def as_logits(self, block: NDArray[Any], start: int, source: Logits) -> NDArray[Any]:
+        """The logits of a block of rows, of which `start` is the first number."""
+        if self.probabilities:
+            return logits_of_probabilities(block, start, source.source)
+        return as_floating(block, source.dtype)
+
+
+def read_saved(path: Path) -> SavedCalibrator:
+    """The calibrator of a file, or of the folder that ``logitlab calibrate`` wrote it to."""
+    path = path / FILE if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with catch_read_errors(path):
+            calibrator, details = read_calibrator(path)
+    except UserError as error:
+        raise UserError(str(error).removeprefix(f"{path}: ")) from None
+    names, given = details.pop("names", None), details.pop("input", "logits")
+    k = calibrator.n_features_in_
+    if names is not None and not (
+        isinstance(names, list) and len(names) == k and all(isinstance(n, str) for n in names)
+    ):
+        raise UserError(f"{path}: names must be the names of {k} classes")
+    if given not in ("logits", "probabilities"):
+        raise UserError(f"{path}: the input must be logits or probabilities, got {given!r}")
+    return SavedCalibrator(
+        path, calibrator, None if names is None else tuple(names), given == "probabilities", details
+    )
