@@ -58,7 +58,8 @@ class SavedCalibrator:
     def as_logits(self, block: NDArray[Any], start: int, source: Logits) -> NDArray[Any]:
         """The logits of a block of rows, of which `start` is the first number."""
         if self.probabilities:
-            return logits_of_probabilities(block, start, source.source)
+            advice = f"{self.path} was fitted to probabilities"
+            return logits_of_probabilities(block, start, source.source, advice)
         return as_floating(block, source.dtype)
 
 

@@ -62,7 +62,12 @@ class InputSummary:
             )
 
 
-def logits_of_probabilities(p: NDArray[Any], start: int, source: str) -> Floats:
+def logits_of_probabilities(
+    p: NDArray[Any],
+    start: int,
+    source: str,
+    advice: str = "omit --probabilities if these are logits",
+) -> Floats:
     """The logits of rows of probabilities, which are checked; `start` numbers the first row."""
     p = p.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -76,8 +81,7 @@ def logits_of_probabilities(p: NDArray[Any], start: int, source: str) -> Floats:
         if wrong.any():
             row = int(wrong.argmax())
             raise UserError(
-                f"{source}: row {start + row}: probabilities {rule.format(total[row])}; "
-                "omit --probabilities if these are logits"
+                f"{source}: row {start + row}: probabilities {rule.format(total[row])}; {advice}"
             )
     z: Floats = logits(p)
     return z

@@ -1,0 +1,181 @@
+"""`logitlab calibrate` and `logitlab apply`: a saved calibrator gives the library's results."""
+
+import json
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+import logitlab
+from logitlab._app.cli import app
+from logitlab._app.report.evaluation import _simplest_good
+
+NAMES = ["cat", "dog", "=1+1"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+
+
+def rows(n, k=3, seed=0):
+    """Overconfident logits: the true temperature is 2."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(0, 3, (n, k)).astype(np.float32)
+    return z, (z / 2 + rng.gumbel(size=z.shape)).argmax(1)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with labelled logits and a calibrator of them."""
+    monkeypatch.chdir(tmp_path)
+    z, y = rows(800)
+    np.savez("data.npz", z=z, y=y)
+    np.save("new.npy", rows(300, seed=1)[0])
+    pd.DataFrame(z, columns=NAMES).assign(label=np.array(NAMES)[y]).to_csv("named.csv", index=False)
+    pd.DataFrame(rows(300, seed=1)[0], columns=NAMES).to_parquet("new.parquet")
+    return tmp_path
+
+
+def calibrate(*options, logits="data.npz:z", labels="data.npz:y"):
+    result = run("calibrate", logits, "--labels", labels, "-o", "out", *options)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.mark.parametrize("method", ["temperature", "vector", "matrix"])
+def test_the_saved_calibrator_is_that_of_the_library(folder, method):
+    calibrate("--method", method)
+    kinds = {"temperature": "TemperatureScaling", "vector": "VectorScaling"}
+    expected = getattr(logitlab, kinds.get(method, "MatrixScaling"))().fit(*rows(800))
+    loaded = logitlab.load_calibrator("out/calibrator.safetensors")
+    z = np.load("new.npy")
+    np.testing.assert_allclose(loaded.predict_proba(z), expected.predict_proba(z), atol=1e-6)
+    assert run("apply", "out", "new.npy", "-o", "p.npy").exit_code == 0
+    p = np.load("p.npy")
+    assert p.dtype == np.float32
+    np.testing.assert_array_equal(p, loaded.predict_proba(z))
+    assert {path.name for path in Path("out").iterdir()} == {
+        "calibrator.safetensors",
+        "report.html",
+        "report.json",
+    }
+
+
+def test_automatic_selection(folder):
+    """A temperature explains these logits: the more complex calibrators are not better."""
+    result = calibrate("--json")
+    details = json.loads(result.stdout)
+    assert details["method"] == "temperature"
+    assert details["rows"] == 800
+    assert details["cross_fitted"]["log_loss"] < details["uncalibrated"]["log_loss"]
+    z = rows(4000)[0]
+    y = (z + np.random.default_rng(0).gumbel(size=z.shape)).argmax(1)
+    np.savez("calibrated.npz", z=z, y=y)
+    calibrate(logits="calibrated.npz:z", labels="calibrated.npz:y")
+    assert logitlab.load_calibrator("out/calibrator.safetensors").temperature_ == 1
+
+
+def test_one_standard_error():
+    """The simplest whose loss is not above the best by more than the error of the difference."""
+    noise = np.random.default_rng(0).normal(0, 0.01, 1000)
+    resampled = [0.5 + noise, 0.4 + noise, 0.399 + 2 * noise]
+    assert _simplest_good(["a", "b", "c"], [0.5, 0.4, 0.399], resampled) == "b"
+    assert _simplest_good(["a", "b", "c"], [0.5, 0.42, 0.399], resampled) == "c"
+    assert _simplest_good(["a"], [0.5], resampled[:1]) == "a"
+
+
+def test_names_of_classes(folder):
+    """Names come from the columns, go into the file, and into the results."""
+    calibrate(logits="named.csv", labels="named.csv:label")
+    z = rows(300, seed=1)[0]
+    calibrator = logitlab.load_calibrator("out/calibrator.safetensors")
+    p, predicted = calibrator.predict_proba(z), calibrator.predict(z)
+    assert run("apply", "out", "new.npy", "-o", "o.parquet", "--probabilities").exit_code == 0
+    table = pq.read_table("o.parquet").to_pandas()
+    columns = ["predicted", "confidence", *(f"probability_{name}" for name in NAMES)]
+    assert table.columns.tolist() == columns
+    assert table["predicted"].tolist() == np.array(NAMES)[predicted].tolist()
+    np.testing.assert_array_equal(table[columns[2:]], p)
+    np.testing.assert_array_equal(table["confidence"], p.max(1))
+    result = run("apply", "out/calibrator.safetensors", "new.parquet", "--top", 2)
+    printed = pd.read_csv(pd.io.common.StringIO(result.stdout))
+    assert printed.columns.tolist()[2:] == ["top_1", "probability_1", "top_2", "probability_2"]
+    order = np.argsort(-p, axis=1)[:, :2]
+    assert set(printed["top_1"]) <= {"cat", "dog", "'=1+1"}  # no formula of a spreadsheet
+    np.testing.assert_allclose(printed["probability_2"], np.take_along_axis(p, order, 1)[:, 1])
+    pd.DataFrame(z, columns=NAMES[::-1]).to_csv("other.csv", index=False)
+    result = run("apply", "out", "other.csv")
+    assert result.exit_code == 2
+    assert "other.csv: column 0 must be 'cat' as in out/calibrator.safetensors" in result.stderr
+
+
+def test_probabilities_as_input(folder):
+    """A calibrator of probabilities takes probabilities."""
+    z, y = rows(800)
+    np.savez("p.npz", p=logitlab.softmax(z.astype(float)), y=y)
+    calibrate("--probabilities", logits="p.npz:p", labels="p.npz:y")
+    t = logitlab.load_calibrator("out/calibrator.safetensors").temperature_
+    assert t == pytest.approx(logitlab.TemperatureScaling().fit(z, y).temperature_, rel=1e-4)
+    np.save("q.npy", logitlab.softmax(z[:5].astype(float)))
+    assert run("apply", "out", "q.npy", "-o", "r.npy").exit_code == 0
+    np.testing.assert_allclose(np.load("r.npy"), logitlab.softmax(z[:5] / t), atol=1e-4)
+    result = run("apply", "out", "new.npy")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("out/calibrator.safetensors was fitted to probabilities\n")
+
+
+def test_rows_without_a_distribution(folder):
+    calibrate("--method", "temperature")
+    z = np.load("new.npy")[:4].reshape(2, 2, 3).astype(ml_dtypes.bfloat16).astype(np.float16)
+    z[0, 1], z[1, 0, 2] = np.nan, -np.inf
+    z[1, 1] = -np.inf
+    np.save("z.npy", z)
+    assert run("apply", "out", "z.npy", "-o", "o.csv", "--top", 3).exit_code == 0
+    table = pd.read_csv("o.csv")
+    assert table["predicted"].isna().tolist() == [False, True, False, True]
+    assert table["probability_3"].isna().tolist() == [False, True, False, True]
+    assert table["probability_3"][2] == 0
+    assert run("apply", "out", "z.npy", "-o", "o.npy").exit_code == 0
+    assert np.load("o.npy").shape == z.shape
+    calibrate("--method", "matrix")
+    np.save("z.npy", z[1:])
+    result = run("apply", "out", "z.npy", "-o", "m.csv")
+    assert (result.exit_code, Path("m.csv").exists()) == (2, False)
+    assert result.stderr.startswith("logitlab: z.npy: row 0 holds an infinite logit")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["calibrate", "data.npz:z"], "a calibrator is fitted to the true classes; give --labels"),
+        (["apply", "none", "new.npy"], "none: no such file"),
+        (["apply", "data.npz", "new.npy"], "data.npz: not a safetensors file"),
+        (["apply", "out", "new.npy", "--top", "0"], "--top must be >= 1, got 0"),
+        (["apply", "out", "new.npy", "--top", "1", "--probabilities"], "give one of --top and"),
+        (["apply", "out", "new.npy", "-o", "o.txt"], "o.txt: the file type must be one of"),
+        (["apply", "out", "new.npy", "-o", "new.npy"], "new.npy: the output must not be an input"),
+        (["apply", "out", "new.npy", "-o", "o.npy", "--top", "1"], "o.npy: an .npy file holds all"),
+        (["apply", "out", "wide.npy"], "wide.npy: must have the 3 classes of out/calibrator"),
+    ],
+)
+def test_errors(folder, arguments, message):
+    calibrate()
+    np.save("wide.npy", np.zeros((2, 4)))
+    before = sorted(path.name for path in folder.rglob("*"))
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"logitlab: {message}")
+    assert sorted(path.name for path in folder.rglob("*")) == before
+
+
+def test_an_unfitted_method_is_an_error(folder):
+    """All labels have the largest logit: no positive temperature is the best."""
+    np.savez("all.npz", z=np.eye(3), y=np.arange(3))
+    result = run("calibrate", "all.npz:z", "--labels", "all.npz:y", "--method", "temperature")
+    assert result.exit_code == 2
+    assert "all.npz:z: --method temperature: the true class has the largest logit" in result.stderr
+    assert not Path("logitlab-calibrator").exists()
