@@ -380,3 +380,43 @@ def test_isotonic_regression():
             y, weight = rng.random(size).round(decimals), rng.integers(1, 9, size).astype(float)
             expected = reference(y, weights=weight).x
             np.testing.assert_array_equal(isotonic_regression(y, weight), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "warning"),
+    [
+        (lambda z, y: (logitlab.softmax(z), y), "these look like probabilities"),
+        (lambda z, y: (z, y * 0 + 1), "Every label is class 1; scores of one class say little."),
+        (lambda z, y: (z[y < 2], y[y < 2] + 1), "these labels seem to count from 1"),
+        (lambda z, y: (np.where(y[:, None] == 0, np.nan, z), y), "rows hold NaN; they are left"),
+        (lambda z, y: (np.where(y[:, None] == 0, -np.inf, z), y), "rows hold only -inf"),
+    ],
+)
+def test_warnings_come_first(tmp_path, monkeypatch, change, warning):
+    """What is probably a mistake stands on the first screen, in the page and in JSON."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    z = rng.normal(0, 2, (200, 3))
+    y = (z + rng.gumbel(size=z.shape)).argmax(1)
+    z, y = change(z, y)
+    np.savez("data.npz", z=z, y=y)
+    result = run("data.npz:z", "--labels", "data.npz:y")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("Warning: ")
+    assert warning in result.stdout.partition("\n")[0]
+    assert warning in (tmp_path / "logitlab-report/report.html").read_text("utf-8")
+    values = json.loads((tmp_path / "logitlab-report/report.json").read_text("utf-8"))
+    [found] = values["warnings"]
+    assert warning in found
+
+
+def test_labels_that_cannot_be_understood(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("data.npz", z=np.eye(3), names=np.array(["a", "b", "c"]), one=np.array([1, 2, 3]))
+    for name, message in (
+        ("names", "the labels are names, but the columns of data.npz:z have none"),
+        ("one", "must be in 0 to 2 (data.npz:z has 3 classes), got 3; these labels count from 1"),
+    ):
+        result = run("data.npz:z", "--labels", f"data.npz:{name}")
+        assert result.exit_code == 2
+        assert message in result.stderr

@@ -106,9 +106,8 @@ def _dtype_label(dtype: np.dtype[Any]) -> str:
 def read_labels(spec: str, logits: Logits) -> Integers:
     """The label of each row, as the number of its class.
 
-    Labels are column numbers, from 0, or names. Names mean the columns of that name, and so do
-    numbers if every one of them is the name of a column. If the columns have no names, the sorted
-    distinct names are the classes in order, and there must be K of them.
+    Labels are column numbers, from 0, or names of columns. Numbers are names too if every one of
+    them is the name of a column.
     """
     path, name = parse_file_spec(spec)
     y = label_column(path, name) if is_tabular(path) else _array(path, name)
@@ -140,19 +139,19 @@ def read_labels(spec: str, logits: Logits) -> Integers:
                 f"got {unknown[0]!r}"
             )
         return np.array([columns[str(value)] for value in distinct], np.int64)[index]
-    classes = pluralize(logits.classes, "class", "classes")
     if y.dtype.kind == "U":
-        if len(distinct) != logits.classes:
-            raise UserError(
-                f"{spec}: {pluralize(len(distinct), 'distinct name')}, {logits.source}: {classes}; "
-                "they must have the same number, or use column numbers from 0 as labels"
-            )
-        return index.astype(np.int64)
+        raise UserError(
+            f"{spec}: the labels are names, but the columns of {logits.source} have none; use the "
+            "number of the column, from 0, as the label"
+        )
     if len(outside := distinct[(distinct < 0) | (distinct >= logits.classes)]):
         row = int(np.argmax(y == outside[0]))
+        classes = pluralize(logits.classes, "class", "classes")
+        from_one = distinct[0] == 1 and distinct[-1] == logits.classes
         raise UserError(
             f"{spec}: the label of row {row} must be in 0 to {logits.classes - 1} "
             f"({logits.source} has {classes}), got {outside[0]}"
+            + ("; these labels count from 1: subtract 1" if from_one else "")
         )
     return y.astype(np.int64)
 

@@ -35,6 +35,10 @@ from logitlab.probabilities import softmax
 from logitlab.scores import entropy
 from logitlab.sweep import TemperatureSweep, temperature_sweep
 
+_PROBABILITIES_HINT = (
+    "Every row is non-negative and sums to one: these look like probabilities. If they are, run "
+    "again with --probabilities; this report reads them as logits."
+)
 _SAMPLE_ELEMENTS = 1 << 21  # entries of the rows of the temperature curves and numerical checks
 _NUCLEUS_ROWS = 64
 N_SAMPLES = 1000
@@ -61,11 +65,39 @@ class Analysis:
     numerical_checks: NumericalChecks
     evaluation: Evaluation | None
     text: TextScores | None
+    label_counts: Integers | None  # of each class
+    shifted_accuracy: float  # of labels minus 1
 
     @property
     def looks_like_probabilities(self) -> bool:
         """Whether rows that were read as logits look like probabilities."""
         return self.input_summary.looks_like_probabilities and not self.probabilities
+
+    @property
+    def warnings(self) -> list[str]:
+        """What in the input is probably a mistake."""
+        found = [_PROBABILITIES_HINT] if self.looks_like_probabilities else []
+        rows = self.source.rows
+        for n, reason in (
+            (self.input_summary.nan_rows, "hold NaN"),
+            (self.input_summary.empty_rows, "hold only -inf"),
+        ):
+            if n:
+                found.append(f"{n} of {rows} rows {reason}; they are left out.")
+        if self.evaluation is None or self.label_counts is None:
+            return found
+        occurring = np.flatnonzero(self.label_counts)
+        if len(occurring) == 1 < self.source.classes:
+            found.append(f"Every label is class {occurring[0]}; scores of one class say little.")
+        elif (
+            self.label_counts[0] == 0
+            and self.shifted_accuracy > self.evaluation.uncalibrated["accuracy"]
+        ):
+            found.append(
+                "No label is 0, and labels minus 1 agree better with the logits: these labels "
+                "seem to count from 1; they must count from 0."
+            )
+        return found
 
 
 class _RandomRows:
@@ -126,7 +158,9 @@ def analyse(
     sharpness = _sharpness(source.classes)
     sample = _RandomRows(source, _SAMPLE_ELEMENTS, _NUCLEUS_ROWS)
     input_summary, passes = InputSummary(), Passes(source, probabilities, track, shared)
+    label_counts, shifted_hits = None, 0
     if labels is not None:
+        label_counts = np.bincount(labels, minlength=source.classes)
         fit_sample = _RandomRows(source, FIT_ELEMENTS, 16)
         folds = random_halves(source.rows)
         uncalibrated = ScoreAccumulator(source.classes, passes.dtype, folds, fit_sample.mask)
@@ -151,6 +185,7 @@ def analyse(
             example_row, example = int(rows[nearest]), wide[nearest].copy()
         if labels is not None:
             uncalibrated.add(rows, wide, labels[rows])
+            shifted_hits += int(np.count_nonzero(wide.argmax(axis=-1) == labels[rows] - 1))
             fit_sample.add(rows, z)
         if text is not None:
             text.add(rows, wide)
@@ -186,6 +221,8 @@ def analyse(
         numerical_checks=numerical_checks,
         evaluation=evaluation,
         text=text.scores() if text else None,
+        label_counts=label_counts,
+        shifted_accuracy=shifted_hits / (source.rows - excluded),
     )
 
 

@@ -24,7 +24,7 @@ from logitlab._app.report.evaluation import (
 )
 from logitlab._app.report.format import bounds, count, number, signed
 from logitlab._app.report.json import as_json
-from logitlab._app.report.page import PROBABILITIES_HINT, SCORE_TITLES, environment
+from logitlab._app.report.page import SCORE_TITLES, environment
 from logitlab._app.report.summary import summary
 from logitlab.resampling import Interval, percentile_intervals, resampled_sums, scores_from_sums
 
@@ -199,5 +199,5 @@ def print_summary(models: list[Model], console: Any) -> None:
     table.add_row("ECE after temperature scaling", *cells_after)
     console.print(table)
     for m in models:
-        if m.analysis.looks_like_probabilities:
-            console.print(printable(f"{m.name}: {PROBABILITIES_HINT}"), soft_wrap=True)
+        for warning in m.analysis.warnings:
+            console.print(printable(f"Warning: {m.name}: {warning}"), soft_wrap=True)

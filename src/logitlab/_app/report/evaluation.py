@@ -378,8 +378,10 @@ def _simplest_good(names: list[str], losses: list[float], resampled: list[Floats
     of the two losses, over the same resampled rows.
     """
     best = int(np.argmin(losses))
-    for name, loss, values in zip(names, losses, resampled, strict=True):
-        if loss <= losses[best] + float(np.std(values - resampled[best])):
+    for name, loss, values in zip(names[:best], losses, resampled, strict=False):
+        with np.errstate(invalid="ignore"):  # infinite losses
+            error = float(np.std(values - resampled[best]))
+        if loss <= losses[best] + error:
             return name
     return names[best]
 

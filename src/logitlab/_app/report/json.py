@@ -86,6 +86,7 @@ def _input_summary(a: Analysis) -> dict[str, Any]:
         "minus_inf_rows": rows.minus_inf_rows,
         "plus_inf_rows": rows.plus_inf_rows,
         "looks_like_probabilities": a.looks_like_probabilities,
+        "warnings": a.warnings,
         "zero_probabilities": rows.zeros if a.probabilities else None,
     }
 

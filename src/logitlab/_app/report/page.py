@@ -23,10 +23,6 @@ from logitlab._app.report.language_model import TEMPERATURES, TOP_P, TextScores
 from logitlab._app.report.summary import MIN_ROWS, entropy_summary, summary
 
 FILES = ("report.html", "report.json", "tokens.csv")
-PROBABILITIES_HINT = (
-    "Every row is non-negative and sums to one: these look like probabilities. If they are, run "
-    "again with --probabilities; this report reads them as logits."
-)
 SCORE_TITLES = {
     "accuracy": "accuracy",
     "log_loss": "log-loss (nats)",
@@ -49,7 +45,7 @@ def environment() -> Environment:
         percent=percent, count=count, number=number, bounds=bounds, p_value=p_value, signed=signed
     )
     env.tests.update(significant=excludes_zero)
-    env.globals.update(score_titles=SCORE_TITLES, hint=PROBABILITIES_HINT, min_rows=MIN_ROWS)
+    env.globals.update(score_titles=SCORE_TITLES, min_rows=MIN_ROWS)
     return env
 
 
@@ -184,6 +180,8 @@ def print_summary(a: Analysis, console: Any) -> None:
     from rich.table import Table
 
     evaluation, rows = a.evaluation, a.input_summary
+    for warning in a.warnings:
+        console.print(f"Warning: {warning}", soft_wrap=True)
     heading, details = headline(a)
     console.print(printable(f"{heading}: {details}"))
     columns = calibrators(evaluation) if evaluation else []
@@ -210,8 +208,6 @@ def print_summary(a: Analysis, console: Any) -> None:
     if evaluation and evaluation.temperature is not None:
         table.add_row("temperature", "1", f"{evaluation.temperature:.4g}")
     console.print(table)
-    if a.looks_like_probabilities:
-        console.print(PROBABILITIES_HINT, soft_wrap=True)
     if evaluation and evaluation.calibrated:
         console.print("Scores of the calibrators are 2-fold cross-fitted.")
     for name, reason in evaluation.failures.items() if evaluation else ():
