@@ -72,10 +72,17 @@ Kind kind_of(const Buffer& b) {
 template <class T>
 class Column {
  public:
-  explicit Column(int64_t size) : data(static_cast<T*>(allocate_workspace(size * sizeof(T)))) {}
-  ~Column() { free_workspace(data); }
+  explicit Column(int64_t size) : large_(size * int64_t(sizeof(T)) >= kLarge) {
+    const size_t bytes = size_t(size) * sizeof(T);
+    data = static_cast<T*>(large_ ? allocate_result(bytes) : allocate_workspace(bytes));
+  }
+  ~Column() { large_ ? free_result(data) : free_workspace(data); }
   Column(const Column&) = delete;
-  T* const data;
+  T* data;
+
+ private:
+  static constexpr int64_t kLarge = 1 << 17;  // bytes from which new pages would be needed
+  const bool large_;
 };
 
 // The rows of z along the class axis, which is counted from the last one.
@@ -122,13 +129,13 @@ void compute_losses(const CallFrame& call) {
   require_size("loss", "entries", b.rows, size_of(loss));
   if (b.rows == 0 || b.k == 0) return;
   const Column<int64_t> labels(b.rows);
-  const Column<double> ones(b.rows), losses(b.rows);
+  const Column<double> losses(b.rows), ones(with_residual ? b.rows : 0);
   for (int64_t i = 0; i < b.rows; ++i) {
     const int64_t label = y.type == kS32 ? static_cast<const int32_t*>(y.data)[i]
                                          : static_cast<const int64_t*>(y.data)[i];
     labels.data[i] = label >= 0 && label < b.k ? label : -1;
   }
-  std::fill_n(ones.data, b.rows, 1.0);
+  std::fill_n(ones.data, with_residual ? b.rows : 0, 1.0);
   b.label = labels.data, b.smoothing = attribute<double>(call.attributes, "smoothing");
   b.gradient_scale = ones.data, b.loss = losses.data;
   run_batch(b);
@@ -136,6 +143,31 @@ void compute_losses(const CallFrame& call) {
     std::copy_n(losses.data, b.rows, static_cast<float*>(loss.data));
   else
     std::copy_n(losses.data, b.rows, static_cast<double*>(loss.data));
+}
+
+// The product of the vectors v, of the shape of z, with the derivative of softmax or log_softmax at
+// z, 0 at T = 0; the class axis is the last.
+void compute_products(const CallFrame& call) {
+  const Buffer &z = buffer(call.arguments, 0), &v = buffer(call.arguments, 1),
+               &out = buffer(call.results, 0);
+  const auto product = Product(attribute<int64_t>(call.attributes, "function"));
+  require(product == Product::softmax || product == Product::log_softmax, "function",
+          int64_t(product), "be 0 or 1");
+  const double t = attribute<double>(call.attributes, "temperature");
+  const Kind kind = kind_of(z);
+  require(kind == kFloat32 || kind == kFloat64, "kind", kind, "be 0 or 1");
+  const int64_t size = size_of(z), k = z.rank ? z.shape[z.rank - 1] : 0;
+  require(v.type == z.type && out.type == z.type, "v", v.type, "have the type of z");
+  require_size("v", "entries", size, size_of(v));
+  require_size("out", "entries", size, size_of(out));
+  if (size == 0) return;
+  const Column<double> slopes(size / k);
+  std::fill_n(slopes.data, size / k, t == 0 ? 0 : 1 / t);
+  const ProductArgs args{product,  kind, nullptr,  v.data,
+                         z.data,   t,    out.data, slopes.data,
+                         size / k, k,    1,        size < (1 << 14) ? 1 : threads_for(size)};
+  // As a task, which has the floating-point mode of the kernels.
+  parallel_ranges(1, 1, 1, [&](int64_t, int64_t) { kernels.products(args); });
 }
 
 // Tells XLA the version that it has itself, if it is compatible.
@@ -186,6 +218,9 @@ nb::capsule capsule() {
 void define_xla(nb::module_& m) {
   m.def(
       "xla_rows", [] { return capsule<compute_rows>(); }, nb::sig("def xla_rows() -> typing.Any"));
+  m.def(
+      "xla_products", [] { return capsule<compute_products>(); },
+      nb::sig("def xla_products() -> typing.Any"));
   m.def(
       "xla_losses", [] { return capsule<compute_losses>(); },
       nb::sig("def xla_losses() -> typing.Any"));

@@ -5,12 +5,16 @@ products with the Jacobian of softmax, so that they can be differentiated again.
 """
 
 import functools
+import math
+import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 from logitlab._backends import native, reference
 from logitlab._backends.targets import Targets
@@ -23,7 +27,7 @@ def available() -> bool:
     """Whether XLA can call the kernels; registers them."""
     if not native.native_available() or not hasattr(jax, "ffi"):
         return False
-    for name in ("rows", "losses"):
+    for name in ("rows", "products", "losses"):
         handler = getattr(native._native, f"xla_{name}")()
         jax.ffi.register_ffi_target(f"logitlab_{name}", handler, platform="cpu")
     return True
@@ -36,14 +40,13 @@ def _dispatch(kernel: Any, formula: Any, *arrays: Array) -> Any:
     return jax.lax.platform_dependent(*arrays, cpu=kernel, default=formula)
 
 
-def _slope(t: float, dtype: Any) -> Any:
-    """1/T in a type, which may be infinite in it; 0 at T = 0, where there is no derivative."""
-    return np.asarray(1 / t if t else 0.0).astype(dtype)
-
-
-def _times(x: Array, slope: Any) -> Array:
-    """x times 1/T, where 0 stays 0."""
-    return jnp.where(x == 0, x, x * slope) if np.isinf(slope) else x * slope
+def _divide(x: Array, t: float) -> Array:
+    """x/T, where 1/T may overflow: 0 stays 0. 0 at T = 0, where there is no derivative."""
+    slope = math.copysign(min(1 / abs(t), sys.float_info.max), t) if t else 0.0
+    large = 2.0 ** (jnp.finfo(x.dtype).maxexp - 1)
+    while abs(slope) > large:
+        x, slope = x * large, slope / large
+    return x * slope
 
 
 def wide(z: Array) -> Array:
@@ -80,10 +83,87 @@ def rows(name: str, axis: int, t: float, z: Array) -> Array:
     return _dispatch(kernel, formula, z)
 
 
-def _softmax_tangent(p: Array, axis: int, t: float, z: Array, dz: Array) -> Array:
-    """The product of dz with the Jacobian of softmax, 0 for an infinite z."""
-    dz = jnp.where(jnp.isinf(z), 0, dz)
-    return _times(p * (dz - (p * dz).sum(axis, keepdims=True)), _slope(t, p.dtype))
+# The product of the classes, last in z and v, with the derivative at z: linear in v.
+_product = Primitive("logitlab_product")
+_TRANSPOSED = {
+    "softmax": "softmax",  # is symmetric
+    "log_softmax": "log_softmax_transposed",
+    "log_softmax_transposed": "log_softmax",
+}
+_PRODUCTS = {"softmax": 0, "log_softmax_transposed": 1}  # as Product in products_args.h
+
+
+def product(name: str, axis: int, t: float, z: Array, v: Array) -> Array:
+    """The product of v with the derivative of softmax or log_softmax, 0 for an infinite z."""
+    z, v = (jnp.moveaxis(x, axis, -1) for x in (z, v))
+    return jnp.moveaxis(_product.bind(z, v, name=name, t=t), -1, axis)
+
+
+def _product_formula(z: Array, v: Array, *, name: str, t: float) -> Array:
+    p = rows("softmax", z.ndim - 1, t, z)
+    constant = jnp.isinf(z)
+    if name != "softmax":
+        # No finite change of the logits affects an excluded entry, or a row with +inf.
+        constant = constant | ((t > 0) & (z == jnp.inf).any(-1, keepdims=True))
+    v = jnp.where(constant, 0, v)
+    if name == "softmax":
+        x = p * (v - (p * v).sum(-1, keepdims=True))
+    elif name == "log_softmax":
+        x = jnp.where(constant, 0, v - (p * v).sum(-1, keepdims=True))
+    else:
+        x = jnp.where(constant, 0, v - p * v.sum(-1, keepdims=True))
+    return _divide(x, t)
+
+
+@functools.partial(jax.jit, static_argnames=("name", "t"))
+def _product_of_values(z: Array, v: Array, *, name: str, t: float) -> Any:
+    return _product.bind(z, v, name=name, t=t)
+
+
+def _product_jvp(primals: Any, tangents: Any, **options: Any) -> tuple[Any, Any]:
+    (z, v), (dz, dv) = primals, tangents
+    terms = []
+    if type(dv) is not ad.Zero:
+        terms.append(_product.bind(z, dv, **options))
+    if type(dz) is not ad.Zero:
+        formula = functools.partial(_product_formula, v=v, **options)
+        terms.append(jax.jvp(formula, (z,), (dz,))[1])
+    return _product.bind(z, v, **options), sum(terms[1:], terms[0])
+
+
+def _product_transpose(g: Any, z: Array, v: Any, *, name: str, t: float) -> tuple[None, Any]:
+    if type(g) is ad.Zero:
+        return None, g
+    return None, _product.bind(z, g, name=_TRANSPOSED[name], t=t)
+
+
+def _product_batched(arrays: Any, axes: Any, **options: Any) -> tuple[Array, int]:
+    size = next(x.shape[a] for x, a in zip(arrays, axes, strict=True) if a is not None)
+    z, v = (
+        jnp.broadcast_to(x, (size, *x.shape)) if a is None else jnp.moveaxis(x, a, 0)
+        for x, a in zip(arrays, axes, strict=True)
+    )
+    return _product.bind(z, v, **options), 0
+
+
+def _product_on_cpu(context: Any, *arrays: Any, name: str, t: float) -> Any:
+    if name not in _PRODUCTS:
+        return mlir.lower_fun(_product_formula, multiple_results=False)(
+            context, *arrays, name=name, t=t
+        )
+    call = jax.ffi.ffi_lowering("logitlab_products")
+    function = np.int64(_PRODUCTS[name])
+    return call(context, *arrays, function=function, temperature=np.float64(t))
+
+
+_product.def_impl(_product_of_values)
+_product.def_abstract_eval(lambda z, v, **_: v)
+ad.primitive_jvps[_product] = _product_jvp
+ad.primitive_transposes[_product] = _product_transpose
+batching.primitive_batchers[_product] = _product_batched
+mlir.register_lowering(_product, mlir.lower_fun(_product_formula, multiple_results=False))
+if available():
+    mlir.register_lowering(_product, _product_on_cpu, platform="cpu")
 
 
 @rows.defjvp
@@ -91,18 +171,11 @@ def _rows_jvp(name: str, axis: int, t: float, primals: Any, tangents: Any) -> tu
     (z,), (dz,) = primals, tangents
     value = rows(name, axis, t, z)
     x, dz = wide(z), wide(dz)
-    is_value = name == "softmax" and x is z
-    p = value if is_value else rows("softmax", axis, t, x)
-    if name == "softmax":
-        tangent = _softmax_tangent(p, axis, t, x, dz)
-    elif name == "logsumexp":
+    if name == "logsumexp":
+        p = rows("softmax", axis, t, x)
         tangent = (p * jnp.where(jnp.isinf(x), 0, dz)).sum(axis, keepdims=True)
     else:
-        # No finite change of the logits affects an excluded entry, or a row with +inf.
-        constant = jnp.isinf(x) | jnp.isinf(value)
-        dz = jnp.where(constant, 0, dz)
-        tangent = _times(dz - (p * dz).sum(axis, keepdims=True), _slope(t, p.dtype))
-        tangent = jnp.where(constant, 0, tangent)
+        tangent = product(name, axis, t, x, dz)
     return value, tangent.astype(value.dtype)
 
 
@@ -116,7 +189,7 @@ def losses(axis: int, t: float, smoothing: float, z: Array, label: Array) -> Arr
 def losses_and_residuals(
     axis: int, t: float, smoothing: float, z: Array, label: Array
 ) -> tuple[Array, Array]:
-    """The losses and p - y, in the type of z."""
+    """The losses and p - y, for float32 or float64."""
     return _losses(True, axis, t, smoothing, z, label)
 
 
@@ -145,9 +218,7 @@ def _losses(
 
 
 def _loss_tangent(axis: int, t: float, residual: Array, dz: Array, loss: Array) -> Array:
-    # The residual of an excluded class is 0.
-    dz = jnp.where(residual == 0, 0, dz)
-    return _times((residual * dz).sum(axis), _slope(t, residual.dtype)).astype(loss.dtype)
+    return _divide((residual * dz).sum(axis), t).astype(loss.dtype)
 
 
 @losses.defjvp
@@ -163,11 +234,8 @@ def _losses_jvp(
 def _residuals_jvp(
     axis: int, t: float, smoothing: float, primals: Any, tangents: Any
 ) -> tuple[Any, Any]:
-    (z, label), dz = primals, wide(tangents[0])
+    (z, label), dz = primals, tangents[0]
     loss, residual = losses_and_residuals(axis, t, smoothing, z, label)
-    x = wide(z)
-    p = rows("softmax", axis, t, x)
     included = jnp.expand_dims((label >= 0) & (label < z.shape[axis]), axis)
-    slope = jnp.where(included, _softmax_tangent(p, axis, t, x, dz), 0)
-    exact = residual if x is z else losses_and_residuals(axis, t, smoothing, x, label)[1]
-    return (loss, residual), (_loss_tangent(axis, t, exact, dz, loss), slope.astype(z.dtype))
+    slope = jnp.where(included, product("softmax", axis, t, z, dz), 0)
+    return (loss, residual), (_loss_tangent(axis, t, residual, dz, loss), slope)
