@@ -166,8 +166,7 @@ void compute_products(const CallFrame& call) {
   const ProductArgs args{product,  kind, nullptr,  v.data,
                          z.data,   t,    out.data, slopes.data,
                          size / k, k,    1,        size < (1 << 14) ? 1 : threads_for(size)};
-  // As a task, which has the floating-point mode of the kernels.
-  parallel_ranges(1, 1, 1, [&](int64_t, int64_t) { kernels.products(args); });
+  kernels.products(args);
 }
 
 // Tells XLA the version that it has itself, if it is compatible.
@@ -196,7 +195,8 @@ Error* handle(CallFrame* call) noexcept {
     require(call->stage == kExecute, "stage", call->stage, "be ", kExecute);
     // Without the lock of the interpreter, whose signal handlers may raise.
     const SignalsDeferred deferred;
-    compute(*call);
+    // As a task, whose floating-point mode has subnormal numbers; that of XLA replaces them by 0.
+    parallel_ranges(1, 1, 1, [&](int64_t, int64_t) { compute(*call); });
     return nullptr;
   } catch (const std::bad_alloc& e) {
     return fail(kResourceExhausted, e.what());

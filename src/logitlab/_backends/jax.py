@@ -1,6 +1,5 @@
 """The backend of JAX arrays: the kernels where the temperature is a number, else the formulas."""
 
-
 import jax.numpy as jnp
 
 from logitlab._arrays import Array, Axes, scale_nonzero
