@@ -166,7 +166,6 @@ if available():
     mlir.register_lowering(_product, _product_on_cpu, platform="cpu")
 
 
-@rows.defjvp
 def _rows_jvp(name: str, axis: int, t: float, primals: Any, tangents: Any) -> tuple[Array, Array]:
     (z,), (dz,) = primals, tangents
     value = rows(name, axis, t, z)
@@ -177,6 +176,9 @@ def _rows_jvp(name: str, axis: int, t: float, primals: Any, tangents: Any) -> tu
     else:
         tangent = product(name, axis, t, x, dz)
     return value, tangent.astype(value.dtype)
+
+
+rows.defjvp(_rows_jvp)
 
 
 @_Compiled
@@ -221,7 +223,6 @@ def _loss_tangent(axis: int, t: float, residual: Array, dz: Array, loss: Array) 
     return _divide((residual * dz).sum(axis), t).astype(loss.dtype)
 
 
-@losses.defjvp
 def _losses_jvp(
     axis: int, t: float, smoothing: float, primals: Any, tangents: Any
 ) -> tuple[Array, Array]:
@@ -230,7 +231,6 @@ def _losses_jvp(
     return loss, _loss_tangent(axis, t, residual, wide(dz), loss)
 
 
-@losses_and_residuals.defjvp
 def _residuals_jvp(
     axis: int, t: float, smoothing: float, primals: Any, tangents: Any
 ) -> tuple[Any, Any]:
@@ -239,3 +239,7 @@ def _residuals_jvp(
     included = jnp.expand_dims((label >= 0) & (label < z.shape[axis]), axis)
     slope = jnp.where(included, product("softmax", axis, t, z, dz), 0)
     return (loss, residual), (_loss_tangent(axis, t, residual, dz, loss), slope)
+
+
+losses.defjvp(_losses_jvp)
+losses_and_residuals.defjvp(_residuals_jvp)
