@@ -169,19 +169,21 @@ void compute_products(const CallFrame& call) {
   kernels.products(args);
 }
 
-// Tells XLA the version that it has itself, if it is compatible.
+// Tells XLA the version that it has itself, if it is compatible. Where it does not say which, it is
+// 0.1.
 void describe(const CallFrame& call, const Extension& extension) {
   require_struct(extension, sizeof(MetadataExtension));
   Metadata& metadata = *reinterpret_cast<const MetadataExtension&>(extension).metadata;
   require_struct(metadata, offsetof(Metadata, traits) + sizeof metadata.traits);
-  const int minor = call.api->version.minor_version;
+  const int minor = call.api ? call.api->version.minor_version : 1;
   metadata.version = {sizeof(ApiVersion), nullptr, 0, minor};
   metadata.traits = 0;
 }
 
 template <void compute(const CallFrame&)>
 Error* handle(CallFrame* call) noexcept {
-  const auto fail = [&](int code, const char* message) {
+  const auto fail = [&](int code, const char* message) -> Error* {
+    if (!call->api) return nullptr;  // XLA refuses a handler that has told no version
     ErrorArgs error{sizeof(ErrorArgs), nullptr, message, code};
     return call->api->create_error(&error);
   };
