@@ -22,7 +22,8 @@ pytestmark = pytest.mark.skipif(
 FUNCTIONS = [logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp]
 by_function = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
 by_dtype = pytest.mark.parametrize("dtype", arrays.FLOATS, ids=str)
-by_temperature = pytest.mark.parametrize("temperature", arrays.TEMPERATURES)
+# JAX compiles for each temperature.
+by_temperature = pytest.mark.parametrize("temperature", [1.0, 1e-3, 5e-324, 0.0, np.inf, -0.7])
 
 
 @pytest.fixture
