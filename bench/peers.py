@@ -127,7 +127,7 @@ def onnxruntime_(name: str, z: Any, axis: int) -> Call | None:
 
     def call() -> Any:
         session.run_with_iobinding(binding)
-        return value
+        return out
 
     return call
 

@@ -28,10 +28,18 @@ SECTIONS = {
 }
 
 
+# The public modules beside logitlab itself, and the titles of their names.
+MODULES = {
+    "logitlab.plot": "Pictures",
+    "logitlab.torch": "torch modules",
+    "logitlab.onnx": "ONNX models",
+}
+
+
 def namespaces() -> dict[str, list[str]]:
     """The public names of each public module that is there."""
     found = {"logitlab": list(logitlab.__all__)}
-    for module in ("logitlab.plot", "logitlab.torch"):
+    for module in MODULES:
         if importlib.util.find_spec(module):
             found[module] = list(importlib.import_module(module).__all__)
     return found
@@ -62,7 +70,7 @@ def _summary(value: Any) -> str:
 
 def _section(module: str, name: str) -> str:
     if module != "logitlab":
-        return {"logitlab.plot": "Pictures", "logitlab.torch": "torch modules"}[module]
+        return MODULES[module]
     home = getattr(logitlab, name).__module__.split(".")[1]
     return SECTIONS.get(home, home.replace("_", " ").capitalize())
 

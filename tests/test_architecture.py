@@ -19,7 +19,7 @@ CONTRIBUTING = Path(__file__).parent.parent / "CONTRIBUTING.md"
 # own package. `logitlab` is the package itself, `__init__.py`.
 LAYERS = [
     ["_app"],
-    ["torch"],
+    ["onnx", "torch"],
     ["logitlab"],
     ["plot", "laws", "_torch_compile"],
     ["calibration"],
@@ -31,7 +31,7 @@ LAYERS = [
     ["_dispatch"],
     ["_registry", "_backends", "_out", "_labels"],
     ["_exact", "_arrays"],
-    ["_checks", "_tracing"],
+    ["_checks", "_saved", "_tracing"],
 ]
 
 

@@ -597,3 +597,18 @@ def test_logits_of_special_values():
     np.testing.assert_array_equal(logitlab.logits([0.0, 0.0]), [-inf, -inf])
     with pytest.raises(ValueError, match=r"p must be >= 0, got -0.5 at index \(1, 0\)"):
         logitlab.logits([[0.5, 0.5], [-0.5, 1.5]])
+
+
+@pytest.mark.parametrize("function", [logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_common_calls_are_those_with_options(function, dtype, axis):
+    """Arrays of the standard types, and masks of their shape, have functions of their own."""
+    z = np.random.default_rng(0).normal(0, 3, (5, 4, 7)).astype(ml_dtypes.finfo(dtype).dtype)
+    mask = np.random.default_rng(1).random(z.shape) < 0.7
+    mask[0, 0] = False
+    for where in (None, mask, mask[:, ::-1]):
+        result = function(z, axis, where=where)
+        other = function(z, axis, temperature=np.array(1.0), where=where)
+        assert result.dtype == z.dtype
+        np.testing.assert_array_equal(np.float64(result), np.float64(other))

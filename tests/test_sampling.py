@@ -814,3 +814,33 @@ def test_results_are_on_the_device_of_the_logits():
     """In a process of its own, where JAX has two devices: it takes seconds to import."""
     code = run_code(DEVICES, XLA_FLAGS="--xla_force_host_platform_device_count=2")
     assert code == ["True", "True"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("temperature", [0.0, 0.7, -1.0])
+def test_common_calls_are_those_with_options(dtype, axis, temperature):
+    """One sample of each row without options has a function of its own."""
+    z = np.random.default_rng(0).normal(0, 3, (5, 4, 7)).astype(dtype)
+    z[0, 0, 0] = -np.inf
+    options = {"axis": axis, "temperature": temperature}
+    several = logitlab.sample(z, 1, rng=np.random.default_rng(8), **options)[..., 0]
+    one = logitlab.sample(z, rng=np.random.default_rng(8), **options)
+    assert one.dtype == np.int64
+    np.testing.assert_array_equal(one, several)
+    assert logitlab.sample(z[0, 0], rng=3).shape == ()
+
+
+def test_generators_advance_by_64_bits():
+    """A call takes the number that `integers` gives, of every generator of NumPy."""
+    z = np.zeros((2, 50))
+    for name in ("PCG64", "PCG64DXSM", "Philox", "SFC64", "MT19937"):
+        generator, other = (np.random.Generator(getattr(np.random, name)(5)) for _ in range(2))
+        for rng in (generator, other):
+            rng.integers(0, 9, dtype=np.int32)  # half of a word stays in store
+        word = int(other.integers(0, 2**64, dtype=np.uint64))
+        key = word & 0xFFFFFFFF, word >> 32
+        expected = native_sampling.plain_sample(z, 1, 1.0, key)
+        if expected is not None:
+            np.testing.assert_array_equal(logitlab.sample(z, rng=generator), expected)
+        assert generator.random() == other.random()

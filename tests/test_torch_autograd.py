@@ -299,3 +299,22 @@ def test_changed_targets_or_masks_are_an_error(changed):
     where[:, 3].logical_not_() if changed == "mask" else y.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace"):
         value.backward()
+
+
+def test_common_losses_have_the_bits_of_arrays():
+    """Labels without options: the loss, its gradient, and again in a later backward pass."""
+    for dtype in (torch.float32, torch.float64):
+        z = (torch.randn(6, 7, generator=torch.Generator().manual_seed(3)) * 5).to(dtype)
+        y = torch.tensor([0, 6, 3, 3, 1, 5])
+        loss, gradient = logitlab.cross_entropy_and_grad(z.numpy(), y.numpy(), temperature=0.7)
+        of_tensors = logitlab.cross_entropy_and_grad(z, y, temperature=0.7)
+        variable = z.clone().requires_grad_()
+        recorded = logitlab.cross_entropy(variable, y, temperature=0.7)
+        for result in (logitlab.cross_entropy(z, y, temperature=0.7), of_tensors[0], recorded):
+            assert result.dtype is dtype
+            assert result.item() == loss
+        assert torch.equal(of_tensors[1], torch.from_numpy(gradient))
+        for factor in (1.0, 3.0, 1.0):
+            [g] = torch.autograd.grad(recorded * factor, variable, retain_graph=True)
+            torch.testing.assert_close(g, torch.from_numpy(gradient) * factor)
+        assert logitlab.cross_entropy(variable.detach(), y).grad_fn is None

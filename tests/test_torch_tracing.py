@@ -268,7 +268,14 @@ def test_nested_and_sparse_tensors_are_refused(layout):
 def test_which_tensors_the_kernels_read(monkeypatch):
     """Dense CPU tensors of a float type, outside of traces and transforms; no others."""
     calls = []
-    names = ("elementwise", "reduce_logsumexp", "row_losses", "product", "linear_loss")
+    names = (
+        "elementwise",
+        "reduce_logsumexp",
+        "row_losses",
+        "plain_cross_entropy",
+        "product",
+        "linear_loss",
+    )
     for module, name in [(native._native, "rows"), *((native, name) for name in names)]:
         function = getattr(module, name)
         monkeypatch.setattr(

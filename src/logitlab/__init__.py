@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from logitlab import _registry
 from logitlab._backends.native import get_num_threads, native_available, set_num_threads
-from logitlab.calibration import MatrixScaling, TemperatureScaling, VectorScaling, cross_fit
+from logitlab.calibration import (
+    MatrixScaling,
+    TemperatureScaling,
+    VectorScaling,
+    cross_fit,
+    load_calibrator,
+)
 from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
 from logitlab.linear_losses import linear_cross_entropy, linear_cross_entropy_and_grad
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
@@ -42,6 +48,7 @@ __all__ = [
     "kl_divergence",
     "linear_cross_entropy",
     "linear_cross_entropy_and_grad",
+    "load_calibrator",
     "log_softmax",
     "logits",
     "logsumexp",

@@ -17,6 +17,8 @@ from logitlab._backends import native, plain_numpy
 _BACKENDS = {
     ("numpy", "ndarray"): "native",
     ("torch", "Tensor"): "torch",
+    ("jaxlib", "ArrayImpl"): "jax",
+    ("jax", "Tracer"): "jax",
 }
 
 
@@ -52,6 +54,15 @@ def plain(z: Any) -> Any:
         return native.plain
     # torch.compile can trace the Python functions.
     return _plain_of_type.get(type(z), plain_numpy)
+
+
+def plain_loss(z: Any, y: Any, axis: Any, temperature: Any, with_gradient: bool) -> Any:
+    """The mean loss of labels, or that and its gradient, of the most common calls; else None."""
+    if type(z) is np.ndarray:
+        return native.plain_cross_entropy(z, y, axis, temperature, with_gradient)
+    if (module := _plain_of_type.get(type(z))) is None:
+        return None
+    return module.plain_cross_entropy(z, y, axis, temperature, with_gradient)
 
 
 def fused_loss(z: Array, name: str) -> Callable[..., Array | None] | None:

@@ -9,7 +9,6 @@ from array_api_compat import array_namespace
 
 from logitlab import _arrays, _checks, _dispatch, _labels
 from logitlab._arrays import Array, DType, Namespace, Shape
-from logitlab._backends import native
 from logitlab._backends.targets import Targets
 
 Reduction = Literal["mean", "sum", "none"]
@@ -245,16 +244,15 @@ def loss_gradient(arguments: LossArguments, reduction: str, upstream: Array) -> 
 def _plain_loss(
     z: Any, y: Any, axis: Any, temperature: Any, options: tuple[Any, ...], *, with_gradient: bool
 ) -> Any:
-    """The result of a call of NumPy arrays without options in one step, or None for other calls."""
+    """The result of a call without options in one step, or None for other calls."""
     *arrays, label_smoothing, reduction = options
     plain = (
-        type(z) is np.ndarray
-        and all(option is None for option in arrays)
+        all(option is None for option in arrays)
         and type(label_smoothing) is float
         and label_smoothing == 0
         and reduction == "mean"
     )
-    return native.plain_cross_entropy(z, y, axis, temperature, with_gradient) if plain else None
+    return _dispatch.plain_loss(z, y, axis, temperature, with_gradient) if plain else None
 
 
 def cross_entropy(

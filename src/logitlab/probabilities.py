@@ -86,8 +86,8 @@ def softmax(
     >>> logitlab.softmax([1.0, 3.0, 3.0], temperature=0)
     array([0. , 0.5, 0.5])
     """
-    if where is None and out is None and empty == "nan":
-        result = _dispatch.plain(z).plain_softmax(z, axis, temperature)
+    if out is None and empty == "nan":
+        result = _dispatch.plain(z).plain_softmax(z, axis, temperature, where)
         if result is not None:
             return result
     if empty != "nan":
@@ -155,8 +155,8 @@ def log_softmax(
     >>> logitlab.log_softmax(np.array([0, -20], dtype=np.float32))
     array([-2.0611537e-09, -2.0000000e+01], dtype=float32)
     """
-    if where is None and out is None:
-        result = _dispatch.plain(z).plain_log_softmax(z, axis, temperature)
+    if out is None:
+        result = _dispatch.plain(z).plain_log_softmax(z, axis, temperature, where)
         if result is not None:
             return result
     if out is None:
@@ -231,8 +231,8 @@ def logsumexp(
     >>> float(logitlab.logsumexp([1000.0, 1000.0], b=[3.0, -1.0]).round(4))
     1000.6931
     """
-    if b is None and where is None and keepdims is False and return_sign is False:
-        result = _dispatch.plain(z).plain_logsumexp(z, axis, temperature)
+    if b is None and keepdims is False and return_sign is False:
+        result = _dispatch.plain(z).plain_logsumexp(z, axis, temperature, where)
         if result is not None:
             return result
     keepdims = _checks.boolean(keepdims, "keepdims")

@@ -17,6 +17,13 @@ ORDERS = {
     "llama.cpp": ("top_k", "top_p", "min_p", "temperature"),
 }
 _LARGEST_KEY = 2**64 - 1
+# Those whose raw numbers have 64 bits.
+_WORD_GENERATORS = (
+    np.random.PCG64,
+    np.random.PCG64DXSM,
+    np.random.Philox,
+    np.random.SFC64,
+)
 _NO_REPLACEMENT = 0x5851F42D  # xor-ed into the key, so that both kinds of sampling differ
 
 
@@ -50,7 +57,7 @@ def _generator_key(rng: Any) -> tuple[int, int]:
         a, b = np.random.SeedSequence(None if rng is None else int(rng)).generate_state(2)
         return int(a), int(b)
     if isinstance(rng, np.random.Generator):
-        word = int(rng.integers(0, 2**64, dtype=np.uint64))
+        word = _random_word(rng)
     elif type(rng).__module__.partition(".")[0] == "torch" and hasattr(rng, "initial_seed"):
         import torch
 
@@ -63,6 +70,13 @@ def _generator_key(rng: Any) -> tuple[int, int]:
             f"got {rng!r}"
         )
     return word & 0xFFFFFFFF, word >> 32 & 0xFFFFFFFF
+
+
+def _random_word(rng: np.random.Generator) -> int:
+    """The next 64 random bits of a generator."""
+    if type(rng.bit_generator) in _WORD_GENERATORS:
+        return int(rng.bit_generator.random_raw())  # the same number, and faster
+    return int(rng.integers(0, 2**64, dtype=np.uint64))
 
 
 def _check_row_keys(row_keys: Any, batch: tuple[int, ...]) -> Words:
@@ -313,6 +327,11 @@ def sample(
     >>> logitlab.sample([2.0, 1.0, 3.0, 5.0, 4.0], 3, replacement=False, rng=0)
     array([3, 4, 2])
     """
+    is_plain = replacement is True and order == "transformers" and type(z) is np.ndarray
+    if is_plain and not any(x is not None for x in (n, top_k, top_p, min_p, where, row_keys)):
+        found = native_sampling.plain_sample(z, axis, temperature, _generator_key(rng))
+        if found is not None:
+            return found
     cut = _check_truncation(top_k, top_p, min_p, order)
     call = _check_call(z, axis, temperature, where)
     indices = _sample_indices(call, n, cut, replacement, rng, row_keys)

@@ -200,16 +200,16 @@ class ChunkRows : public LaneRows<T> {
       sums.accumulate(add(add(a, b), add(x, y)));
     }
     if (i < k_) {
-      const Vec<T> zero(T(0));
-      Vec<T> x[4] = {zero, zero, zero, zero};
-      int j = 0;
-      for (; i + kLanes <= k_; i += kLanes, ++j) x[j] = full_weights(i);
-      if (i < k_) {
+      // Not in an array, which would be in memory.
+      auto rest = [&](int64_t i) {
+        if (i >= k_) return Vec<T>(T(0));
+        if (i + kLanes <= k_) return full_weights(i);
         const int n = int(k_ - i);
-        x[j] = lane_weights(larger(floor, load_first(z + i, n, -kInfinity<T>)),
+        return lane_weights(larger(floor, load_first(z + i, n, -kInfinity<T>)),
                             [&](const Vec<T>& w) { put_first(w, e + i, n); });
-      }
-      sums.accumulate(add(add(x[0], x[1]), add(x[2], x[3])));
+      };
+      const Vec<T> a = rest(i), b = rest(i + kLanes), x = rest(i + 2 * kLanes);
+      sums.accumulate(add(add(a, b), add(x, rest(i + 3 * kLanes))));
     }
     sums.put(sums_[r], errors_[r]);
     if constexpr (ExcludeMax) below_max.put(table_[r]);

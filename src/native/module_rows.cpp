@@ -17,12 +17,12 @@
 #define BATCH_PARAMETERS                                                                      \
   "kind: int, z: " ARRAY ", out: " ARRAY ", axis: int, t: float | " DOUBLES ", where: " ARRAY \
   " | None"
-#define PLAIN_PARAMETERS "z: typing.Any, axis: typing.Any, temperature: typing.Any"
+#define PLAIN_PARAMETERS \
+  "z: typing.Any, axis: typing.Any, temperature: typing.Any, where: typing.Any"
 
 namespace logitlab {
-namespace {
 
-void run(Batch& batch) {
+void run_batch(Batch& batch) {
   constexpr int64_t kMinEntries = 1 << 13;  // per thread
   const int64_t entries = batch.rows * batch.k;
   // A result larger than the caches would only evict what is in them.
@@ -49,12 +49,19 @@ void run(Batch& batch) {
     const int64_t together = batch.z_step == item ? kTaskEntries / 4 : kAcrossEntries;
     step = std::max(step, std::clamp<int64_t>(together / batch.k, 1, group));
   }
-  const auto run_rows = [&](int64_t first, int64_t last) { kernels.run(batch, first, last); };
-  if (entries < 4096) {
-    parallel_ranges(batch.rows, step, threads, run_rows);
+  parallel_ranges(batch.rows, step, threads,
+                  [&](int64_t first, int64_t last) { kernels.run(batch, first, last); });
+}
+
+namespace {
+
+// As run_batch(), without the lock of the interpreter where that takes long.
+void run(Batch& batch) {
+  if (batch.rows * batch.k < 4096) {
+    run_batch(batch);
   } else {
     const LockRelease release;
-    parallel_ranges(batch.rows, step, threads, run_rows);
+    run_batch(batch);
   }
 }
 
@@ -102,31 +109,27 @@ bool compute(Op op, int kind, nb::handle z, nb::handle out, int axis, nb::handle
   return compute(b, kind, z, out, axis, t, where);
 }
 
-// The kind of an aligned array of a standard type, in native byte order and below kLargeResult.
-std::optional<Kind> plain_kind(PyArrayObject* array) {
-  if (!PyArray_ISBEHAVED_RO(array) || PyArray_NBYTES(array) >= kLargeResult) return {};
-  switch (PyArray_TYPE(array)) {
-    case NPY_FLOAT:
-      return kFloat32;
-    case NPY_DOUBLE:
-      return kFloat64;
-    case NPY_HALF:
-      return kFloat16;
-    default:
-      return {};
-  }
+// Whether `where` is None or an aligned array of booleans of the shape of z.
+bool is_plain_mask(nb::handle where, PyArrayObject* z) {
+  if (where.is_none()) return true;
+  if (!PyArray_CheckExact(where.ptr())) return false;
+  auto* mask = reinterpret_cast<PyArrayObject*>(where.ptr());
+  return PyArray_TYPE(mask) == NPY_BOOL && PyArray_NDIM(mask) == PyArray_NDIM(z) &&
+         PyArray_CompareLists(PyArray_DIMS(mask), PyArray_DIMS(z), PyArray_NDIM(z));
 }
 
 // The result for an aligned NumPy array of a standard type, in native byte order and below
-// kLargeResult, an axis within its bounds and a float temperature that is not NaN; else None.
-nb::object compute_plain(Op op, nb::handle z, nb::handle axis, nb::handle temperature) {
+// kLargeResult, an axis within its bounds, a float temperature that is not NaN, and a `where` of
+// z's shape or None; else None.
+nb::object compute_plain(Op op, nb::handle z, nb::handle axis, nb::handle temperature,
+                         nb::handle where) {
   if (!PyArray_CheckExact(z.ptr()) || !PyLong_CheckExact(axis.ptr()) ||
       !PyFloat_CheckExact(temperature.ptr()))
     return nb::none();
   auto* array = reinterpret_cast<PyArrayObject*>(z.ptr());
   const std::optional<Kind> kind = plain_kind(array);
   const int type = PyArray_TYPE(array), dims = PyArray_NDIM(array);
-  if (!kind || dims > kMaxDims) return nb::none();
+  if (!kind || dims > kMaxDims || !is_plain_mask(where, array)) return nb::none();
   int overflow;
   long at = PyLong_AsLongAndOverflow(axis.ptr(), &overflow);
   if (overflow || at < -dims || at >= dims) return nb::none();
@@ -159,7 +162,7 @@ nb::object compute_plain(Op op, nb::handle z, nb::handle axis, nb::handle temper
   }
   Batch b;
   b.op = op;
-  compute(b, *kind, zb, ob, int(at), temperature, nb::none());
+  compute(b, *kind, zb, ob, int(at), temperature, where);
   if (op == Op::logsumexp && dims == 1)
     return nb::steal(PyArray_Return(reinterpret_cast<PyArrayObject*>(owner.release().ptr())));
   return owner;
@@ -227,10 +230,11 @@ nb::object plain_cross_entropy(nb::handle z, nb::handle y, nb::handle axis, nb::
   int overflow;
   const long at = PyLong_AsLongAndOverflow(axis.ptr(), &overflow);
   const double t = PyFloat_AsDouble(temperature.ptr());
-  if (!kind || !PyArray_IS_C_CONTIGUOUS(logits) || PyArray_TYPE(targets) != NPY_INT64 ||
-      !PyArray_ISBEHAVED_RO(targets) || !PyArray_IS_C_CONTIGUOUS(targets) || dims < 1 ||
-      dims > kMaxDims || PyArray_NDIM(targets) != dims - 1 || overflow ||
-      (at != -1 && at != dims - 1) || !(t > 0 && t < std::numeric_limits<double>::infinity()) ||
+  if (!kind || *kind == kBFloat16 || !PyArray_IS_C_CONTIGUOUS(logits) ||
+      PyArray_TYPE(targets) != NPY_INT64 || !PyArray_ISBEHAVED_RO(targets) ||
+      !PyArray_IS_C_CONTIGUOUS(targets) || dims < 1 || dims > kMaxDims ||
+      PyArray_NDIM(targets) != dims - 1 || overflow || (at != -1 && at != dims - 1) ||
+      !(t > 0 && t < std::numeric_limits<double>::infinity()) ||
       !std::equal(PyArray_DIMS(targets), PyArray_DIMS(targets) + dims - 1, PyArray_DIMS(logits)))
     return nb::none();
   const int64_t rows = PyArray_SIZE(targets), k = PyArray_DIM(logits, dims - 1);
@@ -288,9 +292,11 @@ void define_rows(nb::module_& m) {
   using nb::handle;
   m.def(
       "plain_softmax",
-      [](handle z, handle axis, handle t) { return compute_plain(Op::softmax, z, axis, t); },
+      [](handle z, handle axis, handle t, handle where) {
+        return compute_plain(Op::softmax, z, axis, t, where);
+      },
       nb::arg("z").none(), nb::arg("axis").none(), nb::arg("temperature").none(),
-      nb::sig("def plain_softmax(" PLAIN_PARAMETERS ") -> typing.Any"));
+      nb::arg("where").none(), nb::sig("def plain_softmax(" PLAIN_PARAMETERS ") -> typing.Any"));
   m.def(
       "softmax",
       [](int kind, handle z, handle out, int axis, handle t, handle where) {
@@ -300,8 +306,11 @@ void define_rows(nb::module_& m) {
       nb::arg("where").none(), nb::sig("def softmax(" BATCH_PARAMETERS ") -> bool"));
   m.def(
       "plain_log_softmax",
-      [](handle z, handle axis, handle t) { return compute_plain(Op::log_softmax, z, axis, t); },
+      [](handle z, handle axis, handle t, handle where) {
+        return compute_plain(Op::log_softmax, z, axis, t, where);
+      },
       nb::arg("z").none(), nb::arg("axis").none(), nb::arg("temperature").none(),
+      nb::arg("where").none(),
       nb::sig("def plain_log_softmax(" PLAIN_PARAMETERS ") -> typing.Any"));
   m.def(
       "log_softmax",
@@ -312,9 +321,11 @@ void define_rows(nb::module_& m) {
       nb::arg("where").none(), nb::sig("def log_softmax(" BATCH_PARAMETERS ") -> bool"));
   m.def(
       "plain_logsumexp",
-      [](handle z, handle axis, handle t) { return compute_plain(Op::logsumexp, z, axis, t); },
+      [](handle z, handle axis, handle t, handle where) {
+        return compute_plain(Op::logsumexp, z, axis, t, where);
+      },
       nb::arg("z").none(), nb::arg("axis").none(), nb::arg("temperature").none(),
-      nb::sig("def plain_logsumexp(" PLAIN_PARAMETERS ") -> typing.Any"));
+      nb::arg("where").none(), nb::sig("def plain_logsumexp(" PLAIN_PARAMETERS ") -> typing.Any"));
   m.def(
       "logsumexp",
       [](int kind, handle z, handle out, int axis, handle t, handle where) {

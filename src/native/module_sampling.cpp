@@ -3,6 +3,8 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <numeric>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -99,6 +101,46 @@ void sample(int kind, nb::handle z, int axis, nb::handle t, nb::handle where,
   if (rows && args.n && args.batch.k) run(args);
 }
 
+// One class for each row, keyed by their numbers, of an aligned NumPy array below kLargeResult;
+// None where another function must be called: for any other array, an axis that is not within its
+// bounds, a temperature that is NaN or not a float, and if a row has no class to sample.
+nb::object plain_sample(nb::handle z, nb::handle axis, nb::handle temperature, uint32_t key_a,
+                        uint32_t key_b) {
+  if (!PyArray_CheckExact(z.ptr()) || !PyLong_CheckExact(axis.ptr()) ||
+      !PyFloat_CheckExact(temperature.ptr()))
+    return nb::none();
+  auto* logits = reinterpret_cast<PyArrayObject*>(z.ptr());
+  const std::optional<Kind> kind = plain_kind(logits);
+  const int dims = PyArray_NDIM(logits);
+  int overflow;
+  long at = PyLong_AsLongAndOverflow(axis.ptr(), &overflow);
+  if (!kind || dims > kMaxDims || overflow || at < -dims || at >= dims) return nb::none();
+  if (at < 0) at += dims;
+  const double t = PyFloat_AsDouble(temperature.ptr());
+  if (t != t || PyArray_SIZE(logits) == 0) return nb::none();
+  npy_intp shape[kMaxDims];
+  std::copy_n(PyArray_DIMS(logits), at, shape);
+  std::copy(PyArray_DIMS(logits) + at + 1, PyArray_DIMS(logits) + dims, shape + at);
+  PyObject* result = PyArray_SimpleNew(dims - 1, shape, NPY_INT64);
+  if (!result) throw nb::python_error();
+  nb::object owner = nb::steal(result);
+  auto* found = reinterpret_cast<PyArrayObject*>(result);
+  SampleArgs args;
+  args.batch.kind = *kind;
+  const Py_buffer buffer = buffer_of(logits);
+  const BatchLayout layout(args.batch, buffer, nullptr, int(at), temperature, nb::none());
+  std::vector<uint64_t> row_keys(size_t(args.batch.rows));
+  std::iota(row_keys.begin(), row_keys.end(), uint64_t(0));
+  args.n = 1;
+  args.key[0] = key_a, args.key[1] = key_b;
+  args.row_keys = row_keys.data();
+  args.found = static_cast<int64_t*>(PyArray_DATA(found));
+  run(args);
+  if (std::any_of(args.found, args.found + args.batch.rows, [](int64_t i) { return i < 0; }))
+    return nb::none();
+  return nb::steal(PyArray_Return(reinterpret_cast<PyArrayObject*>(owner.release().ptr())));
+}
+
 }  // namespace
 
 // All arrays but z, t and `where` are contiguous; z is aligned.
@@ -108,6 +150,10 @@ void define_sampling(nb::module_& m) {
         nb::arg("min_p"), nb::arg("kept"),
         nb::sig("def keep(" TRUNCATION_PARAMETERS
                 ", kept: numpy.typing.NDArray[typing.Any]) -> None"));
+  m.def("plain_sample", plain_sample, nb::arg("z").none(), nb::arg("axis").none(),
+        nb::arg("temperature").none(), nb::arg("key_a"), nb::arg("key_b"),
+        nb::sig("def plain_sample(z: typing.Any, axis: typing.Any, temperature: typing.Any, "
+                "key_a: int, key_b: int) -> typing.Any"));
   m.def("sample", sample, nb::arg("kind"), nb::arg("z"), nb::arg("axis"), nb::arg("t"),
         nb::arg("where").none(), nb::arg("stages"), nb::arg("top_k"), nb::arg("top_p"),
         nb::arg("min_p"), nb::arg("replacement"), nb::arg("key_a"), nb::arg("key_b"),

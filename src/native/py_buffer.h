@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <limits>
 #include <optional>
@@ -12,6 +13,7 @@
 #include <string>
 
 #include "batch.h"
+#include "memory.h"
 #include "numpy_api.h"
 #include "products_args.h"
 #include "sample_args.h"
@@ -40,6 +42,11 @@ namespace nb = nanobind;
 void define_rows(nb::module_& m);
 void define_products(nb::module_& m);
 void define_sampling(nb::module_& m);
+void define_xla(nb::module_& m);
+
+// Computes all rows, on several threads; sets how they share the work. Called with or without the
+// lock of the interpreter.
+void run_batch(Batch& batch);
 
 // The type of the numbers of an array, with its codes in the buffer protocol.
 struct NumberType {
@@ -181,6 +188,34 @@ inline void add_axis(Batch& b, int64_t size, int64_t z, int64_t out, int64_t whe
   }
   b.z_stride[d] = z, b.out_stride[d] = out, b.where_stride[d] = where;
   b.temperature_stride[d] = temperature;
+}
+
+// Whether a type is the bfloat16 of ml_dtypes, the only one of that name. Called with Python's lock
+// or on threads of a Python without one.
+inline bool is_bfloat16(PyArray_Descr* type) {
+  static std::atomic<PyTypeObject*> bfloat16{nullptr};
+  if (type->type_num < NPY_USERDEF) return false;
+  if (type->typeobj == bfloat16) return true;
+  if (bfloat16 || type->byteorder == NPY_OPPBYTE) return false;
+  const nb::handle scalar = reinterpret_cast<PyObject*>(type->typeobj);
+  if (!scalar.attr("__name__").equal(nb::str("bfloat16"))) return false;
+  bfloat16 = type->typeobj;
+  return true;
+}
+
+// The kind of an aligned array of a floating type, in native byte order and below kLargeResult.
+inline std::optional<Kind> plain_kind(PyArrayObject* array) {
+  if (!PyArray_ISBEHAVED_RO(array) || PyArray_NBYTES(array) >= kLargeResult) return {};
+  switch (PyArray_TYPE(array)) {
+    case NPY_FLOAT:
+      return kFloat32;
+    case NPY_DOUBLE:
+      return kFloat64;
+    case NPY_HALF:
+      return kFloat16;
+    default:
+      return is_bfloat16(PyArray_DESCR(array)) ? std::optional(kBFloat16) : std::nullopt;
+  }
 }
 
 inline const NumberType& type_of(int kind) {

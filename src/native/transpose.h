@@ -23,6 +23,15 @@ void transpose_in(const T* rows, int64_t k, T* lanes) {
   }
 }
 
+// lanes[i * 16 + r] = rows[r * k + i] for n rows, and 0 for the others.
+template <class T>
+void transpose_rows_in(const T* rows, int64_t k, int n, T* lanes) {
+  if (n == kLanes) return transpose_in(rows, k, lanes);
+  fill(lanes, k * kLanes, T(0));
+  for (int r = 0; r < n; ++r)
+    for (int64_t i = 0; i < k; ++i) lanes[i * kLanes + r] = rows[r * k + i];
+}
+
 // rows[r * k + i] = lanes[i * 16 + r].
 template <class T>
 void transpose_out(const T* lanes, int64_t k, T* rows) {

@@ -2,4 +2,5 @@
 #include "products.h"
 #include "sample_kernel.h"
 #include "second_products.h"
+#include "small_row_scores.h"
 #include "temperature_loss.h"

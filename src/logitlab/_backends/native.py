@@ -370,7 +370,12 @@ def product_at(
     if not isinstance(slope, float):
         slope = contiguous(np.broadcast_to(slope, (*before, 1, *after)), np.dtype(np.float64))
     sizes = (math.prod(before), shape[axis], math.prod(after))
-    _native.products(_PRODUCTS[name], itemsize == 8, *sizes, p, v, z, out, slope, t)
+    products(name, itemsize == 8, *sizes, p, v, z, out, slope, t)
+
+
+def products(name: str, *arguments: Any) -> None:
+    """The kernel of :func:`product`, of checked arguments."""
+    _native.products(_PRODUCTS[name], *arguments)
 
 
 def _covers_product(p: Array, slope: float | Array) -> bool:

@@ -42,6 +42,11 @@ def _on_kernel(name: str, z: Any, axis: int, t: Any, where: Any, cut: Cut, *rest
     return True
 
 
+def plain_sample(z: Any, axis: Any, temperature: Any, key: tuple[int, int]) -> Any:
+    """One class of each row of the most common calls, or None."""
+    return None if _native is None else _native.plain_sample(z, axis, temperature, *key)
+
+
 def keep(z: Any, axis: int, t: Any, where: Any, cut: Cut) -> NDArray[np.bool_]:
     """Mask, of z's shape, of the entries that the truncation keeps."""
     shape = np.moveaxis(z, axis, -1).shape

@@ -82,13 +82,13 @@ def _plain(function: RowFunction, z: Any, axis: Any, temperature: Any) -> NDArra
     return out.reshape(z.shape[:-1])[()] if one else out.reshape(z.shape)
 
 
-def plain_softmax(z: Any, axis: Any, temperature: Any) -> Any:
-    return _plain(_softmax, z, axis, temperature)
+def plain_softmax(z: Any, axis: Any, temperature: Any, where: Any) -> Any:
+    return None if where is not None else _plain(_softmax, z, axis, temperature)
 
 
-def plain_log_softmax(z: Any, axis: Any, temperature: Any) -> Any:
-    return _plain(_log_softmax, z, axis, temperature)
+def plain_log_softmax(z: Any, axis: Any, temperature: Any, where: Any) -> Any:
+    return None if where is not None else _plain(_log_softmax, z, axis, temperature)
 
 
-def plain_logsumexp(z: Any, axis: Any, temperature: Any) -> Any:
-    return _plain(_logsumexp, z, axis, temperature)
+def plain_logsumexp(z: Any, axis: Any, temperature: Any, where: Any) -> Any:
+    return None if where is not None else _plain(_logsumexp, z, axis, temperature)

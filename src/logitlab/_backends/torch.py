@@ -4,10 +4,13 @@ Gradients on the CPU are in closed form. The reference uses torch operations, so
 and `torch.func` transforms are supported as well.
 """
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from logitlab._arrays import Array, Axes
-from logitlab._backends import torch_autograd, torch_kernels
+from logitlab._backends import native, torch_autograd, torch_kernels
 from logitlab._backends.linear_loss import Gradients
 from logitlab._backends.reference import (
     centred,
@@ -21,9 +24,6 @@ from logitlab._backends.torch_kernels import (
     covers_losses,
     jacobian,
     jacobian_product,
-    plain_log_softmax,
-    plain_logsumexp,
-    plain_softmax,
     readable,
     requires_gradient,
 )
@@ -38,6 +38,7 @@ __all__ = [
     "logits",
     "logsumexp",
     "one_minus",
+    "plain_cross_entropy",
     "plain_log_softmax",
     "plain_logsumexp",
     "plain_softmax",
@@ -47,6 +48,49 @@ __all__ = [
     "softmax",
     "target_loss",
 ]
+
+
+def _plain(name: str, z: Any, axis: Any, temperature: Any, where: Any) -> Tensor | None:
+    """The result of the most common calls, without further checks; None for any other call."""
+    if where is not None or not torch_kernels.is_plain(z, axis, temperature):
+        return None
+    if z.requires_grad and torch.is_grad_enabled():
+        result: Tensor = torch_autograd.PlainFunction.apply(name, z, temperature)
+        return result
+    return torch_kernels.plain(name, z, temperature)
+
+
+def plain_softmax(z: Any, axis: Any, temperature: Any, where: Any) -> Tensor | None:
+    return _plain("softmax", z, axis, temperature, where)
+
+
+def plain_log_softmax(z: Any, axis: Any, temperature: Any, where: Any) -> Tensor | None:
+    return _plain("log_softmax", z, axis, temperature, where)
+
+
+def plain_logsumexp(z: Any, axis: Any, temperature: Any, where: Any) -> Tensor | None:
+    return _plain("logsumexp", z, axis, temperature, where)
+
+
+def plain_cross_entropy(z: Any, y: Any, axis: Any, t: Any, with_gradient: bool) -> Any:
+    """As :func:`native.plain_cross_entropy`."""
+    if not torch_kernels.is_plain(z, axis, t) or not torch_kernels.is_plain_label(y):
+        return None
+    needs_gradient = z.requires_grad and torch.is_grad_enabled()
+    if z.itemsize < 4 or (with_gradient and needs_gradient):
+        return None
+    result = native.plain_cross_entropy(
+        z.detach().numpy(), y.numpy(), -1, t, with_gradient or needs_gradient
+    )
+    if result is None:
+        return None
+    if needs_gradient:
+        loss, gradient = result
+        return torch_autograd.PlainMeanLoss.apply(z, y, t, loss.item(), torch.from_numpy(gradient))
+    if with_gradient:
+        loss, gradient = result
+        return torch.tensor(loss.item(), dtype=z.dtype), torch.from_numpy(gradient)
+    return torch.tensor(result.item(), dtype=z.dtype)
 
 
 def _needs_autograd(z: Tensor, axis: Axes, t: float | Tensor, where: Tensor | None) -> bool:

@@ -36,13 +36,14 @@ def _divide_by_temperature(x: Tensor, t: Any) -> Tensor:
 def _kernels_accept(g: Tensor) -> bool:
     """Whether the kernels can take an upstream gradient: it is neither differentiated again nor
     recorded by a tracer nor wrapped by a transform."""
+    return not (torch.is_grad_enabled() or torch_kernels.is_recording() or _is_wrapped(g))
+
+
+def _is_wrapped(x: Tensor) -> bool:
+    """Whether a transform has wrapped a tensor."""
     functorch = torch._C._functorch
-    return not (
-        torch.is_grad_enabled()
-        or torch_kernels.is_recording()
-        or functorch.is_functorch_wrapped_tensor(g)
-        or functorch.is_legacy_batchedtensor(g)
-    )
+    wrapped: bool = functorch.is_functorch_wrapped_tensor(x) or functorch.is_legacy_batchedtensor(x)
+    return wrapped
 
 
 def _kernel_product(name: str, z: Tensor, p: Tensor | None, g: Tensor, axis: int, t: Any) -> Tensor:
@@ -148,9 +149,7 @@ class SoftmaxFunction(torch.autograd.Function):  # type: ignore[misc]
         if name == "logsumexp":
             value = torch_kernels.logsumexp(x, (axis,), t, None, True)
         else:
-            value = getattr(torch_kernels, f"plain_{name}")(x, axis, t)
-            if value is None:
-                value = getattr(torch_kernels, name)(x, (axis,), t, None, None)
+            value = getattr(torch_kernels, name)(x, (axis,), t, None, None)
         ctx.name, ctx.axis = name, axis
         ctx.t = t if isinstance(t, float) else None
         ctx.save_for_backward(
@@ -164,6 +163,38 @@ class SoftmaxFunction(torch.autograd.Function):  # type: ignore[misc]
         t = ctx.t if t is None else t
         dz, dt = softmax_gradients(ctx.name, z, g, ctx.axis, t, where, ctx.needs_input_grad[3], p)
         return None, dz, None, dt, None
+
+
+class PlainFunction(torch.autograd.Function):  # type: ignore[misc]
+    """As :class:`SoftmaxFunction`, of the calls that :func:`torch_kernels.is_plain` accepts."""
+
+    @staticmethod
+    def forward(ctx: Any, name: str, z: Any, t: float) -> Tensor:
+        value = torch_kernels.plain(name, z, t)
+        ctx.name, ctx.t = name, t
+        ctx.save_for_backward(z, value if name == "softmax" else None)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        z, p = ctx.saved_tensors
+        name, t = ctx.name, ctx.t
+        if name == "logsumexp":
+            g = g.unsqueeze(-1)
+        elif (
+            z.itemsize >= 4
+            and g.dtype is z.dtype
+            and not torch.is_grad_enabled()
+            and not _is_wrapped(g)
+            and torch_kernels.is_plain(g, -1, t)
+        ):
+            dz = torch_kernels.empty_like(g)
+            k = g.shape[-1]
+            p_address = None if p is None else p.data_ptr()
+            arrays = p_address, g.data_ptr(), z.data_ptr(), dz.data_ptr()
+            native.products(name, z.itemsize == 8, g.numel() // k, k, 1, *arrays, _slope(t), t)
+            return None, dz, None
+        return None, softmax_gradients(name, z, g, z.ndim - 1, t, None, False, p)[0], None
 
 
 def softmax_gradients(
@@ -289,6 +320,39 @@ class ReducedLoss(torch.autograd.Function):  # type: ignore[misc]
         if any(x is not None and x.itemsize < 4 for x in gradients):
             return *no_gradients, *ctx.evaluate(row_share * float(g), *inputs)[1]
         return *no_gradients, *(x if x is None else x * g for x in gradients)
+
+
+class PlainMeanLoss(torch.autograd.Function):  # type: ignore[misc]
+    """The mean loss of labels along the last axis, given with its gradient.
+
+    The first backward pass uses the gradient; others compute it again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Any, y: Any, t: float, loss: float, gradient: Tensor) -> Tensor:
+        ctx.t, ctx.gradient = t, gradient
+        ctx.save_for_backward(z, y)
+        return torch.tensor(loss, dtype=z.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        z, y = ctx.saved_tensors
+        gradient, ctx.gradient = ctx.gradient, None
+
+        def gradient_times(g: Tensor) -> Any:
+            def mean_loss(z: Tensor) -> Tensor:
+                losses = RowLosses.apply(z, z.ndim - 1, ctx.t, None, y, None, 0.0)
+                return _weighted_sum(1 / y.numel(), losses)
+
+            return _differentiable_gradients((True,), (z,), mean_loss, g)[0]
+
+        if torch.is_grad_enabled() or (gradient is None and torch_kernels.is_recording()):
+            return gradient_times(g), None, None, None, None
+        if gradient is None:
+            gradient = gradient_times(torch.ones((), dtype=z.dtype))
+        if not _kernels_accept(g) or g.item() != 1:
+            gradient = gradient * g
+        return gradient, None, None, None, None
 
 
 def _weighted_sum(row_share: float | Tensor, loss: Tensor) -> Tensor:

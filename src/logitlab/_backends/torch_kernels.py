@@ -67,64 +67,68 @@ def _memory(x: Array) -> Any:
     return (x.view(torch.int16) if x.dtype is torch.bfloat16 else x).numpy()
 
 
-def empty_like(z: Tensor) -> Tensor:
-    """As :func:`torch.empty_like`, from :func:`native.large_bytes` if it is large."""
-    if z.is_contiguous() and (memory := native.large_bytes(z.nbytes)) is not None:
-        return torch.from_numpy(memory).view(z.dtype).view(z.shape)
-    return torch.empty_like(z, requires_grad=False)
-
-
 _ROW_FUNCTIONS = {"softmax": 0, "log_softmax": 1, "logsumexp": 2}
 _SMALL = 1 << 16  # entries of a result that is never large
 _KINDS = {getattr(torch, name): kind for name, kind in native.KINDS.items()}
 
 
-def _plain(name: str, z: Any, axis: Any, temperature: Any) -> Tensor | None:
-    """The result of the most common calls, without further checks: of a contiguous CPU tensor that
-    needs no gradient, along its last axis. None for any other call."""
-    if (
-        type(z) is not torch.Tensor
-        or (kind := _KINDS.get(z.dtype)) is None
-        or not native.native_available()
-        or type(axis) is not int
-        or type(temperature) is not float
-        or temperature != temperature
-        or (z.requires_grad and torch.is_grad_enabled())
-        or not z.is_cpu
-        or z.layout is not torch.strided
-        or z.is_nested
-        or not z.is_contiguous()
-        or (size := z.numel()) == 0
-        or axis not in (-1, z.ndim - 1)
-        or z.ndim == 0
-        or (z.itemsize < 4 and torch.is_autocast_enabled("cpu"))
-        or is_recording()
-        or forward_ad._current_level >= 0
-        or z.is_neg()
-        or (address := z.data_ptr()) % z.itemsize
-    ):
-        return None
+def empty_like(z: Tensor) -> Tensor:
+    """As :func:`torch.empty_like`, from :func:`native.large_bytes` if it is large."""
+    if z.numel() >= _SMALL and z.is_contiguous():
+        memory = native.large_bytes(z.nbytes)
+        if memory is not None:
+            return torch.from_numpy(memory).view(z.dtype).view(z.shape)
+    return torch.empty_like(z, requires_grad=False)
+
+
+def is_plain(z: Any, axis: Any, temperature: Any) -> bool:
+    """Whether a call is one of the most common ones, which need no further checks: of a contiguous
+    CPU tensor along its last axis, at a float temperature."""
+    return (
+        type(z) is torch.Tensor
+        and z.dtype in _KINDS
+        and native.native_available()
+        and type(axis) is int
+        and type(temperature) is float
+        and temperature == temperature
+        and z.is_cpu
+        and z.layout is torch.strided
+        and not z.is_nested
+        and z.is_contiguous()
+        and z.numel() > 0
+        and z.ndim > 0
+        and axis in (-1, z.ndim - 1)
+        and not (z.itemsize < 4 and torch.is_autocast_enabled("cpu"))
+        and not is_recording()
+        and forward_ad._current_level < 0
+        and not z.is_neg()
+        and z.data_ptr() % z.itemsize == 0
+    )
+
+
+def is_plain_label(y: Any) -> bool:
+    """Whether the labels of a plain call need no further checks but of their range."""
+    return (
+        type(y) is torch.Tensor
+        and y.dtype is torch.int64
+        and y.is_cpu
+        and y.layout is torch.strided
+        and y.is_contiguous()
+    )
+
+
+def plain(name: str, z: Tensor, temperature: float) -> Tensor:
+    """softmax, log_softmax or logsumexp of a call that is plain."""
     shape = z.shape
     k = shape[-1]
+    rows = z.numel() // k
     if name == "logsumexp":
         out = torch.empty(shape[:-1], dtype=z.dtype, device="cpu")
     else:
-        out = torch.empty_like(z) if size < _SMALL else empty_like(z)
-    function = _ROW_FUNCTIONS[name]
-    native._native.rows(function, kind, address, out.data_ptr(), size // k, k, temperature)
+        out = empty_like(z)
+    function, kind = _ROW_FUNCTIONS[name], _KINDS[z.dtype]
+    native._native.rows(function, kind, z.data_ptr(), out.data_ptr(), rows, k, temperature)
     return out
-
-
-def plain_softmax(z: Any, axis: Any, temperature: Any) -> Tensor | None:
-    return _plain("softmax", z, axis, temperature)
-
-
-def plain_log_softmax(z: Any, axis: Any, temperature: Any) -> Tensor | None:
-    return _plain("log_softmax", z, axis, temperature)
-
-
-def plain_logsumexp(z: Any, axis: Any, temperature: Any) -> Tensor | None:
-    return _plain("logsumexp", z, axis, temperature)
 
 
 def _elementwise(

@@ -2,6 +2,7 @@
 
 from logitlab.calibration.affine import MatrixScaling, VectorScaling
 from logitlab.calibration.cross_fit import cross_fit, random_folds
+from logitlab.calibration.saved import load_calibrator
 from logitlab.calibration.temperature import TemperatureScaling, TemperatureSearch
 
 __all__ = [
@@ -10,5 +11,6 @@ __all__ = [
     "TemperatureSearch",
     "VectorScaling",
     "cross_fit",
+    "load_calibrator",
     "random_folds",
 ]

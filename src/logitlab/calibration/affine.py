@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,6 +132,7 @@ class VectorScaling(_AffineScaling):
     """
 
     scale_: Floats
+    _fitted: ClassVar = {"scale_": ("K",), "bias_": ("K",)}
 
     def __init__(self, ridge: float = 1e-3) -> None:
         self.ridge = ridge
@@ -198,6 +199,7 @@ class MatrixScaling(_AffineScaling):
     """
 
     weight_: Floats
+    _fitted: ClassVar = {"weight_": ("K", "K"), "bias_": ("K",)}
 
     def __init__(self, off_diagonal: float = 1e-2, bias: float = 1e-2) -> None:
         self.off_diagonal = off_diagonal

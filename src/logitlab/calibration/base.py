@@ -2,15 +2,16 @@
 
 import contextlib
 import inspect
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from logitlab import _arrays, _labels
+from logitlab import _arrays, _labels, _saved
 from logitlab._rows import Floats, Integers, as_rows
 from logitlab.probabilities import softmax
 
@@ -50,6 +51,8 @@ class Calibrator(ABC):
 
     classes_: Integers
     n_features_in_: int
+    # The fitted attributes, with their shapes in terms of the number of classes K.
+    _fitted: ClassVar[dict[str, tuple[str, ...]]]
 
     @abstractmethod
     def _fit(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
@@ -194,6 +197,64 @@ class Calibrator(ABC):
         correct = predicted.reshape(-1) == labels
         return float(np.average(correct, weights=_check_weights(sample_weight, predicted.shape)))
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted parameters to a file, for :func:`logitlab.load_calibrator`.
+
+        The file is a safetensors file with JSON metadata; reading it runs no code. An existing
+        file is replaced. Needs the package ``safetensors``.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            By convention with the suffix ``.safetensors``.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            The calibrator is not fitted.
+        OSError
+            The file cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import logitlab
+        >>> z, y = [[2.0, 0.0], [1.0, 0.0], [3.0, 0.0]], [0, 1, 0]
+        >>> scaling = logitlab.TemperatureScaling().fit(z, y)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     scaling.save(f"{folder}/calibrator.safetensors")
+        ...     loaded = logitlab.load_calibrator(f"{folder}/calibrator.safetensors")
+        >>> loaded.temperature_ == scaling.temperature_
+        True
+        """
+        _saved.write(path, self.to_bytes({}))
+
+    def to_bytes(self, metadata: dict[str, Any]) -> bytes:
+        """Return the contents of the file of :meth:`save`, with more metadata."""
+        self._check_fitted()
+        arrays = {name: np.asarray(getattr(self, name)) for name in self._fitted}
+        more = {"classes": self.n_features_in_, "parameters": self.get_params(), **metadata}
+        return _saved.to_bytes(type(self).__name__, arrays, more)
+
+    def _set_saved(self, arrays: _saved.Arrays, k: int) -> None:
+        """Set the fitted attributes; a ValueError says what is wrong with them."""
+        if set(arrays) != set(self._fitted):
+            raise ValueError(f"the arrays must be {sorted(self._fitted)}, got {sorted(arrays)}")
+        for name, dimensions in self._fitted.items():
+            array, shape = arrays[name], (k,) * len(dimensions)
+            if array.dtype != np.float64 or array.shape != shape:
+                raise ValueError(
+                    f"{name} must be float64 of shape {shape}, got {array.dtype} of shape "
+                    f"{array.shape}"
+                )
+            self._check_saved(name, array)
+            setattr(self, name, array if shape else float(array))
+        self.n_features_in_, self.classes_ = k, np.arange(k)
+
+    def _check_saved(self, name: str, array: NDArray[Any]) -> None:
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} must be finite")
+
     def _parameter_names(self) -> list[str]:
         return list(inspect.signature(type(self)).parameters)
 
@@ -238,12 +299,15 @@ class Calibrator(ABC):
             setattr(self, name, value)
         return self
 
-    def _check_logits(self, z: Any) -> tuple[Any, Any]:
-        """Return z as a floating array with K classes, and its array namespace."""
+    def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
             raise _not_fitted_error()(
                 f"this {type(self).__name__} is not fitted yet; call fit first"
             )
+
+    def _check_logits(self, z: Any) -> tuple[Any, Any]:
+        """Return z as a floating array with K classes, and its array namespace."""
+        self._check_fitted()
         z = _arrays.as_floating(_dense(z), "z")
         k = self.n_features_in_
         if z.ndim == 0 or z.shape[-1] != k:

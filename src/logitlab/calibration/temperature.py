@@ -2,7 +2,7 @@
 
 import math
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -229,6 +229,11 @@ class TemperatureScaling(Calibrator):
     """
 
     temperature_: float
+    _fitted: ClassVar = {"temperature_": ()}
+
+    def _check_saved(self, name: str, array: NDArray[Any]) -> None:
+        if not array >= 0:
+            raise ValueError(f"{name} must be >= 0, got {array}")
 
     def _fit(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
         self.temperature_ = fit_temperature(z, y, weight)

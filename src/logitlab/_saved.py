@@ -1,0 +1,76 @@
+"""Fitted parameters in a file: safetensors with metadata in JSON, which runs no code when read."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_KEY = "logitlab"
+_VERSION = 1
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def to_bytes(kind: str, arrays: Arrays, metadata: dict[str, Any]) -> bytes:
+    """The contents of a file; the metadata must be of JSON's types."""
+    from safetensors.numpy import save
+
+    text = json.dumps({"version": _VERSION, "kind": kind, **metadata}, allow_nan=False)
+    data: bytes = save({n: np.asarray(a, order="C") for n, a in arrays.items()}, {_KEY: text})
+    return data
+
+
+def write(path: str | os.PathLike[str], data: bytes) -> None:
+    """Replace a file at once: after an error the old one is whole."""
+    target = Path(path).absolute()
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with open(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def read(path: str | os.PathLike[str]) -> tuple[str, Arrays, dict[str, Any]]:
+    """The kind, the arrays and the metadata of a file.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    ValueError
+        The file is not one that :func:`to_bytes` made.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    data = Path(path).read_bytes()
+    try:
+        arrays = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: not a safetensors file: {error}") from None
+    text = header.get("__metadata__", {}).get(_KEY)
+    if text is None:
+        raise ValueError(f"{path}: not a file of logitlab")
+    try:
+        metadata = json.loads(text)
+        version, kind = metadata.pop("version"), metadata.pop("kind")
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        raise ValueError(f"{path}: the metadata are incomplete") from None
+    if version != _VERSION:
+        raise ValueError(f"{path}: the version of the file must be {_VERSION}, got {version!r}")
+    return str(kind), arrays, metadata

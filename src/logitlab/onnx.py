@@ -1,0 +1,200 @@
+"""Fitted calibrators and regressions as ONNX models, for :mod:`onnxruntime` and other runtimes."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from logitlab._rows import Floats
+from logitlab.calibration import MatrixScaling, TemperatureScaling, VectorScaling
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["to_onnx"]
+
+_OPSET = 18
+_IR_VERSION = 9
+
+
+def to_onnx(estimator: Any, *, dtype: Any = np.float32) -> "onnx.ModelProto":
+    """An ONNX model of a fitted calibrator or :class:`logitlab.SoftmaxRegression`.
+
+    The input of a calibrator is ``logits``, of shape (N, K); that of a regression is ``features``,
+    of shape (N, D). The outputs are ``probabilities`` and
+    ``predicted``: the class with the largest probability, of equal ones the first. Needs the
+    package ``onnx``.
+
+    Parameters
+    ----------
+    estimator : TemperatureScaling, VectorScaling, MatrixScaling or SoftmaxRegression
+        Fitted.
+    dtype : {float32, float64}
+        Of the input and of the arithmetic.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Of opset 18. ``onnx.save(model, path)`` writes it.
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        The estimator is not fitted.
+    TypeError
+        The estimator is of another type; its classes are neither integers nor text.
+    ValueError
+        Another `dtype`.
+
+    Notes
+    -----
+    In ONNX a row with NaN or +inf is NaN, and a logit of -inf has probability 0.
+
+    Examples
+    --------
+    >>> import logitlab.onnx
+    >>> z, y = [[2.0, 0.0], [1.0, 0.0], [3.0, 0.0]], [0, 1, 0]
+    >>> model = logitlab.onnx.to_onnx(logitlab.TemperatureScaling().fit(z, y))
+    >>> [output.name for output in model.graph.output]
+    ['probabilities', 'predicted']
+    """
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
+    graph = _Graph(np.dtype(dtype))
+    if isinstance(estimator, TemperatureScaling | VectorScaling | MatrixScaling):
+        estimator._check_fitted()
+        return graph.model(_calibrated(estimator, graph), "logits", estimator.n_features_in_)
+    if _is_regression(estimator):
+        from sklearn.utils.validation import check_is_fitted
+
+        check_is_fitted(estimator)
+        coef, intercept = _all_classes(estimator)
+        z = graph.add("MatMul", "features", graph.constant(coef.T))
+        z = graph.add("Add", z, graph.constant(intercept))
+        p = graph.add("Softmax", z, axis=-1)
+        return graph.model(p, "features", coef.shape[1], estimator.classes_)
+    raise TypeError(
+        "estimator must be a fitted calibrator or SoftmaxRegression, got "
+        f"{type(estimator).__name__}"
+    )
+
+
+def _is_regression(estimator: Any) -> bool:
+    from logitlab import SoftmaxRegression
+
+    return isinstance(estimator, SoftmaxRegression)
+
+
+def _all_classes(regression: Any) -> tuple[Floats, Floats]:
+    """The coefficients of every class; of two classes the attributes hold those of the second."""
+    coef, intercept = (
+        regression.coef_,
+        np.broadcast_to(regression.intercept_, len(regression.coef_)),
+    )
+    if len(coef) == 1:
+        return np.vstack([np.zeros_like(coef), coef]), np.append(0.0, intercept)
+    return coef, intercept
+
+
+class _Graph:
+    """The nodes and constants of a model."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+        self._nodes: list[Any] = []
+        self._constants: list[Any] = []
+
+    def constant(self, values: Any, dtype: Any = None) -> str:
+        """The name of an array, by default of the model's type."""
+        from onnx import numpy_helper
+
+        name = f"c{len(self._constants)}"
+        array = np.asarray(values, self._dtype if dtype is None else dtype)
+        self._constants.append(numpy_helper.from_array(array, name))
+        return name
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """The name of the output of a new node."""
+        from onnx import helper
+
+        output = f"n{len(self._nodes)}"
+        self._nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def share(self, chosen: str) -> str:
+        """Equal probabilities of the entries where a mask is true."""
+        from onnx.helper import np_dtype_to_tensor_dtype
+
+        ones = self.add("Cast", chosen, to=np_dtype_to_tensor_dtype(self._dtype))
+        axes = self.constant([-1], np.int64)
+        return self.add("Div", ones, self.add("ReduceSum", ones, axes, keepdims=1))
+
+    def model(
+        self, probabilities: str, name: str, columns: int, classes: Any = None
+    ) -> "onnx.ModelProto":
+        """The model of these probabilities and one input; `classes` are the labels, if any."""
+        from onnx import TensorProto, helper
+
+        predicted = self.add("ArgMax", probabilities, axis=-1, keepdims=0)
+        label_type = TensorProto.INT64
+        if classes is not None:
+            if classes.dtype.kind not in "iuUO" or not all(
+                isinstance(c, str | int | np.integer) for c in classes.tolist()
+            ):
+                raise TypeError(
+                    f"the classes must be integers or text, got {classes.dtype} in classes_"
+                )
+            is_text = classes.dtype.kind in "UO"
+            label_type = TensorProto.STRING if is_text else TensorProto.INT64
+            labels = self.constant(classes, object if is_text else np.int64)
+            predicted = self.add("Gather", labels, predicted)
+        self._nodes.append(helper.make_node("Identity", [probabilities], ["probabilities"]))
+        self._nodes.append(helper.make_node("Identity", [predicted], ["predicted"]))
+        number = helper.np_dtype_to_tensor_dtype(self._dtype)
+        graph = helper.make_graph(
+            self._nodes,
+            "logitlab",
+            [helper.make_tensor_value_info(name, number, ["N", columns])],
+            [
+                helper.make_tensor_value_info("probabilities", number, ["N", None]),
+                helper.make_tensor_value_info("predicted", label_type, ["N"]),
+            ],
+            self._constants,
+        )
+        model: onnx.ModelProto = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", _OPSET)]
+        )
+        model.ir_version, model.producer_name = _IR_VERSION, "logitlab"
+        return model
+
+
+def _calibrated(calibrator: Any, graph: _Graph) -> str:
+    """The probabilities of a calibrator, from the input ``logits``."""
+    z = "logits"
+    if isinstance(calibrator, TemperatureScaling):
+        t = calibrator.temperature_
+        if t == 0:
+            axes = graph.constant([-1], np.int64)
+            return graph.share(graph.add("Equal", z, graph.add("ReduceMax", z, axes, keepdims=1)))
+        if t == math.inf:
+            excluded = graph.add("Equal", z, graph.constant(-math.inf))
+            return graph.share(graph.add("Not", excluded))
+        return graph.add("Softmax", graph.add("Div", z, graph.constant(t)), axis=-1)
+    bias = graph.constant(calibrator.bias_)
+    z, excluded = _centred(graph)
+    if isinstance(calibrator, MatrixScaling):
+        z = graph.add("Add", graph.add("MatMul", z, graph.constant(calibrator.weight_.T)), bias)
+    else:
+        z = graph.add("Add", graph.add("Mul", z, graph.constant(calibrator.scale_)), bias)
+        z = graph.add("Where", excluded, graph.constant(-math.inf), z)
+    return graph.add("Softmax", z, axis=-1)
+
+
+def _centred(graph: _Graph) -> tuple[str, str]:
+    """The logits minus the mean of those of a row above -inf, and the mask of the others."""
+    excluded = graph.add("Equal", "logits", graph.constant(-math.inf))
+    axes, zero = graph.constant([-1], np.int64), graph.constant(0)
+    finite = graph.add("Where", excluded, zero, "logits")
+    count = graph.add("Where", excluded, zero, graph.constant(1))
+    sums = [graph.add("ReduceSum", x, axes, keepdims=1) for x in (finite, count)]
+    return graph.add("Sub", finite, graph.add("Div", *sums)), excluded
