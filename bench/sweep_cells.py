@@ -224,6 +224,19 @@ def _torch_forward(cell: Cell) -> Calls:
     return {"logitlab": lambda: logitlab.softmax(z, -1), "torch": lambda: torch.softmax(z, -1)}
 
 
+def _jax(cell: Cell) -> Calls:
+    import jax
+
+    z = normal_logits(cell.dtype, 3.0, (cell.rows, cell.k))
+    if cell.work == "JAX softmax":
+        return {"logitlab": _jitted(logitlab.softmax, z), "JAX jit": _jitted(jax.nn.softmax, z)}
+
+    def with_gradient(softmax: Callable[..., Any]) -> Call:
+        return _jitted(lambda z, g: jax.vjp(softmax, z)[1](g), z, np.ones_like(z))
+
+    return {"logitlab": with_gradient(logitlab.softmax), "JAX jit": with_gradient(jax.nn.softmax)}
+
+
 def _sampling(cell: Cell) -> Calls:
     import torch
 
@@ -257,6 +270,7 @@ _MAKERS: dict[str, Callable[[Cell], Calls]] = {
     ),
     "torch softmax": _torch_forward,
     "torch softmax and gradient": _torch_backward,
+    **dict.fromkeys(("JAX softmax", "JAX softmax and gradient"), _jax),
     **dict.fromkeys(("sample", "sample, top_p"), _sampling),
 }
 

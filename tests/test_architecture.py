@@ -135,12 +135,10 @@ def test_import_loads_nothing_heavy():
 
 
 def test_commands_load_little():
-    """The help and `logitlab info` load no library of numbers but NumPy, a report no plots."""
+    """The help and `logitlab info` load no library of numbers but NumPy."""
     cli = "from typer.testing import CliRunner; from logitlab._app.cli import app; "
     for arguments in (["--help"], ["info"]):
         assert loaded_after(f"{cli}CliRunner().invoke(app, {arguments})") == ["typer"]
-    modules = "logitlab._app.report.page, logitlab._app.report.analysis"
-    assert set(loaded_after(f"import {modules}")) <= {"typer"}
 
 
 def test_heavy_imports_are_found():

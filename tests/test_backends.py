@@ -19,6 +19,7 @@ import logitlab
 from arrays import FLOATS, inf, nan
 from exact import mp
 from logitlab._arrays import request
+from logitlab._backends import jax as jax_backend
 from logitlab._backends import native, reference
 from logitlab._backends import torch as torch_backend
 from logitlab._backends.targets import Targets
@@ -105,7 +106,7 @@ def widest(z):
     return z.astype(np.longdouble if z.dtype.kind == "f" and z.dtype.itemsize == 8 else np.float64)
 
 
-@pytest.mark.parametrize("module", [native, torch_backend])
+@pytest.mark.parametrize("module", [native, torch_backend, jax_backend])
 def test_same_names_and_signatures(module):
     """Every backend has the functions of the reference."""
     names = [

@@ -17,6 +17,8 @@ from logitlab._backends import native, plain_numpy
 _BACKENDS = {
     ("numpy", "ndarray"): "native",
     ("torch", "Tensor"): "torch",
+    ("jaxlib", "ArrayImpl"): "jax",
+    ("jax", "Tracer"): "jax",
 }
 
 

@@ -68,4 +68,5 @@ NB_MODULE(_native, m) {
   define_rows(m);
   define_products(m);
   define_sampling(m);
+  define_xla(m);
 }

@@ -21,9 +21,8 @@
   "z: typing.Any, axis: typing.Any, temperature: typing.Any, where: typing.Any"
 
 namespace logitlab {
-namespace {
 
-void run(Batch& batch) {
+void run_batch(Batch& batch) {
   constexpr int64_t kMinEntries = 1 << 13;  // per thread
   const int64_t entries = batch.rows * batch.k;
   // A result larger than the caches would only evict what is in them.
@@ -50,12 +49,19 @@ void run(Batch& batch) {
     const int64_t together = batch.z_step == item ? kTaskEntries / 4 : kAcrossEntries;
     step = std::max(step, std::clamp<int64_t>(together / batch.k, 1, group));
   }
-  const auto run_rows = [&](int64_t first, int64_t last) { kernels.run(batch, first, last); };
-  if (entries < 4096) {
-    parallel_ranges(batch.rows, step, threads, run_rows);
+  parallel_ranges(batch.rows, step, threads,
+                  [&](int64_t first, int64_t last) { kernels.run(batch, first, last); });
+}
+
+namespace {
+
+// As run_batch(), without the lock of the interpreter where that takes long.
+void run(Batch& batch) {
+  if (batch.rows * batch.k < 4096) {
+    run_batch(batch);
   } else {
     const LockRelease release;
-    parallel_ranges(batch.rows, step, threads, run_rows);
+    run_batch(batch);
   }
 }
 

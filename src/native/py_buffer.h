@@ -42,6 +42,11 @@ namespace nb = nanobind;
 void define_rows(nb::module_& m);
 void define_products(nb::module_& m);
 void define_sampling(nb::module_& m);
+void define_xla(nb::module_& m);
+
+// Computes all rows, on several threads; sets how they share the work. Called with or without the
+// lock of the interpreter.
+void run_batch(Batch& batch);
 
 // The type of the numbers of an array, with its codes in the buffer protocol.
 struct NumberType {

@@ -37,6 +37,7 @@ constexpr auto kSignalInterval = std::chrono::milliseconds(100);
 void (*run_signal_handlers)() = nullptr;
 // In a signal handler that interrupts tasks of this thread.
 thread_local bool in_signal_handler = false;
+thread_local bool signals_deferred = false;
 // Whether the call that this thread works for has failed; null outside of a call on many threads.
 thread_local const std::atomic<bool>* call_failed = nullptr;
 // Ends a task of a call that has failed.
@@ -291,11 +292,14 @@ void set_num_threads(int n) { thread_limit.store(std::clamp(n, 1, kMaxThreads));
 
 void set_signal_handlers(void (*run)()) { run_signal_handlers = run; }
 
+SignalsDeferred::SignalsDeferred() : before_(std::exchange(signals_deferred, true)) {}
+SignalsDeferred::~SignalsDeferred() { signals_deferred = before_; }
+
 void check_signals() {
   if (call_failed && call_failed->load(std::memory_order_relaxed)) throw Stopped();
   thread_local Clock::time_point next;
   const Clock::time_point now = Clock::now();
-  if (now < next || !run_signal_handlers) return;
+  if (now < next || !run_signal_handlers || signals_deferred) return;
   next = now + kSignalInterval;
   const Setting setting(in_signal_handler, true);
   run_signal_handlers();

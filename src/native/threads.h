@@ -19,6 +19,17 @@ void set_signal_handlers(void (*run)());
 // Lets signal handlers run, at most every 100 ms. Called between tasks, and in tasks of many steps.
 void check_signals();
 
+// Signal handlers do not run in this thread as long as it exists.
+class SignalsDeferred {
+ public:
+  SignalsDeferred();
+  ~SignalsDeferred();
+  SignalsDeferred(const SignalsDeferred&) = delete;
+
+ private:
+  const bool before_;
+};
+
 // The number of threads for a call on so many entries: one where a single thread takes about as
 // long as waking the others, unless there was another call just before.
 int threads_for(int64_t entries);

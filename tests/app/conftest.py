@@ -3,6 +3,20 @@
 import numpy as np
 import pytest
 
+from logitlab._app.report import figures
+
+
+@pytest.fixture
+def with_figures():
+    """Keeps the figures in a file of tests that uses `no_figures`."""
+
+
+@pytest.fixture
+def no_figures(request, monkeypatch):
+    """Replaces the figures of a report, which take most of its time."""
+    if "with_figures" not in request.fixturenames:
+        monkeypatch.setattr(figures, "svg", lambda draw, **_: "<svg></svg>")
+
 
 @pytest.fixture
 def logits_file(tmp_path, monkeypatch):

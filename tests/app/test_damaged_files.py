@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from logitlab._app.cli import app
 from logitlab._app.io import arrays
+from logitlab._app.report import figures
 
 SUFFIXES = (".npy", ".npz", ".csv", ".parquet", ".safetensors")
 
@@ -47,7 +48,9 @@ def originals(tmp_path_factory):
     text = pa.array(["u", "v"] * 30)
     fit_table = pa.table({"x": rng.standard_normal(60), "w": text, "y": ["a", "b", "c"] * 20})
     pa.csv.write_csv(fit_table, folder / "fit.csv")
-    assert run("fit", folder / "fit.csv", "--target", "y", "-o", folder / "fit")[0] == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "svg", lambda draw, **_: "<svg></svg>")
+        assert run("fit", folder / "fit.csv", "--target", "y", "-o", folder / "fit")[0] == 0
     return files | {"model": (folder / "fit" / "model.safetensors").read_bytes()}
 
 

@@ -8,6 +8,8 @@ import pyarrow.parquet
 import pytest
 from reports import run
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 def cases():
     """Name, arguments, and a part of the message."""

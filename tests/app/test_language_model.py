@@ -7,6 +7,8 @@ from reports import report
 import logitlab
 from logitlab._app.report.language_model import TEMPERATURES, EntropyOverSteps, nucleus_sizes
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 def test_target_tokens(tmp_path):
     """Log-probabilities and ranks of the tokens, and the perplexity with its interval."""

@@ -210,7 +210,7 @@ def test_hostile_names_in_errors(hostile):
         assert_plain(stdout, stderr)
 
 
-def test_hostile_names_in_tables(hostile):
+def test_hostile_names_in_tables(hostile, no_figures):
     """Formulas are escaped in .csv files only."""
     assert run("sample", hostile, "-n", "9", "-o", "s.csv")[0] == 0
     with open("s.csv", newline="", encoding="utf-8") as file:
@@ -237,7 +237,7 @@ def test_hostile_names_in_tables(hostile):
 
 
 @POSIX
-def test_undecodable_file_name(tmp_path, monkeypatch):
+def test_undecodable_file_name(tmp_path, monkeypatch, no_figures):
     """The bytes are escaped in the page and in messages."""
     monkeypatch.chdir(tmp_path)
     name = os.fsdecode(b"\xff.npy")

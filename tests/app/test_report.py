@@ -16,6 +16,8 @@ from logitlab._app.io.source import Logits, in_memory
 from logitlab._app.report.analysis import analyse
 from logitlab._app.report.json import as_json
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 def test_published_results(predictions, tmp_path):
     """Real predictions: the summary, and every calibrator cross-fitted, with intervals."""
@@ -70,7 +72,7 @@ def test_published_results(predictions, tmp_path):
     assert evaluation["isotonic_ece"] < 0.02
 
 
-def test_embedded_data(tmp_path):
+def test_embedded_data(with_figures, tmp_path):
     """Without arguments, on handwritten digits; the page is self-contained."""
     found = report(tmp_path)
     assert (found["rows"], found["classes"]) == (899, 10)
@@ -227,7 +229,7 @@ def test_quantile_digits(tmp_path):
     assert sizes[2] - unit <= float(low) <= sizes[3] + unit
 
 
-def test_axis_labels_of_classwise_diagrams(tmp_path):
+def test_axis_labels_of_classwise_diagrams(with_figures, tmp_path):
     """The diagrams of all classes show predicted probability and observed frequency."""
     z, y = labelled()
     np.save(tmp_path / "z.npy", z)
@@ -242,7 +244,7 @@ def test_axis_labels_of_classwise_diagrams(tmp_path):
     assert not any(tick.startswith("-") for tick in ticks)
 
 
-def test_several_models(tmp_path):
+def test_several_models(with_figures, tmp_path):
     """The paired differences equal those of `logitlab.bootstrap`."""
     z, y = labelled()
     better = z + 0.5 * np.eye(4)[y]

@@ -26,6 +26,8 @@ from logitlab.resampling import Interval, resampled_sums
 
 BOTH = "overconfident for some confidences and underconfident for others"
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 def calibrated_model(rng, n, k=3):
     """Logits, and labels that are distributed as the logits say."""

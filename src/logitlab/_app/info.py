@@ -1,7 +1,5 @@
 """`logitlab info`: the versions and settings that a bug report needs."""
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +37,9 @@ def _kernels() -> str:
 
 def lines() -> list[str]:
     """The lines that the command prints."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
     import numpy as np
     from threadpoolctl import threadpool_info
 

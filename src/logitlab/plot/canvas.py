@@ -9,7 +9,6 @@ import numpy as np
 
 from logitlab import _arrays
 from logitlab._rows import Floats, Integers
-from logitlab.plot.svg_axes import SvgAxes
 from logitlab.probabilities import softmax
 
 MAX_CLASSES = 20  # of more classes, the most probable ones are shown
@@ -33,8 +32,6 @@ def _figure_class() -> Any:
 
 def get_axes(ax: Any) -> Any:
     """The given axes, or axes of a new pyplot figure if `ax` is None."""
-    if isinstance(ax, SvgAxes):
-        return ax
     from matplotlib.axes import Axes
 
     if ax is None:

@@ -20,7 +20,6 @@ from logitlab._app.io.outputs import (
 )
 from logitlab._app.io.source import TABLES, pluralize
 from logitlab._app.options import TABLE_FORMATS
-from logitlab._app.threads import one_blas_thread
 
 
 def fit(
@@ -73,6 +72,7 @@ def fit(
     from logitlab._app.report import page
     from logitlab._app.report.analysis import analyse
     from logitlab._app.report.json import as_json as to_json
+    from logitlab._app.threads import one_blas_thread
 
     with exit_on_user_error():
         check_folder(out, (FILE, "coefficients.csv", *page.FILES), table_files(table))

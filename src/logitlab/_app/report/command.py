@@ -18,7 +18,6 @@ from logitlab._app.io.outputs import (
 )
 from logitlab._app.io.source import Logits, UserError, parse_file_spec
 from logitlab._app.options import FORMATS, Labels, Probabilities
-from logitlab._app.threads import one_blas_thread
 from logitlab._rows import Integers
 
 
@@ -54,6 +53,7 @@ def report(
     from logitlab._app.report import compare, page
     from logitlab._app.report.analysis import analyse
     from logitlab._app.report.json import as_json
+    from logitlab._app.threads import one_blas_thread
 
     with exit_on_user_error():
         specs = [spec for spec in (*(logits or ()), labels, targets) if spec]

@@ -140,8 +140,8 @@ def as_html(models: list[Model]) -> str:
     heading, details = headline(models)
     pictures = [
         {**picture, "title": f"{m.name}: {picture['title']}"}
-        for m in models
-        for picture in figures.reliability(m.evaluation)
+        for i, m in enumerate(models)
+        for picture in figures.reliability(m.evaluation, prefix=f"m{i}-")
         if picture["calibrator"] in ("uncalibrated", "temperature")
     ]
     return (

@@ -1,10 +1,16 @@
 """The figures of the report, as SVG."""
 
+import html
+import io
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
+from cycler import cycler
+from matplotlib.figure import Figure
 
 from logitlab import plot
 from logitlab._app.io.source import printable
@@ -12,18 +18,59 @@ from logitlab._app.report.analysis import CURVE_TEMPERATURES, Analysis
 from logitlab._app.report.evaluation import Evaluation, Scores
 from logitlab._app.report.histogram import Distribution
 from logitlab._rows import Floats, Integers
-from logitlab.plot.svg_axes import SvgAxes
 from logitlab.reliability import ReliabilityCurve
 
+# Placeholder colours for matplotlib, and the CSS variables that replace them in the page.
+_COLOURS = {
+    "#010101": "var(--ink)",
+    "#020202": "var(--muted)",
+    "#030303": "var(--line)",
+    "#040404": "var(--first)",
+    "#050505": "var(--second)",
+}
+_INK, _MUTED, _LINE, _FIRST, _SECOND = _COLOURS
+_STYLE: Any = {
+    "axes.edgecolor": _LINE,
+    "axes.labelcolor": _MUTED,
+    "axes.prop_cycle": cycler(color=[_FIRST, _SECOND]),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": _INK,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "font.size": 9,
+    "legend.fontsize": 9,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "logitlab",
+    "text.color": _INK,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+}
 
-def svg(draw: Callable[[SvgAxes], Any], *, label: str, width: float, height: float) -> str:
-    """The SVG element of axes that `draw` fills; `label` is its text for screen readers.
 
-    Sizes in inches.
+def svg(
+    draw: Callable[[Any], Any], *, name: str, label: str, width: float = 4.4, height: float = 2.9
+) -> str:
+    """The SVG element of a figure that `draw` fills; `label` is its text for screen readers.
+
+    `name` is unique in the page: it is the prefix of the identifiers in the SVG. Sizes in inches.
     """
-    ax = SvgAxes(width, height)
-    draw(ax)
-    return ax.to_svg(label)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    for colour, variable in _COLOURS.items():
+        text = text.replace(colour, variable)
+    # The page sets the font and the width.
+    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
 
 
 SHOWN_CLASSES = 12
@@ -58,23 +105,25 @@ def sharpness(a: Analysis) -> Figures:
     for name, d in a.sharpness.items():
         edges, counts = _coarse_histogram(d)
 
-        def draw(ax: SvgAxes, d: Any = d, edges: Any = edges, counts: Any = counts) -> None:
-            plot.distribution(edges, counts, mean=d.mean, ax=ax)
+        def draw(figure: Any, d: Any = d, edges: Any = edges, counts: Any = counts) -> None:
+            plot.distribution(edges, counts, mean=d.mean, ax=figure.add_subplot())
 
         title = SHARPNESS[name]
         label = f"Histogram of {title} over the rows, mean {d.mean:.3g}"
-        yield {"title": title, "svg": svg(draw, label=label, width=4.4, height=2.2)}
+        yield {"title": title, "svg": svg(draw, name=name, label=label, height=2.2)}
 
 
 def temperature_curves(a: Analysis) -> str:
     """Mean top probability and mean entropy as functions of the temperature."""
     share = a.mean_entropy / max(math.log(a.source.classes), 1e-300)
 
-    def draw(ax: SvgAxes) -> None:
-        plot.temperature_summary(CURVE_TEMPERATURES, share, a.mean_top_probability, ax=ax)
+    def draw(figure: Any) -> None:
+        plot.temperature_summary(
+            CURVE_TEMPERATURES, share, a.mean_top_probability, ax=figure.add_subplot()
+        )
 
     label = "Mean top probability and mean entropy as functions of the temperature, 0.1 to 10"
-    return svg(draw, label=label, width=5.4, height=2.9)
+    return svg(draw, name="temperature", label=label, width=5.4)
 
 
 def example(a: Analysis) -> Figures:
@@ -87,32 +136,32 @@ def example(a: Analysis) -> Figures:
     crowded = sum(map(len, names)) > 40
     for i, t in enumerate(sweep.temperatures):
 
-        def draw(ax: SvgAxes, i: int = i) -> None:
+        def draw(figure: Any, i: int = i) -> None:
             p, frequencies = sweep.probabilities[i][order], sweep.frequencies[i][order]
-            plot.outcome_bars(names, p, frequencies, ax=ax)
+            ax = plot.outcome_bars(names, p, frequencies, ax=figure.add_subplot())
             if crowded:
                 ax.tick_params("x", rotation=90)
 
         label = f"Probabilities and sampled frequencies of row {a.example_row} at temperature {t:g}"
-        picture = svg(draw, label=label, width=3.4, height=2.2)
+        picture = svg(draw, name=f"example{i}", label=label, width=3.4, height=2.2)
         yield {"title": f"T = {t:g}", "svg": picture}
 
 
 def _reliability(
-    title: str, curve: ReliabilityCurve, subject: str, *axis_labels: str
+    name: str, title: str, curve: ReliabilityCurve, subject: str, *axis_labels: str
 ) -> dict[str, str]:
     """A reliability diagram; `axis_labels` replace confidence and accuracy."""
 
-    def draw(ax: SvgAxes) -> None:
-        plot.reliability_diagram(curve, ax=ax)
+    def draw(figure: Any) -> None:
+        ax = plot.reliability_diagram(curve, ax=figure.add_subplot())
         if axis_labels:
             ax.set(xlabel=axis_labels[0], ylabel=axis_labels[1])
 
     label = f"Reliability diagram of {subject}, {title}"
-    return {"title": title, "svg": svg(draw, label=label, width=4.0, height=3.4)}
+    return {"title": title, "svg": svg(draw, name=name, label=label, width=4.0, height=3.4)}
 
 
-def reliability(evaluation: Evaluation) -> Figures:
+def reliability(evaluation: Evaluation, prefix: str = "") -> Figures:
     """Of the top class, uncalibrated and after each calibrator, whose name is added as a key."""
     for name, scores in {
         "uncalibrated": evaluation.uncalibrated,
@@ -120,7 +169,7 @@ def reliability(evaluation: Evaluation) -> Figures:
     }.items():
         title = "Uncalibrated" if name == "uncalibrated" else f"After {name} scaling"
         title = f"{title}: ECE {scores['calibration_error']:.4f}"
-        picture = _reliability(title, scores.curve, "the top class")
+        picture = _reliability(f"{prefix}top-{name}", title, scores.curve, "the top class")
         yield {**picture, "calibrator": name}
 
 
@@ -129,11 +178,13 @@ def classwise_reliability(evaluation: Evaluation) -> Figures:
     shown: dict[str, Scores] = {"Uncalibrated": evaluation.uncalibrated}
     if "temperature" in evaluation.calibrated:
         shown["After temperature scaling"] = evaluation.calibrated["temperature"]
-    for title, scores in shown.items():
+    for i, (title, scores) in enumerate(shown.items()):
         if scores.class_curve is not None and scores.classwise_error is not None:
             title = f"{title}: class-wise ECE {scores.classwise_error:.4f}"
             axis_labels = "predicted probability of a class", "observed frequency"
-            yield _reliability(title, scores.class_curve, "every class", *axis_labels)
+            yield _reliability(
+                f"classes{i}", title, scores.class_curve, "every class", *axis_labels
+            )
 
 
 def shown_classes(evaluation: Evaluation) -> Integers:
@@ -151,23 +202,23 @@ def class_gaps(a: Analysis, evaluation: Evaluation) -> str:
     classes, names, order = evaluation.predicted_classes, class_names(a), shown_classes(evaluation)
     gap: Floats = classes.confidence - classes.accuracy
 
-    def draw(ax: SvgAxes) -> None:
+    def draw(figure: Any) -> None:
         labels = [shortened(names[k], 16) for k in order]
         half_width = classes.half_width()[order]
-        ax = plot.class_gaps(labels, gap[order], half_width, ax=ax)
+        ax = plot.class_gaps(labels, gap[order], half_width, ax=figure.add_subplot())
         ax.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.3g} %".replace("-", "−"))
 
     label = "Mean confidence minus accuracy of each predicted class, with 95 % intervals"
-    return svg(draw, label=label, width=4.4, height=0.8 + 0.21 * len(order))
+    return svg(draw, name="gaps", label=label, width=4.4, height=0.8 + 0.21 * len(order))
 
 
 def entropy_over_steps(a: Analysis) -> str:
     """Mean entropy in windows of consecutive steps."""
     steps, values = a.entropy_over_steps.curve()
 
-    def draw(ax: SvgAxes) -> None:
-        plot.over_time(steps, values, ax=ax)
+    def draw(figure: Any) -> None:
+        ax = plot.over_time(steps, values, ax=figure.add_subplot())
         ax.set_ylabel("entropy (nats)")
 
     label = "Mean entropy in windows of consecutive steps"
-    return svg(draw, label=label, width=5.4, height=2.4)
+    return svg(draw, name="steps", label=label, width=5.4, height=2.4)
