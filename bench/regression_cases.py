@@ -27,7 +27,8 @@ def normal(n: int, d: int, k: int) -> tuple[Any, Any]:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, d))
     z = X @ rng.standard_normal((d, k)) * 2 / np.sqrt(d)
-    return X, (z + rng.gumbel(size=z.shape)).argmax(axis=1)
+    y = (z + rng.gumbel(size=z.shape)).argmax(axis=1)
+    return X, np.unique(y, return_inverse=True)[1]  # of many classes some have no row
 
 
 def raw_pixels() -> tuple[Any, Any]:
@@ -90,11 +91,14 @@ def scikit_learn(solver: str) -> Fit:
 
 def torch_lbfgs(X: Any, y: Any, C: float, tol: float) -> tuple[Any, Any]:
     import torch
+    from torch.nn import functional
 
     x, t = torch.from_numpy(X), torch.from_numpy(np.asarray(y, np.int64))
     n, k = len(y), int(y.max()) + 1
-    W = torch.zeros((k, x.shape[1]), dtype=x.dtype, requires_grad=True)
-    b = torch.zeros(k, dtype=x.dtype, requires_grad=True)
+    rows = 1 if k == 2 else k
+    W = torch.zeros((rows, x.shape[1]), dtype=x.dtype, requires_grad=True)
+    b = torch.zeros(rows, dtype=x.dtype, requires_grad=True)
+    target = t.to(x.dtype)[:, None]
     optimiser = torch.optim.LBFGS(
         [W, b],
         max_iter=1000,
@@ -108,7 +112,12 @@ def torch_lbfgs(X: Any, y: Any, C: float, tol: float) -> tuple[Any, Any]:
     def closure() -> Any:
         optimiser.zero_grad()
         penalty = 0.5 / C * (W * W).sum() / n
-        loss = torch.nn.functional.cross_entropy(x @ W.T + b, t) + penalty
+        z = x @ W.T + b
+        if k == 2:
+            loss = functional.binary_cross_entropy_with_logits(z, target)
+        else:
+            loss = functional.cross_entropy(z, t)
+        loss = loss + penalty
         loss.backward()
         return loss
 
@@ -151,6 +160,8 @@ def objective(case: Case, X: Any, y: Any, solution: tuple[Any, Any]) -> float:
     """Return the mean loss plus penalty in float64."""
     coef, intercept = solution
     z = np.asarray(X @ coef.T + intercept, np.float64)
+    if z.shape[1] == 1:  # the log-odds of two classes
+        z = np.hstack([np.zeros_like(z), z])
     z -= z.max(axis=1, keepdims=True)
     loss = np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(y)), y]
     return float(loss.mean() + 0.5 / case.C / len(y) * np.sum(np.square(coef, dtype=np.float64)))

@@ -10,6 +10,7 @@ from logitlab._backends.targets import Targets
 from logitlab._dispatch import backend
 from logitlab._rows import Integers
 from logitlab.probabilities import softmax
+from logitlab.regression import binary
 from logitlab.regression.solver import Floats, InverseHessian, hessian_cost, inverse_root
 
 MAX_COVARIANCE_FEATURES = 1024  # of more features only the variances are computed
@@ -156,6 +157,8 @@ class Rows:
         return sums, products
 
     def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
+        if self.classes == 2:
+            return self._binary_loss_and_gradient(coef[1] - coef[0], intercept[1] - intercept[0])
         to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
         loss, by_coef, by_intercept = 0.0, np.zeros_like(coef), np.zeros_like(intercept)
         # Rows of few classes are too short for NumPy's loops: a flat block is added at once.
@@ -171,7 +174,25 @@ class Rows:
             by_intercept += ones[: len(y)] @ residual
         return loss, by_coef, by_intercept
 
+    def _binary_loss_and_gradient(
+        self, coef: Floats, intercept: Floats
+    ) -> tuple[float, Floats, Floats]:
+        to_log_odds, shift = coef.astype(self.x.dtype), intercept.astype(self.x.dtype)
+        loss, by_coef, by_intercept = 0.0, np.zeros_like(coef), 0.0
+        for x, y, weight in self.blocks():
+            losses, residual = binary.loss_and_residual(x @ to_log_odds + shift, y)
+            if weight is None:
+                loss += float(losses.sum(dtype=np.float64))
+            else:
+                loss += float(losses @ weight)
+                residual *= weight
+            by_coef += residual @ x
+            by_intercept += float(residual.sum(dtype=np.float64))
+        return loss, np.stack([-by_coef, by_coef]), np.array([-by_intercept, by_intercept])
+
     def hessian(self, coef: Floats, intercept: Floats, centre: Floats) -> Floats:
+        if self.classes == 2:
+            return binary.hessian(self.blocks(), coef, intercept, centre)
         k, d = self.classes, self.x.shape[1]
         to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
         result = np.zeros((k, d + 1, k, d + 1))
