@@ -168,7 +168,7 @@ def distributed() -> dict[str, float]:
     from distributed import Client, LocalCluster
 
     from logitlab.regression.engines import make_dask_engine
-    from logitlab.regression.objective import Rows
+    from logitlab.regression.rows import Rows
 
     X, y = normal(100_000, 50, 10)
     coef, intercept = np.random.default_rng(1).standard_normal((10, 50)), np.zeros(10)

@@ -9,7 +9,7 @@ from logitlab._backends.targets import Targets
 from logitlab._dispatch import backend
 from logitlab._rows import Floats, Integers, blocks
 from logitlab.probabilities import softmax
-from logitlab.regression.objective import Rows
+from logitlab.regression.rows import Rows
 from logitlab.regression.solver import InverseHessian, hessian_cost, inverse_root
 
 _BLOCK = 1 << 16  # logits of a block: its intermediate results stay in the cache

@@ -3,6 +3,7 @@
 import numpy as np
 
 from logitlab.regression.objective import Objective
+from logitlab.regression.sample import sample_of
 from logitlab.regression.solver import MAX_HESSIAN_SIZE, Floats
 
 _FLAT = 1e-5  # a curvature that counts as 0, relative to that at equal probabilities
@@ -41,9 +42,29 @@ def has_recession_direction(objective: Objective, theta: Floats) -> bool:
     k, size = theta.shape
     variance = objective.variances()
     scale = np.tile(np.sqrt(np.append(np.where(variance > 0, variance, 1.0), 1.0)[:size] / k), k)
-    values, vectors = np.linalg.eigh(objective.hessian(theta) / scale / scale[:, None])
+    # The Hessian of some of the rows is a lower bound of that of all.
+    sample = sample_of(objective, theta)
+    if sample is not None:
+        share = sample.weight_sum / objective.weight_sum
+        if _is_curved(sample.hessian(theta) / scale / scale[:, None] * share, k):
+            return False
+    hessian = objective.hessian(theta) / scale / scale[:, None]
+    if _is_curved(hessian, k):
+        return False
+    values, vectors = np.linalg.eigh(hessian)
     coordinates = vectors.T @ (theta.ravel() * scale)
     flat = (values < _FLAT) & (values * coordinates**2 < _FLAT)
     direction = (vectors[:, flat] @ coordinates[flat] / scale).reshape(theta.shape)
     least, largest = objective.engine.margins(*objective.from_centred(direction))
     return largest > 1 and least > -1e-3 * largest
+
+
+def _is_curved(hessian: Floats, k: int) -> bool:
+    """Return whether only equal shifts of all classes are flat in a Hessian at unit scale."""
+    size = len(hessian) // k
+    shifts = np.kron(np.full((k, k), 1 / k), np.eye(size))
+    try:
+        np.linalg.cholesky(hessian + shifts - _FLAT * np.eye(k * size))
+    except np.linalg.LinAlgError:
+        return False
+    return True

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.sparse import vstack
 from sklearn.utils.validation import check_array
 
-from logitlab.regression.objective import Rows
+from logitlab.regression.rows import Rows
 from logitlab.regression.solver import Floats
 from logitlab.regression.validation import checked_labels, checked_weights
 
@@ -119,6 +120,13 @@ class DaskEngine:
     def totals(self) -> tuple[int, float, float, Floats, Floats]:
         rows, total, least, sums, sizes = zip(*self._call("totals"), strict=True)
         return sum(rows), sum(total), min(least), _sum(sums), _sum(sizes)
+
+    def sample(self, step: int) -> Rows:
+        parts = [part for part in self._call("sample", step) if len(part.y)]
+        x, y, weights = zip(*((part.x, part.y, part.weight) for part in parts), strict=True)
+        stacked = np.vstack(x) if isinstance(x[0], np.ndarray) else vstack(x, "csr")
+        weight = None if weights[0] is None else np.concatenate(weights)
+        return Rows(stacked, np.concatenate(y), weight, parts[0].classes)
 
     def scatter(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
         sums, products = zip(*self._call("scatter", centre, full), strict=True)

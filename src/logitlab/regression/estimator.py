@@ -16,8 +16,10 @@ from logitlab.regression.coefficients import one_row_per_class, scikit_learn_row
 from logitlab.regression.degeneracy import has_recession_direction, minimum_norm
 from logitlab.regression.engines import WorkersLostError, is_dask, make_dask_engine
 from logitlab.regression.inference import Summary, summarize
-from logitlab.regression.objective import Engine, Objective, Rows
+from logitlab.regression.objective import Objective
 from logitlab.regression.progress import progress_bar
+from logitlab.regression.rows import Engine, Rows
+from logitlab.regression.sample import sample_start
 from logitlab.regression.solver import Floats, Solution, minimize
 from logitlab.regression.validation import (
     check_parameters,
@@ -34,8 +36,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Minimizes :math:`C \sum_n w_n \ell(W x_n + b, y_n) + \frac12 \|W\|^2`, the objective of
     scikit-learn's ``LogisticRegression`` at the same C. The result does not depend on the scale
     of the features: the solver works in coordinates in which they are centred and have one scale,
-    without transforming them in memory. The rows are read in blocks, and neither copied nor
-    changed.
+    without transforming them in memory. The rows are read in blocks and not changed. Where there
+    are many rows for each parameter, the fit starts on a copy of at most a sixth of them.
 
     Two classes have one row of coefficients, as in scikit-learn (the model with a row for each
     class has the same optimum at C / 2).
@@ -70,7 +72,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classes_ : numpy.ndarray, shape (K,)
         The labels.
     n_iter_ : numpy.ndarray, shape (1,)
-        Number of iterations.
+        Number of iterations on all rows.
     loss_curve_ : list of float
         The objective, over C times the sum of the weights, before and after each iteration.
     n_features_in_ : int
@@ -196,13 +198,16 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 last = theta
                 update_bar(iteration, value, decrement)
 
+            options = float(self.tol), int(self.max_iter)
+            rounding = float(np.finfo(dtype).eps) / 2
             try:
+                start, inverse_hessian = sample_start(objective, start, *options, rounding)
                 solution = minimize(
                     objective,
                     start,
-                    float(self.tol),
-                    int(self.max_iter),
-                    rounding=float(np.finfo(dtype).eps) / 2,
+                    *options,
+                    rounding=rounding,
+                    inverse_hessian=inverse_hessian,
                     callback=callback,
                 )
             except WorkersLostError as error:

@@ -119,6 +119,7 @@ def minimize(
     max_iter: int,
     *,
     rounding: float,
+    inverse_hessian: InverseHessian | None = None,
     callback: Callback = lambda iteration, value, decrement, theta: None,
 ) -> Solution:
     r"""Minimize the objective from theta by preconditioned L-BFGS.
@@ -134,7 +135,7 @@ def minimize(
     """
     value, gradient = objective.value_and_gradient(theta)
     loss_curve = [value]
-    quasi_newton = _QuasiNewton(objective.initial_inverse_hessian())
+    quasi_newton = _QuasiNewton(inverse_hessian or objective.initial_inverse_hessian())
     replaced_at, evaluations, stalled = 0, 1, 0
     least_decrement = least_value = math.inf
     iteration = 0
