@@ -6,15 +6,15 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from logitlab._backends import native
 from logitlab._backends.targets import Targets
-from logitlab._dispatch import backend
 from logitlab._rows import Integers
 from logitlab.probabilities import softmax
 from logitlab.regression import binary
 from logitlab.regression.solver import Floats
 
 _BLOCK_ROWS = 4096
-_BLOCK_SIZE = 1 << 19  # features, or logits, of a block: they stay in the cache
+_BLOCK_SIZE = 1 << 18  # features, or logits, of a block: they stay in the cache
 
 
 class Engine(Protocol):
@@ -53,6 +53,13 @@ class Block(NamedTuple):
     x: Any  # (rows, D), dense or CSR
     y: Integers  # the class of each row
     weight: Floats | None
+
+
+def _loss_and_residual(z: Floats, y: Integers, weight: Floats | None) -> tuple[float, Floats]:
+    """Return the sum of the losses of logits, and its derivative, which may overwrite them."""
+    scale = 1.0 if weight is None else weight
+    losses, residual = native.target_loss_in_place(z, (1,), 1.0, None, Targets(y), scale)
+    return float(losses.sum() if weight is None else losses @ weight), residual
 
 
 class Rows:
@@ -175,6 +182,25 @@ class Rows:
     def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
         if self.classes == 2:
             return self._binary_loss_and_gradient(coef[1] - coef[0], intercept[1] - intercept[0])
+        if not isinstance(self.x, np.ndarray):
+            return self._sparse_loss_and_gradient(coef, intercept)
+        # A column of ones saves passes over the logits, which may be many more than the features.
+        to_logits = np.vstack([coef.T, intercept]).astype(self.x.dtype)
+        loss, by_parameters = 0.0, np.zeros((len(coef), coef.shape[1] + 1))
+        with_ones = np.ones((self._step, coef.shape[1] + 1), self.x.dtype)
+        logits = np.empty((self._step, len(coef)), self.x.dtype)
+        for block, y, weight in self.blocks():
+            x, z = with_ones[: len(y)], logits[: len(y)]
+            x[:, :-1] = block
+            np.matmul(x, to_logits, out=z)
+            part, residual = _loss_and_residual(z, y, weight)
+            loss += part
+            by_parameters += residual.T @ x
+        return loss, by_parameters[:, :-1], by_parameters[:, -1]
+
+    def _sparse_loss_and_gradient(
+        self, coef: Floats, intercept: Floats
+    ) -> tuple[float, Floats, Floats]:
         to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
         loss, by_coef, by_intercept = 0.0, np.zeros_like(coef), np.zeros_like(intercept)
         # Rows of few classes are too short for NumPy's loops: a flat block is added at once.
@@ -183,9 +209,8 @@ class Rows:
             z = np.ascontiguousarray(x @ to_logits)
             flat = z.reshape(-1)
             flat += shifts[: len(flat)]
-            w = 1.0 if weight is None else weight
-            losses, residual = backend(z).target_loss(z, (1,), 1.0, None, Targets(y), w)
-            loss += float(losses.sum() if weight is None else losses @ weight)
+            part, residual = _loss_and_residual(z, y, weight)
+            loss += part
             by_coef += (x.T @ residual).T
             by_intercept += ones[: len(y)] @ residual
         return loss, by_coef, by_intercept
