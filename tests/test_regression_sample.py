@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
@@ -17,10 +18,10 @@ from logitlab.regression.rows import Rows
 from logitlab.regression.sample import sample_of, sample_start
 
 
-def problem(n, d, k, seed=0):
+def problem(n, d, k, seed=0, scale=1.0):
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n, d)) * np.logspace(-1, 1, d) + 3
-    z = (X - 3) @ rng.standard_normal((d, k))
+    z = scale * (X - 3) @ rng.standard_normal((d, k))
     return X, (z + rng.gumbel(size=z.shape)).argmax(axis=1)
 
 
@@ -180,3 +181,49 @@ def test_separation_among_many_rows(k):
         model = SoftmaxRegression(C=math.inf).fit(X, y)
     objective = make_objective(X, y, math.inf)
     assert has_recession_direction(objective, model._centred_parameters(objective))
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_spread_of_the_probabilities(form, weighted):
+    X, y = problem(9000, 3, 4)
+    rng = np.random.default_rng(1)
+    weight = rng.random(9000) if weighted else None
+    coef, intercept = rng.standard_normal((4, 3)), rng.standard_normal(4)
+    p = softmax(X @ coef.T + intercept, axis=1)
+    spread = Rows(form(X), y, weight, 4).spread(coef, intercept)
+    expected = np.average(p * (1 - p), axis=0, weights=weight) * (weight is None or weight.mean())
+    np.testing.assert_allclose(spread / 9000, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize("C", [1e-4, math.inf])
+def test_approximate_inverse_hessian(full, C, monkeypatch):
+    """Of each class the inverse of the mean of p (1 - p) times the covariance, plus the penalty."""
+    if not full:
+        monkeypatch.setattr("logitlab.regression.objective.MAX_COVARIANCE_FEATURES", 2)
+    X, y = problem(300, 3, 4)
+    objective = make_objective(X, y, C)
+    rng = np.random.default_rng(1)
+    theta, gradient = 0.1 * rng.standard_normal((2, 4, 4))
+    p = softmax((X - X.mean(axis=0)) @ theta[:, :3].T + theta[:, 3], axis=1)
+    step = objective.approximate_inverse_hessian(theta)(gradient)
+    for i, spread in enumerate((p * (1 - p)).mean(axis=0)):
+        block = spread * np.cov(X.T, bias=True)
+        if not full:
+            block = np.diag(np.diagonal(block))
+            block = np.diag(np.diagonal(block)) if objective.alpha > 0 else block.max() * np.eye(3)
+        expected = np.linalg.solve(block + objective.alpha * np.eye(3), gradient[i, :3])
+        np.testing.assert_allclose(step[i, :3], expected, rtol=1e-9)
+        assert step[i, 3] == pytest.approx(gradient[i, 3] / spread, rel=1e-12)
+
+
+def test_optimum_of_many_classes():
+    """More parameters than the exact Hessian takes: the preconditioner is replaced on the way."""
+    X, y = problem(3000, 5, 300, scale=0.2)
+    y = np.unique(y, return_inverse=True)[1]
+    model = SoftmaxRegression(C=0.1, tol=1e-8).fit(X, y)
+    peer = LogisticRegression(C=0.1, solver="newton-cg", tol=1e-8, max_iter=1000).fit(X, y)
+    np.testing.assert_allclose(model.coef_, peer.coef_, atol=1e-5)
+    np.testing.assert_allclose(model.intercept_, peer.intercept_, atol=1e-4)
+    assert model.n_iter_[0] <= 130  # more than 200 with the first preconditioner alone

@@ -137,6 +137,9 @@ class DaskEngine:
         loss, by_coef, by_intercept = zip(*parts, strict=True)
         return sum(loss), _sum(by_coef), _sum(by_intercept)
 
+    def spread(self, coef: Floats, intercept: Floats) -> Floats:
+        return _sum(self._call("spread", coef, intercept))
+
     def hessian(self, coef: Floats, intercept: Floats, centre: Floats) -> Floats:
         return _sum(self._call("hessian", coef, intercept, centre))
 

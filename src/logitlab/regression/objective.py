@@ -10,6 +10,7 @@ from logitlab.regression.solver import Floats, InverseHessian, hessian_cost, inv
 
 MAX_COVARIANCE_FEATURES = 1024  # of more features only the variances are computed
 
+_MIN_SPREAD = 1e-3  # relative to the largest: classes without rows keep a bounded step
 _MIN_SAMPLE_OF_CLASS = 5  # rows of each class
 
 
@@ -133,25 +134,54 @@ class Objective:
         factor I - 11'/K does not change a gradient.
         """
         k, d = self.classes, self.features
-        covariance = self.covariance / k
-        if covariance.ndim == 2:
-            root = inverse_root(covariance + self.alpha * np.eye(d))
+        if self.covariance.ndim == 1:
+            return self._diagonal_inverse_hessian(np.full(k, 1 / k))
+        root = inverse_root(self.covariance / k + self.alpha * np.eye(d))
 
-            def apply(gradient: Floats) -> Floats:
-                result = gradient * k  # the intercepts
-                result[:, :d] = (gradient[:, :d] @ root.T) @ root
-                return result
-        else:
-            curvature = covariance + self.alpha
-            if self.alpha == 0:
-                # Steps along the gradient stay in the span of the features: the least norm.
-                curvature = np.full(d, curvature.max())
-            inverse = np.divide(1.0, curvature, out=np.zeros(d), where=curvature > 0)
+        def apply(gradient: Floats) -> Floats:
+            result = gradient * k  # the intercepts
+            result[:, :d] = (gradient[:, :d] @ root.T) @ root
+            return result
 
-            def apply(gradient: Floats) -> Floats:
-                result = gradient * k
-                result[:, :d] = gradient[:, :d] * inverse
-                return result
+        return apply
+
+    def approximate_inverse_hessian(self, theta: Floats) -> InverseHessian:
+        """Return the inverse of the blocks of the Hessian of each class, or of their diagonal.
+
+        A block is about a C + alpha I with a the mean of p (1 - p) and C the covariance of the
+        features.
+        """
+        k, d = self.classes, self.features
+        spread = self.engine.spread(*self.from_centred(theta)) / self.weight_sum
+        spread = np.maximum(spread, _MIN_SPREAD * spread.max())
+        if self.covariance.ndim == 1:
+            return self._diagonal_inverse_hessian(spread)
+        # T (C / k + alpha I) T' = I, and T C T' is diagonal.
+        root = inverse_root(self.covariance / k + self.alpha * np.eye(d))
+        values, vectors = np.linalg.eigh(root @ self.covariance @ root.T)
+        root = vectors.T @ root
+        values = np.clip(values, 0, k)
+        inverse = 1 / (spread[:, None] * values + (1 - values / k))
+
+        def apply(gradient: Floats) -> Floats:
+            result: Floats = gradient / spread[:, None]  # the intercepts
+            result[:, :d] = ((gradient[:, :d] @ root.T) * inverse) @ root
+            return result
+
+        return apply
+
+    def _diagonal_inverse_hessian(self, spread: Floats) -> InverseHessian:
+        k, d = self.classes, self.features
+        curvature = spread[:, None] * self.covariance + self.alpha
+        if self.alpha == 0:
+            # Steps along the gradient stay in the span of the features: the least norm.
+            curvature = np.broadcast_to(curvature.max(axis=1, keepdims=True), (k, d))
+        inverse = np.divide(1.0, curvature, out=np.zeros((k, d)), where=curvature > 0)
+
+        def apply(gradient: Floats) -> Floats:
+            result: Floats = gradient / spread[:, None]
+            result[:, :d] = gradient[:, :d] * inverse
+            return result
 
         return apply
 

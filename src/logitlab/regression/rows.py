@@ -37,6 +37,9 @@ class Engine(Protocol):
     def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
         """Return the sum of the losses, and its gradient by coef (K, D) and intercept (K,)."""
 
+    def spread(self, coef: Floats, intercept: Floats) -> Floats:
+        """Return the sum of p (1 - p) for each class, p being its probability."""
+
     def hessian(self, coef: Floats, intercept: Floats, centre: Floats) -> Floats:
         """Return the Hessian of the loss by the coefficients of centred features and intercepts.
 
@@ -230,6 +233,15 @@ class Rows:
             by_coef += residual @ x
             by_intercept += float(residual.sum(dtype=np.float64))
         return loss, np.stack([-by_coef, by_coef]), np.array([-by_intercept, by_intercept])
+
+    def spread(self, coef: Floats, intercept: Floats) -> Floats:
+        to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
+        total = np.zeros(self.classes)
+        for x, y, weight in self.blocks():
+            p = softmax(x @ to_logits + shift)
+            p -= p * p
+            total += (np.ones(len(y), p.dtype) if weight is None else weight) @ p
+        return total
 
     def hessian(self, coef: Floats, intercept: Floats, centre: Floats) -> Floats:
         if self.classes == 2:
