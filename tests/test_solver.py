@@ -353,3 +353,14 @@ def test_inverse_root_by_eigenvalues_keeps_small_ones():
     root = inverse_root(matrix)
     assert root.shape == (2, 3)
     assert (root.T @ root)[0, 0] == pytest.approx(0.5e12, rel=1e-3)
+
+
+def test_best_iterate_is_kept_at_the_rounding_error():
+    """Where steps within the rounding error lead away, the one of the least gradient is returned."""
+    gradients = [1e-7, 1e-8, 2e-8, 4e-8]
+    objective = Scripted([1.0], gradients, 100.0)
+    solution = run(objective, tol=1e-12)
+    assert solution.limited_by_rounding
+    assert solution.decrement == pytest.approx(1e-8, rel=0.1)
+    assert solution.theta == objective.points[1]
+    assert solution.iterations == 11

@@ -1,10 +1,13 @@
 """Objectives without a unique minimum: linearly dependent features, separated classes."""
 
+import warnings
+
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from logitlab.regression.objective import Objective
 from logitlab.regression.sample import sample_of
-from logitlab.regression.solver import MAX_HESSIAN_SIZE, Floats
+from logitlab.regression.solver import MAX_HESSIAN_SIZE, Floats, Solution
 
 _FLAT = 1e-5  # a curvature that counts as 0, relative to that at equal probabilities
 
@@ -57,6 +60,33 @@ def has_recession_direction(objective: Objective, theta: Floats) -> bool:
     direction = (vectors[:, flat] @ coordinates[flat] / scale).reshape(theta.shape)
     least, largest = objective.engine.margins(*objective.from_centred(direction))
     return largest > 1 and least > -1e-3 * largest
+
+
+def warn_not_converged(objective: Objective, solution: Solution, tol: float) -> None:
+    """Warn where there is no optimum, or where the solver did not reach it."""
+    ended = solution.converged or solution.limited_by_rounding
+    if solution.separated or (
+        objective.alpha == 0 and ended and has_recession_direction(objective, solution.theta)
+    ):
+        kind = "completely" if solution.separated else "quasi-completely"
+        warnings.warn(
+            f"The classes are {kind} separated by the features: without a penalty the "
+            "likelihood increases without bound as the coefficients grow, so that there is no "
+            "optimum. The coefficients of the last iterate are kept; choose a finite C.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    elif not solution.converged:
+        advice = "increase max_iter or tol"
+        if solution.limited_by_rounding:
+            advice = "rounding prevents further progress: centre X, or pass it as float64"
+        warnings.warn(
+            f"The fit did not converge after {solution.iterations} iterations: the norm of "
+            f"the gradient, in the metric of the solver, is {solution.decrement:.1e}, above "
+            f"tol={tol}; {advice}.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
 
 
 def _is_curved(hessian: Floats, k: int) -> bool:

@@ -1,26 +1,24 @@
 """Softmax regression as a scikit-learn classifier."""
 
 import math
-import warnings
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from logitlab import _checks
 from logitlab.probabilities import log_softmax, softmax
 from logitlab.regression.coefficients import one_row_per_class, scikit_learn_rows
-from logitlab.regression.degeneracy import has_recession_direction, minimum_norm
+from logitlab.regression.degeneracy import minimum_norm, warn_not_converged
 from logitlab.regression.engines import WorkersLostError, is_dask, make_dask_engine
 from logitlab.regression.inference import Summary, summarize
 from logitlab.regression.objective import Objective
 from logitlab.regression.progress import progress_bar
 from logitlab.regression.rows import Engine, Rows
 from logitlab.regression.sample import sample_start
-from logitlab.regression.solver import Floats, Solution, minimize
+from logitlab.regression.solver import Floats, minimize
 from logitlab.regression.validation import (
     check_parameters,
     checked_class_weight,
@@ -217,7 +215,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     "warm_start=True the next fit starts there"
                 ) from error
         theta = minimum_norm(objective, solution.theta)
-        self._warn_not_converged(objective, solution)
+        warn_not_converged(objective, solution, self.tol)
         self._set_coefficients(objective, theta, classes, dtype)
         self.n_iter_ = np.array([solution.iterations], np.int32)
         self.loss_curve_ = solution.loss_curve
@@ -243,32 +241,6 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the fitted coefficients, a row for each class, of centred features."""
         coef, intercept = self.coef_.astype(float), self.intercept_.astype(float)
         return objective.to_centred(*one_row_per_class(coef, intercept))
-
-    def _warn_not_converged(self, objective: Objective, solution: Solution) -> None:
-        """Warn where there is no optimum, or where the solver did not reach it."""
-        ended = solution.converged or solution.limited_by_rounding
-        if solution.separated or (
-            math.isinf(self.C) and ended and has_recession_direction(objective, solution.theta)
-        ):
-            kind = "completely" if solution.separated else "quasi-completely"
-            warnings.warn(
-                f"The classes are {kind} separated by the features: without a penalty the "
-                "likelihood increases without bound as the coefficients grow, so that there is no "
-                "optimum. The coefficients of the last iterate are kept; choose a finite C.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        elif not solution.converged:
-            advice = "increase max_iter or tol"
-            if solution.limited_by_rounding:
-                advice = "rounding prevents further progress: centre X, or pass it as float64"
-            warnings.warn(
-                f"The fit did not converge after {solution.iterations} iterations: the norm of "
-                f"the gradient, in the metric of the solver, is {solution.decrement:.1e}, above "
-                f"tol={self.tol}; {advice}.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
 
     def summary(
         self,

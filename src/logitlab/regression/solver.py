@@ -145,6 +145,7 @@ def minimize(
     image = quasi_newton.initial(gradient)
     replaced_at, evaluations, stalled = 0, 1, 0
     least_decrement = least_value = math.inf
+    best = theta
     iteration = 0
     while True:
         direction = quasi_newton.direction(gradient)
@@ -158,8 +159,12 @@ def minimize(
         # The expected gain is below the rounding error of F, and neither F nor the gradient falls
         # any more. (F alone may be more exact than `noise`.)
         stalled = 0 if decrement < 0.5 * least_decrement or value < least_value else stalled + 1
-        least_decrement, least_value = min(least_decrement, decrement), min(least_value, value)
+        if decrement < least_decrement:
+            least_decrement, best = decrement, theta
+        least_value = min(least_value, value)
         limited = decrement**2 / 2 <= noise and stalled >= 10
+        if limited:  # rounding errors may have led away
+            theta, decrement = best, least_decrement
         # Features centred in memory, or of a type with more digits, would allow a better result.
         improvable = decrement**2 / 2 > 8 * rounding * value
         if within_tol or separated or limited or iteration >= max_iter:
