@@ -9,13 +9,15 @@ import scipy.sparse as sp
 from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from logitlab import SoftmaxRegression
+from logitlab import SoftmaxRegression, get_num_threads, set_num_threads
 from logitlab.regression import binary
 from logitlab.regression.degeneracy import has_recession_direction
 from logitlab.regression.objective import Objective
 from logitlab.regression.rows import Rows
 from logitlab.regression.sample import sample_of, sample_start
+from logitlab.regression.threads import executor, single_blas_thread
 
 
 def problem(n, d, k, seed=0, scale=1.0):
@@ -227,3 +229,42 @@ def test_optimum_of_many_classes():
     np.testing.assert_allclose(model.coef_, peer.coef_, atol=1e-5)
     np.testing.assert_allclose(model.intercept_, peer.intercept_, atol=1e-4)
     assert model.n_iter_[0] <= 130  # more than 200 with the first preconditioner alone
+
+
+def blas_threads():
+    return [
+        library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
+    ]
+
+
+def test_blas_has_one_thread_during_fits():
+    """And as many as before after the last of several fits at once, also after an error."""
+    with threadpool_limits(2):
+        before = blas_threads()
+        with single_blas_thread():
+            with pytest.raises(ZeroDivisionError), single_blas_thread():
+                raise ZeroDivisionError
+            assert blas_threads() == [1] * len(before)
+        assert blas_threads() == before
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_threads_do_not_change_the_sums(dtype):
+    """Nor does a fit in a forked process wait for the threads of its parent."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((3000, 20)).astype(dtype), rng.integers(0, 400, 3000)
+    rows = Rows(X, y, None, 400)
+    coef, intercept = rng.standard_normal((400, 20)), rng.standard_normal(400)
+    before = get_num_threads()
+    try:
+        results = []
+        for threads in (1, 3):
+            set_num_threads(threads)
+            results.append(rows.loss_and_gradient(coef, intercept))
+    finally:
+        set_num_threads(before)
+    assert results[0][0] == results[1][0]
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+    np.testing.assert_array_equal(results[0][2], results[1][2])
+    assert executor(0, 2) is executor(0, 2)
+    assert executor(0, 2) is not executor(1, 2)

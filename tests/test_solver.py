@@ -356,7 +356,7 @@ def test_inverse_root_by_eigenvalues_keeps_small_ones():
 
 
 def test_best_iterate_is_kept_at_the_rounding_error():
-    """Where steps within the rounding error lead away, the one of the least gradient is returned."""
+    """Where steps within the rounding error lead away, that of the least gradient is returned."""
     gradients = [1e-7, 1e-8, 2e-8, 4e-8]
     objective = Scripted([1.0], gradients, 100.0)
     solution = run(objective, tol=1e-12)

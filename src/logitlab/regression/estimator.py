@@ -19,6 +19,7 @@ from logitlab.regression.progress import progress_bar
 from logitlab.regression.rows import Engine, Rows
 from logitlab.regression.sample import sample_start
 from logitlab.regression.solver import Floats, minimize
+from logitlab.regression.threads import single_blas_thread
 from logitlab.regression.validation import (
     check_parameters,
     checked_class_weight,
@@ -150,7 +151,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             coefficients of the last iterate are kept.
         """
         check_parameters(self.C, self.tol, self.max_iter, self.fit_intercept, self.warm_start)
-        return self._fit_on(*self._make_engine(X, y, sample_weight, reset=True))
+        with single_blas_thread():
+            return self._fit_on(*self._make_engine(X, y, sample_weight, reset=True))
 
     def _make_engine(
         self, X: Any, y: Any, sample_weight: Any, reset: bool

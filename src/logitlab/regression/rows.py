@@ -1,18 +1,26 @@
 """The rows of a fit, and weighted sums over them, read in blocks."""
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from logitlab._backends import native
+from logitlab._backends.native import get_num_threads
 from logitlab._backends.targets import Targets
 from logitlab._rows import Integers
 from logitlab.probabilities import softmax
 from logitlab.regression import binary
 from logitlab.regression.solver import Floats
+from logitlab.regression.threads import executor
 
+Memory = TypeVar("Memory")
+Result = TypeVar("Result")
+
+_LOSS_COST = 20  # of a logit, in multiplications
+_PARALLEL_COST = 1 << 22  # multiplications in a block from which on threads share the blocks
 _BLOCK_ROWS = 4096
 _BLOCK_SIZE = 1 << 18  # features, or logits, of a block: they stay in the cache
 
@@ -83,6 +91,30 @@ class Rows:
             part = slice(start, min(start + self._step, rows))
             weight = None if self.weight is None else self.weight[part]
             yield Block(self._slice(part), self.y[part], weight)
+
+    def _map(
+        self, work: Callable[[Block, Memory], Result], scratch: Callable[[], Memory]
+    ) -> Iterator[Result]:
+        """Yield the results of the blocks in order, computed on several threads if they are large.
+
+        `scratch` returns memory for one thread.
+        """
+        entries = self._step * self.classes * (self.x.shape[1] + _LOSS_COST)
+        threads = get_num_threads() if entries >= _PARALLEL_COST else 1
+        if threads == 1:
+            memory = scratch()
+            yield from (work(block, memory) for block in self.blocks())
+            return
+        unused = [scratch() for _ in range(threads)]
+
+        def task(block: Block) -> Result:
+            memory = unused.pop()
+            try:
+                return work(block, memory)
+            finally:
+                unused.append(memory)
+
+        yield from executor(os.getpid(), threads).map(task, self.blocks())
 
     def _slice(self, part: slice) -> Any:
         x = self.x
@@ -190,15 +222,21 @@ class Rows:
         # A column of ones saves passes over the logits, which may be many more than the features.
         to_logits = np.vstack([coef.T, intercept]).astype(self.x.dtype)
         loss, by_parameters = 0.0, np.zeros((len(coef), coef.shape[1] + 1))
-        with_ones = np.ones((self._step, coef.shape[1] + 1), self.x.dtype)
-        logits = np.empty((self._step, len(coef)), self.x.dtype)
-        for block, y, weight in self.blocks():
-            x, z = with_ones[: len(y)], logits[: len(y)]
-            x[:, :-1] = block
+
+        def scratch() -> tuple[Floats, Floats]:
+            with_ones = np.ones((self._step, coef.shape[1] + 1), self.x.dtype)
+            return with_ones, np.empty((self._step, len(coef)), self.x.dtype)
+
+        def sums(block: Block, memory: tuple[Floats, Floats]) -> tuple[float, Floats]:
+            x, z = (a[: len(block.y)] for a in memory)
+            x[:, :-1] = block.x
             np.matmul(x, to_logits, out=z)
-            part, residual = _loss_and_residual(z, y, weight)
+            loss, residual = _loss_and_residual(z, block.y, block.weight)
+            return loss, residual.T @ x
+
+        for part, product in self._map(sums, scratch):
             loss += part
-            by_parameters += residual.T @ x
+            by_parameters += product
         return loss, by_parameters[:, :-1], by_parameters[:, -1]
 
     def _sparse_loss_and_gradient(
