@@ -17,7 +17,7 @@ from logitlab.regression.degeneracy import has_recession_direction
 from logitlab.regression.objective import Objective
 from logitlab.regression.rows import Rows
 from logitlab.regression.sample import sample_of, sample_start
-from logitlab.regression.threads import executor, single_blas_thread
+from logitlab.regression.threads import _executor, single_blas_thread
 
 
 def problem(n, d, k, seed=0, scale=1.0):
@@ -266,5 +266,5 @@ def test_threads_do_not_change_the_sums(dtype):
     assert results[0][0] == results[1][0]
     np.testing.assert_array_equal(results[0][1], results[1][1])
     np.testing.assert_array_equal(results[0][2], results[1][2])
-    assert executor(0, 2) is executor(0, 2)
-    assert executor(0, 2) is not executor(1, 2)
+    assert _executor(0, 2) is _executor(0, 2)
+    assert _executor(0, 2) is not _executor(1, 2)

@@ -12,6 +12,7 @@ from logitlab._rows import Floats, Integers, blocks
 from logitlab.probabilities import softmax
 from logitlab.regression.rows import Rows
 from logitlab.regression.solver import InverseHessian, hessian_cost, inverse_root
+from logitlab.regression.threads import map_in_threads
 
 _BLOCK = 1 << 16  # logits of a block: its intermediate results stay in the cache
 _SEPARATED = 1e-18  # a log-loss at which all probabilities are exact to the last digit
@@ -179,12 +180,19 @@ class MatrixObjective(PenalizedLoss):
         remainder = np.maximum(remainder, np.sqrt(_EPS))
 
         def apply(gradient: Floats) -> Floats:
-            spectrum = gradient[:, :k] @ vectors
-            along = np.einsum("ij,ij,ij->i", spectrum, inverse, vectors)
-            spectrum += (penalty * along / remainder)[:, None] * vectors
-            return np.hstack(
-                [(spectrum * inverse) @ vectors.T, (gradient[:, k] * inverse_bias)[:, None]]
-            )
+            result = np.empty_like(gradient)
+
+            def apply_to_rows(part: slice) -> None:
+                spectrum = gradient[part, :k] @ vectors
+                along = np.einsum("ij,ij,ij->i", spectrum, inverse[part], vectors[part])
+                spectrum += (penalty * along / remainder[part])[:, None] * vectors[part]
+                spectrum *= inverse[part]
+                np.matmul(spectrum, vectors.T, out=result[part, :k])
+
+            for _ in map_in_threads(apply_to_rows, list(blocks(k, k, _BLOCK))):
+                pass
+            result[:, k] = gradient[:, k] * inverse_bias
+            return result
 
         return apply
 

@@ -1,7 +1,6 @@
 """The rows of a fit, and weighted sums over them, read in blocks."""
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -14,7 +13,7 @@ from logitlab._rows import Integers
 from logitlab.probabilities import softmax
 from logitlab.regression import binary
 from logitlab.regression.solver import Floats
-from logitlab.regression.threads import executor
+from logitlab.regression.threads import map_in_threads
 
 Memory = TypeVar("Memory")
 Result = TypeVar("Result")
@@ -114,7 +113,7 @@ class Rows:
             finally:
                 unused.append(memory)
 
-        yield from executor(os.getpid(), threads).map(task, self.blocks())
+        yield from map_in_threads(task, list(self.blocks()))
 
     def _slice(self, part: slice) -> Any:
         x = self.x

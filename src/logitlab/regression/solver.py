@@ -107,13 +107,14 @@ class _QuasiNewton:
     def direction(self, gradient: Floats) -> Floats:
         """Return minus the inverse Hessian times the gradient, by the two-loop recursion."""
         q, coefficients = gradient.copy(), []
+        multiple = np.empty_like(q)
         for step, change, product in reversed(self.pairs):
             a = _dot(step, q) / product
             coefficients.append(a)
-            q -= a * change
+            q -= np.multiply(a, change, out=multiple)
         d = self.scale * self.initial(q)
         for (step, change, product), a in zip(self.pairs, reversed(coefficients), strict=True):
-            d += (a - _dot(change, d) / product) * step
+            d += np.multiply(a - _dot(change, d) / product, step, out=multiple)
         return -d
 
 

@@ -2,10 +2,16 @@
 
 import contextlib
 import functools
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
+
+from logitlab._backends.native import get_num_threads
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _lock = threading.Lock()
 _fits = 0  # that run now
@@ -43,7 +49,15 @@ def single_blas_thread() -> Iterator[None]:
                 _limits = None
 
 
+def map_in_threads(task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Yield the results of a task in the order of the items, computed on several threads."""
+    threads = get_num_threads()
+    if threads == 1 or len(items) == 1:
+        return map(task, items)
+    return _executor(os.getpid(), threads).map(task, items)
+
+
 @functools.lru_cache(maxsize=1)
-def executor(process: int, threads: int) -> ThreadPoolExecutor:
+def _executor(process: int, threads: int) -> ThreadPoolExecutor:
     """Return the threads for blocks of rows; a forked process has its own."""
     return ThreadPoolExecutor(threads, thread_name_prefix="logitlab-rows")
