@@ -6,10 +6,10 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from logitlab.regression.objective import Objective
-from logitlab.regression.sample import sample_of
 from logitlab.regression.solver import MAX_HESSIAN_SIZE, Floats, Solution
 
 _FLAT = 1e-5  # a curvature that counts as 0, relative to that at equal probabilities
+_ROWS_OF_PARAMETER = 4  # rows of a sample for each parameter: enough to be curved everywhere
 
 
 def minimum_norm(objective: Objective, theta: Floats) -> Floats:
@@ -24,8 +24,11 @@ def minimum_norm(objective: Objective, theta: Floats) -> Floats:
         return theta
     scale = np.sqrt(np.diagonal(covariance))
     scale = np.where(scale > 0, scale, 1.0)
-    values, vectors = np.linalg.eigh(covariance / scale / scale[:, None])
-    flat = vectors[:, values <= d * np.finfo(float).eps * max(float(values[-1]), 1.0)]
+    unit, tolerance = covariance / scale / scale[:, None], d * np.finfo(float).eps
+    if _is_positive(unit - 10 * tolerance * np.trace(unit) * np.eye(d)):
+        return theta  # the trace is at least the largest eigenvalue
+    values, vectors = np.linalg.eigh(unit)
+    flat = vectors[:, values <= tolerance * max(float(values[-1]), 1.0)]
     kernel, _ = np.linalg.qr(flat / scale[:, None])
     result = theta.copy()
     result[:, :d] -= (theta[:, :d] @ kernel) @ kernel.T
@@ -46,7 +49,8 @@ def has_recession_direction(objective: Objective, theta: Floats) -> bool:
     variance = objective.variances()
     scale = np.tile(np.sqrt(np.append(np.where(variance > 0, variance, 1.0), 1.0)[:size] / k), k)
     # The Hessian of some of the rows is a lower bound of that of all.
-    sample = sample_of(objective, theta)
+    step = objective.rows // (_ROWS_OF_PARAMETER * (theta.size - size))
+    sample = objective.sample(step) if step > 1 else None
     if sample is not None:
         share = sample.weight_sum / objective.weight_sum
         if _is_curved(sample.hessian(theta) / scale / scale[:, None] * share, k):
@@ -93,8 +97,13 @@ def _is_curved(hessian: Floats, k: int) -> bool:
     """Return whether only equal shifts of all classes are flat in a Hessian at unit scale."""
     size = len(hessian) // k
     shifts = np.kron(np.full((k, k), 1 / k), np.eye(size))
+    return _is_positive(hessian + shifts - _FLAT * np.eye(k * size))
+
+
+def _is_positive(matrix: Floats) -> bool:
+    """Return whether a symmetric matrix is positive definite."""
     try:
-        np.linalg.cholesky(hessian + shifts - _FLAT * np.eye(k * size))
+        np.linalg.cholesky(matrix)
     except np.linalg.LinAlgError:
         return False
     return True
