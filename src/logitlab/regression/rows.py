@@ -98,7 +98,9 @@ class Rows:
 
         `scratch` returns memory for one thread.
         """
-        entries = self._step * self.classes * (self.x.shape[1] + _LOSS_COST)
+        x = self.x
+        stored = x.shape[1] if isinstance(x, np.ndarray) else x.nnz / max(x.shape[0], 1)
+        entries = self._step * self.classes * (stored + _LOSS_COST)
         threads = get_num_threads() if entries >= _PARALLEL_COST else 1
         if threads == 1:
             memory = scratch()
@@ -216,9 +218,9 @@ class Rows:
     def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
         if self.classes == 2:
             return self._binary_loss_and_gradient(coef[1] - coef[0], intercept[1] - intercept[0])
-        if not isinstance(self.x, np.ndarray):
-            return self._sparse_loss_and_gradient(coef, intercept)
-        # A column of ones saves passes over the logits, which may be many more than the features.
+        if not isinstance(self.x, np.ndarray) or self.x.shape[1] > 4 * self.classes:
+            return self._wide_loss_and_gradient(coef, intercept)
+        # Where the logits are not much fewer than the features, a column of ones saves passes.
         to_logits = np.vstack([coef.T, intercept]).astype(self.x.dtype)
         loss, by_parameters = 0.0, np.zeros((len(coef), coef.shape[1] + 1))
 
@@ -238,21 +240,26 @@ class Rows:
             by_parameters += product
         return loss, by_parameters[:, :-1], by_parameters[:, -1]
 
-    def _sparse_loss_and_gradient(
+    def _wide_loss_and_gradient(
         self, coef: Floats, intercept: Floats
     ) -> tuple[float, Floats, Floats]:
+        """As :meth:`loss_and_gradient`, without a copy of the features."""
         to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
         loss, by_coef, by_intercept = 0.0, np.zeros_like(coef), np.zeros_like(intercept)
         # Rows of few classes are too short for NumPy's loops: a flat block is added at once.
         shifts, ones = np.tile(shift, self._step), np.ones(self._step, self.x.dtype)
-        for x, y, weight in self.blocks():
-            z = np.ascontiguousarray(x @ to_logits)
+
+        def sums(block: Block, memory: None) -> tuple[float, Floats, Floats]:
+            z = np.ascontiguousarray(block.x @ to_logits)
             flat = z.reshape(-1)
             flat += shifts[: len(flat)]
-            part, residual = _loss_and_residual(z, y, weight)
+            loss, residual = _loss_and_residual(z, block.y, block.weight)
+            return loss, (block.x.T @ residual).T, ones[: len(z)] @ residual
+
+        for part, product, column_sums in self._map(sums, lambda: None):
             loss += part
-            by_coef += (x.T @ residual).T
-            by_intercept += ones[: len(y)] @ residual
+            by_coef += product
+            by_intercept += column_sums
         return loss, by_coef, by_intercept
 
     def _binary_loss_and_gradient(
