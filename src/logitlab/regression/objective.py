@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import cached_property
 
 import numpy as np
 
@@ -136,7 +137,7 @@ class Objective:
         k, d = self.classes, self.features
         if self.covariance.ndim == 1:
             return self._diagonal_inverse_hessian(np.full(k, 1 / k))
-        root = inverse_root(self.covariance / k + self.alpha * np.eye(d))
+        root = self._root
 
         def apply(gradient: Floats) -> Floats:
             result = gradient * k  # the intercepts
@@ -144,6 +145,17 @@ class Objective:
             return result
 
         return apply
+
+    @cached_property
+    def _root(self) -> Floats:
+        """The inverse root of C / K + alpha I, with C the covariance of the features."""
+        return inverse_root(self.covariance / self.classes + self.alpha * np.eye(self.features))
+
+    @cached_property
+    def _spectrum(self) -> tuple[Floats, Floats]:
+        """T with T (C / K + alpha I) T' = I and T C T' diagonal: the diagonal, and T."""
+        values, vectors = np.linalg.eigh(self._root @ self.covariance @ self._root.T)
+        return np.clip(values, 0, self.classes), vectors.T @ self._root
 
     def approximate_inverse_hessian(self, theta: Floats) -> InverseHessian:
         """Return the inverse of the blocks of the Hessian of each class, or of their diagonal.
@@ -156,11 +168,7 @@ class Objective:
         spread = np.maximum(spread, _MIN_SPREAD * spread.max())
         if self.covariance.ndim == 1:
             return self._diagonal_inverse_hessian(spread)
-        # T (C / k + alpha I) T' = I, and T C T' is diagonal.
-        root = inverse_root(self.covariance / k + self.alpha * np.eye(d))
-        values, vectors = np.linalg.eigh(root @ self.covariance @ root.T)
-        root = vectors.T @ root
-        values = np.clip(values, 0, k)
+        values, root = self._spectrum
         inverse = 1 / (spread[:, None] * values + (1 - values / k))
 
         def apply(gradient: Floats) -> Floats:
