@@ -25,6 +25,7 @@ from bench.regression_cases import (
     supports,
 )
 from bench.timing import interleaved
+from logitlab import get_num_threads
 
 CLOSE = 1e-6  # relative to the best known objective
 CAP = 100.0  # seconds after which a fit is stopped
@@ -121,7 +122,8 @@ def note(rows: list[dict[str, Any]]) -> str:
         "that reaches it (on raw pixels the peers run at 1e-6 only). Medians of "
         f"{REPEATS}; fits of more than {SLOW:g} s are timed once. After a fit of {LONG:g} s no "
         f"stricter tolerance is tried; after {CAP:g} s a fit is stopped (sag and saga cannot be "
-        f"stopped and are omitted on raw pixels). {tables.machine()}; {libraries}. Geometric mean "
+        f"stopped and are omitted on raw pixels). {tables.machine()}, {get_num_threads()} threads; "
+        f"{libraries}. Geometric mean "
         "of the multiples of the fastest scikit-learn solver, in the cases with a penalty: "
         f"{mean:.1f}; a solver that does not reach the objective counts with the time it took. "
         "liblinear has no multinomial model; statsmodels has no ridge penalty."
@@ -168,7 +170,7 @@ def distributed() -> dict[str, float]:
     from distributed import Client, LocalCluster
 
     from logitlab.regression.engines import make_dask_engine
-    from logitlab.regression.objective import Rows
+    from logitlab.regression.rows import Rows
 
     X, y = normal(100_000, 50, 10)
     coef, intercept = np.random.default_rng(1).standard_normal((10, 50)), np.zeros(10)

@@ -11,7 +11,8 @@ from exact import mp
 from logitlab import SoftmaxRegression
 from logitlab.regression.coefficients import one_row_per_class
 from logitlab.regression.inference import Summary, _null_log_likelihood, summarize
-from logitlab.regression.objective import Objective, Rows
+from logitlab.regression.objective import Objective
+from logitlab.regression.rows import Rows
 
 
 def overlapping(k=3, n=400):

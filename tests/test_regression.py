@@ -15,7 +15,8 @@ from sklearn.linear_model import LogisticRegression
 import logitlab
 from logitlab import SoftmaxRegression
 from logitlab.regression.coefficients import one_row_per_class
-from logitlab.regression.objective import Objective, Rows
+from logitlab.regression.objective import Objective
+from logitlab.regression.rows import Rows
 
 
 def loss(model, X, y, weight=1.0):
@@ -508,7 +509,7 @@ FORMS = [np.ascontiguousarray, np.asfortranarray, sp.csr_array]
 @pytest.mark.parametrize("weighted", [True, False])
 def test_totals_and_margins_are_sums_over_the_blocks(form, weighted, monkeypatch):
     """A row of weight 0 counts in no sum, nor in the margins."""
-    monkeypatch.setattr("logitlab.regression.objective._BLOCK_ROWS", 64)
+    monkeypatch.setattr("logitlab.regression.rows._BLOCK_ROWS", 64)
     X, y = problem(3, n=200, d=4)
     X[np.abs(X) < 0.5] = 0
     w = np.random.default_rng(1).integers(0, 5, 200) + 0.5 * (np.arange(200) == 150)
@@ -653,8 +654,8 @@ def dense_sums(X, y, w, coef, intercept, centre):
 @pytest.mark.parametrize("k", [2, 3])
 def test_sums_over_many_blocks(form, weighted, dtype, k, monkeypatch):
     """Of 64 rows, those of the Hessian of fewer; columns of every density."""
-    monkeypatch.setattr("logitlab.regression.objective._BLOCK_ROWS", 64)
-    monkeypatch.setattr("logitlab.regression.objective._BLOCK_SIZE", 300)
+    monkeypatch.setattr("logitlab.regression.rows._BLOCK_ROWS", 64)
+    monkeypatch.setattr("logitlab.regression.rows._BLOCK_SIZE", 300)
     rng = np.random.default_rng(k)
     density = [0.1, 0.45, 0.55, 0.9, 1.0, 0.0]
     means = np.array([1, 2, -3, 4, 5, 9])

@@ -14,6 +14,7 @@ class Quadratic:
     def __init__(self, curvature, separated_below=0.0, cost=math.inf):
         self.curvature, self.separated_below, self.cost = curvature, separated_below, cost
         self.evaluations = self.hessians = 0
+        self.approximated_at = ()
 
     def value_and_gradient(self, theta):
         self.evaluations += 1
@@ -27,6 +28,10 @@ class Quadratic:
         assert theta.shape == self.curvature.shape
         self.hessians += 1
         return lambda gradient: gradient / self.curvature
+
+    def approximate_inverse_hessian(self, theta):
+        self.approximated_at += (self.evaluations,)
+        return self.initial_inverse_hessian()
 
     def hessian_cost(self, size):
         assert size == self.curvature.size
@@ -83,6 +88,7 @@ def test_solver_replaces_the_inverse_hessian():
     large = Quadratic(np.logspace(0, 3, MAX_HESSIAN_SIZE + 1)[None], cost=5)
     solve(large)
     assert large.hessians == 0
+    assert large.approximated_at[:2] == (16, 32)
 
 
 class Scripted:
@@ -276,7 +282,9 @@ def test_quasi_newton_is_the_formula_of_bfgs():
     pairs[0, 1] *= -np.sign(pairs[0, 0] @ pairs[0, 1])
     pairs = pairs[[0, 3, 4, 5, 6, 7]]
     for step, change in pairs:
-        quasi_newton.update(step.reshape(2, 3), change.reshape(2, 3))
+        quasi_newton.update(
+            step.reshape(2, 3), change.reshape(2, 3), (first @ change).reshape(2, 3)
+        )
     step, change = pairs[-1]
     inverse = first * (step @ change) / (change @ first @ change)
     for step, change in pairs[1:]:
@@ -291,7 +299,7 @@ def test_memory_of_the_quasi_newton_method_is_bounded():
     """It keeps the last 20 pairs."""
     quasi_newton = _QuasiNewton(np.copy)
     for i in range(25):
-        quasi_newton.update(np.full((1, 1), i + 1.0), np.ones((1, 1)))
+        quasi_newton.update(np.full((1, 1), i + 1.0), np.ones((1, 1)), np.ones((1, 1)))
     assert [float(step[0, 0]) for step, _, _ in quasi_newton.pairs] == list(range(6, 26))
 
 
@@ -345,3 +353,14 @@ def test_inverse_root_by_eigenvalues_keeps_small_ones():
     root = inverse_root(matrix)
     assert root.shape == (2, 3)
     assert (root.T @ root)[0, 0] == pytest.approx(0.5e12, rel=1e-3)
+
+
+def test_best_iterate_is_kept_at_the_rounding_error():
+    """Where steps within the rounding error lead away, that of the least gradient is returned."""
+    gradients = [1e-7, 1e-8, 2e-8, 4e-8]
+    objective = Scripted([1.0], gradients, 100.0)
+    solution = run(objective, tol=1e-12)
+    assert solution.limited_by_rounding
+    assert solution.decrement == pytest.approx(1e-8, rel=0.1)
+    assert solution.theta == objective.points[1]
+    assert solution.iterations == 11

@@ -33,7 +33,10 @@ GROUPS = {
     "calibration/objectives": ["test_affine"],
     "calibration/cross_fit": ["test_calibration"],
     "regression/solver": ["test_solver"],
-    "regression/objective": ["test_regression"],
+    "regression/objective": ["test_regression", "test_regression_sample"],
+    "regression/rows": ["test_regression", "test_regression_sample"],
+    "regression/binary": ["test_regression_sample"],
+    "regression/sample": ["test_regression_sample"],
     "regression/inference": ["test_inference"],
 }
 

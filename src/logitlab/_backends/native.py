@@ -457,7 +457,7 @@ def row_scores(z: Array, other: Array | None, t: Array) -> NDArray[np.float64] |
     return out
 
 
-def _target_loss_in_place(
+def target_loss_in_place(
     z: Array,
     axis: Axes,
     t: float | Array,
@@ -483,5 +483,5 @@ def linear_loss(
     by_temperature: bool,
 ) -> tuple[Array, Gradients | None]:
     return linear.linear_loss(
-        x, weight, bias, targets, t, scale, by_temperature, _target_loss_in_place
+        x, weight, bias, targets, t, scale, by_temperature, target_loss_in_place
     )

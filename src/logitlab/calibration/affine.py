@@ -13,6 +13,7 @@ from logitlab.calibration.base import Calibrator, RowError
 from logitlab.calibration.objectives import MatrixObjective, PenalizedLoss, VectorObjective
 from logitlab.calibration.temperature import fit_temperature
 from logitlab.regression.solver import minimize
+from logitlab.regression.threads import single_blas_thread
 
 _TOLERANCE = 1e-9  # of the probabilities: the solver stops at an excess of its square
 _MAX_ITERATIONS = 1000
@@ -75,9 +76,10 @@ class _AffineScaling(Calibrator):
         w = np.full(len(y), 1 / len(y)) if weight is None else weight / weight.sum()
         objective = self._objective(x, y, w)
         unit_roundoff = float(np.finfo(float).eps) / 2
-        solution = minimize(
-            objective, objective.start, _TOLERANCE, _MAX_ITERATIONS, rounding=unit_roundoff
-        )
+        with single_blas_thread():
+            solution = minimize(
+                objective, objective.start, _TOLERANCE, _MAX_ITERATIONS, rounding=unit_roundoff
+            )
         self._set_fitted(solution.theta, t)
 
     def _transform(self, z: Any, xp: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 
@@ -9,8 +10,9 @@ from logitlab._backends.targets import Targets
 from logitlab._dispatch import backend
 from logitlab._rows import Floats, Integers, blocks
 from logitlab.probabilities import softmax
-from logitlab.regression.objective import Rows
+from logitlab.regression.rows import Rows
 from logitlab.regression.solver import InverseHessian, hessian_cost, inverse_root
+from logitlab.regression.threads import map_in_threads
 
 _BLOCK = 1 << 16  # logits of a block: its intermediate results stay in the cache
 _SEPARATED = 1e-18  # a log-loss at which all probabilities are exact to the last digit
@@ -29,6 +31,8 @@ class PenalizedLoss(ABC):
     ) -> None:
         self.x, self.y, self.weight = x, y, weight
         self.start, self.penalty = start, penalty
+        largest = np.max(np.abs(x), axis=1, initial=0.0, where=np.isfinite(x))
+        self._magnitude = float(weight @ largest)
 
     def blocks(self) -> Iterator[slice]:
         """Return the slices of blocks of rows."""
@@ -43,8 +47,12 @@ class PenalizedLoss(ABC):
         """Return the Hessian of the mean log-loss, (theta.size, theta.size)."""
 
     @abstractmethod
+    def approximate_inverse_hessian(self, theta: Floats) -> InverseHessian:
+        """Return an approximate inverse of the Hessian at theta."""
+
     def initial_inverse_hessian(self) -> InverseHessian:
         """Return an approximate inverse of the Hessian at the start."""
+        return self.approximate_inverse_hessian(self.start)
 
     def value_and_gradient(self, theta: Floats) -> tuple[float, Floats]:
         """Return the objective and its gradient."""
@@ -65,8 +73,8 @@ class PenalizedLoss(ABC):
         return hessian_cost(size, len(self.x))
 
     def cancellation(self, theta: Floats) -> float:
-        """Return 0: rows are centred in memory."""
-        return 0.0
+        """Return about the mean of the largest logits: the loss is a difference of logits."""
+        return self._magnitude
 
     def is_separated(self, value: float) -> bool:
         """Return whether larger parameters would change no probability any more."""
@@ -115,12 +123,12 @@ class VectorObjective(PenalizedLoss):
                 block[np.diag_indices(k)] += w @ (p * finite ** (2 - i - j))
         return hessian
 
-    def initial_inverse_hessian(self) -> InverseHessian:
-        """Return the inverse of the diagonal of the Hessian at the start."""
+    def approximate_inverse_hessian(self, theta: Floats) -> InverseHessian:
+        """Return the inverse of the diagonal of the Hessian."""
         curvature = self.penalty.copy()
         for rows in self.blocks():
             x, w = self.x[rows], self.weight[rows]
-            p = softmax(x)
+            p = softmax(self._logits(x, theta))
             spread = p * (1 - p)
             curvature[0] += w @ (spread * np.where(p == 0, 0, x) ** 2)
             curvature[1] += w @ spread
@@ -140,6 +148,12 @@ class MatrixObjective(PenalizedLoss):
         self._engine = Rows(x, y, weight, k)
         self._off_diagonal = off_diagonal
 
+    @cached_property
+    def _moments(self) -> tuple[Floats, Floats]:
+        """The eigenvalues and eigenvectors of the second moments of the logits."""
+        values, vectors = np.linalg.eigh((self.x * self.weight[:, None]).T @ self.x)
+        return np.where(values > len(values) * _EPS * values[-1], values, 0.0), vectors
+
     def loss_and_gradient(self, theta: Floats) -> tuple[float, Floats]:
         loss, by_coef, by_intercept = self._engine.loss_and_gradient(theta[:, :-1], theta[:, -1])
         return loss, np.hstack([by_coef, by_intercept[:, None]])
@@ -147,21 +161,17 @@ class MatrixObjective(PenalizedLoss):
     def loss_hessian(self, theta: Floats) -> Floats:
         return self._engine.hessian(theta[:, :-1], theta[:, -1], np.zeros(len(theta)))
 
-    def initial_inverse_hessian(self) -> InverseHessian:
-        r"""Return the inverse of an approximate Hessian at the start.
+    def approximate_inverse_hessian(self, theta: Floats) -> InverseHessian:
+        r"""Return the inverse of an approximate Hessian.
 
         The part of the matrix of class i is :math:`a_i S + 2 \lambda (I - e_i e_i^T)`, with S the
         second moments of the logits and :math:`a_i` the mean of :math:`p_i (1 - p_i)`. It is
         inverted by the eigenvectors of S and the formula of Sherman and Morrison.
         """
         k = self.x.shape[1]
-        spread = np.zeros(k)
-        for rows in self.blocks():
-            p = softmax(self.x[rows])
-            spread += self.weight[rows] @ (p * (1 - p))
+        spread = self._engine.spread(theta[:, :-1], theta[:, -1])
         spread = np.maximum(spread, _EPS * spread.max())
-        values, vectors = np.linalg.eigh((self.x * self.weight[:, None]).T @ self.x)
-        values = np.where(values > k * _EPS * values[-1], values, 0.0)
+        values, vectors = self._moments
         penalty = 2 * self._off_diagonal
         inverse = _inverse(spread[:, None] * values + penalty)
         inverse_bias = _inverse(spread + self.penalty[:, -1])
@@ -170,12 +180,19 @@ class MatrixObjective(PenalizedLoss):
         remainder = np.maximum(remainder, np.sqrt(_EPS))
 
         def apply(gradient: Floats) -> Floats:
-            spectrum = gradient[:, :k] @ vectors
-            along = np.einsum("ij,ij,ij->i", spectrum, inverse, vectors)
-            spectrum += (penalty * along / remainder)[:, None] * vectors
-            return np.hstack(
-                [(spectrum * inverse) @ vectors.T, (gradient[:, k] * inverse_bias)[:, None]]
-            )
+            result = np.empty_like(gradient)
+
+            def apply_to_rows(part: slice) -> None:
+                spectrum = gradient[part, :k] @ vectors
+                along = np.einsum("ij,ij,ij->i", spectrum, inverse[part], vectors[part])
+                spectrum += (penalty * along / remainder[part])[:, None] * vectors[part]
+                spectrum *= inverse[part]
+                np.matmul(spectrum, vectors.T, out=result[part, :k])
+
+            for _ in map_in_threads(apply_to_rows, list(blocks(k, k, _BLOCK))):
+                pass
+            result[:, k] = gradient[:, k] * inverse_bias
+            return result
 
         return apply
 

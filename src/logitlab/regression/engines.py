@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.sparse import vstack
 from sklearn.utils.validation import check_array
 
-from logitlab.regression.objective import Rows
+from logitlab.regression.rows import Rows
 from logitlab.regression.solver import Floats
 from logitlab.regression.validation import checked_labels, checked_weights
 
@@ -120,6 +121,13 @@ class DaskEngine:
         rows, total, least, sums, sizes = zip(*self._call("totals"), strict=True)
         return sum(rows), sum(total), min(least), _sum(sums), _sum(sizes)
 
+    def sample(self, step: int) -> Rows:
+        parts = [part for part in self._call("sample", step) if len(part.y)]
+        x, y, weights = zip(*((part.x, part.y, part.weight) for part in parts), strict=True)
+        stacked = np.vstack(x) if isinstance(x[0], np.ndarray) else vstack(x, "csr")
+        weight = None if weights[0] is None else np.concatenate(weights)
+        return Rows(stacked, np.concatenate(y), weight, parts[0].classes)
+
     def scatter(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
         sums, products = zip(*self._call("scatter", centre, full), strict=True)
         return _sum(sums), _sum(products)
@@ -128,6 +136,9 @@ class DaskEngine:
         parts = self._call("loss_and_gradient", coef, intercept)
         loss, by_coef, by_intercept = zip(*parts, strict=True)
         return sum(loss), _sum(by_coef), _sum(by_intercept)
+
+    def spread(self, coef: Floats, intercept: Floats) -> Floats:
+        return _sum(self._call("spread", coef, intercept))
 
     def hessian(self, coef: Floats, intercept: Floats, centre: Floats) -> Floats:
         return _sum(self._call("hessian", coef, intercept, centre))

@@ -1,24 +1,25 @@
 """Softmax regression as a scikit-learn classifier."""
 
 import math
-import warnings
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from logitlab import _checks
 from logitlab.probabilities import log_softmax, softmax
 from logitlab.regression.coefficients import one_row_per_class, scikit_learn_rows
-from logitlab.regression.degeneracy import has_recession_direction, minimum_norm
+from logitlab.regression.degeneracy import minimum_norm, warn_not_converged
 from logitlab.regression.engines import WorkersLostError, is_dask, make_dask_engine
 from logitlab.regression.inference import Summary, summarize
-from logitlab.regression.objective import Engine, Objective, Rows
+from logitlab.regression.objective import Objective
 from logitlab.regression.progress import progress_bar
-from logitlab.regression.solver import Floats, Solution, minimize
+from logitlab.regression.rows import Engine, Rows
+from logitlab.regression.sample import sample_start
+from logitlab.regression.solver import Floats, minimize
+from logitlab.regression.threads import single_blas_thread
 from logitlab.regression.validation import (
     check_parameters,
     checked_class_weight,
@@ -34,8 +35,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Minimizes :math:`C \sum_n w_n \ell(W x_n + b, y_n) + \frac12 \|W\|^2`, the objective of
     scikit-learn's ``LogisticRegression`` at the same C. The result does not depend on the scale
     of the features: the solver works in coordinates in which they are centred and have one scale,
-    without transforming them in memory. The rows are read in blocks, and neither copied nor
-    changed.
+    without transforming them in memory. The rows are read in blocks and not changed. Where there
+    are many rows for each parameter, the fit starts on a copy of at most a sixth of them.
 
     Two classes have one row of coefficients, as in scikit-learn (the model with a row for each
     class has the same optimum at C / 2).
@@ -70,7 +71,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classes_ : numpy.ndarray, shape (K,)
         The labels.
     n_iter_ : numpy.ndarray, shape (1,)
-        Number of iterations.
+        Number of iterations on all rows.
     loss_curve_ : list of float
         The objective, over C times the sum of the weights, before and after each iteration.
     n_features_in_ : int
@@ -150,7 +151,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             coefficients of the last iterate are kept.
         """
         check_parameters(self.C, self.tol, self.max_iter, self.fit_intercept, self.warm_start)
-        return self._fit_on(*self._make_engine(X, y, sample_weight, reset=True))
+        with single_blas_thread():
+            return self._fit_on(*self._make_engine(X, y, sample_weight, reset=True))
 
     def _make_engine(
         self, X: Any, y: Any, sample_weight: Any, reset: bool
@@ -196,13 +198,16 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 last = theta
                 update_bar(iteration, value, decrement)
 
+            options = float(self.tol), int(self.max_iter)
+            rounding = float(np.finfo(dtype).eps) / 2
             try:
+                start, inverse_hessian = sample_start(objective, start, *options, rounding)
                 solution = minimize(
                     objective,
                     start,
-                    float(self.tol),
-                    int(self.max_iter),
-                    rounding=float(np.finfo(dtype).eps) / 2,
+                    *options,
+                    rounding=rounding,
+                    inverse_hessian=inverse_hessian,
                     callback=callback,
                 )
             except WorkersLostError as error:
@@ -212,7 +217,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     "warm_start=True the next fit starts there"
                 ) from error
         theta = minimum_norm(objective, solution.theta)
-        self._warn_not_converged(objective, solution)
+        warn_not_converged(objective, solution, self.tol)
         self._set_coefficients(objective, theta, classes, dtype)
         self.n_iter_ = np.array([solution.iterations], np.int32)
         self.loss_curve_ = solution.loss_curve
@@ -238,32 +243,6 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the fitted coefficients, a row for each class, of centred features."""
         coef, intercept = self.coef_.astype(float), self.intercept_.astype(float)
         return objective.to_centred(*one_row_per_class(coef, intercept))
-
-    def _warn_not_converged(self, objective: Objective, solution: Solution) -> None:
-        """Warn where there is no optimum, or where the solver did not reach it."""
-        ended = solution.converged or solution.limited_by_rounding
-        if solution.separated or (
-            math.isinf(self.C) and ended and has_recession_direction(objective, solution.theta)
-        ):
-            kind = "completely" if solution.separated else "quasi-completely"
-            warnings.warn(
-                f"The classes are {kind} separated by the features: without a penalty the "
-                "likelihood increases without bound as the coefficients grow, so that there is no "
-                "optimum. The coefficients of the last iterate are kept; choose a finite C.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        elif not solution.converged:
-            advice = "increase max_iter or tol"
-            if solution.limited_by_rounding:
-                advice = "rounding prevents further progress: centre X, or pass it as float64"
-            warnings.warn(
-                f"The fit did not converge after {solution.iterations} iterations: the norm of "
-                f"the gradient, in the metric of the solver, is {solution.decrement:.1e}, above "
-                f"tol={self.tol}; {advice}.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
 
     def summary(
         self,

@@ -1,212 +1,18 @@
-"""The objective of softmax regression, as sums over rows that are read in blocks."""
+"""The objective of softmax regression."""
 
+import copy
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from functools import cached_property
 
 import numpy as np
 
-from logitlab._backends.targets import Targets
-from logitlab._dispatch import backend
-from logitlab._rows import Integers
-from logitlab.probabilities import softmax
+from logitlab.regression.rows import Engine
 from logitlab.regression.solver import Floats, InverseHessian, hessian_cost, inverse_root
 
 MAX_COVARIANCE_FEATURES = 1024  # of more features only the variances are computed
 
-_BLOCK_ROWS = 4096
-_BLOCK_SIZE = 1 << 19  # features, or logits, of a block: they stay in the cache
-
-
-class Engine(Protocol):
-    """Holds the rows and computes weighted sums over them."""
-
-    def totals(self) -> tuple[int, float, float, Floats, Floats]:
-        """Return the number of rows, the sum of the weights, the least weight above 0,
-        the sum of the features and the sum of their absolute values."""
-
-    def scatter(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
-        """Return the sum of the centred features (D,), and of their products or squares.
-
-        `centre` is the mean up to rounding, or 0. If `full`, the second result holds products of
-        shape (D, D), otherwise squares (D,).
-        """
-
-    def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
-        """Return the sum of the losses, and its gradient by coef (K, D) and intercept (K,)."""
-
-    def hessian(self, coef: Floats, intercept: Floats, centre: Floats) -> Floats:
-        """Return the Hessian of the loss by the coefficients of centred features and intercepts.
-
-        Its shape is (K (D + 1), K (D + 1)): class by class, the intercept last.
-        """
-
-    def margins(self, coef: Floats, intercept: Floats) -> tuple[float, float]:
-        """Return the least and the largest difference of the label's logit from another logit."""
-
-
-class Block(NamedTuple):
-    """A part of the rows."""
-
-    x: Any  # (rows, D), dense or CSR
-    y: Integers  # the class of each row
-    weight: Floats | None
-
-
-class Rows:
-    """The engine of rows in memory: an array in C or Fortran order, or a CSR matrix."""
-
-    def __init__(self, x: Any, y: Integers, weight: Floats | None, classes: int) -> None:
-        if not isinstance(x, np.ndarray) and not x.has_canonical_format:
-            # SciPy merges duplicates and sorts indices in place: do it in a copy.
-            x = x.copy()
-            x.sum_duplicates()
-        self.x, self.y, self.weight, self.classes = x, y, weight, classes
-        width = max(x.shape[1] if isinstance(x, np.ndarray) else 1, classes, 1)
-        self._step = max(64, min(_BLOCK_ROWS, _BLOCK_SIZE // width))
-
-    def blocks(self) -> Iterator[Block]:
-        rows = self.x.shape[0]
-        for start in range(0, rows, self._step):
-            part = slice(start, min(start + self._step, rows))
-            weight = None if self.weight is None else self.weight[part]
-            yield Block(self._slice(part), self.y[part], weight)
-
-    def _slice(self, part: slice) -> Any:
-        x = self.x
-        if isinstance(x, np.ndarray):
-            return x[part]
-        # A view of the same memory; x[part] would copy.
-        first, last = x.indptr[part.start], x.indptr[part.stop]
-        indptr = x.indptr[part.start : part.stop + 1] - first
-        view = type(x)((part.stop - part.start, x.shape[1]), dtype=x.dtype)
-        view.data, view.indices, view.indptr = x.data[first:last], x.indices[first:last], indptr
-        return view
-
-    def totals(self) -> tuple[int, float, float, Floats, Floats]:
-        total, least = 0.0, math.inf
-        sums, sizes = np.zeros((2, self.x.shape[1]))
-        for x, y, weight in self.blocks():
-            w = np.ones(len(y)) if weight is None else weight
-            total += float(w.sum())
-            least = min(least, float(w.min(initial=math.inf, where=w > 0)))
-            sums += x.T @ w
-            sizes += abs(x).T @ w
-        return len(self.y), total, least, sums, sizes
-
-    def scatter(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
-        if not isinstance(self.x, np.ndarray):
-            return self._scatter_sparse(centre, full)
-        d = len(centre)
-        sums, result = np.zeros(d), np.zeros((d, d) if full else d)
-        for x, y, weight in self.blocks():
-            centred = x - centre
-            sums += (np.ones(len(y)) if weight is None else weight) @ centred
-            if weight is not None:
-                centred *= np.sqrt(weight)[:, None]
-            if full:
-                result += centred.T @ centred
-            else:
-                result += np.einsum("nd,nd->d", centred, centred)
-        return sums, result
-
-    def _scatter_sparse(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
-        """As :meth:`scatter`, without centring the zeros, which would make the matrix dense.
-
-        Zeros are counted instead, and the products of columns that were not centred are corrected
-        at the end. The correction loses digits to cancellation where the mean is far above the
-        standard deviation. Hence columns whose zeros have less than half of the weight of a block
-        are centred as dense ones; in the others the deviation is as large as the mean.
-        """
-        d = len(centre)
-        sums, squares, products = np.zeros(d), np.zeros(d), np.zeros((d, d) if full else 0)
-        left, right = [], []  # factors of the correction of the products
-        for x, y, weight in self.blocks():
-            w = np.ones(len(y)) if weight is None else weight
-            each = np.repeat(w, np.diff(x.indptr))
-            stored = np.bincount(x.indices, minlength=d)
-            zero_w = w.sum() - np.bincount(x.indices, each, minlength=d)
-            zero_w = np.where(stored == len(y), 0.0, np.maximum(zero_w, 0.0))
-            centred = x.data - centre[x.indices]
-            sums += np.bincount(x.indices, each * centred, minlength=d) - zero_w * centre
-            squares += np.bincount(x.indices, each * centred**2, minlength=d) + zero_w * centre**2
-            if not full:
-                continue
-            dense = zero_w < w.sum() / 2
-            rest = np.where(dense, 0.0, centre)
-            if dense.any():
-                x_dense = x[:, dense].toarray() - centre[dense]
-                weighted = x_dense * w[:, None]
-                x = x.copy()
-                x.data[dense[x.indices]] = 0
-                x.eliminate_zeros()
-                mixed = x.T @ weighted - np.outer(rest, weighted.sum(axis=0))
-                mixed[dense] = x_dense.T @ weighted / 2  # added twice
-                products[:, dense] += mixed
-                products[dense] += mixed.T
-            products += (x.T @ x.multiply(w[:, None]).tocsr()).toarray()
-            column_sums = w @ x
-            left += [column_sums, rest]
-            right += [rest, column_sums - w.sum() * rest]
-        if not full:
-            return sums, squares
-        if left:
-            products -= np.stack(left).T @ np.stack(right)
-        np.fill_diagonal(products, squares)
-        return sums, products
-
-    def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
-        to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
-        loss, by_coef, by_intercept = 0.0, np.zeros_like(coef), np.zeros_like(intercept)
-        # Rows of few classes are too short for NumPy's loops: a flat block is added at once.
-        shifts, ones = np.tile(shift, self._step), np.ones(self._step, self.x.dtype)
-        for x, y, weight in self.blocks():
-            z = np.ascontiguousarray(x @ to_logits)
-            flat = z.reshape(-1)
-            flat += shifts[: len(flat)]
-            w = 1.0 if weight is None else weight
-            losses, residual = backend(z).target_loss(z, (1,), 1.0, None, Targets(y), w)
-            loss += float(losses.sum() if weight is None else losses @ weight)
-            by_coef += (x.T @ residual).T
-            by_intercept += ones[: len(y)] @ residual
-        return loss, by_coef, by_intercept
-
-    def hessian(self, coef: Floats, intercept: Floats, centre: Floats) -> Floats:
-        k, d = self.classes, self.x.shape[1]
-        to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
-        result = np.zeros((k, d + 1, k, d + 1))
-        products = result.reshape(k * (d + 1), k * (d + 1))
-        step = max(16, _BLOCK_SIZE // (k * (d + 1)))
-        for block, _, weights in self.blocks():
-            for start in range(0, block.shape[0], step):
-                x = block[start : start + step]
-                p = softmax(x @ to_logits + shift).astype(np.float64)
-                ones = np.ones((len(p), 1))
-                x = np.hstack([_dense(x) - centre, ones])
-                if weights is not None:
-                    x *= np.sqrt(weights[start : start + step])[:, None]
-                # sum of (diag(p) - p p') (x) x x'
-                px = (p[:, :, None] * x[:, None, :]).reshape(len(p), -1)
-                products -= px.T @ px
-                for j in range(k):
-                    result[j, :, j] += x.T @ px[:, j * (d + 1) : (j + 1) * (d + 1)]
-        return products
-
-    def margins(self, coef: Floats, intercept: Floats) -> tuple[float, float]:
-        least, largest = math.inf, -math.inf
-        for x, y, weight in self.blocks():
-            z = x @ coef.T + intercept
-            margin = np.take_along_axis(z, y[:, None], axis=1) - z
-            other = np.arange(self.classes) != y[:, None]
-            if weight is not None:
-                other &= weight[:, None] > 0
-            least = min(least, float(margin.min(initial=math.inf, where=other)))
-            largest = max(largest, float(margin.max(initial=-math.inf, where=other)))
-        return least, largest
-
-
-def _dense(x: Any) -> Floats:
-    return x if isinstance(x, np.ndarray) else np.asarray(x.toarray())
+_MIN_SPREAD = 1e-3  # relative to the largest: classes without rows keep a bounded step
+_MIN_SAMPLE_OF_CLASS = 5  # rows of each class
 
 
 class Objective:
@@ -291,6 +97,21 @@ class Objective:
         """Return whether a value of F shows that F has no minimum."""
         return self.alpha == 0 and value < self.separation_bound
 
+    def sample(self, step: int) -> "Objective | None":
+        """Return F of about one of every `step` rows, with the same parameters and penalty.
+
+        None where the sample has few rows of some class.
+        """
+        engine = self.engine.sample(step)
+        weighted = engine.y if engine.weight is None else engine.y[engine.weight > 0]
+        if np.bincount(weighted, minlength=self.classes).min() < _MIN_SAMPLE_OF_CLASS:
+            return None
+        result = copy.copy(self)
+        result.engine, result.rows = engine, len(engine.y)
+        result.weight_sum = float(result.rows if engine.weight is None else engine.weight.sum())
+        result.separation_bound = self.separation_bound * self.weight_sum / result.weight_sum
+        return result
+
     def hessian_cost(self, size: int) -> float:
         """Return the cost of the Hessian and its factor, in gradient evaluations."""
         return hessian_cost(size, self.rows)
@@ -314,30 +135,68 @@ class Objective:
         factor I - 11'/K does not change a gradient.
         """
         k, d = self.classes, self.features
-        covariance = self.covariance / k
-        if covariance.ndim == 2:
-            root = inverse_root(covariance + self.alpha * np.eye(d))
+        if self.covariance.ndim == 1:
+            return self._diagonal_inverse_hessian(np.full(k, 1 / k))
+        root = self._root
 
-            def apply(gradient: Floats) -> Floats:
-                result = gradient * k  # the intercepts
-                result[:, :d] = (gradient[:, :d] @ root.T) @ root
-                return result
-        else:
-            curvature = covariance + self.alpha
-            if self.alpha == 0:
-                # Steps along the gradient stay in the span of the features: the least norm.
-                curvature = np.full(d, curvature.max())
-            inverse = np.divide(1.0, curvature, out=np.zeros(d), where=curvature > 0)
+        def apply(gradient: Floats) -> Floats:
+            result = gradient * k  # the intercepts
+            result[:, :d] = (gradient[:, :d] @ root.T) @ root
+            return result
 
-            def apply(gradient: Floats) -> Floats:
-                result = gradient * k
-                result[:, :d] = gradient[:, :d] * inverse
-                return result
+        return apply
+
+    @cached_property
+    def _root(self) -> Floats:
+        """The inverse root of C / K + alpha I, with C the covariance of the features."""
+        return inverse_root(self.covariance / self.classes + self.alpha * np.eye(self.features))
+
+    @cached_property
+    def _spectrum(self) -> tuple[Floats, Floats]:
+        """T with T (C / K + alpha I) T' = I and T C T' diagonal: the diagonal, and T."""
+        values, vectors = np.linalg.eigh(self._root @ self.covariance @ self._root.T)
+        return np.clip(values, 0, self.classes), vectors.T @ self._root
+
+    def approximate_inverse_hessian(self, theta: Floats) -> InverseHessian:
+        """Return the inverse of the blocks of the Hessian of each class, or of their diagonal.
+
+        A block is about a C + alpha I with a the mean of p (1 - p) and C the covariance of the
+        features.
+        """
+        k, d = self.classes, self.features
+        spread = self.engine.spread(*self.from_centred(theta)) / self.weight_sum
+        spread = np.maximum(spread, _MIN_SPREAD * spread.max())
+        if self.covariance.ndim == 1:
+            return self._diagonal_inverse_hessian(spread)
+        values, root = self._spectrum
+        inverse = 1 / (spread[:, None] * values + (1 - values / k))
+
+        def apply(gradient: Floats) -> Floats:
+            result: Floats = gradient / spread[:, None]  # the intercepts
+            result[:, :d] = ((gradient[:, :d] @ root.T) * inverse) @ root
+            return result
+
+        return apply
+
+    def _diagonal_inverse_hessian(self, spread: Floats) -> InverseHessian:
+        k, d = self.classes, self.features
+        curvature = spread[:, None] * self.covariance + self.alpha
+        if self.alpha == 0:
+            # Steps along the gradient stay in the span of the features: the least norm.
+            curvature = np.broadcast_to(curvature.max(axis=1, keepdims=True), (k, d))
+        inverse = np.divide(1.0, curvature, out=np.zeros((k, d)), where=curvature > 0)
+
+        def apply(gradient: Floats) -> Floats:
+            result: Floats = gradient / spread[:, None]
+            result[:, :d] = gradient[:, :d] * inverse
+            return result
 
         return apply
 
     def inverse_hessian(self, theta: Floats) -> InverseHessian:
         """Return the inverse of the Hessian at theta."""
+        if self.classes == 2:
+            return self._binary_inverse_hessian(theta)
         hessian = self.hessian(theta)
         # Equal shifts of all classes are in the kernel where they are not penalized. No gradient
         # has a component there, so any curvature may be added.
@@ -352,3 +211,25 @@ class Objective:
             blocks[:, :, :, constant] = 0
         root = inverse_root(hessian)
         return lambda gradient: ((root @ gradient.ravel()) @ root).reshape(theta.shape)
+
+    def _binary_inverse_hessian(self, theta: Floats) -> InverseHessian:
+        """As :meth:`inverse_hessian`: the rows of a gradient are the negatives of each other.
+
+        The Hessian of the loss is [[G, -G], [-G, G]], and maps (-v, v) to (-2 G v, 2 G v).
+        """
+        size = theta.shape[1]
+        hessian = self.hessian(theta)[size:, size:]
+        hessian *= 2
+        penalized = np.arange(self.features)
+        hessian[penalized, penalized] -= self.alpha
+        if self.alpha == 0:
+            constant = np.flatnonzero(self.variances() == 0)
+            hessian[constant] = 0
+            hessian[:, constant] = 0
+        root = inverse_root(hessian)
+
+        def apply(gradient: Floats) -> Floats:
+            step = (root @ gradient[1]) @ root
+            return np.stack([-step, step])
+
+        return apply

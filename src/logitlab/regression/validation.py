@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from sklearn.utils import compute_class_weight
 
 from logitlab import _arrays, _checks, _labels
-from logitlab.regression.objective import Engine, Objective
+from logitlab.regression.objective import Objective
+from logitlab.regression.rows import Engine
 from logitlab.regression.solver import Floats
 
 _EXACT = 2.0**53  # the integers up to it are floats
