@@ -408,7 +408,7 @@ def test_warnings_come_first(tmp_path, monkeypatch, change, warning):
     assert warning in result.stdout.partition("\n")[0]
     assert warning in (tmp_path / "logitlab-report/report.html").read_text("utf-8")
     values = json.loads((tmp_path / "logitlab-report/report.json").read_text("utf-8"))
-    [found] = values["warnings"]
+    [found] = values["input_summary"]["warnings"]
     assert warning in found
 
 

@@ -55,6 +55,7 @@ def calibrate(
     from logitlab._app.report import page
     from logitlab._app.report.analysis import analyse
     from logitlab._app.saved import FILE
+    from logitlab.regression.threads import single_blas_thread
 
     with exit_on_user_error():
         if labels is None:
@@ -63,7 +64,7 @@ def calibrate(
         check_folder(out, files, [parse_file_spec(spec)[0] for spec in (logits, labels)])
         source = open_logits(logits, labels)
         y = read_labels(labels, source)
-        with progress(shown=sys.stderr.isatty()) as track:
+        with single_blas_thread(), progress(shown=sys.stderr.isatty()) as track:
             analysis = analyse(source, y, probabilities=probabilities, track=track)
             saved = _fit(analysis, y, method, out / FILE, track)
         with catch_write_errors(out):

@@ -11,17 +11,6 @@ from logitlab._backends.native import get_num_threads
 _Task = tuple["Future[Any]", Callable[[], Any]]
 
 
-def one_blas_thread() -> Any:
-    """A context in which a matrix product takes one thread.
-
-    The commands multiply blocks of rows that stay in a cache. More threads of OpenBLAS gain little
-    on these, and where another program uses a processor they wait for each other.
-    """
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(1, "blas")
-
-
 def _work(tasks: "SimpleQueue[_Task]") -> None:
     while True:
         try:

@@ -72,12 +72,12 @@ def fit(
     from logitlab._app.report import page
     from logitlab._app.report.analysis import analyse
     from logitlab._app.report.json import as_json as to_json
-    from logitlab._app.threads import one_blas_thread
+    from logitlab.regression.threads import single_blas_thread
 
     with exit_on_user_error():
         check_folder(out, (FILE, "coefficients.csv", *page.FILES), table_files(table))
         on_terminal = sys.stderr.isatty()
-        with one_blas_thread():
+        with single_blas_thread():
             result = train(
                 table, target, C=C, impute=impute, held_out_fraction=held_out, verbose=on_terminal
             )

@@ -53,14 +53,14 @@ def report(
     from logitlab._app.report import compare, page
     from logitlab._app.report.analysis import analyse
     from logitlab._app.report.json import as_json
-    from logitlab._app.threads import one_blas_thread
+    from logitlab.regression.threads import single_blas_thread
 
     with exit_on_user_error():
         specs = [spec for spec in (*(logits or ()), labels, targets) if spec]
         check_folder(out, page.FILES, [parse_file_spec(spec)[0] for spec in specs])
         inputs = _read_inputs(logits or [], labels, targets, probabilities)
         analyses, shared = [], None
-        with one_blas_thread(), progress(shown=sys.stderr.isatty()) as track:
+        with single_blas_thread(), progress(shown=sys.stderr.isatty()) as track:
             if len(inputs) > 1:
                 sources = [source for source, _, _ in inputs]
                 shared = compare.shared_rows(sources, probabilities, track)

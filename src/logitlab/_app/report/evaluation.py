@@ -379,7 +379,7 @@ def _simplest_good(names: list[str], losses: list[float], resampled: list[Floats
     """
     best = int(np.argmin(losses))
     for name, loss, values in zip(names[:best], losses, resampled, strict=False):
-        with np.errstate(invalid="ignore"):  # infinite losses
+        with np.errstate(invalid="ignore", over="ignore"):  # infinite and huge losses
             error = float(np.std(values - resampled[best]))
         if loss <= losses[best] + error:
             return name
