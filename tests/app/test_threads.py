@@ -3,12 +3,10 @@
 import threading
 from functools import partial
 
-import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
 
 import logitlab
-from logitlab._app.threads import one_blas_thread, run_all
+from logitlab._app.threads import run_all
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -47,16 +45,3 @@ def test_first_error_is_raised(threads):
     with pytest.raises(ValueError, match="first"):
         run_all([partial(done.append, "before"), partial(fail, "first"), partial(fail, "second")])
     assert set(done) == ({"before", "first"} if threads == 1 else {"before", "first", "second"})
-
-
-def test_one_blas_thread():
-    """Inside the context only."""
-
-    def numbers():
-        return [entry["num_threads"] for entry in threadpool_info() if entry["user_api"] == "blas"]
-
-    np.dot(np.ones((2, 2)), np.ones((2, 2)))
-    before = numbers()
-    with one_blas_thread():
-        assert set(numbers()) == {1}
-    assert numbers() == before
