@@ -209,7 +209,8 @@ def _torch_backward(cell: Cell) -> Calls:
     import torch
 
     z = torch.from_numpy(normal_logits(cell.dtype, 3.0, (cell.rows, cell.k))).requires_grad_()
-    g = torch.ones_like(z)
+    # The gradient of a sum of probabilities is 0: ones would be no example.
+    g = torch.from_numpy(normal_logits(cell.dtype, 1.0, z.shape))
 
     def with_gradient(softmax: Callable[..., Any]) -> Call:
         return lambda: torch.autograd.grad(softmax(z, -1), z, g)
@@ -232,7 +233,8 @@ def _jax(cell: Cell) -> Calls:
         return {"logitlab": _jitted(logitlab.softmax, z), "JAX jit": _jitted(jax.nn.softmax, z)}
 
     def with_gradient(softmax: Callable[..., Any]) -> Call:
-        return _jitted(lambda z, g: jax.vjp(softmax, z)[1](g), z, np.ones_like(z))
+        g = normal_logits(cell.dtype, 1.0, z.shape)
+        return _jitted(lambda z, g: jax.vjp(softmax, z)[1](g), z, g)
 
     return {"logitlab": with_gradient(logitlab.softmax), "JAX jit": with_gradient(jax.nn.softmax)}
 
