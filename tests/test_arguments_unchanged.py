@@ -53,6 +53,9 @@ ARRAY_CALLS = {
     "sample_with_log_prob": (logitlab.sample_with_log_prob, (Z,), {"temperature": T}),
     "entropy": (logitlab.entropy, (Z,), {"temperature": T, "where": WHERE}),
     "kl_divergence": (logitlab.kl_divergence, (Z, OTHER), {"temperature": T}),
+    "expected_cost": (logitlab.expected_cost, (Z, HEAD.T), {"temperature": T}),
+    "decide": (logitlab.decide, (Z, HEAD.T), {"temperature": T}),
+    "adjust_prior": (logitlab.adjust_prior, (Z, TARGET[0], TARGET[1]), {}),
 }
 NUMPY_CALLS = {
     "temperature_sweep": (logitlab.temperature_sweep, (Z[0], T), {}),
@@ -62,6 +65,7 @@ NUMPY_CALLS = {
     "calibration_test": (logitlab.calibration_test, (Z, Y), {}),
     "reliability_curve": (logitlab.reliability_curve, (Z, Y), {}),
     "bootstrap": (logitlab.bootstrap, (Z, Y), {"other": OTHER}),
+    "estimate_prior": (logitlab.estimate_prior, (Z, TARGET[0]), {}),
 }
 CALIBRATORS = ["TemperatureScaling", "VectorScaling", "MatrixScaling"]
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from logitlab import _registry
 from logitlab._backends.native import get_num_threads, native_available, set_num_threads
 from logitlab.calibration import MatrixScaling, TemperatureScaling, VectorScaling, cross_fit
+from logitlab.decisions import adjust_prior, decide, estimate_prior, expected_cost
 from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
 from logitlab.linear_losses import linear_cross_entropy, linear_cross_entropy_and_grad
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
@@ -25,6 +26,7 @@ __all__ = [
     "TemperatureScaling",
     "VectorScaling",
     "accuracy",
+    "adjust_prior",
     "bootstrap",
     "brier_score",
     "calibration_error",
@@ -33,7 +35,10 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_and_grad",
     "cross_fit",
+    "decide",
     "entropy",
+    "estimate_prior",
+    "expected_cost",
     "get_num_threads",
     "hessian",
     "hessian_product",
