@@ -65,6 +65,7 @@ NUMPY_CALLS = {
     "calibration_test": (logitlab.calibration_test, (Z, Y), {}),
     "reliability_curve": (logitlab.reliability_curve, (Z, Y), {}),
     "bootstrap": (logitlab.bootstrap, (Z, Y), {"other": OTHER}),
+    "risk_coverage_curve": (logitlab.risk_coverage_curve, (Z, Y), {}),
     "estimate_prior": (logitlab.estimate_prior, (Z, TARGET[0]), {}),
 }
 CALIBRATORS = ["TemperatureScaling", "VectorScaling", "MatrixScaling"]

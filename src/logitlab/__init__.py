@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 from logitlab import _registry
 from logitlab._backends.native import get_num_threads, native_available, set_num_threads
 from logitlab.calibration import MatrixScaling, TemperatureScaling, VectorScaling, cross_fit
-from logitlab.decisions import adjust_prior, decide, estimate_prior, expected_cost
+from logitlab.decisions import (
+    SelectiveClassifier,
+    adjust_prior,
+    decide,
+    estimate_prior,
+    expected_cost,
+    risk_coverage_curve,
+)
 from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
 from logitlab.linear_losses import linear_cross_entropy, linear_cross_entropy_and_grad
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MatrixScaling",
+    "SelectiveClassifier",
     "SoftmaxRegression",
     "TemperatureScaling",
     "VectorScaling",
@@ -52,6 +60,7 @@ __all__ = [
     "logsumexp",
     "native_available",
     "reliability_curve",
+    "risk_coverage_curve",
     "sample",
     "sample_with_log_prob",
     "set_num_threads",

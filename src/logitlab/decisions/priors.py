@@ -7,7 +7,12 @@ import numpy as np
 
 from logitlab import _arrays, _checks
 from logitlab._rows import Floats
-from logitlab.decisions.rows import check_distributions, log_frequencies, with_classes
+from logitlab.decisions.rows import (
+    check_distributions,
+    check_number_of_rows,
+    log_frequencies,
+    with_classes,
+)
 from logitlab.probabilities import softmax
 
 _BLOCK = 1 << 20  # weights of resampled rows held at a time
@@ -225,8 +230,7 @@ def estimate_prior(
     z, _, _ = with_classes(z)
     rows = _arrays.on_host(z).reshape(-1, z.shape[-1]).astype(np.float64)
     n = len(rows)
-    if n < 2:
-        raise ValueError(f"z must hold at least 2 rows, got {n}")
+    check_number_of_rows(n)
     log_prior = log_frequencies(prior, "prior", rows.shape[1], positive=True)
     # p / prior, up to a factor for each row, which changes the log-likelihood by a constant.
     likelihoods: Floats = softmax(_shift(rows, -log_prior, 1, np))

@@ -1,12 +1,15 @@
 """Probabilities of rows, for decisions: in the widest real type, where the array is stored."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
+from numpy.typing import NDArray
 
 from logitlab import _arrays
-from logitlab._rows import Floats
+from logitlab._estimators import check_dense
+from logitlab._rows import Floats, Integers, as_rows, blocks
 from logitlab.probabilities import log_softmax
 
 NO_DISTRIBUTION = "has no distribution: it contains NaN, or only -inf"
@@ -45,3 +48,28 @@ def log_frequencies(x: Any, name: str, k: int, positive: bool = False) -> Floats
     with np.errstate(divide="ignore"):
         log_frequencies: Floats = log_softmax(np.log(weights))
     return log_frequencies
+
+
+def labelled_rows(z: Any, y: Any) -> tuple[NDArray[Any], Integers]:
+    """Return two or more rows of logits as a NumPy array of shape (N, K), and their labels."""
+    rows, labels = as_rows(check_dense(z), y)
+    check_number_of_rows(len(rows))
+    return rows, labels
+
+
+def check_number_of_rows(n: int) -> None:
+    """Refuse a single row, of which no distribution of scores can be estimated."""
+    if n < 2:
+        raise ValueError(f"z must hold at least 2 rows, got {n}")
+
+
+def map_rows(function: Callable[[Any], Any], z: Any) -> Any:
+    """Return function(z), the results of the rows of z, shape (..., K).
+
+    It is called on blocks of the rows of a NumPy array, as it needs several arrays of that size.
+    """
+    if not isinstance(z, np.ndarray) or not z.size:
+        return function(z)
+    rows = z.reshape(-1, z.shape[-1])
+    result = np.concatenate([function(rows[block]) for block in blocks(*rows.shape)])
+    return _arrays.scalar(result.reshape(z.shape[:-1] + result.shape[1:]))
