@@ -114,6 +114,16 @@ def test_calibrators(name):
     np.testing.assert_array_equal(weight, WEIGHT)
 
 
+@pytest.mark.parametrize("name", ["SelectiveClassifier", "ConformalSets"])
+def test_decisions(name):
+    """Fits and predictions of decisions leave the logits and labels as they are."""
+    z, y = frozen(Z), frozen(Z.argmax(axis=1))
+    model = getattr(logitlab, name)(0.5).fit(z, y)
+    model.predict(z)
+    np.testing.assert_array_equal(z, Z)
+    np.testing.assert_array_equal(y, Z.argmax(axis=1))
+
+
 def sparse_matrices():
     """Matrices in canonical form, with duplicate entries, and with unsorted indices."""
     dense = np.array([[1.0, 2], [2, 0.5], [3, -1], [-1, 1], [-2, 3], [0.5, -2]])

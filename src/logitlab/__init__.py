@@ -7,6 +7,7 @@ from logitlab import _registry
 from logitlab._backends.native import get_num_threads, native_available, set_num_threads
 from logitlab.calibration import MatrixScaling, TemperatureScaling, VectorScaling, cross_fit
 from logitlab.decisions import (
+    ConformalSets,
     SelectiveClassifier,
     adjust_prior,
     decide,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from logitlab.regression.estimator import SoftmaxRegression
 
 __all__ = [
+    "ConformalSets",
     "MatrixScaling",
     "SelectiveClassifier",
     "SoftmaxRegression",

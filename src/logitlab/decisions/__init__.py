@@ -1,5 +1,6 @@
 """Decisions from calibrated logits: costs, rejection, class frequencies and prediction sets."""
 
+from logitlab.decisions.conformal import ConformalSets
 from logitlab.decisions.costs import decide, expected_cost
 from logitlab.decisions.priors import PriorEstimate, adjust_prior, estimate_prior
 from logitlab.decisions.selective import (
@@ -9,6 +10,7 @@ from logitlab.decisions.selective import (
 )
 
 __all__ = [
+    "ConformalSets",
     "PriorEstimate",
     "RiskCoverageCurve",
     "SelectiveClassifier",

@@ -8,6 +8,7 @@ import numpy as np
 from logitlab import _arrays, _checks
 from logitlab._rows import Floats
 from logitlab.decisions.rows import (
+    between_0_and_1,
     check_distributions,
     check_number_of_rows,
     log_frequencies,
@@ -223,9 +224,7 @@ def estimate_prior(
     >>> estimate.prior.round(2), estimate.low.round(2), estimate.high.round(2)
     (array([0.8, 0.2]), array([0.77, 0.16]), array([0.84, 0.23]))
     """
-    level = _checks.real(
-        confidence_level, "confidence_level", "between 0 and 1", lambda x: 0 < x < 1
-    )
+    level = between_0_and_1(confidence_level, "confidence_level")
     n_resamples, generator = _checks.integer(n_resamples, "n_resamples", 1), _checks.generator(rng)
     z, _, _ = with_classes(z)
     rows = _arrays.on_host(z).reshape(-1, z.shape[-1]).astype(np.float64)

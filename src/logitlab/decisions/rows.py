@@ -1,4 +1,4 @@
-"""Probabilities of rows, for decisions: in the widest real type, where the array is stored."""
+"""Checks of rows and parameters of the functions for decisions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from logitlab import _arrays
+from logitlab import _arrays, _checks
 from logitlab._estimators import check_dense
 from logitlab._rows import Floats, Integers, as_rows, blocks
 from logitlab.probabilities import log_softmax
@@ -33,6 +33,11 @@ def check_distributions(undefined: Any, xp: Any) -> None:
     """Raise for the first row that is marked as one without a distribution."""
     if _arrays.any_of(undefined, xp):
         raise ValueError(f"row {_arrays.first_true(undefined, xp)} of z {NO_DISTRIBUTION}")
+
+
+def between_0_and_1(x: Any, name: str) -> float:
+    """Return a probability, checked to be neither 0 nor 1."""
+    return _checks.real(x, name, "between 0 and 1", lambda x: 0 < x < 1)
 
 
 def log_frequencies(x: Any, name: str, k: int, positive: bool = False) -> Floats:

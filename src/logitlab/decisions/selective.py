@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from logitlab import _arrays, _checks, _registry
 from logitlab._estimators import Estimator
 from logitlab._rows import Floats, Integers
-from logitlab.decisions.rows import as_wide, check_distributions, labelled_rows, map_rows
+from logitlab.decisions.rows import (
+    as_wide,
+    between_0_and_1,
+    check_distributions,
+    labelled_rows,
+    map_rows,
+)
 from logitlab.probabilities import softmax
 from logitlab.scores import entropy
 
@@ -188,10 +194,6 @@ def _lowest_threshold(
     return found
 
 
-def _between_0_and_1(x: Any, name: str) -> float:
-    return _checks.real(x, name, "between 0 and 1", lambda x: 0 < x < 1)
-
-
 class SelectiveClassifier(Estimator):
     r"""Classifier that rejects uncertain rows so that the others have a bounded error.
 
@@ -302,8 +304,8 @@ class SelectiveClassifier(Estimator):
         UserWarning
             No threshold passes: all rows will be rejected.
         """
-        max_error = _between_0_and_1(self.max_error, "max_error")
-        delta = _between_0_and_1(self.delta, "delta")
+        max_error = between_0_and_1(self.max_error, "max_error")
+        delta = between_0_and_1(self.delta, "delta")
         _checks.choice(self.score, "score", SCORES)
         rows, labels = labelled_rows(z, y)
         scores: Floats = _checked_scores(rows, self.score)
