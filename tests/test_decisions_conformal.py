@@ -58,6 +58,19 @@ def test_scores(kind):
         np.testing.assert_allclose(scores[i], expected, atol=1e-14)
 
 
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, jnp.asarray])
+def test_equal_probabilities(convert):
+    """They are ranked in the order of the classes; other rows do not matter."""
+    z = np.random.default_rng(0).integers(0, 3, (20, 40)).astype(float)
+    z[::2] = np.random.default_rng(1).normal(size=(10, 40))
+    z[3, :7] = -np.inf
+    scores = np.asarray(ConformalSets(score="aps")._scores(convert(z), None))
+    for row, p in zip(scores, logitlab.softmax(z), strict=True):
+        for k in range(40):
+            before = (p > p[k]) | ((p == p[k]) & (np.arange(40) <= k))
+            assert row[k] == pytest.approx(p[before].sum(), abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("n", "coverage", "rank"),
     [(9, 0.9, 9), (8, 0.9, None), (99, 0.95, 95), (99, 0.07, 7), (100, 0.9, 91), (0, 0.5, None)],

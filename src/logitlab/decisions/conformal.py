@@ -153,7 +153,7 @@ class ConformalSets(Estimator):
         check_distributions(xp.isnan(p[:, 0]), xp)
         if self.score == "lac":
             return 1 - p
-        order = xp.argsort(wide, axis=-1, descending=True)
+        order = _descending_order(wide, xp)
         p = xp.take_along_axis(p, order, axis=-1)
         scores = xp.cumulative_sum(p, axis=-1)
         if u is not None:
@@ -162,6 +162,10 @@ class ConformalSets(Estimator):
             ranks = np.arange(1, z.shape[-1] + 1)
             penalties = self.penalty * np.maximum(ranks - self.rank, 0)
             scores = scores + _as_type_of(penalties, scores, xp)
+        if isinstance(scores, np.ndarray):
+            result = np.empty_like(scores)
+            np.put_along_axis(result, order, scores, axis=-1)
+            return result
         return xp.take_along_axis(scores, xp.argsort(order, axis=-1), axis=-1)
 
     def fit(self, z: Any, y: Any, groups: Any = None, rng: Any = None) -> Self:
@@ -308,6 +312,18 @@ class ConformalSets(Estimator):
         labels = as_rows(z, y)[1]
         sets = sets.reshape(-1, sets.shape[-1])
         return float(np.take_along_axis(sets, labels[:, None], axis=1).mean())
+
+
+def _descending_order(z: Any, xp: Any) -> Any:
+    """The classes of each row from the largest logit to the smallest; equal ones in their order."""
+    if not isinstance(z, np.ndarray):
+        return xp.argsort(z, axis=-1, descending=True)
+    # A stable sort is slower: only for rows with equal logits.
+    order = np.argsort(-z, axis=-1)
+    descending = np.take_along_axis(z, order, axis=-1)
+    tied = (descending[:, 1:] == descending[:, :-1]).any(axis=-1)
+    order[tied] = np.argsort(-z[tied], axis=-1, kind="stable")
+    return order
 
 
 def _as_type_of(x: Floats, z: Any, xp: Any) -> Any:
