@@ -22,6 +22,7 @@ SECTIONS = {
     "reliability": "Calibration error",
     "resampling": "Confidence intervals",
     "calibration": "Calibrators",
+    "decisions": "Decisions",
     "regression": "Softmax regression",
     "laws": "Laws",
     "_backends": "Compiled kernels",

@@ -53,6 +53,9 @@ ARRAY_CALLS = {
     "sample_with_log_prob": (logitlab.sample_with_log_prob, (Z,), {"temperature": T}),
     "entropy": (logitlab.entropy, (Z,), {"temperature": T, "where": WHERE}),
     "kl_divergence": (logitlab.kl_divergence, (Z, OTHER), {"temperature": T}),
+    "expected_cost": (logitlab.expected_cost, (Z, HEAD.T), {"temperature": T}),
+    "decide": (logitlab.decide, (Z, HEAD.T), {"temperature": T}),
+    "adjust_prior": (logitlab.adjust_prior, (Z, TARGET[0], TARGET[1]), {}),
 }
 NUMPY_CALLS = {
     "temperature_sweep": (logitlab.temperature_sweep, (Z[0], T), {}),
@@ -62,6 +65,8 @@ NUMPY_CALLS = {
     "calibration_test": (logitlab.calibration_test, (Z, Y), {}),
     "reliability_curve": (logitlab.reliability_curve, (Z, Y), {}),
     "bootstrap": (logitlab.bootstrap, (Z, Y), {"other": OTHER}),
+    "risk_coverage_curve": (logitlab.risk_coverage_curve, (Z, Y), {}),
+    "estimate_prior": (logitlab.estimate_prior, (Z, TARGET[0]), {}),
 }
 CALIBRATORS = ["TemperatureScaling", "VectorScaling", "MatrixScaling"]
 
@@ -107,6 +112,16 @@ def test_calibrators(name):
     np.testing.assert_array_equal(z, Z)
     np.testing.assert_array_equal(y, Y)
     np.testing.assert_array_equal(weight, WEIGHT)
+
+
+@pytest.mark.parametrize("name", ["SelectiveClassifier", "ConformalSets"])
+def test_decisions(name):
+    """Fits and predictions of decisions leave the logits and labels as they are."""
+    z, y = frozen(Z), frozen(Z.argmax(axis=1))
+    model = getattr(logitlab, name)(0.5).fit(z, y)
+    model.predict(z)
+    np.testing.assert_array_equal(z, Z)
+    np.testing.assert_array_equal(y, Z.argmax(axis=1))
 
 
 def sparse_matrices():

@@ -63,6 +63,9 @@ PLOTS = {
     "simplex": lambda ax: plot.simplex([1, 2, 3], ax=ax),
     "stability": lambda ax: plot.stability(Z, [1, 100], ax=ax),
     "jacobian": lambda ax: plot.jacobian(Z, ax=ax),
+    "risk_coverage": lambda ax: plot.risk_coverage(
+        logitlab.risk_coverage_curve([[0.0, 1], [3, 1], [2, 1]], [1, 0, 1]), ax=ax
+    ),
     "reliability": lambda ax: plot.reliability([[0.0, 1], [3, 1], [2, 1]], [1, 0, 1], ax=ax),
 }
 

@@ -12,6 +12,15 @@ from logitlab.calibration import (
     cross_fit,
     load_calibrator,
 )
+from logitlab.decisions import (
+    ConformalSets,
+    SelectiveClassifier,
+    adjust_prior,
+    decide,
+    estimate_prior,
+    expected_cost,
+    risk_coverage_curve,
+)
 from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
 from logitlab.linear_losses import linear_cross_entropy, linear_cross_entropy_and_grad
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
@@ -26,11 +35,14 @@ if TYPE_CHECKING:
     from logitlab.regression.estimator import SoftmaxRegression
 
 __all__ = [
+    "ConformalSets",
     "MatrixScaling",
+    "SelectiveClassifier",
     "SoftmaxRegression",
     "TemperatureScaling",
     "VectorScaling",
     "accuracy",
+    "adjust_prior",
     "bootstrap",
     "brier_score",
     "calibration_error",
@@ -39,7 +51,10 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_and_grad",
     "cross_fit",
+    "decide",
     "entropy",
+    "estimate_prior",
+    "expected_cost",
     "get_num_threads",
     "hessian",
     "hessian_product",
@@ -54,6 +69,7 @@ __all__ = [
     "logsumexp",
     "native_available",
     "reliability_curve",
+    "risk_coverage_curve",
     "sample",
     "sample_with_log_prob",
     "set_num_threads",

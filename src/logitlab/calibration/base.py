@@ -1,7 +1,6 @@
 """The base class of all calibrators: scikit-learn's conventions, and checks of labelled rows."""
 
 import contextlib
-import inspect
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _labels, _saved
+from logitlab._estimators import Estimator, check_dense
 from logitlab._rows import Floats, Integers, as_rows
 from logitlab.probabilities import softmax
 
@@ -38,19 +38,13 @@ def original_row_numbers(rows: Sequence[int] | Integers | None) -> Iterator[None
         raise RowError(int(rows[error.row]), error.reason) from None
 
 
-class _NotFittedError(ValueError, AttributeError):
-    """Stands in for scikit-learn's exception of this name where scikit-learn is not installed."""
-
-
-class Calibrator(ABC):
+class Calibrator(Estimator, ABC):
     """A map from logits to calibrated logits, fitted on labelled rows.
 
     It is a scikit-learn transformer (:meth:`transform` returns logits) and a classifier
     (:meth:`predict_proba`, :meth:`predict`) without importing scikit-learn.
     """
 
-    classes_: Integers
-    n_features_in_: int
     # The fitted attributes, with their shapes in terms of the number of classes K.
     _fitted: ClassVar[dict[str, tuple[str, ...]]]
 
@@ -255,77 +249,6 @@ class Calibrator(ABC):
         if not np.isfinite(array).all():
             raise ValueError(f"{name} must be finite")
 
-    def _parameter_names(self) -> list[str]:
-        return list(inspect.signature(type(self)).parameters)
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the constructor's parameters by name.
-
-        Parameters
-        ----------
-        deep : bool
-            Has no effect: no parameter is an estimator.
-
-        Returns
-        -------
-        dict
-        """
-        return {name: getattr(self, name) for name in self._parameter_names()}
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters of the constructor by name.
-
-        Parameters
-        ----------
-        **params
-            New values.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            A name that is not a parameter.
-        """
-        names = self._parameter_names()
-        for name, value in params.items():
-            if name not in names:
-                known = f"one of {', '.join(names)}" if names else "none"
-                raise ValueError(
-                    f"parameter of {type(self).__name__} must be {known}, got {name!r}"
-                )
-            setattr(self, name, value)
-        return self
-
-    def _check_fitted(self) -> None:
-        if not self.__sklearn_is_fitted__():
-            raise _not_fitted_error()(
-                f"this {type(self).__name__} is not fitted yet; call fit first"
-            )
-
-    def _check_logits(self, z: Any) -> tuple[Any, Any]:
-        """Return z as a floating array with K classes, and its array namespace."""
-        self._check_fitted()
-        z = _arrays.as_floating(_dense(z), "z")
-        k = self.n_features_in_
-        if z.ndim == 0 or z.shape[-1] != k:
-            features = z.shape[-1] if z.ndim else 1
-            # The second half is scikit-learn's wording, which its estimator checks look for.
-            raise ValueError(
-                f"z must have shape (..., {k}), got {tuple(z.shape)}: X has {features} features, "
-                f"but {type(self).__name__} is expecting {k} features as input"
-            )
-        return z, array_namespace(z)
-
-    def __repr__(self) -> str:
-        params = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
-        return f"{type(self).__name__}({params})"
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "classes_")
-
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags, TransformerTags
 
@@ -336,23 +259,6 @@ class Calibrator(ABC):
             transformer_tags=TransformerTags(preserves_dtype=["float64", "float32", "float16"]),
             classifier_tags=ClassifierTags(),
         )
-
-
-def _not_fitted_error() -> type[ValueError]:
-    """Return scikit-learn's NotFittedError, or its stand-in."""
-    try:
-        from sklearn.exceptions import NotFittedError
-    except ModuleNotFoundError:
-        return _NotFittedError
-    error: type[ValueError] = NotFittedError
-    return error
-
-
-def _dense(z: Any) -> Any:
-    """Return z; refuse a SciPy sparse matrix, whose zeros would be logits."""
-    if hasattr(z, "tocsr"):
-        raise TypeError(f"z must be a dense array, got a sparse {type(z).__name__}")
-    return z
 
 
 def _check_weights(sample_weight: Any, batch: tuple[int, ...]) -> Floats | None:
@@ -375,7 +281,7 @@ def labelled_rows(
 
     The last item holds the original numbers of the rows, or None where no row is left out.
     """
-    z, y = _arrays.as_array(_dense(z), "z"), _arrays.as_array(y, "y")
+    z, y = _arrays.as_array(check_dense(z), "z"), _arrays.as_array(y, "y")
     logits, labels = as_rows(z, y)
     weights = _check_weights(sample_weight, tuple(y.shape))
     if weights is not None and not weights.all():

@@ -15,6 +15,7 @@ from logitlab.plot.summaries import (
     over_time,
     reliability,
     reliability_diagram,
+    risk_coverage,
     temperature_summary,
 )
 from logitlab.plot.temperature import simplex, temperature_curves
@@ -28,6 +29,7 @@ __all__ = [
     "probabilities",
     "reliability",
     "reliability_diagram",
+    "risk_coverage",
     "sampling",
     "scaling",
     "simplex",

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from logitlab import _arrays, _checks
 from logitlab._bins import Strategy
+from logitlab.decisions import RiskCoverageCurve
 from logitlab.plot.canvas import check_names, format_percent, get_axes, positive_reals
 from logitlab.reliability import ReliabilityCurve, calibration_error, reliability_curve
 
@@ -176,6 +177,49 @@ def reliability(
     ax = reliability_diagram(curve, ax=ax)
     error = calibration_error(z, y, n_bins=n_bins, strategy=strategy)
     ax.set_title(f"calibration error {error:.4f}")
+    return ax
+
+
+def risk_coverage(curve: RiskCoverageCurve, *, ax: Any = None) -> Any:
+    """Error among the accepted rows as a function of the fraction of accepted rows.
+
+    The dashed line is the error of all rows. The title gives the area under the curve (AURC).
+
+    Parameters
+    ----------
+    curve : logitlab.decisions.RiskCoverageCurve
+        Result of :func:`logitlab.risk_coverage_curve`.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; by default those of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        `curve` is not a ``RiskCoverageCurve``.
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> from matplotlib.figure import Figure
+    >>> from logitlab import plot
+    >>> curve = logitlab.risk_coverage_curve([[0.0, 1.0], [3.0, 0.0]], [0, 0])
+    >>> plot.risk_coverage(curve, ax=Figure().add_subplot()).get_title()
+    'AURC 0.2500'
+    """
+    if not isinstance(curve, RiskCoverageCurve):
+        raise TypeError(f"curve must be a result of logitlab.risk_coverage_curve, got {curve!r}")
+    ax = get_axes(ax)
+    ax.axhline(curve.error[-1], color="0.5", linewidth=1, linestyle=(0, (4, 3)))
+    ax.plot(curve.coverage, curve.error, color="C0", linewidth=2)
+    ax.set(xlim=(0, 1), xlabel="coverage (accepted rows)", ylabel="error among accepted rows")
+    ax.set_ylim(bottom=0)
+    ax.set_title(f"AURC {curve.area:.4f}")
+    format_percent(ax.xaxis)
+    format_percent(ax.yaxis)
     return ax
 
 

@@ -1,0 +1,80 @@
+"""Checks of rows and parameters of the functions for decisions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+from numpy.typing import NDArray
+
+from logitlab import _arrays, _checks
+from logitlab._estimators import check_dense
+from logitlab._rows import Floats, Integers, as_rows, blocks
+from logitlab.probabilities import log_softmax
+
+NO_DISTRIBUTION = "has no distribution: it contains NaN, or only -inf"
+
+
+def as_wide(z: Any, xp: Any) -> Any:
+    """Return a floating array in the widest real type of its library."""
+    return xp.astype(z, xp.result_type(z.dtype, _arrays.widest_float(xp, z)), copy=False)
+
+
+def with_classes(z: Any, axis: Any = -1) -> tuple[Any, int, Any]:
+    """Return z as a floating array, its class axis, counted from 0, and its array namespace."""
+    z = _arrays.as_floating(z, "z")
+    axes = _arrays.one_axis(axis, z.ndim)
+    if not axes or not z.shape[axes[0]]:
+        raise ValueError(f"z must hold at least one class, got shape {tuple(z.shape)}")
+    return z, axes[0], array_namespace(z)
+
+
+def check_distributions(undefined: Any, xp: Any) -> None:
+    """Raise for the first row that is marked as one without a distribution."""
+    if _arrays.any_of(undefined, xp):
+        raise ValueError(f"row {_arrays.first_true(undefined, xp)} of z {NO_DISTRIBUTION}")
+
+
+def between_0_and_1(x: Any, name: str) -> float:
+    """Return a probability, checked to be neither 0 nor 1."""
+    return _checks.real(x, name, "between 0 and 1", lambda x: 0 < x < 1)
+
+
+def log_frequencies(x: Any, name: str, k: int, positive: bool = False) -> Floats:
+    """Return the logarithms of the frequencies of K classes, from checked frequencies or counts."""
+    weights = _arrays.list_of_reals(x, name, k)
+    invalid = ~((weights > 0 if positive else weights >= 0) & (weights < np.inf))
+    if invalid.any():
+        rule = "finite and > 0" if positive else "finite and >= 0"
+        index = int(invalid.argmax())
+        raise ValueError(f"{name} must be {rule}, got {weights[index]} for class {index}")
+    if not weights.any():
+        raise ValueError(f"{name} must be > 0 for one class at least, got only zeros")
+    with np.errstate(divide="ignore"):
+        log_frequencies: Floats = log_softmax(np.log(weights))
+    return log_frequencies
+
+
+def labelled_rows(z: Any, y: Any) -> tuple[NDArray[Any], Integers]:
+    """Return two or more rows of logits as a NumPy array of shape (N, K), and their labels."""
+    rows, labels = as_rows(check_dense(z), y)
+    check_number_of_rows(len(rows))
+    return rows, labels
+
+
+def check_number_of_rows(n: int) -> None:
+    """Refuse a single row, of which no distribution of scores can be estimated."""
+    if n < 2:
+        raise ValueError(f"z must hold at least 2 rows, got {n}")
+
+
+def map_rows(function: Callable[[Any], Any], z: Any) -> Any:
+    """Return function(z), the results of the rows of z, shape (..., K).
+
+    It is called on blocks of the rows of a NumPy array, as it needs several arrays of that size.
+    """
+    if not isinstance(z, np.ndarray) or not z.size:
+        return function(z)
+    rows = z.reshape(-1, z.shape[-1])
+    result = np.concatenate([function(rows[block]) for block in blocks(*rows.shape)])
+    return _arrays.scalar(result.reshape(z.shape[:-1] + result.shape[1:]))
