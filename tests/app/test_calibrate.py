@@ -179,3 +179,93 @@ def test_an_unfitted_method_is_an_error(folder):
     assert result.exit_code == 2
     assert "all.npz:z: --method temperature: the true class has the largest logit" in result.stderr
     assert not Path("logitlab-calibrator").exists()
+
+
+def test_rules_of_decisions(folder):
+    """They are fitted on other rows than the calibrator, saved, and applied."""
+    z, y = rows(6000)
+    np.savez("data.npz", z=2 * z, y=y)
+    result = calibrate("--max-error", 0.3, "--coverage", 0.9)
+    assert "with an error of at most 0.3, with probability 0.95" in result.stdout
+    assert "Prediction sets with coverage 0.9" in result.stdout
+    new, new_y = rows(6000, seed=2)
+    np.save("new.npy", 2 * new)
+    assert run("apply", "out", "new.npy", "-o", "o.parquet").exit_code == 0
+    table = pq.read_table("o.parquet").to_pandas()
+    accepted = table["decision"].notna()
+    assert 0.1 < accepted.mean() < 1
+    decided = table["decision"][accepted].astype(int)
+    assert (decided == table["predicted"][accepted]).all()
+    assert np.mean(decided != new_y[accepted]) < 0.3
+    assert table["confidence"][accepted].min() > table["confidence"][~accepted].max() - 1e-6
+    sets = table["prediction_set"]
+    covered = [label in members for label, members in zip(new_y, sets, strict=True)]
+    assert np.mean(covered) == pytest.approx(0.9, abs=0.02)
+    printed = run("apply", "out", "new.npy").stdout.splitlines()
+    assert printed[0] == '"predicted","confidence","decision","prediction_set"'
+    members = ";".join(map(str, table["prediction_set"][0]))
+    assert printed[1].endswith(f'"{members}"')
+    # The calibrator of half of the rows is another one than that of all.
+    with_rules = logitlab.load_calibrator("out/calibrator.safetensors").temperature_
+    calibrate()
+    assert logitlab.load_calibrator("out/calibrator.safetensors").temperature_ != with_rules
+
+
+def test_a_rule_that_accepts_no_row(folder):
+    result = calibrate("--max-error", 0.001)
+    assert "no row is accepted" in result.stdout
+    assert run("apply", "out", "new.npy", "-o", "o.csv").exit_code == 0
+    assert pd.read_csv("o.csv")["decision"].isna().all()
+
+
+def test_damaged_rules(folder):
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    calibrate("--max-error", 0.5)
+    path = "out/calibrator.safetensors"
+    with safe_open(path, "np") as file:
+        metadata = json.loads(file.metadata()["logitlab"])
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for threshold in (True, "x", None, [1]):
+        metadata["rules"]["max_error"]["threshold"] = threshold
+        save_file(arrays, path, {"logitlab": json.dumps(metadata)})
+        result = run("apply", "out", "new.npy")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == f"logitlab: {path}: the decision rules are damaged\n"
+
+
+@pytest.mark.parametrize("option", ["--max-error", "--coverage"])
+@pytest.mark.parametrize("value", ["0", "1", "nan"])
+def test_rules_out_of_range(folder, option, value):
+    result = run("calibrate", "data.npz:z", "--labels", "data.npz:y", option, value)
+    assert result.exit_code == 2
+    assert result.stderr == f"logitlab: {option} must be between 0 and 1, got {value}\n"
+
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "wideresnet-16-4-cifar-10.npz"
+
+
+@pytest.mark.skipif(not DATA.is_file(), reason="needs ../shared/data")
+def test_real_predictions(tmp_path, monkeypatch):
+    """Calibrated on one half: the promises hold on the other half."""
+    monkeypatch.chdir(tmp_path)
+    with np.load(DATA) as file:
+        p, y = file["predictions"].astype(float), file["ground_truth"]
+    order = np.random.default_rng(0).permutation(len(y))
+    first, second = order[: len(y) // 2], order[len(y) // 2 :]
+    np.savez("first.npz", p=p[first], y=y[first])
+    np.save("second.npy", p[second])
+    options = ("--probabilities", "--max-error", 0.02, "--coverage", 0.95)
+    calibrate(*options, logits="first.npz:p", labels="first.npz:y")
+    assert run("apply", "out", "second.npy", "-o", "o.parquet", "--probabilities").exit_code == 0
+    table = pq.read_table("o.parquet").to_pandas()
+    labels, q = y[second], table.filter(like="probability_").to_numpy()
+    assert logitlab.cross_entropy(np.log(q), labels) < logitlab.cross_entropy(np.log(p), y) - 0.1
+    assert logitlab.calibration_error(np.log(q), labels) < 0.02
+    accepted = table["decision"].notna()
+    assert accepted.mean() > 0.6
+    assert np.mean(table["decision"][accepted] != labels[accepted]) < 0.02
+    sets = table["prediction_set"]
+    covered = [label in members for label, members in zip(labels, sets, strict=True)]
+    assert np.mean(covered) > 0.95 - 0.012  # three standard errors of two halves

@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -72,7 +72,8 @@ def apply(
     """Calibrate the logits of a file with a calibrator of `logitlab calibrate`.
 
     The output has a row for each row of LOGITS: the predicted class and its probability, the
-    confidence. A row with NaN, or with -inf only, has neither.
+    confidence; with the rules of --max-error and --coverage, the decision, which is empty where
+    the row is rejected, and the prediction set. A row with NaN, or with -inf only, has nothing.
     """
     from logitlab._app.io.arrays import open_logits
     from logitlab._app.saved import read_saved
@@ -90,9 +91,9 @@ def apply(
         source = open_logits(logits)
         saved.check_columns(source)
         with progress(shown=sys.stderr.isatty()) as track:
-            blocks = _probabilities(saved, source, track)
+            blocks = _calibrated(saved, source, track)
             if out is not None and out.suffix.lower() == ".npy":
-                _write_npy(blocks, source, out)
+                _write_npy((block.p for block in blocks), source, out)
                 count = source.rows
             else:
                 is_text = out is None or is_csv(out)
@@ -105,22 +106,39 @@ def apply(
         print_line(f"Written: {out} ({pluralize(count, 'row')})")
 
 
-def _probabilities(saved: "SavedCalibrator", source: Logits, track: Any) -> Iterator[NDArray[Any]]:
-    """The calibrated probabilities of blocks of rows; NaN in rows without a distribution."""
+class _Block(NamedTuple):
+    """Results of rows; those without a distribution are `missing`."""
+
+    p: NDArray[Any]
+    missing: NDArray[np.bool_]
+    accepted: NDArray[np.bool_] | None
+    sets: NDArray[np.bool_] | None
+
+
+def _calibrated(saved: "SavedCalibrator", source: Logits, track: Any) -> Iterator[_Block]:
+    """The calibrated probabilities of blocks of rows, and what the rules say of them."""
     from logitlab.calibration.base import RowError
 
-    start = 0
+    rules, start = saved.rules, 0
     for raw in track(source.read(), source.rows, "calibrating"):
         z = saved.as_logits(raw, start, source)
         valid = z.max(axis=-1) > -math.inf
         p = np.full(z.shape, np.nan, z.dtype)
-        numbers = start + np.flatnonzero(valid)
+        accepted = sets = None
+        rows = z if valid.all() else z[valid]
         try:
-            p[valid] = saved.calibrator.predict_proba(z if valid.all() else z[valid])
+            p[valid] = saved.calibrator.predict_proba(rows)
+            calibrated = saved.calibrator.transform(rows.astype(np.float64)) if rules else None
         except RowError as error:
-            row = int(numbers[error.row])
+            row = start + int(np.flatnonzero(valid)[error.row])
             raise UserError(f"{source.source}: row {row} {error.reason}") from None
-        yield p
+        if rules.classifier is not None:
+            accepted = np.zeros(len(z), bool)
+            accepted[valid] = rules.classifier.accepts(calibrated)
+        if rules.sets is not None:
+            sets = np.zeros(z.shape, bool)
+            sets[valid] = rules.sets.predict(calibrated)
+        yield _Block(p, ~valid, accepted, sets)
         start += len(raw)
 
 
@@ -136,14 +154,15 @@ def _most_probable(p: NDArray[Any], n: int) -> Integers:
 
 
 def _tables(
-    blocks: Iterator[NDArray[Any]],
+    blocks: Iterator[_Block],
     names: tuple[str, ...] | None,
     is_text: bool,
     probabilities: bool,
     top: int | None,
 ) -> Iterator["pa.Table"]:
-    """Arrow tables with the columns predicted, confidence, and those that are asked for."""
+    """Arrow tables with the columns predicted, confidence, those of the rules, and others."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     labels = None
     if names is not None:
@@ -158,14 +177,25 @@ def _tables(
         wide: Floats = x.astype(np.float32 if x.dtype.itemsize < 4 else x.dtype, copy=False)
         return pa.array(wide, mask=missing)
 
-    for p in blocks:
-        missing = np.isnan(p[:, 0])
+    def set_column(sets: NDArray[np.bool_]) -> Any:
+        members = class_column(np.nonzero(sets)[1], np.zeros(int(sets.sum()), bool))
+        lists = pa.ListArray.from_arrays(np.r_[0, np.cumsum(sets.sum(axis=1))], members)
+        if not is_text:
+            return lists
+        texts = lists.cast(pa.list_(pa.string()))
+        return pc.binary_join(texts, ";")
+
+    for p, missing, accepted, sets in blocks:
         predicted = np.where(missing, 0, p.argmax(axis=1))
         confidence = np.take_along_axis(p, predicted[:, None], axis=1)[:, 0]
         columns = {
             "predicted": class_column(predicted, missing),
             "confidence": number_column(confidence, missing),
         }
+        if accepted is not None:
+            columns["decision"] = class_column(predicted, ~accepted)
+        if sets is not None:
+            columns["prediction_set"] = set_column(sets)
         if probabilities:
             for k in range(p.shape[1]):
                 name = k if names is None else names[k]

@@ -4,7 +4,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -20,6 +20,10 @@ from logitlab._app.io.outputs import (
 )
 from logitlab._app.io.source import UserError, parse_file_spec
 from logitlab._app.options import FORMATS, Labels, Probabilities
+from logitlab._rows import Integers
+
+if TYPE_CHECKING:
+    from logitlab._app.saved import SavedCalibrator
 
 
 class Method(StrEnum):
@@ -42,6 +46,24 @@ def calibrate(
             "cross-fitted log-loss is within one standard error of the best.",
         ),
     ] = Method.auto,
+    max_error: Annotated[
+        float | None,
+        typer.Option(
+            metavar="R",
+            help="Save a rule that accepts confident rows only: their error is at most R, with "
+            "probability 0.95. Half of the rows fit the calibrator, the other half the rules.",
+            show_default=False,
+        ),
+    ] = None,
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            metavar="C",
+            help="Save a rule for sets of classes: each contains the true class with probability "
+            "C at least.",
+            show_default=False,
+        ),
+    ] = None,
     probabilities: Probabilities = False,
     out: Annotated[Path, typer.Option("-o", metavar="DIR", help="Output folder.")] = Path(
         "logitlab-calibrator"
@@ -60,27 +82,45 @@ def calibrate(
     with exit_on_user_error():
         if labels is None:
             raise UserError("a calibrator is fitted to the true classes; give --labels")
+        for option, value in (("--max-error", max_error), ("--coverage", coverage)):
+            if value is not None and not 0 < value < 1:
+                raise UserError(f"{option} must be between 0 and 1, got {value:g}")
         files = (*page.FILES, FILE)
         check_folder(out, files, [parse_file_spec(spec)[0] for spec in (logits, labels)])
         source = open_logits(logits, labels)
         y = read_labels(labels, source)
         with single_blas_thread(), progress(shown=sys.stderr.isatty()) as track:
             analysis = analyse(source, y, probabilities=probabilities, track=track)
-            saved = _fit(analysis, y, method, out / FILE, track)
+            saved, lines = _fit(analysis, y, method, (max_error, coverage), out / FILE, track)
         with catch_write_errors(out):
             page.write(analysis, out, {FILE: saved.as_bytes()})
         with catch_print_errors():
             if json_only:
-                print(json.dumps({**saved.details, "file": str(saved.path)}, indent=2))
+                values = {**saved.details, "rules": saved.rules.as_json(), "file": str(saved.path)}
+                print(json.dumps(values, indent=2))
                 return
             page.print_summary(analysis, make_console())
-            print_line(_summary(saved.details))
+            for line in (_summary(saved.details), *lines):
+                print_line(line)
             print_line(f"Written: {saved.path} and {out / 'report.html'}")
 
 
-def _fit(analysis: Any, y: Any, method: Method, path: Path, track: Any) -> Any:
-    """The calibrator of the method, fitted on all rows (vector and matrix: on a sample)."""
+def _fit(
+    analysis: Any,
+    y: Integers,
+    method: Method,
+    rules: tuple[float | None, float | None],
+    path: Path,
+    track: Any,
+) -> tuple["SavedCalibrator", list[str]]:
+    """The calibrator of the method, and a line about each rule.
+
+    It is fitted on all rows (vector and matrix scaling: on a sample); with rules on half of a
+    sample, as their guarantees need other rows.
+    """
     from logitlab._app.report.analysis import fit_rows
+    from logitlab._app.report.evaluation import random_halves
+    from logitlab._app.rules import Rules, fit_rules
     from logitlab._app.saved import SavedCalibrator
     from logitlab.calibration import MatrixScaling, TemperatureScaling, VectorScaling
     from logitlab.calibration.base import RowError, original_row_numbers
@@ -89,18 +129,29 @@ def _fit(analysis: Any, y: Any, method: Method, path: Path, track: Any) -> Any:
     name = evaluation.selected if method is Method.auto else str(method)
     if name in evaluation.failures:
         raise UserError(f"{source.source}: --method {name}: {evaluation.failures[name]}")
-    if name in ("uncalibrated", "temperature"):
-        calibrator: Any = TemperatureScaling()
-        t = 1.0 if name == "uncalibrated" else evaluation.temperature
+    has_rules = any(value is not None for value in rules)
+    make = {"vector": VectorScaling, "matrix": MatrixScaling}.get(name, TemperatureScaling)
+    calibrator, found = make(), Rules()
+    lines: list[str] = []
+    fixed = {"uncalibrated": 1.0, "temperature": None if has_rules else evaluation.temperature}
+    if (t := fixed.get(name)) is not None:
         calibrator._set_saved({"temperature_": np.array(t)}, source.classes)
-    else:
+    if has_rules or t is None:
         rows, z = fit_rows(source, analysis.probabilities, track)
-        calibrator = VectorScaling() if name == "vector" else MatrixScaling()
+        is_fitted = random_halves(source.rows)[rows] == 1 if has_rules else np.ones(len(rows), bool)
         try:
-            with original_row_numbers(rows):
-                calibrator.fit(z, y[rows])
+            if t is None:
+                with original_row_numbers(rows[is_fitted]):
+                    calibrator.fit(z[is_fitted], y[rows[is_fitted]])
+            if has_rules:
+                others = rows[~is_fitted]
+                with original_row_numbers(others):
+                    calibrated = calibrator.transform(z[~is_fitted].astype(np.float64))
+                found, lines = fit_rules(calibrated, y[others], *rules)
         except RowError as error:
             raise UserError(f"{source.source}: row {error.row} {error.reason}") from None
+        except ValueError as error:
+            raise UserError(f"{source.source}: {error}") from None
     before = evaluation.uncalibrated
     after = before if name == "uncalibrated" else evaluation.calibrated[name]
     shown = ("log_loss", "brier_score", "calibration_error", "accuracy")
@@ -111,7 +162,8 @@ def _fit(analysis: Any, y: Any, method: Method, path: Path, track: Any) -> Any:
         "cross_fitted": {score: after[score] for score in shown},
         "uncalibrated": {score: before[score] for score in shown},
     }
-    return SavedCalibrator(path, calibrator, source.names, analysis.probabilities, details)
+    saved = SavedCalibrator(path, calibrator, source.names, analysis.probabilities, details, found)
+    return saved, lines
 
 
 def _summary(details: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from logitlab._app.io.passes import as_floating, logits_of_probabilities
 from logitlab._app.io.source import Logits, UserError, catch_read_errors
+from logitlab._app.rules import Rules, read_rules
 from logitlab.calibration.base import Calibrator
 from logitlab.calibration.saved import read_calibrator
 
@@ -23,6 +24,7 @@ class SavedCalibrator:
     names: tuple[str, ...] | None
     probabilities: bool
     details: dict[str, Any]  # rows, scores
+    rules: Rules
 
     def as_bytes(self) -> bytes:
         """The contents of the file."""
@@ -30,6 +32,7 @@ class SavedCalibrator:
             {
                 "names": self.names,
                 "input": "probabilities" if self.probabilities else "logits",
+                "rules": self.rules.as_json(),
                 **self.details,
             }
         )
@@ -81,6 +84,9 @@ def read_saved(path: Path) -> SavedCalibrator:
         raise UserError(f"{path}: names must be the names of {k} classes")
     if given not in ("logits", "probabilities"):
         raise UserError(f"{path}: the input must be logits or probabilities, got {given!r}")
-    return SavedCalibrator(
-        path, calibrator, None if names is None else tuple(names), given == "probabilities", details
-    )
+    try:
+        rules = read_rules(details.pop("rules", {}), k)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{path}: the decision rules are damaged") from None
+    names = None if names is None else tuple(names)
+    return SavedCalibrator(path, calibrator, names, given == "probabilities", details, rules)
