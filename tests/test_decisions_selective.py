@@ -269,3 +269,16 @@ NAN = np.where(np.arange(40)[:, None] == 7, np.nan, Z)
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_real_predictions(predictions):
+    """Half of the rows fits; in the other half the error is below its bound."""
+    _, p, y = predictions
+    z, y, order = logitlab.logits(p), y.reshape(-1), np.random.default_rng(0).permutation(len(y))
+    fit, new = np.split(order, 2)
+    for max_error in (0.02, 0.05):
+        classifier = logitlab.SelectiveClassifier(max_error).fit(z[fit], y[fit])
+        predicted = classifier.predict(z[new])
+        accepted = predicted >= 0
+        assert accepted.mean() > 0.15
+        assert np.mean(predicted[accepted] != y[new][accepted]) <= max_error
