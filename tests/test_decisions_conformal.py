@@ -398,3 +398,15 @@ NAN = np.where(np.arange(40)[:, None] == 7, np.nan, Z)
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_real_predictions(predictions, kind):
+    """Half of the rows fits; in the other half the coverage is within 3.3 standard deviations."""
+    _, p, y = predictions
+    z, y, order = logitlab.logits(p), y.reshape(-1), np.random.default_rng(0).permutation(len(y))
+    fit, new = np.split(order, 2)
+    sets = ConformalSets(0.95, **kind).fit(z[fit], y[fit], rng=0)
+    law = betabinom(len(new), 4751, 5001 - 4751)
+    covered = len(new) * sets.empirical_coverage(z[new], y[new], rng=1)
+    assert abs(covered - law.mean()) < 3.3 * law.std()

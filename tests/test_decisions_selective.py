@@ -76,6 +76,26 @@ def test_guarantee(local_error, n, max_error, atoms):
     assert exceeded / 1000 <= 0.1 + 3 * math.sqrt(0.1 * 0.9 / 1000)
 
 
+def test_more_rows_than_with_equal_levels():
+    """The levels accept more rows than a Bonferroni correction of the same tests."""
+    rng = np.random.default_rng(0)
+    fallback = bonferroni = 0
+    for _ in range(100):
+        u = rng.random(1000)
+        wrong = rng.random(1000) < 0.6 * (1 - u) ** 3
+        thresholds = selective._candidates(u[::20], 1000, 0.05, 0.05)
+        passed = selective._lowest_threshold(thresholds, u, wrong, 0.05, 0.05)
+        fallback += 0 if passed is None else passed.accepted
+        level = 0.05 / len(thresholds)
+        bonferroni += max(
+            (u >= t).sum()
+            for t in [*thresholds, np.inf]
+            if t == np.inf
+            or selective.error_bound(int(wrong[u >= t].sum()), int((u >= t).sum()), level) <= 0.05
+        )
+    assert fallback > 1.02 * bonferroni > 0
+
+
 @pytest.mark.parametrize("score", selective.SCORES)
 def test_fit(score):
     """The attributes are those of the rows that test; the threshold is the lowest that passes."""
@@ -204,6 +224,7 @@ def test_risk_coverage_curve(levels):
     exact = area_by_definition(scores.tolist(), wrong.astype(int).tolist())
     assert curve.area == pytest.approx(float(exact), rel=1e-12)
     assert curve.coverage[-1] == 1
+    assert logitlab.risk_coverage_curve(z[:1], 1 - z[:1].argmax(-1)).area == 1
 
 
 def test_plot():
@@ -248,3 +269,16 @@ NAN = np.where(np.arange(40)[:, None] == 7, np.nan, Z)
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_real_predictions(predictions):
+    """Half of the rows fits; in the other half the error is below its bound."""
+    _, p, y = predictions
+    z, y, order = logitlab.logits(p), y.reshape(-1), np.random.default_rng(0).permutation(len(y))
+    fit, new = np.split(order, 2)
+    for max_error in (0.02, 0.05):
+        classifier = logitlab.SelectiveClassifier(max_error).fit(z[fit], y[fit])
+        predicted = classifier.predict(z[new])
+        accepted = predicted >= 0
+        assert accepted.mean() > 0.15
+        assert np.mean(predicted[accepted] != y[new][accepted]) <= max_error

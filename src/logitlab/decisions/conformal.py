@@ -63,7 +63,8 @@ class ConformalSets(Estimator):
         in each group of rows.
     randomized : bool
         For APS and RAPS: subtract u :math:`p_k` from the score, with u uniform on [0, 1] for each
-        row. The sets are smaller, and the coverage exact up to 1 / (n + 1) of n rows.
+        row. The coverage is exact up to 1 / (n + 1) of n rows. The sets are smaller, much smaller
+        for a confident classifier: without this, the score of its first class is close to 1.
     penalty : float
         Penalty of RAPS for each rank, >= 0.
     rank : int

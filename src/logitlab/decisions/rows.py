@@ -12,8 +12,6 @@ from logitlab._estimators import check_dense
 from logitlab._rows import Floats, Integers, as_rows, blocks
 from logitlab.probabilities import log_softmax
 
-NO_DISTRIBUTION = "has no distribution: it contains NaN, or only -inf"
-
 
 def as_wide(z: Any, xp: Any) -> Any:
     """Return a floating array in the widest real type of its library."""
@@ -32,7 +30,8 @@ def with_classes(z: Any, axis: Any = -1) -> tuple[Any, int, Any]:
 def check_distributions(undefined: Any, xp: Any) -> None:
     """Raise for the first row that is marked as one without a distribution."""
     if _arrays.any_of(undefined, xp):
-        raise ValueError(f"row {_arrays.first_true(undefined, xp)} of z {NO_DISTRIBUTION}")
+        row = _arrays.first_true(undefined, xp)
+        raise ValueError(f"row {row} of z has no distribution: it contains NaN, or only -inf")
 
 
 def between_0_and_1(x: Any, name: str) -> float:

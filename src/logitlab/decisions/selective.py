@@ -10,8 +10,8 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks, _registry
-from logitlab._estimators import Estimator
-from logitlab._rows import Floats, Integers
+from logitlab._estimators import Estimator, check_dense
+from logitlab._rows import Floats, Integers, as_rows
 from logitlab.decisions.rows import (
     as_wide,
     between_0_and_1,
@@ -115,7 +115,7 @@ def risk_coverage_curve(z: Any, y: Any, *, score: Score = "confidence") -> RiskC
     (array([0.25, 0.5 , 0.75, 1.  ]), array([0.  , 0.  , 0.33, 0.25]), 0.1458)
     """
     _checks.choice(score, "score", SCORES)
-    rows, labels = labelled_rows(z, y)
+    rows, labels = as_rows(check_dense(z), y)
     wrong = rows.argmax(axis=-1) != labels
     scores = _checked_scores(rows, score)
     n = len(scores)
