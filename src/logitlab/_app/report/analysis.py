@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from logitlab._app.io.passes import InputSummary, Passes, Track, as_floating
 from logitlab._app.io.source import Logits, UserError
+from logitlab._app.report.decisions import Decisions, decisions
 from logitlab._app.report.evaluation import (
     FIT_ELEMENTS,
     SEED,
@@ -64,6 +65,7 @@ class Analysis:
     example: TemperatureSweep
     numerical_checks: NumericalChecks
     evaluation: Evaluation | None
+    decisions: Decisions | None
     text: TextScores | None
     label_counts: Integers | None  # of each class
     shifted_accuracy: float  # of labels minus 1
@@ -201,9 +203,11 @@ def analyse(
             partial(check_rows, as_floating(sampled, source.dtype)),
         ]
     )
-    evaluation = None
+    evaluation = decided = None
     if labels is not None:
-        evaluation = evaluate(passes, labels, uncalibrated, fit_sample.collected(), folds)
+        fitted = fit_sample.collected()
+        evaluation = evaluate(passes, labels, uncalibrated, fitted, folds)
+        decided = decisions(*fitted, labels, folds, evaluation.fold_temperatures)
     excluded = input_summary.nan_rows + input_summary.empty_rows + input_summary.unpaired_rows
     return Analysis(
         source=source,
@@ -220,6 +224,7 @@ def analyse(
         example=temperature_sweep(example, EXAMPLE_TEMPERATURES, n=N_SAMPLES, rng=SEED),
         numerical_checks=numerical_checks,
         evaluation=evaluation,
+        decisions=decided,
         text=text.scores() if text else None,
         label_counts=label_counts,
         shifted_accuracy=shifted_hits / (source.rows - excluded),

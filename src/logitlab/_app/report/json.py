@@ -7,6 +7,7 @@ import numpy as np
 
 from logitlab._app.io.json_values import json_values
 from logitlab._app.report.analysis import Analysis
+from logitlab._app.report.decisions import Decisions
 from logitlab._app.report.evaluation import Evaluation, Scores
 from logitlab._app.report.language_model import TEMPERATURES, TOP_P
 from logitlab._app.report.summary import summary
@@ -75,6 +76,26 @@ def _text(a: Analysis) -> dict[str, Any] | None:
     }
 
 
+def _decisions(decisions: Decisions) -> dict[str, Any]:
+    """Each figure with its 95 % interval."""
+    return {
+        "rows": decisions.rows,
+        "accepted": [
+            {
+                "max_error": a.max_error,
+                "share": a.share.value,
+                "interval": a.share[1:],
+                "error": a.error,
+            }
+            for a in decisions.accepted
+        ],
+        "prediction_sets": [
+            {"coverage": s.coverage, "mean_size": s.size.value, "interval": s.size[1:]}
+            for s in decisions.sets
+        ],
+    }
+
+
 def _input_summary(a: Analysis) -> dict[str, Any]:
     rows = a.input_summary
     return {
@@ -105,6 +126,7 @@ def as_json(a: Analysis) -> dict[str, Any]:
         "classes": a.source.classes,
         "dtype": a.source.dtype.name,
         "evaluated_rows": a.evaluated_rows,
+        "decisions": None if a.decisions is None else _decisions(a.decisions),
         "input_summary": _input_summary(a),
         **{f"mean_{name}": d.mean for name, d in a.sharpness.items()},
         "median_nucleus_size": medians,
