@@ -9,8 +9,10 @@ import sys
 import numpy as np
 import pytest
 from reports import Page, labelled, report, run
+from typer.testing import CliRunner
 
 import logitlab
+from logitlab._app.cli import app
 from logitlab._app.io.json_values import json_values
 from logitlab._app.io.source import Logits, in_memory
 from logitlab._app.report.analysis import analyse
@@ -422,3 +424,44 @@ def test_labels_that_cannot_be_understood(tmp_path, monkeypatch):
         result = run("data.npz:z", "--labels", f"data.npz:{name}")
         assert result.exit_code == 2
         assert message in result.stderr
+
+
+@pytest.mark.parametrize("command", ["report", "calibrate"])
+def test_ignored_rows_are_left_out(tmp_path, command):
+    """The results are those of the other rows; a NaN in an ignored row is not counted."""
+    z, y = labelled(400)
+    z[5], y[[5, 7, 300]] = np.nan, -100
+    np.savez(tmp_path / "all.npz", z=z, y=y)
+    keep = y >= 0
+    np.savez(tmp_path / "kept.npz", z=z[keep], y=y[keep])
+    results = []
+    for name, options in (("all", ["--ignore-index", -100]), ("kept", [])):
+        file, out = tmp_path / f"{name}.npz", tmp_path / name
+        arguments = [f"{file}:z", "--labels", f"{file}:y", "-o", out, *options]
+        result = CliRunner().invoke(app, [command, *map(str, arguments)], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        results.append(json.loads((out / "report.json").read_text("utf-8")))
+    summaries = [values["input_summary"] for values in results]
+    assert [s.pop("ignored_rows") for s in summaries] == [3, 0]
+    assert summaries[0] == summaries[1]
+    evaluations = [values["evaluation"] for values in results]
+    for key in ("accuracy", "log_loss", "brier", "ece"):
+        assert evaluations[0]["uncalibrated"][key] == pytest.approx(
+            evaluations[1]["uncalibrated"][key]
+        )
+    assert "rows ignored by their labels" in (tmp_path / "all/report.html").read_text("utf-8")
+
+
+def test_ignore_index_needs_numbers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    z, y = labelled(20)
+    np.savez("data.npz", z=z, y=y, one=np.full(20, -1), names=np.array(["a"] * 20))
+    for name, message in (
+        ("one", "every label is -1, which --ignore-index ignores"),
+        ("names", "--ignore-index needs numbers as labels, got names"),
+        ("y", None),
+    ):
+        result = run("data.npz:z", "--labels", f"data.npz:{name}", "--ignore-index", -1)
+        assert (result.exit_code == 0) == (message is None)
+        assert message is None or message in result.stderr
+    assert "which is missing" in run("data.npz:z", "--ignore-index", -1).stderr

@@ -19,7 +19,7 @@ from logitlab._app.io.outputs import (
     progress,
 )
 from logitlab._app.io.source import UserError, parse_file_spec
-from logitlab._app.options import FORMATS, Labels, Probabilities
+from logitlab._app.options import FORMATS, IgnoreIndex, Labels, Probabilities
 from logitlab._rows import Integers
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
+    ignore_index: IgnoreIndex = None,
     probabilities: Probabilities = False,
     out: Annotated[Path, typer.Option("-o", metavar="DIR", help="Output folder.")] = Path(
         "logitlab-calibrator"
@@ -88,7 +89,7 @@ def calibrate(
         files = (*page.FILES, FILE)
         check_folder(out, files, [parse_file_spec(spec)[0] for spec in (logits, labels)])
         source = open_logits(logits, labels)
-        y = read_labels(labels, source)
+        y = read_labels(labels, source, ignore_index)
         with single_blas_thread(), progress(shown=sys.stderr.isatty()) as track:
             analysis = analyse(source, y, probabilities=probabilities, track=track)
             saved, lines = _fit(analysis, y, method, (max_error, coverage), out / FILE, track)
@@ -137,7 +138,7 @@ def _fit(
     if (t := fixed.get(name)) is not None:
         calibrator._set_saved({"temperature_": np.array(t)}, source.classes)
     if has_rules or t is None:
-        rows, z = fit_rows(source, analysis.probabilities, track)
+        rows, z = fit_rows(analysis, track)
         is_fitted = random_halves(source.rows)[rows] == 1 if has_rules else np.ones(len(rows), bool)
         try:
             if t is None:

@@ -18,3 +18,12 @@ Labels = Annotated[
 Probabilities = Annotated[
     bool, typer.Option("--probabilities", help="LOGITS contains probabilities.")
 ]
+IgnoreIndex = Annotated[
+    int | None,
+    typer.Option(
+        "--ignore-index",
+        metavar="N",
+        help="Leave out rows with this label, such as -100.",
+        show_default=False,
+    ),
+]

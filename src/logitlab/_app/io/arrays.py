@@ -103,8 +103,8 @@ def _dtype_label(dtype: np.dtype[Any]) -> str:
     return "text" if dtype.kind in "USO" else dtype.name
 
 
-def read_labels(spec: str, logits: Logits) -> Integers:
-    """The label of each row, as the number of its class.
+def read_labels(spec: str, logits: Logits, ignore_index: int | None = None) -> Integers:
+    """The label of each row, as the number of its class; -1 where it is `ignore_index`.
 
     Labels are column numbers, from 0, or names of columns. Numbers are names too if every one of
     them is the name of a column.
@@ -126,6 +126,19 @@ def read_labels(spec: str, logits: Logits) -> Integers:
             numbers = y.astype(np.int64)
             # `01` is the name of a class, not the number 1.
             y = numbers if (numbers.astype(y.dtype) == y).all() else y
+    if ignore_index is not None:
+        if y.dtype.kind == "U":
+            raise UserError(f"{spec}: --ignore-index needs numbers as labels, got names")
+        ignored = y == ignore_index
+        if ignored.all():
+            raise UserError(f"{spec}: every label is {ignore_index}, which --ignore-index ignores")
+        if ignored.any():
+            labels = _class_numbers(spec, np.where(ignored, y[~ignored][0], y), logits)
+            return np.where(ignored, -1, labels)
+    return _class_numbers(spec, y, logits)
+
+
+def _class_numbers(spec: str, y: NDArray[Any], logits: Logits) -> Integers:
     distinct, index = np.unique(y, return_inverse=True)
     if logits.names is not None and (
         y.dtype.kind == "U" or {str(value) for value in distinct} <= set(logits.names)

@@ -110,7 +110,7 @@ def as_floating(z: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 class Passes:
     """Repeated passes over the rows that have a distribution: row numbers and logits.
 
-    With `shared` only over the rows for which it is True.
+    With `included` and `shared` only over the rows for which both are True.
     """
 
     def __init__(
@@ -119,9 +119,10 @@ class Passes:
         probabilities: bool,
         track: Track,
         shared: NDArray[np.bool_] | None = None,
+        included: NDArray[np.bool_] | None = None,
     ) -> None:
         self._source, self._probabilities, self._track = source, probabilities, track
-        self._shared = shared
+        self._shared, self._included = shared, included
         self._keep: dict[int, NDArray[np.bool_]] = {}  # by the first row of a block
         self.classes = source.classes
         self.dtype = np.dtype(np.float64) if probabilities else source.dtype
@@ -139,6 +140,9 @@ class Passes:
                 largest = row_max(z)
                 nan, empty = np.isnan(largest), np.isneginf(largest)
                 keep = valid = ~(nan | empty)
+                if self._included is not None:
+                    part = self._included[start : start + len(raw)]
+                    nan, empty, keep, valid = nan & part, empty & part, keep & part, valid & part
                 if self._shared is not None:
                     keep = valid & self._shared[start : start + len(raw)]
                 self._keep[start] = keep

@@ -67,8 +67,14 @@ class Analysis:
     evaluation: Evaluation | None
     decisions: Decisions | None
     text: TextScores | None
+    included: NDArray[np.bool_] | None  # rows that are not ignored by their labels; None: all
     label_counts: Integers | None  # of each class
     shifted_accuracy: float  # of labels minus 1
+
+    @property
+    def ignored_rows(self) -> int:
+        """The number of rows that are left out by their labels."""
+        return 0 if self.included is None else int(np.count_nonzero(~self.included))
 
     @property
     def looks_like_probabilities(self) -> bool:
@@ -153,16 +159,17 @@ def analyse(
 ) -> Analysis:
     """All sections of the report; `track` wraps each pass over the file (a progress bar).
 
-    `labels` are the true classes, for scores and calibrators; `targets` are the tokens of a text;
-    `shared` selects the rows that are analysed.
+    `labels` are the true classes, for scores and calibrators, -1 in a row that is left out;
+    `targets` are the tokens of a text; `shared` selects the rows that are analysed.
     """
+    included = None if labels is None or labels.min() >= 0 else labels >= 0
     log_k = math.log(source.classes)
     sharpness = _sharpness(source.classes)
     sample = _RandomRows(source, _SAMPLE_ELEMENTS, _NUCLEUS_ROWS)
-    input_summary, passes = InputSummary(), Passes(source, probabilities, track, shared)
+    input_summary, passes = InputSummary(), Passes(source, probabilities, track, shared, included)
     label_counts, shifted_hits = None, 0
     if labels is not None:
-        label_counts = np.bincount(labels, minlength=source.classes)
+        label_counts = np.bincount(labels[labels >= 0], minlength=source.classes)
         fit_sample = _RandomRows(source, FIT_ELEMENTS, 16)
         folds = random_halves(source.rows)
         uncalibrated = ScoreAccumulator(source.classes, passes.dtype, folds, fit_sample.mask)
@@ -208,7 +215,9 @@ def analyse(
         fitted = fit_sample.collected()
         evaluation = evaluate(passes, labels, uncalibrated, fitted, folds)
         decided = decisions(*fitted, labels, folds, evaluation.fold_temperatures)
-    excluded = input_summary.nan_rows + input_summary.empty_rows + input_summary.unpaired_rows
+    ignored = 0 if included is None else int(np.count_nonzero(~included))
+    excluded = ignored + input_summary.nan_rows + input_summary.empty_rows
+    excluded += input_summary.unpaired_rows
     return Analysis(
         source=source,
         probabilities=probabilities,
@@ -226,14 +235,15 @@ def analyse(
         evaluation=evaluation,
         decisions=decided,
         text=text.scores() if text else None,
+        included=included,
         label_counts=label_counts,
         shifted_accuracy=shifted_hits / (source.rows - excluded),
     )
 
 
-def fit_rows(source: Logits, probabilities: bool, track: Track) -> tuple[Integers, NDArray[Any]]:
+def fit_rows(a: Analysis, track: Track) -> tuple[Integers, NDArray[Any]]:
     """The numbers and the logits of the rows that vector and matrix scaling are fitted on."""
-    sample = _RandomRows(source, FIT_ELEMENTS, 16)
-    for rows, z in Passes(source, probabilities, track).blocks("reading"):
+    sample = _RandomRows(a.source, FIT_ELEMENTS, 16)
+    for rows, z in Passes(a.source, a.probabilities, track, included=a.included).blocks("reading"):
         sample.add(rows, z)
     return sample.collected()

@@ -17,7 +17,7 @@ from logitlab._app.io.outputs import (
     progress,
 )
 from logitlab._app.io.source import Logits, UserError, parse_file_spec
-from logitlab._app.options import FORMATS, Labels, Probabilities
+from logitlab._app.options import FORMATS, IgnoreIndex, Labels, Probabilities
 from logitlab._rows import Integers
 
 
@@ -41,6 +41,7 @@ def report(
             show_default=False,
         ),
     ] = None,
+    ignore_index: IgnoreIndex = None,
     probabilities: Probabilities = False,
     out: Annotated[
         Path, typer.Option("-o", metavar="DIR", help="Output folder of the report.")
@@ -58,7 +59,7 @@ def report(
     with exit_on_user_error():
         specs = [spec for spec in (*(logits or ()), labels, targets) if spec]
         check_folder(out, page.FILES, [parse_file_spec(spec)[0] for spec in specs])
-        inputs = _read_inputs(logits or [], labels, targets, probabilities)
+        inputs = _read_inputs(logits or [], labels, targets, ignore_index, probabilities)
         analyses, shared = [], None
         with single_blas_thread(), progress(shown=sys.stderr.isatty()) as track:
             if len(inputs) > 1:
@@ -95,7 +96,11 @@ def report(
 
 
 def _read_inputs(
-    logits: list[str], labels: str | None, targets: str | None, probabilities: bool
+    logits: list[str],
+    labels: str | None,
+    targets: str | None,
+    ignore_index: int | None,
+    probabilities: bool,
 ) -> list[tuple[Logits, Integers | None, Integers | None]]:
     """Logits, labels and targets of each model, checked before the analysis starts."""
     from logitlab._app.io.arrays import open_logits, read_labels
@@ -106,6 +111,8 @@ def _read_inputs(
             raise UserError("--labels, --targets and --probabilities need LOGITS")
         source, y = digits()
         return [(source, y, None)]
+    if ignore_index is not None and labels is None:
+        raise UserError("--ignore-index is a value of --labels, which is missing")
     if labels is not None and targets is not None:
         raise UserError("give one of --labels and --targets, not both")
     if len(logits) > 1 and labels is None:
@@ -121,7 +128,7 @@ def _read_inputs(
     return [
         (
             source,
-            None if labels is None else read_labels(labels, source),
+            None if labels is None else read_labels(labels, source, ignore_index),
             None if targets is None else read_labels(targets, source),
         )
         for source in sources

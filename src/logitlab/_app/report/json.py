@@ -102,6 +102,7 @@ def _input_summary(a: Analysis) -> dict[str, Any]:
         "nan_rows": rows.nan_rows,
         "empty_rows": rows.empty_rows,
         "unpaired_rows": rows.unpaired_rows,
+        "ignored_rows": a.ignored_rows,
         "naive_overflow_rows": None if a.probabilities else rows.naive_overflow_rows,
         "tie_rows": rows.tie_rows,
         "minus_inf_rows": rows.minus_inf_rows,

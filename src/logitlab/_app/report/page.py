@@ -196,6 +196,8 @@ def print_summary(a: Analysis, console: Any) -> None:
     for excluded, reason in ((rows.nan_rows, "NaN"), (rows.empty_rows, "all -inf")):
         if excluded:
             table.add_row(f"rows excluded: {reason}", count(excluded))
+    if a.ignored_rows:
+        table.add_row("rows ignored by their labels", count(a.ignored_rows))
     table.add_row("mean entropy (nats)", f"{a.sharpness['entropy'].mean:.4f}")
     table.add_row("mean perplexity", f"{a.sharpness['perplexity'].mean:.4f}")
     if a.numerical_checks.max_ulp is not None:
