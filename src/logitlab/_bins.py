@@ -196,8 +196,9 @@ def error_from_sums(sums: Floats, norm: Norm, debiased: bool = False) -> Any:
     moment = gap**norm
     if debiased:
         # One row gives no estimate of the variance; 1/4 is the largest of a Bernoulli variable.
+        # The number of weighted rows is not whole.
         rows = effective_counts(sums)
-        variance = np.where(rows > 1, rate * (1 - rate), 0.25) / np.maximum(rows - 1, 1)
+        variance = np.where(rows > 1.5, rate * (1 - rate), 0.25) / np.maximum(rows - 1, 1)
         if norm == 2:
             moment = moment - variance
         else:

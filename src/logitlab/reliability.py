@@ -313,9 +313,10 @@ def smooth_calibration_error(
     Notes
     -----
     The differences are distributed linearly to a grid of 16385 points and smoothed by a Fourier
-    transform. The relative error of the result is below 0.1 %. The package relplot of the authors
-    searches the bandwidth in steps of 1/1024 on a grid of 200 points or more; its values differ
-    from these by less than 0.004.
+    transform; the relative error of the result is below 0.01 %. The package relplot of the authors
+    (version 1.0.3) searches the bandwidth in steps of 1/1024 and integrates over 200 points: with
+    confidences below 0.99 its values differ from these by at most 0.0015. It reflects only half of
+    a confidence of 1, so that its values are different where many rows are certain.
 
     References
     ----------
@@ -459,7 +460,9 @@ def score_decomposition(
     recalibrated = float(np.average(_rate_score(events, total, score), weights=total))
     uncertainty = float(_rate_score(events.sum(), total.sum(), score))
     value = float(np.average(loss, weights=weight))
-    return ScoreDecomposition(value, value - recalibrated, uncertainty - recalibrated, uncertainty)
+    # Neither part is negative, except by rounding.
+    parts = max(value - recalibrated, 0.0), max(uncertainty - recalibrated, 0.0)
+    return ScoreDecomposition(value, *parts, uncertainty)
 
 
 class CalibrationTest(NamedTuple):
