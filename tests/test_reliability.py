@@ -892,3 +892,16 @@ def test_debiased_error_of_weighted_calibrated_rows():
         )
     biased, debiased = np.mean(errors, axis=0)
     assert debiased < 0.6 * biased
+
+
+def test_calibration_test_of_ignored_rows_and_class_axis():
+    """Ignored rows are removed rows; the moved class axis is that of moveaxis."""
+    z, y = sampled(600, 4, 1.2)
+    y[::3] = 255
+    expected = logitlab.calibration_test(z[y != 255], y[y != 255], n_resamples=50)
+    z[::3] = np.nan
+    z = np.moveaxis(z.reshape(6, 10, 10, 4), -1, 1)
+    result = logitlab.calibration_test(
+        z, y.reshape(6, 10, 10), axis=1, n_resamples=50, ignore_index=255
+    )
+    assert result == expected

@@ -63,7 +63,8 @@ def as_rows(
             f"{name} must have shape ({len(y)}, K), one row of logits for each label, got shape "
             f"{z.shape}; a logit s of two classes is the row [0, s]"
         )
-    z = np.moveaxis(z, _arrays.one_axis(axis, z.ndim)[0], -1)
+    class_axis = _arrays.one_axis(axis, z.ndim)[0]
+    z = z if class_axis == z.ndim - 1 else np.moveaxis(z, class_axis, -1)
     labels: Integers = _labels.labels(y, z, z.shape[:-1], z.shape[-1], ignore_index, of=name)
     return z.reshape(-1, z.shape[-1]), labels.reshape(-1)
 
@@ -97,10 +98,12 @@ def labelled_rows(
     z, y = _arrays.as_array(z, "z"), _arrays.as_array(y, "y")
     logits, labels = as_rows(z, y, "z", axis, ignore_index)
     weights = check_weights(sample_weight, tuple(y.shape))
-    counted = np.True_ if ignore_index is None else labels >= 0
+    if ignore_index is None and weights is None:
+        return LabelledRows(logits, labels, None, None)
+    counted = labels >= 0  # not ignored
     if weights is not None:
-        counted = counted & (weights > 0)
-    if np.all(counted):
+        counted &= weights > 0
+    if counted.all():
         return LabelledRows(logits, labels, weights, None)
     numbers = np.flatnonzero(counted)
     if not len(numbers):

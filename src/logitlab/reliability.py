@@ -20,7 +20,7 @@ from logitlab._bins import (
     make_bins,
     uniform_bins,
 )
-from logitlab._rows import Floats, Integers, as_rows, blocks, labelled_rows, softmax_rows
+from logitlab._rows import Floats, Integers, blocks, labelled_rows, softmax_rows
 from logitlab.probabilities import log_softmax, logsumexp
 from logitlab.scores import confidences
 
@@ -506,12 +506,14 @@ def consistency_test(
 def calibration_test(
     z: Any,
     y: Any,
+    axis: int = -1,
     *,
     n_bins: int = 15,
     strategy: Strategy = "uniform",
     norm: Norm = 1,
     n_resamples: int = 1000,
     rng: Any = 0,
+    ignore_index: int | Sequence[int] | None = None,
 ) -> CalibrationTest:
     """Test of the hypothesis that the classifier is perfectly calibrated (consistency test).
 
@@ -521,11 +523,11 @@ def calibration_test(
 
     Parameters
     ----------
-    z : array, shape (..., K)
+    z : array, shape (..., K, ...)
         Logits.
-    y : array of int, shape (...)
+    y : array of int, shape of z without the class axis
         Labels, 0 to K - 1.
-    n_bins, strategy, norm
+    axis, n_bins, strategy, norm, ignore_index
         As :func:`calibration_error`.
     n_resamples : int
         Number of simulations; the smallest possible p-value is 1 / (1 + n_resamples).
@@ -563,8 +565,8 @@ def calibration_test(
     check_norm(norm)
     check_bins(n_bins, strategy)
     n_resamples, rng = _checks.integer(n_resamples, "n_resamples", 1), _checks.generator(rng)
-    z, y = as_rows(z, y)
-    confidence, predicted = confidences(z)
+    z, y, _, numbers = labelled_rows(z, y, None, axis, ignore_index)
+    confidence, predicted = confidences(z, numbers)
     bins, correct = make_bins(confidence, n_bins, strategy, z.dtype), predicted == y
     sums, cells = bins.sums(confidence, correct), bins.cell_sums(confidence, correct)
     return consistency_test(sums, cells, norm, n_resamples, rng)
