@@ -165,20 +165,30 @@ def make_bins(
     return Bins(np.concatenate([p[:1], p[starts], p[-1:]]), p[starts])
 
 
+def isotonic_rates(events: Floats, counts: Floats) -> Floats:
+    """Isotonic regression of the rates events / counts, one for each group in ascending order.
+
+    A group without rows has the rate of the last one before it, or of the first that has rows.
+    """
+    from scipy.optimize import isotonic_regression
+
+    filled = np.flatnonzero(counts)
+    rates = isotonic_regression(events[filled] / counts[filled], weights=counts[filled]).x
+    return np.asarray(np.repeat(rates, np.diff(filled[1:], prepend=0, append=len(counts))))
+
+
 def isotonic_bins(p: Floats, occurred: NDArray[np.bool_], weight: Floats | None) -> Bins:
     """The bins in which isotonic regression of the events on p is constant.
 
     Probabilities that differ only by rounding in float64 are equal.
     """
-    from scipy.optimize import isotonic_regression
-
     order = np.argsort(p)
     p, occurred = p[order], occurred[order]
     counts = np.ones(len(p)) if weight is None else weight[order]
     starts = np.flatnonzero(np.diff(p, prepend=-1) > _rounding_error(p, p.dtype))
     events = np.add.reduceat(counts * occurred, starts)
     counts = np.add.reduceat(counts, starts)
-    starts = starts[isotonic_regression(events / counts, weights=counts).blocks[:-1]]
+    starts = starts[np.diff(isotonic_rates(events, counts), prepend=-1) > 0]
     return Bins(np.append(p[starts], p[-1]), p[starts[1:]])
 
 

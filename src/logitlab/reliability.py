@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from logitlab import _checks, _registry
 from logitlab._bins import (
@@ -17,6 +18,7 @@ from logitlab._bins import (
     effective_counts,
     error_from_sums,
     isotonic_bins,
+    isotonic_rates,
     make_bins,
     uniform_bins,
 )
@@ -29,6 +31,7 @@ _BLOCK = 1 << 20  # random numbers held at a time
 _GRID = 1 << 14  # intervals of the grid of the smooth calibration error
 _MIN_BANDWIDTH = 2.0**-10  # 16 intervals
 _BISECTIONS = 30
+_CURVE_CELLS = 512
 
 CurveStrategy = Literal["uniform", "quantile", "isotonic"]
 
@@ -61,26 +64,34 @@ class ReliabilityCurve:
         return _registry.module("plot").reliability_diagram(self, ax=ax)
 
 
-def curve_from_sums(
-    edges: Floats, sums: Floats, counts: Integers | None = None
-) -> ReliabilityCurve:
-    """The reliability curve of sums as of :meth:`logitlab._bins.Bins.sums`.
+def _resampled_sums(sums: Floats) -> tuple[Floats, Floats]:
+    """Numbers of rows and of correct predictions in each bin, of bootstrap resamples of the rows.
 
-    With sums of weighted rows, `counts` are the numbers of rows in the bins.
+    `sums` are as of :meth:`logitlab._bins.Bins.sums`; of weighted rows, the results are sums of
+    weights. Both have shape (n_resamples, B).
     """
-    weights, confidence_sum, correct = sums[:3]
+    weights, _, correct = sums[:3]
     filled = weights > 0
     rows = np.where(filled, np.maximum(effective_counts(sums), 1), 0)
-    rows_per_weight = rows / np.where(filled, weights, 1)
+    rows_per_weight = np.where(filled, rows, 1) / np.where(filled, weights, 1)
     total = rows.sum()
     # Resampling all rows is one multinomial sample over the cells (bin, correct or wrong).
     shares = np.concatenate([correct, weights - correct]) * np.tile(rows_per_weight, 2) / total
     resampled = np.random.default_rng(0).multinomial(round(total), shares, size=_N_RESAMPLES)
     resampled_correct, resampled_wrong = np.split(resampled, 2, axis=1)
+    resampled_rows = resampled_correct + resampled_wrong
+    return resampled_rows / rows_per_weight, resampled_correct / rows_per_weight
+
+
+def _curve(
+    edges: Floats, sums: Floats, counts: Integers | None, accuracies: Floats
+) -> ReliabilityCurve:
+    """The curve of sums over bins, with intervals from the accuracies of resamples."""
+    weights, confidence_sum, correct = sums[:3]
+    filled = weights > 0
     low, high = np.full((2, len(weights)), np.nan)
+    low[filled], high[filled] = np.nanquantile(accuracies[:, filled], [0.025, 0.975], axis=0)
     with np.errstate(invalid="ignore"):
-        accuracy = resampled_correct / (resampled_correct + resampled_wrong)
-        low[filled], high[filled] = np.nanquantile(accuracy[:, filled], [0.025, 0.975], axis=0)
         return ReliabilityCurve(
             edges,
             weights.astype(np.int64) if counts is None else counts,
@@ -89,6 +100,33 @@ def curve_from_sums(
             low,
             high,
         )
+
+
+def curve_from_sums(
+    edges: Floats, sums: Floats, counts: Integers | None = None
+) -> ReliabilityCurve:
+    """The reliability curve of sums as of :meth:`logitlab._bins.Bins.sums`.
+
+    With sums of weighted rows, `counts` are the numbers of rows in the bins.
+    """
+    total, correct = _resampled_sums(sums)
+    with np.errstate(invalid="ignore"):
+        return _curve(edges, sums, counts, correct / total)
+
+
+def _isotonic_curve(
+    confidence: Floats, correct: NDArray[np.bool_], weight: Floats | None
+) -> ReliabilityCurve:
+    """The CORP reliability curve, with intervals from isotonic regressions of resamples."""
+    bins = isotonic_bins(confidence, correct, weight)
+    sums = bins.sums(confidence, correct, weight)
+    # The rows of narrow bins are resampled together.
+    cells = make_bins(confidence, _CURVE_CELLS, "quantile", confidence.dtype, weight)
+    at = cells.indices(sums[1] / sums[0])
+    resamples = zip(*_resampled_sums(cells.sums(confidence, correct, weight)), strict=True)
+    accuracies = np.stack([isotonic_rates(events, total)[at] for total, events in resamples])
+    counts = bins.sums(confidence, correct)[0].astype(np.int64)
+    return _curve(bins.edges, sums, counts, accuracies)
 
 
 def reliability_curve(
@@ -120,8 +158,8 @@ def reliability_curve(
     strategy : {"uniform", "quantile", "isotonic"}
         Bins of equal width on [0, 1]; bins with equal numbers of rows (or sums of weights); or the
         CORP reliability curve: the bins in which isotonic regression of the correct predictions on
-        the confidence is constant, so that the accuracy increases from bin to bin. The intervals
-        are then those of fixed bins. Needs SciPy.
+        the confidence is constant, so that the accuracy increases from bin to bin. Its intervals
+        come from isotonic regressions of the resampled rows. Needs SciPy.
     sample_weight, ignore_index
         As in :func:`accuracy`. ``counts`` are numbers of rows, whatever their weights; the
         intervals are those of as many equally weighted rows as have the same variance.
@@ -157,9 +195,8 @@ def reliability_curve(
     confidence, predicted = confidences(z, numbers)
     correct = predicted == y
     if strategy == "isotonic":
-        bins = isotonic_bins(confidence, correct, weight)
-    else:
-        bins = make_bins(confidence, n_bins, strategy, z.dtype, weight)
+        return _isotonic_curve(confidence, correct, weight)
+    bins = make_bins(confidence, n_bins, strategy, z.dtype, weight)
     counts = None if weight is None else bins.sums(confidence, correct)[0].astype(np.int64)
     return curve_from_sums(bins.edges, bins.sums(confidence, correct, weight), counts)
 
