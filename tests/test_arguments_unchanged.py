@@ -59,11 +59,18 @@ ARRAY_CALLS = {
 }
 NUMPY_CALLS = {
     "temperature_sweep": (logitlab.temperature_sweep, (Z[0], T), {}),
-    "accuracy": (logitlab.accuracy, (Z, Y), {}),
-    "brier_score": (logitlab.brier_score, (Z, Y), {}),
-    "calibration_error": (logitlab.calibration_error, (Z, Y), {}),
+    "accuracy": (logitlab.accuracy, (Z, Y), {"sample_weight": WEIGHT}),
+    "brier_score": (logitlab.brier_score, (Z, Y), {"sample_weight": WEIGHT}),
+    "calibration_error": (logitlab.calibration_error, (Z, Y), {"sample_weight": WEIGHT}),
     "calibration_test": (logitlab.calibration_test, (Z, Y), {}),
-    "reliability_curve": (logitlab.reliability_curve, (Z, Y), {}),
+    "reliability_curve": (logitlab.reliability_curve, (Z, Y), {"sample_weight": WEIGHT}),
+    "smooth_calibration_error": (
+        logitlab.smooth_calibration_error,
+        (Z, Y),
+        {"sample_weight": WEIGHT},
+    ),
+    "score_decomposition": (logitlab.score_decomposition, (Z, Y), {"sample_weight": WEIGHT}),
+    "top_k_accuracy": (logitlab.top_k_accuracy, (Z, Y, 2), {"sample_weight": WEIGHT}),
     "bootstrap": (logitlab.bootstrap, (Z, Y), {"other": OTHER}),
     "risk_coverage_curve": (logitlab.risk_coverage_curve, (Z, Y), {}),
     "estimate_prior": (logitlab.estimate_prior, (Z, TARGET[0]), {}),
@@ -78,7 +85,7 @@ def frozen(x, order="C"):
 
 
 def run(function, args, options, convert):
-    args = [convert(x) for x in args]
+    args = [convert(x) if isinstance(x, np.ndarray) else x for x in args]
     options = {name: convert(x) for name, x in options.items()}
     before = copy.deepcopy((args, options))
     function(*args, **options)

@@ -4,6 +4,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import scipy.integrate
+import scipy.optimize
 import scipy.stats
 
 import logitlab
@@ -408,13 +410,13 @@ def test_default_options(labelled):
 
 
 def test_options_are_checked_before_arrays():
-    for function in (
-        logitlab.reliability_curve,
-        logitlab.calibration_error,
-        logitlab.calibration_test,
+    for function, more in (
+        (logitlab.reliability_curve, ", 'isotonic'"),
+        (logitlab.calibration_error, ""),
+        (logitlab.calibration_test, ""),
     ):
         with pytest.raises(
-            ValueError, match=r"^strategy must be one of 'uniform', 'quantile', got 'x'$"
+            ValueError, match=rf"^strategy must be one of 'uniform', 'quantile'{more}, got 'x'$"
         ):
             function(None, None, strategy="x")
         with pytest.raises(ValueError, match=r"^n_bins must be >= 1, got 0$"):
@@ -639,3 +641,267 @@ def test_debiased_classwise_error_by_definition(labelled, strategy, norm):
     options = {"n_bins": 5, "strategy": strategy, "norm": norm, "classwise": True}
     result = logitlab.calibration_error(z, y, **options, debiased=True)
     assert result == pytest.approx(np.mean(expected), rel=1e-12)
+
+
+def sampled(n, k, scale, seed=0):
+    """Logits of labels sampled from softmax(z / scale)."""
+    rng = np.random.default_rng(seed)
+    z = 2 * rng.standard_normal((n, k))
+    return scale * z, (z + rng.gumbel(size=z.shape)).argmax(axis=1)
+
+
+def smooth_error_by_definition(confidence, correct, weight):
+    """The fixed point of the bandwidth, with the reflected kernel summed over all rows."""
+    t = np.linspace(0, 1, 4001)[:, None]
+    difference = weight * (confidence - correct) / weight.sum()
+
+    def error(bandwidth):
+        kernel = sum(
+            scipy.stats.norm.pdf(t - sign * confidence - 2 * m, scale=bandwidth)
+            for m in range(-3, 4)
+            for sign in (1, -1)
+        )
+        return scipy.integrate.trapezoid(abs(kernel @ difference), t[:, 0])
+
+    if error(2**-10) <= 2**-10:
+        return error(2**-10)
+    return scipy.optimize.brentq(lambda b: error(b) - b, 2**-10, 1, xtol=1e-8)
+
+
+@pytest.mark.parametrize(("n", "k", "scale"), [(20, 2, 1), (60, 3, 4), (40, 10, 0.4), (30, 5, 30)])
+def test_smooth_calibration_error_by_definition(n, k, scale):
+    """Of confidences in the middle and close to 1, without and with weights."""
+    z, y = sampled(n, k, scale)
+    p = logitlab.softmax(z)
+    arguments = p.max(axis=1), p.argmax(axis=1) == y
+    weight = np.random.default_rng(0).random(n)
+    expected = smooth_error_by_definition(*arguments, np.ones(n))
+    assert logitlab.smooth_calibration_error(z, y) == pytest.approx(expected, rel=1e-4)
+    expected = smooth_error_by_definition(*arguments, weight)
+    result = logitlab.smooth_calibration_error(z, y, sample_weight=weight)
+    assert result == pytest.approx(expected, rel=1e-4)
+
+
+def test_smooth_calibration_error_of_small_errors():
+    """Below 1/1024 it is the error at that bandwidth; it is 0 for certain and correct rows."""
+    z, y = np.zeros((1000, 2)), np.repeat([0, 1], 500)
+    z[:, 0] = np.log(0.5002 / 0.4998)
+    assert logitlab.smooth_calibration_error(z, y) == pytest.approx(2e-4, rel=1e-3)
+    certain = np.tile([9000.0, 0], (5, 1))
+    assert logitlab.smooth_calibration_error(certain, [0] * 5) == 0
+    assert logitlab.smooth_calibration_error(certain, [1] * 5) == pytest.approx(1, rel=1e-6)
+    assert logitlab.smooth_calibration_error([[0.0]], [0]) == 0
+
+
+def test_smooth_calibration_error_of_overconfident_rows(predictions):
+    """At most the mean of the differences where all have one sign, as of the ten classes."""
+    path, p, y = predictions
+    gap = p.max(axis=1).mean(dtype=float) - np.mean(p.argmax(axis=1) == y)
+    result = logitlab.smooth_calibration_error(logitlab.logits(p), y)
+    if path.stem.endswith("-10"):
+        assert result == pytest.approx(gap, rel=1e-4)
+    else:
+        assert gap < result < logitlab.calibration_error(logitlab.logits(p), y)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1, 2])
+@pytest.mark.parametrize("n", [100, 2000, 30_000])
+def test_smooth_calibration_error_against_relplot(scale, n):
+    """Within the steps of its bandwidth, 1/1024, and its grid of 200 points.
+
+    It counts half of a row with a confidence of 1: there are none here.
+    """
+    metrics = pytest.importorskip("relplot.metrics")
+    z, y = sampled(n, 4, scale)
+    p = logitlab.softmax(z)
+    keep = p.max(axis=1) < 0.99
+    z, y, p = z[keep], y[keep], p[keep]
+    expected = metrics.smECE(p.max(axis=1), (p.argmax(axis=1) == y) * 1.0)
+    assert logitlab.smooth_calibration_error(z, y) == pytest.approx(expected, abs=1.5e-3)
+
+
+@pytest.mark.parametrize("score", ["log_loss", "brier_score"])
+@pytest.mark.parametrize("pos_label", [None, 0, 2])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_score_decomposition_against_model_diagnostics(score, pos_label, weighted):
+    """On the confidence and on the probability of a class, with equal probabilities."""
+    scoring = pytest.importorskip("model_diagnostics.scoring")
+    z, y = sampled(3000, 4, 1.6)
+    z[::5] = np.round(z[::5])
+    weight = np.random.default_rng(0).random(len(y)) if weighted else None
+    p = logitlab.softmax(z)
+    if pos_label is None:
+        probability, event = p.max(axis=1), z.argmax(axis=1) == y
+    else:
+        probability, event = p[:, pos_label], y == pos_label
+    function = scoring.LogLoss() if score == "log_loss" else scoring.SquaredError()
+    table = scoring.decompose(event * 1.0, probability, weight, scoring_function=function)
+    expected = table.row(0, named=True)
+    result = logitlab.score_decomposition(
+        z, y, score=score, pos_label=pos_label, sample_weight=weight
+    )
+    for name in result._fields:
+        assert getattr(result, name) == pytest.approx(expected[name], rel=1e-12)
+
+
+def test_score_decomposition_of_two_classes():
+    """The score is the log-loss, and half of the Brier score, of either class."""
+    z, y = sampled(500, 2, 2)
+    for pos_label in (None, 0, 1):
+        log_loss = logitlab.score_decomposition(z, y, pos_label=pos_label)
+        assert log_loss.score == pytest.approx(logitlab.cross_entropy(z, y), rel=1e-13)
+        brier = logitlab.score_decomposition(z, y, score="brier_score", pos_label=pos_label)
+        assert brier.score == pytest.approx(logitlab.brier_score(z, y) / 2, rel=1e-13)
+        for result in (log_loss, brier):
+            assert min(result) > 0
+            total = result.miscalibration - result.discrimination + result.uncertainty
+            assert result.score == pytest.approx(total, rel=1e-13)
+
+
+def test_score_decomposition_by_hand():
+    """Confidences 0.6, 0.8, 0.9: the events 1, 0, 1 are recalibrated to 1/2, 1/2, 1."""
+    p = np.array([0.6, 0.8, 0.9])
+    z, y = np.log(np.stack([p, 1 - p], axis=1)), [0, 1, 0]
+    result = logitlab.score_decomposition(z, y, score="brier_score")
+    value = (0.4**2 + 0.8**2 + 0.1**2) / 3
+    assert result == pytest.approx((value, value - 1 / 6, 2 / 9 - 1 / 6, 2 / 9), rel=1e-13)
+    result = logitlab.score_decomposition(z, y)
+    value, recalibrated = -np.log([0.6, 0.2, 0.9]).mean(), np.log(2) * 2 / 3
+    entropy = -(2 / 3 * np.log(2 / 3) + np.log(1 / 3) / 3)
+    expected = (value, value - recalibrated, entropy - recalibrated, entropy)
+    assert result == pytest.approx(expected, rel=1e-13)
+    curve = logitlab.reliability_curve(z, y, strategy="isotonic")
+    np.testing.assert_allclose(curve.edges, [0.6, 0.9, 0.9], rtol=1e-15)
+    np.testing.assert_array_equal(curve.counts, [2, 1])
+    np.testing.assert_allclose(curve.confidence, [0.7, 0.9], rtol=1e-15)
+    np.testing.assert_array_equal(curve.accuracy, [0.5, 1])
+
+
+def test_score_decomposition_of_extreme_rows():
+    """The log-loss of saturated rows is finite; with a logit of -inf it is infinite."""
+    z = np.array([[50.0, 0], [0, 800], [3, 0]])
+    assert logitlab.score_decomposition(z, [1, 0, 0]).score == pytest.approx(
+        (850 + np.log1p(np.exp(-3))) / 3, rel=1e-14
+    )
+    z[0, 1] = -np.inf
+    result = logitlab.score_decomposition(z, [1, 0, 0])
+    assert result[:2] == (np.inf, np.inf)
+    assert np.isfinite(result[2:]).all()
+    result = logitlab.score_decomposition(z, [1, 0, 0], score="brier_score")
+    assert result.score == pytest.approx((2 + logitlab.softmax(z[2])[1] ** 2) / 3, rel=1e-14)
+    for score in ("log_loss", "brier_score"):
+        assert logitlab.score_decomposition([[1.0], [2.0]], [0, 0], score=score) == (0, 0, 0, 0)
+        assert logitlab.score_decomposition(z, [1, 1, 1], score=score).uncertainty > 0
+        assert logitlab.score_decomposition(z, [0, 1, 0], score=score)[2:] == (0, 0)
+        infinite = logitlab.score_decomposition([[np.inf, 0], [np.inf, 0]], [0, 0], score=score)
+        assert infinite == (0, 0, 0, 0)
+
+
+def test_score_decomposition_options():
+    z, y = np.zeros((2, 3)), [0, 1]
+    with pytest.raises(
+        ValueError, match=r"^score must be one of 'log_loss', 'brier_score', got 'accuracy'$"
+    ):
+        logitlab.score_decomposition(None, None, score="accuracy")
+    for pos_label in (-1, 3):
+        with pytest.raises(ValueError, match=rf"^pos_label must be from 0 to 2, got {pos_label}$"):
+            logitlab.score_decomposition(z, y, pos_label=pos_label)
+    with pytest.raises(TypeError, match=r"^pos_label must be an int, got 'a'$"):
+        logitlab.score_decomposition(z, y, pos_label="a")
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_isotonic_curve_against_scikit_learn(weighted):
+    """The accuracy of the bin of a row is the value of isotonic regression."""
+    isotonic = pytest.importorskip("sklearn.isotonic")
+    z, y = sampled(2000, 3, 1.5)
+    weight = np.random.default_rng(0).random(2000) if weighted else None
+    p = logitlab.softmax(z)
+    confidence, correct = p.max(axis=1), p.argmax(axis=1) == y
+    curve = logitlab.reliability_curve(z, y, strategy="isotonic", sample_weight=weight)
+    assert (np.diff(curve.accuracy) > 0).all()
+    regression = isotonic.IsotonicRegression().fit(confidence, correct, weight)
+    bins = np.searchsorted(curve.edges[1:-1], confidence, side="right")
+    np.testing.assert_allclose(curve.accuracy[bins], regression.predict(confidence), rtol=1e-12)
+    np.testing.assert_array_equal(curve.counts, np.bincount(bins))
+    assert (curve.low <= curve.accuracy).all()
+    assert (curve.accuracy <= curve.high).all()
+
+
+def test_isotonic_bins_of_equal_probabilities():
+    """Those that differ by rounding are in one bin."""
+    z = np.array([[3.0, 0.1, 0.7, 1.3], [0.1, 3.0, 1.3, 0.7], [1.3, 0.7, 0.1, 3.0]])
+    z = np.concatenate([z + shift for shift in np.linspace(-7, 7, 40)])
+    y = np.arange(len(z)) % 3 // 2
+    curve = logitlab.reliability_curve(z, y, strategy="isotonic")
+    np.testing.assert_array_equal(curve.counts, [len(z)])
+
+
+def test_curve_of_weighted_rows():
+    """Equal weights are none; intervals are those of resampled rows; counts are those of rows."""
+    z, y = sampled(3000, 3, 1.5)
+    expected = logitlab.reliability_curve(z, y)
+    equal = logitlab.reliability_curve(z, y, sample_weight=np.full(3000, 0.25))
+    for name in ("edges", "counts", "confidence", "accuracy", "low", "high"):
+        np.testing.assert_array_equal(getattr(equal, name), getattr(expected, name))
+    rng = np.random.default_rng(0)
+    weight = rng.exponential(size=3000) ** 2
+    curve = logitlab.reliability_curve(z, y, sample_weight=weight, n_bins=4)
+    assert curve.counts.dtype == np.int64
+    np.testing.assert_array_equal(curve.counts, logitlab.reliability_curve(z, y, n_bins=4).counts)
+    p = logitlab.softmax(z)
+    correct, bins = p.argmax(axis=1) == y, (p.max(axis=1) * 4).astype(int)
+    for b in (2, 3):
+        w, c = weight[bins == b], correct[bins == b]
+        counts = rng.multinomial(len(w), np.full(len(w), 1 / len(w)), size=2000)
+        accuracy = (counts @ (w * c)) / (counts @ w)
+        bounds = np.quantile(accuracy, [0.025, 0.975])
+        width = np.ptp(bounds)
+        np.testing.assert_allclose([curve.low[b], curve.high[b]], bounds, atol=0.12 * width)
+        assert curve.accuracy[b] == pytest.approx((w @ c) / w.sum())
+
+
+@pytest.mark.parametrize("options", [{}, {"classwise": True}, {"norm": 2, "strategy": "quantile"}])
+def test_debiased_error_of_weighted_rows(options):
+    """Equal weights are none; unequal ones count as fewer rows."""
+    z, y = sampled(400, 3, 1)
+    expected = logitlab.calibration_error(z, y, debiased=True, **options)
+    equal = logitlab.calibration_error(
+        z, y, debiased=True, sample_weight=np.full(400, 0.25), **options
+    )
+    assert equal == pytest.approx(expected, rel=1e-12)
+    sums = np.array([[4.0, 0.1], [2.5, 0.07], [1.0, 0.1], [2.0, 0.01]])  # 8 rows, and 1
+    variance = (8 * 0.25 * 0.75 / 7 / 8, 0.25)
+    gaps = (1.5 / 4) ** 2 - variance[0], 0.3**2 - variance[1]
+    expected = np.sqrt((4 * gaps[0] + 0.1 * gaps[1]) / 4.1)
+    assert error_from_sums(sums, 2, debiased=True) == pytest.approx(expected, rel=1e-12)
+
+
+def test_debiased_error_of_weighted_calibrated_rows():
+    """It is smaller on average, by at least 40 %, as without weights."""
+    errors = []
+    for seed in range(60):
+        weight = np.random.default_rng(seed).exponential(size=400)
+        errors.append(
+            [
+                logitlab.calibration_error(
+                    *calibrated(400, seed), norm=2, debiased=d, sample_weight=weight
+                )
+                for d in (False, True)
+            ]
+        )
+    biased, debiased = np.mean(errors, axis=0)
+    assert debiased < 0.6 * biased
+
+
+def test_calibration_test_of_ignored_rows_and_class_axis():
+    """Ignored rows are removed rows; the moved class axis is that of moveaxis."""
+    z, y = sampled(600, 4, 1.2)
+    y[::3] = 255
+    expected = logitlab.calibration_test(z[y != 255], y[y != 255], n_resamples=50)
+    z[::3] = np.nan
+    z = np.moveaxis(z.reshape(6, 10, 10, 4), -1, 1)
+    result = logitlab.calibration_test(
+        z, y.reshape(6, 10, 10), axis=1, n_resamples=50, ignore_index=255
+    )
+    assert result == expected

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from sklearn.metrics import brier_score_loss
+from sklearn.metrics import brier_score_loss, top_k_accuracy_score
 
 import arrays
 import exact
@@ -61,6 +61,158 @@ def test_brier_score_against_scikit_learn(labelled):
     z, y = labelled
     expected = brier_score_loss(y, logitlab.softmax(z), labels=range(6), scale_by_half=False)
     assert logitlab.brier_score(z, y) == pytest.approx(expected, rel=1e-13)
+
+
+def weighted_problem(seed=0, n=400, k=5):
+    """Logits, labels and whole numbers as weights, some of them 0."""
+    rng = np.random.default_rng(seed)
+    z = 3 * rng.standard_normal((n, k))
+    z[::7] = np.round(z[::7])  # equal confidences
+    y = (z + rng.gumbel(0, 1.5, z.shape)).argmax(axis=1)
+    return z, y, rng.integers(0, 4, n)
+
+
+SCORES = {
+    "accuracy": logitlab.accuracy,
+    "top_k_accuracy": lambda z, y, **kw: logitlab.top_k_accuracy(z, y, 2, **kw),
+    "brier_score": logitlab.brier_score,
+    "calibration_error": logitlab.calibration_error,
+    "quantile": lambda z, y, **kw: logitlab.calibration_error(z, y, strategy="quantile", **kw),
+    "maximum": lambda z, y, **kw: logitlab.calibration_error(z, y, norm="max", **kw),
+    "classwise": lambda z, y, **kw: logitlab.calibration_error(z, y, classwise=True, **kw),
+    "classwise quantile": lambda z, y, **kw: logitlab.calibration_error(
+        z, y, classwise=True, strategy="quantile", norm=2, **kw
+    ),
+    "smooth_calibration_error": logitlab.smooth_calibration_error,
+    "log-loss parts": lambda z, y, **kw: logitlab.score_decomposition(z, y, **kw)[1:],
+    "Brier score parts": lambda z, y, **kw: logitlab.score_decomposition(
+        z, y, score="brier_score", pos_label=1, **kw
+    )[1:],
+    "curve": lambda z, y, **kw: np.nan_to_num(logitlab.reliability_curve(z, y, **kw).accuracy),
+    "isotonic curve": lambda z, y, **kw: (
+        logitlab.reliability_curve(z, y, strategy="isotonic", **kw).accuracy
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_weights_are_repetitions(name):
+    """A row of weight w counts as w equal rows, at any common factor; rows of weight 0 do not.
+
+    The factors are powers of two: others round, and the edge of a bin may be in the middle between
+    two confidences.
+    """
+    score = SCORES[name]
+    z, y, weight = weighted_problem()
+    expected = score(np.repeat(z, weight, axis=0), np.repeat(y, weight))
+    z[weight == 0] = nan
+    for factor in (1, 0.25, 2.0**1000, 2.0**-1000):
+        result = score(z, y, sample_weight=weight * factor)
+        np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-12)
+    equal = score(z[weight > 0], y[weight > 0], sample_weight=np.full((weight > 0).sum(), 0.7))
+    np.testing.assert_allclose(equal, score(z[weight > 0], y[weight > 0]), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_ignored_rows_are_removed_rows(name):
+    """One label or several, inside or outside of the range of labels; their logits may be NaN."""
+    score = SCORES[name]
+    z, y, weight = weighted_problem()
+    for ignored, given in ((-100, -100), (3, 3), ((-1, 77), 77), (np.int64(4), 4)):
+        labels = np.where(np.arange(len(y)) % 5 == 0, given, y)
+        keep = labels != given
+        logits = np.where(keep[:, None], z, nan)
+        expected = score(z[keep], labels[keep])
+        result = score(logits, labels, ignore_index=ignored)
+        np.testing.assert_array_equal(result, expected)
+        expected = score(z[keep], labels[keep], sample_weight=weight[keep])
+        result = score(logits, labels, ignore_index=ignored, sample_weight=weight)
+        np.testing.assert_allclose(result, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_class_axis(name, convert):
+    """The logits of a segmentation, (N, K, H, W), have the scores of those with K as last axis."""
+    score = SCORES[name]
+    z, y, weight = weighted_problem()
+    z, y, weight = z.reshape(4, 10, 10, 5), y.reshape(4, 10, 10), weight.reshape(4, 10, 10)
+    y[0, :3] = 255
+    options = {"ignore_index": 255, "sample_weight": convert(weight)}
+    expected = score(convert(z), convert(y), **options)
+    for axis in (0, 1, 2, -2):
+        moved = convert(np.moveaxis(z, -1, axis).copy())
+        np.testing.assert_array_equal(score(moved, convert(y), axis=axis, **options), expected)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_errors_of_weights_and_ignored_rows(name):
+    """They name the argument; rows have the numbers that they have in y."""
+    score = SCORES[name]
+    z, y = np.zeros((4, 3)), np.array([0, 1, 2, 0])
+    for weight, message in (
+        ([1, 1, 1], r"^sample_weight must have shape \(4,\), one weight for each row, got \(3,\)$"),
+        ([1, 1, -1, 1], r"^sample_weight must be finite and >= 0, got -1.0 at index \(2,\)$"),
+        ([1, 1, inf, 1], r"^sample_weight must be finite and >= 0, got inf at index \(2,\)$"),
+        ([0] * 4, r"^sample_weight must be finite and >= 0, and not zero in every row$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            score(z, y, sample_weight=weight)
+    message = "^y must have a row that is not ignored and has a weight > 0, got none$"
+    with pytest.raises(ValueError, match=message):
+        score(z, y, ignore_index=range(3))
+    with pytest.raises(ValueError, match=message):
+        score(z, y, ignore_index=0, sample_weight=[1, 0, 0, 1])
+    with pytest.raises(ValueError, match=r"^y must be from 0 to 2, .* got -100 in row 1$"):
+        score(z, [0, -100, 2, 0])
+    with pytest.raises(TypeError, match=r"^ignore_index must be an int, got 1\.5$"):
+        score(z, y, ignore_index=1.5)
+    with pytest.raises(TypeError, match=r"^axis must be an int, got None$"):
+        score(z, y, axis=None)
+    with pytest.raises(ValueError, match=r"^axis "):
+        score(z, y, axis=2)
+    z[2] = nan
+    with pytest.raises(ValueError, match=r"^row 2 of z has no distribution"):
+        score(z, y, ignore_index=1)
+    with pytest.raises(ValueError, match=r"^row 2 of z has no distribution"):
+        score(z, y, sample_weight=[0, 1, 1, 1])
+
+
+def test_top_k_accuracy_against_scikit_learn():
+    """Without ties, for every k, with weights, in blocks."""
+    rng = np.random.default_rng(1)
+    for n, k in ((300, 5), (4000, 100)):
+        z, y = rng.standard_normal((n, k)), rng.integers(0, k, n)
+        z[np.arange(n), y] += 1
+        weight = rng.random(n)
+        for top in range(1, k, max(1, k // 4)):
+            for sample_weight in (None, weight):
+                expected = top_k_accuracy_score(
+                    y, z, k=top, labels=range(k), sample_weight=sample_weight
+                )
+                result = logitlab.top_k_accuracy(z, y, top, sample_weight=sample_weight)
+                assert result == pytest.approx(expected, rel=1e-12)
+        assert logitlab.top_k_accuracy(z, y, k) == 1
+        assert logitlab.top_k_accuracy(z, y, 1) == logitlab.accuracy(z, y)
+
+
+def test_top_k_accuracy_of_ties():
+    """The smaller of two classes comes first: of one row, exactly k labels are among the k."""
+    z = np.array([2.0, 5, 2, 5, 2, inf, -inf])
+    order = [5, 1, 3, 0, 2, 4, 6]
+    for k in range(1, 8):
+        among = [logitlab.top_k_accuracy(z[None], [y], k) for y in range(7)]
+        assert set(np.flatnonzero(among)) == set(order[:k])
+    z = np.round(np.random.default_rng(0).standard_normal((300, 4)))
+    y = np.arange(300) % 4
+    assert logitlab.top_k_accuracy(z, y, 1) == logitlab.accuracy(z, y)
+    for k, message in ((0, "got 0"), (8, "got 8")):
+        with pytest.raises(ValueError, match=f"^k must be from 1 to 4, the number of .* {message}"):
+            logitlab.top_k_accuracy(z, y, k)
+    with pytest.raises(TypeError, match=r"^k must be an int, got 2\.0$"):
+        logitlab.top_k_accuracy(z, y, 2.0)
+    with pytest.raises(ValueError, match=r"^row 1 of z has no distribution"):
+        logitlab.top_k_accuracy([[0.0, 1], [-inf, -inf]], [0, 1], 1)
 
 
 def test_tensors(labelled):

@@ -1,8 +1,9 @@
 """Binned probabilities: bins, sums over bins, and the calibration error of such sums.
 
 The sums of one set of bins are an array of shape (3, B): the number of rows in each bin, the sum
-of their predicted probabilities, and the number of rows in which the event occurred. Sums over
-disjoint sets of rows add up.
+of their predicted probabilities, and the number of rows in which the event occurred. Of weighted
+rows it has shape (4, B): the three sums of the weighted rows, and the sum of the squared weights.
+Sums over disjoint sets of rows add up.
 """
 
 import math
@@ -48,9 +49,9 @@ class Bins:
             indices += ~(p < threshold)
         return indices.astype(np.int64)
 
-    def sums(self, p: Floats, occurred: NDArray[np.bool_]) -> Floats:
-        """Number of rows, sum of p and number of events in each bin: shape (3, B)."""
-        return binned_sums(self.indices(p), len(self), p, occurred)
+    def sums(self, p: Floats, occurred: NDArray[np.bool_], weight: Floats | None = None) -> Floats:
+        """Number of rows, sum of p and number of events in each bin: shape (3, B) or (4, B)."""
+        return binned_sums(self.indices(p), len(self), p, occurred, weight)
 
     def cells(self, p: Floats) -> Integers:
         """Index of the cell of each probability; every bin is divided into CELLS cells."""
@@ -63,22 +64,50 @@ class Bins:
         """As :meth:`sums`, of the cells: shape (3, B * CELLS)."""
         return binned_sums(self.cells(p), len(self) * CELLS, p, occurred)
 
-    def classwise_sums(self, p: Floats, y: Integers) -> Floats:
-        """As :meth:`sums`, one class against the rest for each class: shape (3, K, B)."""
+    def classwise_sums(self, p: Floats, y: Integers, weight: Floats | None = None) -> Floats:
+        """As :meth:`sums`, one class against the rest for each class: shape (3 or 4, K, B)."""
         n_classes, n_bins = p.shape[-1], len(self)
         cells = self.indices(p) + n_bins * np.arange(n_classes)
         label_cells = np.take_along_axis(cells, y[:, None], axis=-1)[:, 0]
         size = n_classes * n_bins
-        counts = np.bincount(cells.reshape(-1), minlength=size)
-        sums = np.bincount(cells.reshape(-1), p.reshape(-1), minlength=size)
-        events = np.bincount(label_cells, minlength=size)
-        return np.stack([counts, sums, events]).astype(float).reshape(3, n_classes, n_bins)
+        cells, weights = cells.reshape(-1), None
+        if weight is not None:
+            weights, p = np.repeat(weight, n_classes), weight[:, None] * p
+        sums = [
+            np.bincount(cells, weights, minlength=size),
+            np.bincount(cells, p.reshape(-1), minlength=size),
+            np.bincount(label_cells, weight, minlength=size),
+        ]
+        if weights is not None:
+            sums.append(np.bincount(cells, weights**2, minlength=size))
+        return np.stack(sums).astype(float).reshape(-1, n_classes, n_bins)
 
 
-def binned_sums(group: Integers, size: int, p: Floats, occurred: NDArray[np.bool_]) -> Floats:
-    """Number of rows, sum of p and number of events in each of `size` groups: shape (3, size)."""
-    weights = (None, p, occurred)
-    return np.stack([np.bincount(group, w, minlength=size).astype(float) for w in weights])
+def binned_sums(
+    group: Integers,
+    size: int,
+    p: Floats,
+    occurred: NDArray[np.bool_],
+    weight: Floats | None = None,
+) -> Floats:
+    """Number of rows, sum of p and number of events in each of `size` groups: shape (3, size).
+
+    Of weighted rows, their weighted sums and the sum of the squared weights: shape (4, size).
+    """
+    terms: tuple[Any, ...] = (None, p, occurred)
+    if weight is not None:
+        terms = (weight, weight * p, weight * occurred, weight**2)
+    return np.stack([np.bincount(group, w, minlength=size).astype(float) for w in terms])
+
+
+def effective_counts(sums: Floats) -> Floats:
+    """Number of rows in each bin; of weighted rows, the number of equally weighted rows whose mean
+    has the same variance, (sum of weights)^2 / (sum of squared weights).
+    """
+    counts, _, _, *squares = sums
+    if not squares:
+        return np.asarray(counts)
+    return np.asarray(counts**2 / np.where(squares[0] > 0, squares[0], 1))
 
 
 def _rounding_error(p: Floats, dtype: np.dtype[Any]) -> Floats:
@@ -105,8 +134,14 @@ def uniform_bins(n_bins: int, dtype: np.dtype[Any]) -> Bins:
     return Bins(edges, edges[1:-1] - _rounding_error(edges[1:-1], dtype))
 
 
-def make_bins(p: Floats, n_bins: int, strategy: Strategy, dtype: np.dtype[Any]) -> Bins:
-    """Bins of equal width, or bins of p with equal numbers of rows.
+def make_bins(
+    p: Floats,
+    n_bins: int,
+    strategy: Strategy,
+    dtype: np.dtype[Any],
+    weight: Floats | None = None,
+) -> Bins:
+    """Bins of equal width, or bins of p with equal numbers of rows or equal sums of weights.
 
     Equal probabilities are in one of the latter: in that to which the middle one of them, in
     ascending order, belongs. There are fewer bins if some would be empty.
@@ -114,15 +149,47 @@ def make_bins(p: Floats, n_bins: int, strategy: Strategy, dtype: np.dtype[Any]) 
     check_bins(n_bins, strategy)
     if strategy == "uniform":
         return uniform_bins(n_bins, dtype)
-    p = np.sort(p)
-    ranks = np.arange(1, n_bins) * (len(p) / n_bins)
-    at = p[np.minimum(np.ceil(ranks - 0.5).astype(np.int64), len(p) - 1)]
+    if weight is None:
+        p, below = np.sort(p), np.arange(len(p) + 1.0)
+    else:
+        order = np.argsort(p)
+        p, below = p[order], np.concatenate([[0], np.cumsum(weight[order])])
+    ranks = np.arange(1, n_bins) * (below[-1] / n_bins)
+    middle = np.searchsorted((below[:-1] + below[1:]) / 2, ranks)
+    at = p[np.minimum(middle, len(p) - 1)]
     error = _rounding_error(at, dtype)
     first = np.searchsorted(p, at - error)
     end = np.searchsorted(p, at + error, side="right")
-    starts = np.unique(np.where(first + end >= 2 * ranks, first, end))
+    starts = np.unique(np.where(below[first] + below[end] >= 2 * ranks, first, end))
     starts = starts[(starts > 0) & (starts < len(p))]
     return Bins(np.concatenate([p[:1], p[starts], p[-1:]]), p[starts])
+
+
+def isotonic_rates(events: Floats, counts: Floats) -> Floats:
+    """Isotonic regression of the rates events / counts, one for each group in ascending order.
+
+    A group without rows has the rate of the last one before it, or of the first that has rows.
+    """
+    from scipy.optimize import isotonic_regression
+
+    filled = np.flatnonzero(counts)
+    rates = isotonic_regression(events[filled] / counts[filled], weights=counts[filled]).x
+    return np.asarray(np.repeat(rates, np.diff(filled[1:], prepend=0, append=len(counts))))
+
+
+def isotonic_bins(p: Floats, occurred: NDArray[np.bool_], weight: Floats | None) -> Bins:
+    """The bins in which isotonic regression of the events on p is constant.
+
+    Probabilities that differ only by rounding in float64 are equal.
+    """
+    order = np.argsort(p)
+    p, occurred = p[order], occurred[order]
+    counts = np.ones(len(p)) if weight is None else weight[order]
+    starts = np.flatnonzero(np.diff(p, prepend=-1) > _rounding_error(p, p.dtype))
+    events = np.add.reduceat(counts * occurred, starts)
+    counts = np.add.reduceat(counts, starts)
+    starts = starts[np.diff(isotonic_rates(events, counts), prepend=-1) > 0]
+    return Bins(np.append(p[starts], p[-1]), p[starts[1:]])
 
 
 _erf = np.vectorize(math.erf, otypes=[float])
@@ -130,7 +197,7 @@ _erf = np.vectorize(math.erf, otypes=[float])
 
 def error_from_sums(sums: Floats, norm: Norm, debiased: bool = False) -> Any:
     """Calibration error of sums as of :meth:`Bins.sums`, over their last axis."""
-    counts, predicted, occurred = sums
+    counts, predicted, occurred = sums[:3]
     filled = counts > 0
     n = np.where(filled, counts, 1)
     gap, rate = np.abs(predicted - occurred) / n, occurred / n
@@ -139,7 +206,9 @@ def error_from_sums(sums: Floats, norm: Norm, debiased: bool = False) -> Any:
     moment = gap**norm
     if debiased:
         # One row gives no estimate of the variance; 1/4 is the largest of a Bernoulli variable.
-        variance = np.where(counts > 1, rate * (1 - rate), 0.25) / np.maximum(n - 1, 1)
+        # The number of weighted rows is not whole.
+        rows = effective_counts(sums)
+        variance = np.where(rows > 1.5, rate * (1 - rate), 0.25) / np.maximum(rows - 1, 1)
         if norm == 2:
             moment = moment - variance
         else:

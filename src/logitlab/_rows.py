@@ -1,7 +1,7 @@
 """Blocks of rows, checked labels, and the array types that the modules above share."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +47,13 @@ def as_row(z: Any) -> Floats:
     return row
 
 
-def as_rows(z: Any, y: Any, name: str = "z") -> tuple[NDArray[Any], Integers]:
-    """Logits as a NumPy array of shape (rows, K), a view if possible, and the checked labels."""
+def as_rows(
+    z: Any, y: Any, name: str = "z", axis: int = -1, ignore_index: Any = None
+) -> tuple[NDArray[Any], Integers]:
+    """Logits as a NumPy array of shape (rows, K), a view if possible, and the checked labels.
+
+    The label of an ignored row is -1.
+    """
     z = _arrays.on_host(_arrays.as_floating(z, name), name)
     if z.ndim == 0 or z.size == 0:
         raise ValueError(f"{name} must hold at least one row of one class, got shape {z.shape}")
@@ -58,15 +63,72 @@ def as_rows(z: Any, y: Any, name: str = "z") -> tuple[NDArray[Any], Integers]:
             f"{name} must have shape ({len(y)}, K), one row of logits for each label, got shape "
             f"{z.shape}; a logit s of two classes is the row [0, s]"
         )
-    labels: Integers = _labels.labels(y, z, z.shape[:-1], z.shape[-1], of=name)
+    class_axis = _arrays.one_axis(axis, z.ndim)[0]
+    z = z if class_axis == z.ndim - 1 else np.moveaxis(z, class_axis, -1)
+    labels: Integers = _labels.labels(y, z, z.shape[:-1], z.shape[-1], ignore_index, of=name)
     return z.reshape(-1, z.shape[-1]), labels.reshape(-1)
 
 
-def softmax_rows(z: NDArray[Any], rows: slice, name: str = "z") -> Floats:
-    """Softmax, in float64, of some rows of z; an error names the first without a distribution."""
+def check_weights(sample_weight: Any, batch: tuple[int, ...]) -> Floats | None:
+    """The weights of rows of shape `batch` as a flat float64 array, or None."""
+    if sample_weight is None:
+        return None
+    given = _arrays.on_host(_arrays.as_array(sample_weight, "sample_weight"), "sample_weight")
+    weights: Floats = _labels.row_weights(given, batch, given)
+    if not weights.any():
+        raise ValueError("sample_weight must be finite and >= 0, and not zero in every row")
+    # A common factor changes no mean: with the largest in [1/2, 1) the sums stay in range.
+    a, b = _labels.weight_scale(weights, np)
+    return weights.reshape(-1) * a * b
+
+
+class LabelledRows(NamedTuple):
+    """Checked logits (n, K) and labels of the rows that count."""
+
+    z: NDArray[Any]
+    y: Integers
+    weight: Floats | None  # > 0, up to a common factor; None where every row has weight 1
+    numbers: Integers | None  # the original numbers of the rows, None where no row is left out
+
+
+def labelled_rows(
+    z: Any, y: Any, sample_weight: Any = None, axis: int = -1, ignore_index: Any = None
+) -> LabelledRows:
+    """Checked rows, labels and weights without the ignored rows and those of weight 0."""
+    z, y = _arrays.as_array(z, "z"), _arrays.as_array(y, "y")
+    logits, labels = as_rows(z, y, "z", axis, ignore_index)
+    weights = check_weights(sample_weight, tuple(y.shape))
+    if ignore_index is None and weights is None:
+        return LabelledRows(logits, labels, None, None)
+    counted = labels >= 0  # not ignored
+    if weights is not None:
+        counted &= weights > 0
+    if counted.all():
+        return LabelledRows(logits, labels, weights, None)
+    numbers = np.flatnonzero(counted)
+    if not len(numbers):
+        raise ValueError("y must have a row that is not ignored and has a weight > 0, got none")
+    weights = None if weights is None else weights[numbers]
+    return LabelledRows(logits[numbers], labels[numbers], weights, numbers)
+
+
+def softmax_rows(
+    z: NDArray[Any], rows: slice, name: str = "z", numbers: Integers | None = None
+) -> Floats:
+    """Softmax, in float64, of some rows of z; an error names the first without a distribution.
+
+    Row i of z has the number numbers[i], or i.
+    """
     p: Floats = softmax(z[rows].astype(np.float64))
-    undefined = np.isnan(p[:, 0])
+    check_distributions(np.isnan(p[:, 0]), rows, name, numbers)
+    return p
+
+
+def check_distributions(
+    undefined: NDArray[np.bool_], rows: slice, name: str = "z", numbers: Integers | None = None
+) -> None:
+    """Raise an error that names the first of some rows that is undefined."""
     if undefined.any():
         row = rows.start + int(undefined.argmax())
+        row = row if numbers is None else int(numbers[row])
         raise ValueError(f"row {row} of {name} has no distribution: it contains NaN, or only -inf")
-    return p

@@ -1,9 +1,12 @@
 """Calibration: reliability curves, calibration errors and a test of calibration."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from logitlab import _checks, _registry
 from logitlab._bins import (
@@ -12,15 +15,25 @@ from logitlab._bins import (
     Strategy,
     check_bins,
     check_norm,
+    effective_counts,
     error_from_sums,
+    isotonic_bins,
+    isotonic_rates,
     make_bins,
     uniform_bins,
 )
-from logitlab._rows import Floats, Integers, as_rows, blocks, softmax_rows
+from logitlab._rows import Floats, Integers, blocks, labelled_rows, softmax_rows
+from logitlab.probabilities import log_softmax, logsumexp
 from logitlab.scores import confidences
 
 _N_RESAMPLES = 1000
 _BLOCK = 1 << 20  # random numbers held at a time
+_GRID = 1 << 14  # intervals of the grid of the smooth calibration error
+_MIN_BANDWIDTH = 2.0**-10  # 16 intervals
+_BISECTIONS = 30
+_CURVE_CELLS = 512
+
+CurveStrategy = Literal["uniform", "quantile", "isotonic"]
 
 
 @dataclass(frozen=True)
@@ -51,31 +64,80 @@ class ReliabilityCurve:
         return _registry.module("plot").reliability_diagram(self, ax=ax)
 
 
-def curve_from_sums(edges: Floats, sums: Floats) -> ReliabilityCurve:
-    """The reliability curve of sums as of :meth:`logitlab._bins.Bins.sums`."""
-    counts, confidence_sum, correct = sums
-    total = round(counts.sum())
+def _resampled_sums(sums: Floats) -> tuple[Floats, Floats]:
+    """Numbers of rows and of correct predictions in each bin, of bootstrap resamples of the rows.
+
+    `sums` are as of :meth:`logitlab._bins.Bins.sums`; of weighted rows, the results are sums of
+    weights. Both have shape (n_resamples, B).
+    """
+    weights, _, correct = sums[:3]
+    filled = weights > 0
+    rows = np.where(filled, np.maximum(effective_counts(sums), 1), 0)
+    rows_per_weight = np.where(filled, rows, 1) / np.where(filled, weights, 1)
+    total = rows.sum()
     # Resampling all rows is one multinomial sample over the cells (bin, correct or wrong).
-    shares = np.concatenate([correct, counts - correct]) / total
-    resampled = np.random.default_rng(0).multinomial(total, shares, size=_N_RESAMPLES)
+    shares = np.concatenate([correct, weights - correct]) * np.tile(rows_per_weight, 2) / total
+    resampled = np.random.default_rng(0).multinomial(round(total), shares, size=_N_RESAMPLES)
     resampled_correct, resampled_wrong = np.split(resampled, 2, axis=1)
-    low, high = np.full((2, len(counts)), np.nan)
-    filled = counts > 0
+    resampled_rows = resampled_correct + resampled_wrong
+    return resampled_rows / rows_per_weight, resampled_correct / rows_per_weight
+
+
+def _curve(
+    edges: Floats, sums: Floats, counts: Integers | None, accuracies: Floats
+) -> ReliabilityCurve:
+    """The curve of sums over bins, with intervals from the accuracies of resamples."""
+    weights, confidence_sum, correct = sums[:3]
+    filled = weights > 0
+    low, high = np.full((2, len(weights)), np.nan)
+    low[filled], high[filled] = np.nanquantile(accuracies[:, filled], [0.025, 0.975], axis=0)
     with np.errstate(invalid="ignore"):
-        accuracy = resampled_correct / (resampled_correct + resampled_wrong)
-        low[filled], high[filled] = np.nanquantile(accuracy[:, filled], [0.025, 0.975], axis=0)
         return ReliabilityCurve(
             edges,
-            counts.astype(np.int64),
-            confidence_sum / counts,
-            correct / counts,
+            weights.astype(np.int64) if counts is None else counts,
+            confidence_sum / weights,
+            correct / weights,
             low,
             high,
         )
 
 
+def curve_from_sums(
+    edges: Floats, sums: Floats, counts: Integers | None = None
+) -> ReliabilityCurve:
+    """The reliability curve of sums as of :meth:`logitlab._bins.Bins.sums`.
+
+    With sums of weighted rows, `counts` are the numbers of rows in the bins.
+    """
+    total, correct = _resampled_sums(sums)
+    with np.errstate(invalid="ignore"):
+        return _curve(edges, sums, counts, correct / total)
+
+
+def _isotonic_curve(
+    confidence: Floats, correct: NDArray[np.bool_], weight: Floats | None
+) -> ReliabilityCurve:
+    """The CORP reliability curve, with intervals from isotonic regressions of resamples."""
+    bins = isotonic_bins(confidence, correct, weight)
+    sums = bins.sums(confidence, correct, weight)
+    # The rows of narrow bins are resampled together.
+    cells = make_bins(confidence, _CURVE_CELLS, "quantile", confidence.dtype, weight)
+    at = cells.indices(sums[1] / sums[0])
+    resamples = zip(*_resampled_sums(cells.sums(confidence, correct, weight)), strict=True)
+    accuracies = np.stack([isotonic_rates(events, total)[at] for total, events in resamples])
+    counts = bins.sums(confidence, correct)[0].astype(np.int64)
+    return _curve(bins.edges, sums, counts, accuracies)
+
+
 def reliability_curve(
-    z: Any, y: Any, *, n_bins: int = 15, strategy: Strategy = "uniform"
+    z: Any,
+    y: Any,
+    axis: int = -1,
+    *,
+    n_bins: int = 15,
+    strategy: CurveStrategy = "uniform",
+    sample_weight: Any = None,
+    ignore_index: int | Sequence[int] | None = None,
 ) -> ReliabilityCurve:
     """Mean confidence and accuracy in bins of confidence, with bootstrap intervals.
 
@@ -84,15 +146,23 @@ def reliability_curve(
 
     Parameters
     ----------
-    z : array, shape (..., K)
+    z : array, shape (..., K, ...)
         Logits.
-    y : array of int, shape (...)
+    y : array of int, shape of z without the class axis
         Labels, 0 to K - 1.
+    axis : int
+        The class axis.
     n_bins : int
         Number of bins, at most 10000. With ``strategy="quantile"`` the curve may have fewer,
-        because equal confidences are in the same bin.
-    strategy : {"uniform", "quantile"}
-        Bins of equal width on [0, 1], or bins with equal numbers of rows.
+        because equal confidences are in the same bin. With "isotonic" it has no effect.
+    strategy : {"uniform", "quantile", "isotonic"}
+        Bins of equal width on [0, 1]; bins with equal numbers of rows (or sums of weights); or the
+        CORP reliability curve: the bins in which isotonic regression of the correct predictions on
+        the confidence is constant, so that the accuracy increases from bin to bin. Its intervals
+        come from isotonic regressions of the resampled rows. Needs SciPy.
+    sample_weight, ignore_index
+        As in :func:`accuracy`. ``counts`` are numbers of rows, whatever their weights; the
+        intervals are those of as many equally weighted rows as have the same variance.
 
     Returns
     -------
@@ -105,10 +175,16 @@ def reliability_curve(
     TypeError, ValueError
         As :func:`accuracy`; an unknown `strategy`; `n_bins` outside 1 to 10000.
 
+    Notes
+    -----
+    With ``strategy="isotonic"`` the 95 % intervals contained the true accuracy for 94 to 97 % of
+    20,000 simulated rows, 87 to 94 % of 2000 and 72 to 85 % of 300.
+
     References
     ----------
     M. H. DeGroot and S. E. Fienberg, "The comparison and evaluation of forecasters", The
-    Statistician 32 (1983) 12-22.
+    Statistician 32 (1983) 12-22. CORP: T. Dimitriadis, T. Gneiting and A. I. Jordan, "Stable
+    reliability diagrams for probabilistic classifiers", PNAS 118 (2021) e2016191118.
 
     Examples
     --------
@@ -118,22 +194,30 @@ def reliability_curve(
     >>> curve.counts, curve.accuracy.round(4)
     (array([0, 3]), array([   nan, 0.6667]))
     """
-    check_bins(n_bins, strategy)
-    z, y = as_rows(z, y)
-    confidence, predicted = confidences(z)
-    bins = make_bins(confidence, n_bins, strategy, z.dtype)
-    return curve_from_sums(bins.edges, bins.sums(confidence, predicted == y))
+    check_bins(n_bins)
+    _checks.choice(strategy, "strategy", ("uniform", "quantile", "isotonic"))
+    z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
+    confidence, predicted = confidences(z, numbers)
+    correct = predicted == y
+    if strategy == "isotonic":
+        return _isotonic_curve(confidence, correct, weight)
+    bins = make_bins(confidence, n_bins, strategy, z.dtype, weight)
+    counts = None if weight is None else bins.sums(confidence, correct)[0].astype(np.int64)
+    return curve_from_sums(bins.edges, bins.sums(confidence, correct, weight), counts)
 
 
 def calibration_error(
     z: Any,
     y: Any,
+    axis: int = -1,
     *,
     n_bins: int = 15,
     strategy: Strategy = "uniform",
     norm: Norm = 1,
     classwise: bool = False,
     debiased: bool = False,
+    sample_weight: Any = None,
+    ignore_index: int | Sequence[int] | None = None,
 ) -> float:
     r"""Expected calibration error (ECE): the difference of confidence and accuracy over bins.
 
@@ -144,15 +228,18 @@ def calibration_error(
 
     Parameters
     ----------
-    z : array, shape (..., K)
+    z : array, shape (..., K, ...)
         Logits.
-    y : array of int, shape (...)
+    y : array of int, shape of z without the class axis
         Labels, 0 to K - 1.
+    axis : int
+        The class axis.
     n_bins : int
         Number of bins, at most 10000.
     strategy : {"uniform", "quantile"}
         Bins of equal width on [0, 1] (a confidence of exactly 1 is in the last bin), or bins with
-        equal numbers of rows. Confidences that differ only by rounding are in one bin.
+        equal numbers of rows (or sums of weights). Confidences that differ only by rounding are in
+        one bin.
     norm : {1, 2, "max"}
         The mean (ECE), the root mean square or the maximum (MCE) of the differences.
     classwise : bool
@@ -161,6 +248,9 @@ def calibration_error(
     debiased : bool
         Subtract an estimate of the bias due to the finite number of rows from the error of each
         bin, for norm 1 and 2. A negative total is returned as 0.
+    sample_weight, ignore_index
+        As in :func:`accuracy`. With `debiased`, a bin counts as many rows as have, equally
+        weighted, the same variance: the squared sum of its weights over the sum of their squares.
 
     Returns
     -------
@@ -189,23 +279,232 @@ def calibration_error(
     check_norm(norm, debiased)
     check_bins(n_bins, strategy)
     classwise = _checks.boolean(classwise, "classwise")
-    z, y = as_rows(z, y)
+    z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
     if not classwise:
-        confidence, predicted = confidences(z)
-        bins = make_bins(confidence, n_bins, strategy, z.dtype)
-        return float(error_from_sums(bins.sums(confidence, predicted == y), norm, debiased))
+        confidence, predicted = confidences(z, numbers)
+        bins = make_bins(confidence, n_bins, strategy, z.dtype, weight)
+        sums = bins.sums(confidence, predicted == y, weight)
+        return float(error_from_sums(sums, norm, debiased))
     if strategy == "uniform":
         bins = uniform_bins(n_bins, z.dtype)
-        sums = np.zeros((3, z.shape[1], n_bins))
+        sums = np.zeros((3 if weight is None else 4, z.shape[1], n_bins))
         for rows in blocks(*z.shape):
-            sums += bins.classwise_sums(softmax_rows(z, rows), y[rows])
+            p = softmax_rows(z, rows, numbers=numbers)
+            sums += bins.classwise_sums(p, y[rows], None if weight is None else weight[rows])
         return float(np.mean(error_from_sums(sums, norm, debiased)))
-    p = np.concatenate([softmax_rows(z, rows) for rows in blocks(*z.shape)])
+    p = np.concatenate([softmax_rows(z, rows, numbers=numbers) for rows in blocks(*z.shape)])
     errors = (
-        error_from_sums(make_bins(q, n_bins, strategy, z.dtype).sums(q, y == k), norm, debiased)
+        error_from_sums(
+            make_bins(q, n_bins, strategy, z.dtype, weight).sums(q, y == k, weight), norm, debiased
+        )
         for k, q in enumerate(p.T)
     )
     return float(np.mean(list(errors)))
+
+
+def _smoothed_error(coefficients: Floats, bandwidth: float) -> float:
+    """Mean over [0, 1] of |a function|, of the cosine series after smoothing.
+
+    Smoothing by a Gaussian that is reflected at 0 and 1 multiplies the coefficient of cos(pi k t)
+    by exp(-(pi k bandwidth)^2 / 2).
+    """
+    intervals = 1 << math.ceil(math.log2(64 / bandwidth))
+    k = np.arange(min(intervals + 1, len(coefficients)))
+    smooth = coefficients[k] * np.exp(-0.5 * (np.pi * bandwidth * k) ** 2)
+    values = np.abs(np.fft.irfft(smooth, 2 * (len(k) - 1), norm="forward")[: len(k)])
+    return float((values.sum() - (values[0] + values[-1]) / 2) / (len(k) - 1))
+
+
+def smooth_calibration_error(
+    z: Any,
+    y: Any,
+    axis: int = -1,
+    *,
+    sample_weight: Any = None,
+    ignore_index: int | Sequence[int] | None = None,
+) -> float:
+    r"""Smooth calibration error (smooth ECE): without bins, with its own bandwidth.
+
+    The differences :math:`r_n` of the confidence :math:`c_n` and the correctness (0 or 1) are
+    smoothed with a Gaussian kernel :math:`K_\sigma` on [0, 1], reflected at 0 and 1:
+    :math:`e(\sigma) = \int_0^1 |\frac1N \sum_n r_n K_\sigma(t, c_n)|\,dt`. It decreases with the
+    bandwidth :math:`\sigma`, and the smooth ECE is the value at which both are equal,
+    :math:`e(\sigma) = \sigma`. Unlike :func:`calibration_error` it is continuous in the logits, as
+    long as the predicted classes do not change.
+
+    Parameters
+    ----------
+    z : array, shape (..., K, ...)
+        Logits.
+    y : array of int, shape of z without the class axis
+        Labels, 0 to K - 1.
+    axis, sample_weight, ignore_index
+        As in :func:`accuracy`.
+
+    Returns
+    -------
+    float
+        Between 0 and 1. The bandwidth is at least 1/1024: if e is smaller there, the result is
+        e(1/1024).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`accuracy`.
+
+    Notes
+    -----
+    The differences are distributed linearly to a grid of 16385 points and smoothed by a Fourier
+    transform; the relative error of the result is below 0.01 %. The package relplot of the authors
+    (version 1.0.3) searches the bandwidth in steps of 1/1024 and integrates over 200 points: with
+    confidences below 0.99 its values differ from these by at most 0.0015. It reflects only half of
+    a confidence of 1, so that its values are different where many rows are certain.
+
+    References
+    ----------
+    J. Błasiok and P. Nakkiran, "Smooth ECE: principled reliability diagrams via kernel smoothing",
+    ICLR 2024 (arXiv:2309.12236).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import logitlab
+    >>> z = np.tile([2.0, 0.0], (1000, 1))  # confidence 88 %
+    >>> round(logitlab.smooth_calibration_error(z, [0] * 780 + [1] * 220), 4)
+    0.1008
+    """
+    z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
+    confidence, predicted = confidences(z, numbers)
+    difference = confidence - (predicted == y)
+    if weight is not None:
+        difference *= weight
+    position = np.minimum(confidence, 1) * _GRID
+    left = np.minimum(position.astype(np.int64), _GRID - 1)
+    upper = (position - left) * difference
+    values = np.zeros(_GRID + 1)
+    values += np.bincount(left, difference - upper, minlength=_GRID + 1)
+    values += np.bincount(left + 1, upper, minlength=_GRID + 1)
+    # Even around both ends, so that the Fourier coefficients are those of cosines.
+    values[[0, -1]] *= 2
+    coefficients = np.fft.rfft(np.concatenate([values, values[-2:0:-1]])).real / 2
+    coefficients /= len(y) if weight is None else weight.sum()
+    low, high = _MIN_BANDWIDTH, 1.0
+    smallest = _smoothed_error(coefficients, low)
+    if smallest <= low:
+        return smallest
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high) if _smoothed_error(coefficients, middle) > middle else (low, middle)
+        )
+    return (low + high) / 2
+
+
+class ScoreDecomposition(NamedTuple):
+    """Result of :func:`score_decomposition`."""
+
+    score: float  #: miscalibration - discrimination + uncertainty
+    miscalibration: float  #: score minus the score after isotonic recalibration
+    discrimination: float  #: uncertainty minus the score after isotonic recalibration
+    uncertainty: float  #: score of the constant prediction of the mean
+
+
+def _rate_score(events: Any, total: Any, score: str) -> Any:
+    """Mean score of the prediction events/total for that many events of a total."""
+    rate = events / total
+    if score == "brier_score":
+        return rate * (1 - rate)
+    logs = [np.log(np.where(r > 0, r, 1)) for r in (rate, 1 - rate)]
+    return -(rate * logs[0] + (1 - rate) * logs[1])
+
+
+def score_decomposition(
+    z: Any,
+    y: Any,
+    axis: int = -1,
+    *,
+    score: Literal["log_loss", "brier_score"] = "log_loss",
+    pos_label: int | None = None,
+    sample_weight: Any = None,
+    ignore_index: int | Sequence[int] | None = None,
+) -> ScoreDecomposition:
+    """CORP decomposition of a score into miscalibration, discrimination and uncertainty.
+
+    The score is that of a probability and an event: the confidence and whether the prediction is
+    correct, or the probability of one class and whether it is the label. Isotonic regression of the
+    events on the probabilities recalibrates them optimally among all nondecreasing functions.
+
+    Parameters
+    ----------
+    z : array, shape (..., K, ...)
+        Logits.
+    y : array of int, shape of z without the class axis
+        Labels, 0 to K - 1.
+    axis : int
+        The class axis.
+    score : {"log_loss", "brier_score"}
+        The mean of -log(probability of what occurred), in nats; or of (probability - event)^2,
+        which for two classes is half of :func:`brier_score`.
+    pos_label : int, optional
+        The class whose probability is evaluated, 0 to K - 1; for two classes usually 1. By default
+        it is the predicted class of each row.
+    sample_weight, ignore_index
+        As in :func:`accuracy`.
+
+    Returns
+    -------
+    ScoreDecomposition
+        ``score`` = ``miscalibration`` - ``discrimination`` + ``uncertainty``. The three parts are
+        >= 0: what recalibration would reduce the score by, what the recalibrated probabilities gain
+        over a constant prediction, and the score of the best constant prediction. An infinite
+        log-loss has an infinite miscalibration.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`accuracy`; an unknown `score`; `pos_label` is outside 0 to K - 1.
+    ModuleNotFoundError
+        SciPy is not installed.
+
+    References
+    ----------
+    T. Dimitriadis, T. Gneiting and A. I. Jordan, "Stable reliability diagrams for probabilistic
+    classifiers", PNAS 118 (2021) e2016191118.
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> z = [[2.0, 0.0], [2.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+    >>> result = logitlab.score_decomposition(z, [0, 0, 1, 1], score="brier_score")
+    >>> [round(part, 4) for part in result]
+    [0.1588, 0.0338, 0.0625, 0.1875]
+    """
+    _checks.choice(score, "score", ("log_loss", "brier_score"))
+    z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
+    if pos_label is not None and not 0 <= _checks.integer(pos_label, "pos_label") < z.shape[1]:
+        raise ValueError(f"pos_label must be from 0 to {z.shape[1] - 1}, got {pos_label}")
+    p, loss = np.empty((2, len(z)))
+    occurred = np.empty(len(z), np.bool_)
+    for rows in blocks(*z.shape):
+        all_p = softmax_rows(z, rows, numbers=numbers)
+        evaluated = z[rows].argmax(axis=-1) if pos_label is None else np.full(len(all_p), pos_label)
+        chosen = evaluated[:, None]
+        p[rows] = np.take_along_axis(all_p, chosen, axis=-1)[:, 0]
+        occurred[rows] = evaluated == y[rows]
+        if score == "brier_score":
+            loss[rows] = (p[rows] - occurred[rows]) ** 2
+        else:
+            log_p = log_softmax(z[rows].astype(np.float64))
+            own = np.take_along_axis(log_p, chosen, axis=-1)[:, 0]
+            np.put_along_axis(log_p, chosen, -np.inf, axis=-1)
+            loss[rows] = -np.where(occurred[rows], own, logsumexp(log_p))
+    events, total = isotonic_bins(p, occurred, weight).sums(p, occurred, weight)[[2, 0]]
+    recalibrated = float(np.average(_rate_score(events, total, score), weights=total))
+    uncertainty = float(_rate_score(events.sum(), total.sum(), score))
+    value = float(np.average(loss, weights=weight))
+    # Neither part is negative, except by rounding.
+    parts = max(value - recalibrated, 0.0), max(uncertainty - recalibrated, 0.0)
+    return ScoreDecomposition(value, *parts, uncertainty)
 
 
 class CalibrationTest(NamedTuple):
@@ -249,12 +548,14 @@ def consistency_test(
 def calibration_test(
     z: Any,
     y: Any,
+    axis: int = -1,
     *,
     n_bins: int = 15,
     strategy: Strategy = "uniform",
     norm: Norm = 1,
     n_resamples: int = 1000,
     rng: Any = 0,
+    ignore_index: int | Sequence[int] | None = None,
 ) -> CalibrationTest:
     """Test of the hypothesis that the classifier is perfectly calibrated (consistency test).
 
@@ -264,11 +565,11 @@ def calibration_test(
 
     Parameters
     ----------
-    z : array, shape (..., K)
+    z : array, shape (..., K, ...)
         Logits.
-    y : array of int, shape (...)
+    y : array of int, shape of z without the class axis
         Labels, 0 to K - 1.
-    n_bins, strategy, norm
+    axis, n_bins, strategy, norm, ignore_index
         As :func:`calibration_error`.
     n_resamples : int
         Number of simulations; the smallest possible p-value is 1 / (1 + n_resamples).
@@ -306,8 +607,8 @@ def calibration_test(
     check_norm(norm)
     check_bins(n_bins, strategy)
     n_resamples, rng = _checks.integer(n_resamples, "n_resamples", 1), _checks.generator(rng)
-    z, y = as_rows(z, y)
-    confidence, predicted = confidences(z)
+    z, y, _, numbers = labelled_rows(z, y, None, axis, ignore_index)
+    confidence, predicted = confidences(z, numbers)
     bins, correct = make_bins(confidence, n_bins, strategy, z.dtype), predicted == y
     sums, cells = bins.sums(confidence, correct), bins.cell_sums(confidence, correct)
     return consistency_test(sums, cells, norm, n_resamples, rng)

@@ -1,15 +1,23 @@
 """Entropy and divergence of distributions; accuracy and Brier score of logits and labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from logitlab import _arrays, _dispatch
+from logitlab import _arrays, _checks, _dispatch
 from logitlab._backends import native
-from logitlab._rows import Floats, Integers, as_rows, blocks, row_max, softmax_rows
+from logitlab._rows import (
+    Floats,
+    Integers,
+    blocks,
+    check_distributions,
+    labelled_rows,
+    row_max,
+    softmax_rows,
+)
 from logitlab.probabilities import log_softmax, softmax
 
 
@@ -264,25 +272,42 @@ def _kl_terms(p: Any, q: Any, d: Any, xp: Any) -> Any:
     return xp.where(size < 16, p * term, q - p - p * d)
 
 
-def confidences(z: NDArray[Any]) -> tuple[Floats, Integers]:
-    """The largest probability of each row, and the predicted class (the first of equal ones)."""
+def confidences(z: NDArray[Any], numbers: Integers | None = None) -> tuple[Floats, Integers]:
+    """The largest probability of each row, and the predicted class (the first of equal ones).
+
+    `numbers` are those of the rows, for an error.
+    """
     confidence = np.empty(len(z))
     predicted = np.empty(len(z), np.int64)
     for rows in blocks(*z.shape):
-        confidence[rows] = row_max(softmax_rows(z, rows))
+        confidence[rows] = row_max(softmax_rows(z, rows, numbers=numbers))
         predicted[rows] = z[rows].argmax(axis=-1)
     return confidence, predicted
 
 
-def accuracy(z: Any, y: Any) -> float:
+def accuracy(
+    z: Any,
+    y: Any,
+    axis: int = -1,
+    *,
+    sample_weight: Any = None,
+    ignore_index: int | Sequence[int] | None = None,
+) -> float:
     """Fraction of the rows whose label is the predicted class.
 
     Parameters
     ----------
-    z : array, shape (..., K)
+    z : array, shape (..., K, ...)
         Logits. The predicted class has the largest logit; of equal ones, the first.
-    y : array of int, shape (...)
+    y : array of int, shape of z without the class axis
         Labels, 0 to K - 1.
+    axis : int
+        The class axis.
+    sample_weight : array, shape of y, optional
+        Weights of the rows, finite and >= 0. Only their ratios matter. A row of weight 0 is left
+        out, even if it has no distribution.
+    ignore_index : int or sequence of int, optional
+        Rows with this label, or with one of these, are left out.
 
     Returns
     -------
@@ -292,22 +317,90 @@ def accuracy(z: Any, y: Any) -> float:
     Raises
     ------
     TypeError
-        `y` is not an integer array; `z` is of a type that :func:`logitlab.softmax` rejects.
+        `y` is not an integer array; `z` is of a type that :func:`logitlab.softmax` rejects; an
+        option has a wrong type.
     ValueError
-        A label is out of range (the error names the first such row); `y` does not have the batch
-        shape of `z`; there are no rows; a row of `z` contains NaN or only -inf.
+        A label is out of range (the error names the first such row); `y` or `sample_weight` does
+        not have the batch shape of `z`; a weight is negative or not finite; there are no rows, or
+        all are left out; a row of `z` contains NaN or only -inf.
 
     Examples
     --------
     >>> import logitlab
-    >>> logitlab.accuracy([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0]], [0, 1, 1])
+    >>> z = [[2.0, 1.0], [0.0, 3.0], [1.0, 0.0]]
+    >>> logitlab.accuracy(z, [0, 1, 1])
     0.6666666666666666
+    >>> logitlab.accuracy(z, [0, -100, 1], ignore_index=-100)
+    0.5
     """
-    z, y = as_rows(z, y)
-    return float(np.mean(confidences(z)[1] == y))
+    z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
+    return float(np.average(confidences(z, numbers)[1] == y, weights=weight))
 
 
-def brier_score(z: Any, y: Any) -> float:
+def top_k_accuracy(
+    z: Any,
+    y: Any,
+    k: int,
+    axis: int = -1,
+    *,
+    sample_weight: Any = None,
+    ignore_index: int | Sequence[int] | None = None,
+) -> float:
+    """Fraction of the rows whose label is among the k classes with the largest logits.
+
+    Of equal logits the class with the smaller index comes first, so that ``k=1`` is
+    :func:`accuracy` and exactly k classes count in every row.
+
+    Parameters
+    ----------
+    z : array, shape (..., K, ...)
+        Logits.
+    y : array of int, shape of z without the class axis
+        Labels, 0 to K - 1.
+    k : int
+        Number of classes, 1 to K.
+    axis, sample_weight, ignore_index
+        As in :func:`accuracy`.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`accuracy`; `k` is outside 1 to K.
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> z = [[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]]
+    >>> logitlab.top_k_accuracy(z, [1, 2], k=2)
+    0.5
+    """
+    z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
+    if not 1 <= _checks.integer(k, "k") <= z.shape[1]:
+        raise ValueError(f"k must be from 1 to {z.shape[1]}, the number of classes, got {k}")
+    among = np.empty(len(z), np.bool_)
+    for rows in blocks(*z.shape):
+        logits, label = z[rows], y[rows, None]
+        largest = row_max(logits)
+        check_distributions(np.isnan(largest) | (largest == -np.inf), rows, numbers=numbers)
+        own = np.take_along_axis(logits, label, axis=-1)
+        before = (logits > own) | ((logits == own) & (np.arange(z.shape[1]) < label))
+        among[rows] = np.count_nonzero(before, axis=-1) < k
+    return float(np.average(among, weights=weight))
+
+
+def brier_score(
+    z: Any,
+    y: Any,
+    axis: int = -1,
+    *,
+    sample_weight: Any = None,
+    ignore_index: int | Sequence[int] | None = None,
+) -> float:
     r"""Mean squared distance of the probabilities from the one-hot labels.
 
     :math:`\frac1N \sum_n \sum_k (p_{nk} - [k = y_n])^2`: the sum over classes, the mean over rows.
@@ -316,10 +409,12 @@ def brier_score(z: Any, y: Any) -> float:
 
     Parameters
     ----------
-    z : array, shape (..., K)
+    z : array, shape (..., K, ...)
         Logits.
-    y : array of int, shape (...)
+    y : array of int, shape of z without the class axis
         Labels, 0 to K - 1.
+    axis, sample_weight, ignore_index
+        As in :func:`accuracy`.
 
     Returns
     -------
@@ -342,13 +437,16 @@ def brier_score(z: Any, y: Any) -> float:
     >>> logitlab.brier_score([[0.0, 0.0]], [1])
     0.5
     """
-    z, y = as_rows(z, y)
+    z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
     total = 0.0
     for rows in blocks(*z.shape):
-        error = softmax_rows(z, rows)
+        error = softmax_rows(z, rows, numbers=numbers)
         error[np.arange(len(error)), y[rows]] -= 1
-        total += float(np.vdot(error, error))
-    return total / len(y)
+        if weight is None:
+            total += float(np.vdot(error, error))
+        else:
+            total += float(weight[rows] @ np.einsum("nk,nk->n", error, error))
+    return total / (len(y) if weight is None else float(weight.sum()))
 
 
 def squared_errors(p: Floats, y: Integers) -> Floats:

@@ -10,9 +10,9 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from logitlab import _arrays, _labels, _saved
+from logitlab import _arrays, _saved
 from logitlab._estimators import Estimator, check_dense
-from logitlab._rows import Floats, Integers, as_rows
+from logitlab._rows import Floats, Integers, as_rows, check_weights, labelled_rows
 from logitlab.probabilities import softmax
 
 
@@ -82,7 +82,7 @@ class Calibrator(Estimator, ABC):
             that this calibrator does not support, or with probability 0 for its label; weights
             that are negative, not finite or all 0; a ridge below 0.
         """
-        logits, labels, weight, numbers = labelled_rows(z, y, sample_weight)
+        logits, labels, weight, numbers = labelled_rows(check_dense(z), y, sample_weight)
         with original_row_numbers(numbers):
             self._fit(logits, labels, weight)
         self.n_features_in_ = logits.shape[1]
@@ -189,7 +189,7 @@ class Calibrator(Estimator, ABC):
         predicted = _arrays.on_host(self.predict(z))
         labels = as_rows(z, y)[1]
         correct = predicted.reshape(-1) == labels
-        return float(np.average(correct, weights=_check_weights(sample_weight, predicted.shape)))
+        return float(np.average(correct, weights=check_weights(sample_weight, predicted.shape)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted parameters to a file, for :func:`logitlab.load_calibrator`.
@@ -259,32 +259,3 @@ class Calibrator(Estimator, ABC):
             transformer_tags=TransformerTags(preserves_dtype=["float64", "float32", "float16"]),
             classifier_tags=ClassifierTags(),
         )
-
-
-def _check_weights(sample_weight: Any, batch: tuple[int, ...]) -> Floats | None:
-    """Return the weights of rows of shape `batch` as a flat float64 array, or None."""
-    if sample_weight is None:
-        return None
-    given = _arrays.on_host(_arrays.as_array(sample_weight, "sample_weight"), "sample_weight")
-    weights: Floats = _labels.row_weights(given, batch, given)
-    if not weights.any():
-        raise ValueError("sample_weight must be finite and >= 0, and not zero in every row")
-    # A common factor changes no fit: with the largest in [1/2, 1) the sums stay in range.
-    a, b = _labels.weight_scale(weights, np)
-    return weights.reshape(-1) * a * b
-
-
-def labelled_rows(
-    z: Any, y: Any, sample_weight: Any
-) -> tuple[NDArray[Any], Integers, Floats | None, Integers | None]:
-    """Return checked rows, labels and weights without the rows of weight 0.
-
-    The last item holds the original numbers of the rows, or None where no row is left out.
-    """
-    z, y = _arrays.as_array(check_dense(z), "z"), _arrays.as_array(y, "y")
-    logits, labels = as_rows(z, y)
-    weights = _check_weights(sample_weight, tuple(y.shape))
-    if weights is not None and not weights.all():
-        positive = np.flatnonzero(weights)
-        return logits[positive], labels[positive], weights[positive], positive
-    return logits, labels, weights, None
