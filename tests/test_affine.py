@@ -447,7 +447,8 @@ def test_minimum_where_the_temperature_is_a_limit(kind):
         (
             "MatrixScaling",
             -np.inf,
-            "holds an infinite logit; logits must be finite, as each output mixes all classes",
+            "holds an infinite logit; logits must be finite, as each output mixes all classes: "
+            "clip them, or the probabilities that they are the logarithms of",
         ),
     ],
 )

@@ -63,7 +63,7 @@ NUMPY_CALLS = {
     "reliability_curve": (logitlab.reliability_curve, (Z, Y), {}),
     "bootstrap": (logitlab.bootstrap, (Z, Y), {"other": OTHER}),
 }
-CALIBRATORS = ["TemperatureScaling", "VectorScaling", "MatrixScaling"]
+CALIBRATORS = ["TemperatureScaling", "VectorScaling", "MatrixScaling", "IsotonicCalibration"]
 
 
 def frozen(x, order="C"):

@@ -8,7 +8,12 @@ import pytest
 import logitlab
 from logitlab.onnx import to_onnx
 
-CALIBRATORS = [logitlab.TemperatureScaling, logitlab.VectorScaling, logitlab.MatrixScaling]
+CALIBRATORS = [
+    logitlab.TemperatureScaling,
+    logitlab.VectorScaling,
+    logitlab.MatrixScaling,
+    logitlab.IsotonicCalibration,
+]
 
 
 def run(model, x):

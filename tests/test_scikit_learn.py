@@ -17,7 +17,12 @@ from sklearn.utils.validation import check_is_fitted
 
 import logitlab
 
-CALIBRATORS = [logitlab.TemperatureScaling, logitlab.VectorScaling, logitlab.MatrixScaling]
+CALIBRATORS = [
+    logitlab.TemperatureScaling,
+    logitlab.VectorScaling,
+    logitlab.MatrixScaling,
+    logitlab.IsotonicCalibration,
+]
 
 _COLUMNS = "a label is the number of a column of z; the check has labels without a column"
 _INTEGERS = "labels are integers; any other type of y is a TypeError"

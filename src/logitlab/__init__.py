@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from logitlab import _registry
 from logitlab._backends.native import get_num_threads, native_available, set_num_threads
 from logitlab.calibration import (
+    IsotonicCalibration,
     MatrixScaling,
     TemperatureScaling,
     VectorScaling,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from logitlab.regression.estimator import SoftmaxRegression
 
 __all__ = [
+    "IsotonicCalibration",
     "MatrixScaling",
     "SoftmaxRegression",
     "TemperatureScaling",

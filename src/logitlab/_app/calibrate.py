@@ -29,6 +29,7 @@ class Method(StrEnum):
     temperature = "temperature"
     vector = "vector"
     matrix = "matrix"
+    isotonic = "isotonic"
 
 
 def calibrate(
@@ -39,7 +40,8 @@ def calibrate(
         typer.Option(
             "--method",
             help="auto: the simplest of uncalibrated, temperature, vector and matrix whose "
-            "cross-fitted log-loss is within one standard error of the best.",
+            "cross-fitted log-loss is within one standard error of the best. isotonic: isotonic "
+            "regression of the probability of the predicted class.",
         ),
     ] = Method.auto,
     probabilities: Probabilities = False,
@@ -79,10 +81,17 @@ def calibrate(
 
 
 def _fit(analysis: Any, y: Any, method: Method, path: Path, track: Any) -> Any:
-    """The calibrator of the method, fitted on all rows (vector and matrix: on a sample)."""
+    """The calibrator of the method, fitted on all rows (of temperature scaling), or on a sample."""
     from logitlab._app.report.analysis import fit_rows
+    from logitlab._app.report.evaluation import SEED
     from logitlab._app.saved import SavedCalibrator
-    from logitlab.calibration import MatrixScaling, TemperatureScaling, VectorScaling
+    from logitlab.calibration import (
+        IsotonicCalibration,
+        MatrixScaling,
+        TemperatureScaling,
+        VectorScaling,
+        cross_fit,
+    )
     from logitlab.calibration.base import RowError, original_row_numbers
 
     evaluation, source = analysis.evaluation, analysis.source
@@ -95,14 +104,25 @@ def _fit(analysis: Any, y: Any, method: Method, path: Path, track: Any) -> Any:
         calibrator._set_saved({"temperature_": np.array(t)}, source.classes)
     else:
         rows, z = fit_rows(source, analysis.probabilities, track)
-        calibrator = VectorScaling() if name == "vector" else MatrixScaling()
+        calibrator = {
+            "vector": VectorScaling,
+            "matrix": MatrixScaling,
+            "isotonic": IsotonicCalibration,
+        }[name]()
+        if len(rows) < 2:
+            raise UserError(f"{source.source}: --method {name} must have at least 2 rows, got 1")
         try:
             with original_row_numbers(rows):
                 calibrator.fit(z, y[rows])
         except RowError as error:
             raise UserError(f"{source.source}: row {error.row} {error.reason}") from None
     before = evaluation.uncalibrated
-    after = before if name == "uncalibrated" else evaluation.calibrated[name]
+    if name == "uncalibrated":
+        after = before
+    elif name == "isotonic":  # not a column of the report
+        after = _scores(cross_fit(calibrator, z, y[rows], rng=SEED), y[rows])
+    else:
+        after = evaluation.calibrated[name]
     shown = ("log_loss", "brier_score", "calibration_error", "accuracy")
     details = {
         "method": name,
@@ -112,6 +132,18 @@ def _fit(analysis: Any, y: Any, method: Method, path: Path, track: Any) -> Any:
         "uncalibrated": {score: before[score] for score in shown},
     }
     return SavedCalibrator(path, calibrator, source.names, analysis.probabilities, details)
+
+
+def _scores(z: Any, y: Any) -> dict[str, float]:
+    """The scores that the file of a calibrator holds."""
+    from logitlab import accuracy, brier_score, calibration_error, cross_entropy
+
+    return {
+        "log_loss": float(cross_entropy(z, y)),
+        "brier_score": brier_score(z, y),
+        "calibration_error": calibration_error(z, y),
+        "accuracy": accuracy(z, y),
+    }
 
 
 def _summary(details: dict[str, Any]) -> str:

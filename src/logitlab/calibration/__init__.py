@@ -2,10 +2,12 @@
 
 from logitlab.calibration.affine import MatrixScaling, VectorScaling
 from logitlab.calibration.cross_fit import cross_fit, random_folds
+from logitlab.calibration.isotonic import IsotonicCalibration
 from logitlab.calibration.saved import load_calibrator
 from logitlab.calibration.temperature import TemperatureScaling, TemperatureSearch
 
 __all__ = [
+    "IsotonicCalibration",
     "MatrixScaling",
     "TemperatureScaling",
     "TemperatureSearch",
