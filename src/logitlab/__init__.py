@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 from logitlab import _registry
 from logitlab._backends.native import get_num_threads, native_available, set_num_threads
 from logitlab.calibration import (
+    BetaCalibration,
     IsotonicCalibration,
     MatrixScaling,
+    PlattScaling,
     TemperatureScaling,
     VectorScaling,
     cross_fit,
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     from logitlab.regression.estimator import SoftmaxRegression
 
 __all__ = [
+    "BetaCalibration",
     "IsotonicCalibration",
     "MatrixScaling",
+    "PlattScaling",
     "SoftmaxRegression",
     "TemperatureScaling",
     "VectorScaling",

@@ -7,8 +7,10 @@ import numpy as np
 
 from logitlab._rows import Floats
 from logitlab.calibration import (
+    BetaCalibration,
     IsotonicCalibration,
     MatrixScaling,
+    PlattScaling,
     TemperatureScaling,
 )
 from logitlab.calibration.base import Calibrator
@@ -188,6 +190,8 @@ def _calibrated(calibrator: Any, graph: _Graph) -> str:
         return graph.add("Softmax", graph.add("Div", z, graph.constant(t)), axis=-1)
     if isinstance(calibrator, IsotonicCalibration):
         return graph.add("Softmax", _isotonic(calibrator, graph), axis=-1)
+    if isinstance(calibrator, BetaCalibration | PlattScaling):
+        return graph.add("Softmax", _binary(calibrator, graph), axis=-1)
     bias = graph.constant(calibrator.bias_)
     z, excluded = _centred(graph)
     if isinstance(calibrator, MatrixScaling):
@@ -236,3 +240,27 @@ def _isotonic(calibrator: IsotonicCalibration, graph: _Graph) -> str:
     invalid = graph.add("Mul", graph.add("Where", excluded, zero, "logits"), zero)
     invalid = graph.add("ReduceSum", invalid, axes, keepdims=1)
     return graph.add("Where", top, graph.add("Add", margin, invalid), others)
+
+
+def _binary(calibrator: BetaCalibration | PlattScaling, graph: _Graph) -> str:
+    """The logits of a calibrator of two classes; 0 for class 0."""
+    lowest = graph.constant(-math.inf)
+    excluded = graph.add("Equal", "logits", lowest)
+    finite = graph.add("Where", excluded, graph.constant(0), "logits")
+    s = graph.add("MatMul", finite, graph.constant([[-1], [1]]))
+    if isinstance(calibrator, BetaCalibration):
+        # -log p = max(-s, 0) + r and -log(1 - p) = max(s, 0) + r with r = log(1 + exp(-|s|))
+        opposite = graph.add("Neg", s)
+        r = graph.add("Exp", graph.add("Min", s, opposite))
+        r = graph.add("Log", graph.add("Add", r, graph.constant(1)))
+        p0, p1 = (
+            graph.add("Mul", graph.add("Add", graph.add("Relu", x), r), graph.constant(factor))
+            for x, factor in ((s, calibrator.b_), (opposite, calibrator.a_))
+        )
+        s, shift = graph.add("Sub", p0, p1), calibrator.c_
+    else:
+        s = graph.add("Mul", s, graph.constant(calibrator.slope_))
+        shift = calibrator.intercept_
+    s = graph.add("Add", s, graph.constant(shift))
+    z = graph.add("Mul", s, graph.constant([[0, 1]]))
+    return graph.add("Where", excluded, lowest, z)

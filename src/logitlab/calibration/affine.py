@@ -15,13 +15,13 @@ from logitlab.calibration.base import (
     check_below_infinity,
     refuse_rows,
 )
-from logitlab.calibration.objectives import MatrixObjective, PenalizedLoss, VectorObjective
+from logitlab.calibration.objectives import (
+    MatrixObjective,
+    PenalizedLoss,
+    VectorObjective,
+    minimum,
+)
 from logitlab.calibration.temperature import fit_temperature
-from logitlab.regression.solver import minimize
-from logitlab.regression.threads import single_blas_thread
-
-_TOLERANCE = 1e-9  # of the probabilities: the solver stops at an excess of its square
-_MAX_ITERATIONS = 1000
 
 
 def _centre_rows(z: Any, xp: Any) -> Any:
@@ -72,13 +72,7 @@ class _AffineScaling(Calibrator):
         t = t if 0 < t < math.inf else 1.0
         x = _centre_rows(z.astype(np.float64) / t, np)
         w = np.full(len(y), 1 / len(y)) if weight is None else weight / weight.sum()
-        objective = self._objective(x, y, w)
-        unit_roundoff = float(np.finfo(float).eps) / 2
-        with single_blas_thread():
-            solution = minimize(
-                objective, objective.start, _TOLERANCE, _MAX_ITERATIONS, rounding=unit_roundoff
-            )
-        self._set_fitted(solution.theta, t)
+        self._set_fitted(minimum(self._objective(x, y, w)), t)
 
     def _transform(self, z: Any, xp: Any) -> Any:
         self._check_entries(z, xp)

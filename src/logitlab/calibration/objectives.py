@@ -11,12 +11,14 @@ from logitlab._dispatch import backend
 from logitlab._rows import Floats, Integers, blocks
 from logitlab.probabilities import softmax
 from logitlab.regression.rows import Rows
-from logitlab.regression.solver import InverseHessian, hessian_cost, inverse_root
-from logitlab.regression.threads import map_in_threads
+from logitlab.regression.solver import InverseHessian, hessian_cost, inverse_root, minimize
+from logitlab.regression.threads import map_in_threads, single_blas_thread
 
 _BLOCK = 1 << 16  # logits of a block: its intermediate results stay in the cache
 _SEPARATED = 1e-18  # a log-loss at which all probabilities are exact to the last digit
 _EPS = float(np.finfo(float).eps)
+_TOLERANCE = 1e-9  # of the probabilities: the solver stops at an excess of its square
+_MAX_ITERATIONS = 1000
 
 
 class PenalizedLoss(ABC):
@@ -79,6 +81,14 @@ class PenalizedLoss(ABC):
     def is_separated(self, value: float) -> bool:
         """Return whether larger parameters would change no probability any more."""
         return value < _SEPARATED
+
+
+def minimum(objective: PenalizedLoss) -> Floats:
+    """Return the parameters with the least value."""
+    with single_blas_thread():
+        return minimize(
+            objective, objective.start, _TOLERANCE, _MAX_ITERATIONS, rounding=_EPS / 2
+        ).theta
 
 
 class VectorObjective(PenalizedLoss):

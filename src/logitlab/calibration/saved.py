@@ -6,12 +6,20 @@ from typing import Any
 from logitlab import _saved
 from logitlab.calibration.affine import MatrixScaling, VectorScaling
 from logitlab.calibration.base import Calibrator
+from logitlab.calibration.binary import BetaCalibration, PlattScaling
 from logitlab.calibration.isotonic import IsotonicCalibration
 from logitlab.calibration.temperature import TemperatureScaling
 
 _KINDS: dict[str, type[Calibrator]] = {
     kind.__name__: kind
-    for kind in (TemperatureScaling, VectorScaling, MatrixScaling, IsotonicCalibration)
+    for kind in (
+        TemperatureScaling,
+        VectorScaling,
+        MatrixScaling,
+        IsotonicCalibration,
+        BetaCalibration,
+        PlattScaling,
+    )
 }
 
 
