@@ -63,7 +63,14 @@ NUMPY_CALLS = {
     "reliability_curve": (logitlab.reliability_curve, (Z, Y), {}),
     "bootstrap": (logitlab.bootstrap, (Z, Y), {"other": OTHER}),
 }
-CALIBRATORS = ["TemperatureScaling", "VectorScaling", "MatrixScaling", "IsotonicCalibration"]
+CALIBRATORS = [
+    "TemperatureScaling",
+    "VectorScaling",
+    "MatrixScaling",
+    "IsotonicCalibration",
+    "StructuredVectorScaling",
+    "StructuredMatrixScaling",
+]
 
 
 def frozen(x, order="C"):

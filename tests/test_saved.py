@@ -18,6 +18,8 @@ KINDS = [
     logitlab.VectorScaling,
     logitlab.MatrixScaling,
     logitlab.IsotonicCalibration,
+    logitlab.StructuredVectorScaling,
+    logitlab.StructuredMatrixScaling,
 ]
 
 

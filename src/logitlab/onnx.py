@@ -11,6 +11,8 @@ from logitlab.calibration import (
     IsotonicCalibration,
     MatrixScaling,
     PlattScaling,
+    StructuredMatrixScaling,
+    StructuredVectorScaling,
     TemperatureScaling,
 )
 from logitlab.calibration.base import Calibrator
@@ -193,8 +195,13 @@ def _calibrated(calibrator: Any, graph: _Graph) -> str:
     if isinstance(calibrator, BetaCalibration | PlattScaling):
         return graph.add("Softmax", _binary(calibrator, graph), axis=-1)
     bias = graph.constant(calibrator.bias_)
-    z, excluded = _centred(graph)
-    if isinstance(calibrator, MatrixScaling):
+    if isinstance(calibrator, StructuredVectorScaling | StructuredMatrixScaling):
+        scaled = graph.add("Div", z, graph.constant(calibrator.temperature_))
+        z = graph.add("LogSoftmax", scaled, axis=-1)
+        excluded = graph.add("Equal", z, graph.constant(-math.inf))
+    else:
+        z, excluded = _centred(graph)
+    if isinstance(calibrator, MatrixScaling | StructuredMatrixScaling):
         z = graph.add("Add", graph.add("MatMul", z, graph.constant(calibrator.weight_.T)), bias)
     else:
         z = graph.add("Add", graph.add("Mul", z, graph.constant(calibrator.scale_)), bias)

@@ -5,6 +5,7 @@ from logitlab.calibration.binary import BetaCalibration, PlattScaling
 from logitlab.calibration.cross_fit import cross_fit, random_folds
 from logitlab.calibration.isotonic import IsotonicCalibration
 from logitlab.calibration.saved import load_calibrator
+from logitlab.calibration.structured import StructuredMatrixScaling, StructuredVectorScaling
 from logitlab.calibration.temperature import TemperatureScaling, TemperatureSearch
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "IsotonicCalibration",
     "MatrixScaling",
     "PlattScaling",
+    "StructuredMatrixScaling",
+    "StructuredVectorScaling",
     "TemperatureScaling",
     "TemperatureSearch",
     "VectorScaling",

@@ -37,7 +37,17 @@ def _centre_rows(z: Any, xp: Any) -> Any:
     return xp.where(finite, z - mean, z)
 
 
-def _check_ridge(x: Any, name: str) -> float:
+def check_finite(z: Any, xp: Any) -> None:
+    """Raise for the first row with an infinite logit, which a matrix does not support."""
+    reason = (
+        "holds an infinite logit; logits must be finite, as each output mixes all classes: "
+        "clip them, or the probabilities that they are the logarithms of"
+    )
+    refuse_rows(xp.isinf(z), reason, xp)
+
+
+def check_ridge(x: Any, name: str) -> float:
+    """Return the factor of a penalty."""
     return _checks.real(x, name, "finite and >= 0", lambda x: 0 <= x < math.inf)
 
 
@@ -127,7 +137,7 @@ class VectorScaling(_AffineScaling):
         self.ridge = ridge
 
     def _objective(self, x: Floats, y: Integers, weight: Floats) -> VectorObjective:
-        return VectorObjective(x, y, weight, _check_ridge(self.ridge, "ridge"))
+        return VectorObjective(x, y, weight, check_ridge(self.ridge, "ridge"))
 
     def _check_entries(self, z: Any, xp: Any) -> None:
         check_below_infinity(z, xp)
@@ -194,15 +204,11 @@ class MatrixScaling(_AffineScaling):
         self.bias = bias
 
     def _objective(self, x: Floats, y: Integers, weight: Floats) -> MatrixObjective:
-        off_diagonal = _check_ridge(self.off_diagonal, "off_diagonal")
-        return MatrixObjective(x, y, weight, off_diagonal, _check_ridge(self.bias, "bias"))
+        off_diagonal = check_ridge(self.off_diagonal, "off_diagonal")
+        return MatrixObjective(x, y, weight, off_diagonal, check_ridge(self.bias, "bias"))
 
     def _check_entries(self, z: Any, xp: Any) -> None:
-        reason = (
-            "holds an infinite logit; logits must be finite, as each output mixes all classes: "
-            "clip them, or the probabilities that they are the logarithms of"
-        )
-        refuse_rows(xp.isinf(z), reason, xp)
+        check_finite(z, xp)
 
     def _set_fitted(self, theta: Floats, temperature: float) -> None:
         self.weight_, self.bias_ = theta[:, :-1] / temperature, theta[:, -1].copy()

@@ -8,6 +8,7 @@ from logitlab.calibration.affine import MatrixScaling, VectorScaling
 from logitlab.calibration.base import Calibrator
 from logitlab.calibration.binary import BetaCalibration, PlattScaling
 from logitlab.calibration.isotonic import IsotonicCalibration
+from logitlab.calibration.structured import StructuredMatrixScaling, StructuredVectorScaling
 from logitlab.calibration.temperature import TemperatureScaling
 
 _KINDS: dict[str, type[Calibrator]] = {
@@ -19,6 +20,8 @@ _KINDS: dict[str, type[Calibrator]] = {
         IsotonicCalibration,
         BetaCalibration,
         PlattScaling,
+        StructuredVectorScaling,
+        StructuredMatrixScaling,
     )
 }
 
