@@ -62,6 +62,19 @@ def test_accuracy_is_that_of_scikit_learn(decimals):
     np.testing.assert_allclose(values[inner], groups[inner], atol=1e-9)
 
 
+def test_groups_without_errors_or_without_correct_predictions():
+    """They have the log-odds after temperature scaling, and those of 1 / K."""
+    c = np.array([0.5, 1, 2, 4, 5])
+    isotonic = logitlab.IsotonicCalibration().fit(c[:, None] * [1, 0, 0], [1, 0, 2, 0, 0])
+    log_odds = c / isotonic.temperature_ - np.log(2)
+    expected = [log_odds[0], log_odds[1:3].mean(), log_odds[3:].mean()]
+    np.testing.assert_allclose(isotonic.log_odds_, expected, atol=1e-9)
+    expected = [-np.log(2), 0, log_odds[3:].mean()]
+    np.testing.assert_allclose(isotonic.calibrated_log_odds_, expected, atol=1e-9)
+    few = logitlab.IsotonicCalibration().fit([[1.0, 0]] * 3 + [[2.0, 0]] * 9, [1] * 10 + [0] * 2)
+    np.testing.assert_allclose(few.calibrated_log_odds_, np.log(2 / 7), atol=1e-9)
+
+
 def test_distribution():
     """The other classes keep their ratios, their order and the predicted class."""
     z, y = overconfident()

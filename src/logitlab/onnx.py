@@ -240,8 +240,7 @@ def _isotonic(calibrator: IsotonicCalibration, graph: _Graph) -> str:
     inside = graph.add("Min", inside, graph.constant(width))
     increase = graph.add("MatMul", inside, graph.constant(slope[:, None]))
     odds = graph.add("Add", increase, graph.constant(value[0]))
-    finite_rest = graph.add("Where", graph.add("Equal", rest, lowest), zero, rest)
-    margin = graph.add("Max", graph.add("Add", odds, finite_rest), graph.constant(MIN_MARGIN))
+    margin = graph.add("Max", graph.add("Add", odds, rest), graph.constant(MIN_MARGIN))
     # NaN where the row holds NaN or +inf, else 0.
     excluded = graph.add("Equal", "logits", lowest)
     invalid = graph.add("Mul", graph.add("Where", excluded, zero, "logits"), zero)

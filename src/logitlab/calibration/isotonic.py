@@ -159,7 +159,7 @@ class IsotonicCalibration(Calibrator):
         wide = _arrays.at_least_float32(z, xp)
         with np.errstate(invalid="ignore"):
             top, gap, rest, others = self._split(wide, xp)
-            margin = self._interpolate(gap - rest, xp) + xp.where(rest == -xp.inf, 0.0, rest)
+            margin = self._interpolate(gap - rest, xp) + rest
         margin = xp.where(margin < MIN_MARGIN, MIN_MARGIN, margin)
         return xp.astype(xp.where(top, margin, others), z.dtype, copy=False)
 
