@@ -303,11 +303,12 @@ def objectives(ridge=0.3, bias=0.2):
     return [
         VectorObjective(excluding, y, weight, ridge),
         MatrixObjective(z, y, weight, ridge, bias),
+        MatrixObjective(z, y, weight, ridge, bias, diagonal=0.5),
     ]
 
 
 @pytest.mark.parametrize("block", [1, 6, 1 << 16])
-@pytest.mark.parametrize("kind", [0, 1])
+@pytest.mark.parametrize("kind", [0, 1, 2])
 def test_derivatives_of_the_objective(kind, block, monkeypatch):
     """Value, gradient and inverse Hessian, for any blocks of rows; also of scales below 0."""
     monkeypatch.setattr("logitlab.calibration.objectives._BLOCK", block)
@@ -327,12 +328,13 @@ def test_derivatives_of_the_objective(kind, block, monkeypatch):
 
 def test_start_and_penalty_of_the_objectives():
     """Deviations from the identity are penalized, of a matrix not those of the diagonal."""
-    vector, matrix = objectives(0.3, 0.2)
+    vector, matrix, structured = objectives(0.3, 0.2)
     np.testing.assert_array_equal(vector.start, [[1, 1, 1], [0, 0, 0]])
     np.testing.assert_array_equal(vector.penalty, np.full((2, 3), 0.6))
     np.testing.assert_array_equal(matrix.start, np.eye(3, 4))
     expected = [[0, 0.6, 0.6, 0.4], [0.6, 0, 0.6, 0.4], [0.6, 0.6, 0, 0.4]]
     np.testing.assert_array_equal(matrix.penalty, expected)
+    np.testing.assert_array_equal(structured.penalty, expected + np.eye(3, 4))
 
 
 @pytest.mark.parametrize("block", [6, 1 << 16])
@@ -352,20 +354,23 @@ def test_first_inverse_hessian_of_vector_scaling(block, monkeypatch):
 
 
 @pytest.mark.parametrize("block", [6, 1 << 16])
-@pytest.mark.parametrize(("off_diagonal", "bias"), [(0.3, 0.2), (1e-3, 0), (0, 0)])
-def test_first_inverse_hessian_of_matrix_scaling(off_diagonal, bias, block, monkeypatch):
+@pytest.mark.parametrize(
+    ("off_diagonal", "bias", "diagonal"),
+    [(0.3, 0.2, 0), (0.3, 0.2, 0.1), (0.3, 0.2, 0.7), (1e-3, 0, 0), (0, 0, 0)],
+)
+def test_first_inverse_hessian_of_matrix_scaling(off_diagonal, bias, diagonal, block, monkeypatch):
     """The (pseudo-)inverse of the matrix in its docstring, of linearly dependent logits."""
     monkeypatch.setattr("logitlab.calibration.objectives._BLOCK", block)
     z, y, weight = few_rows(3, 7, 4, 4)
     x, w = z - z.mean(axis=1, keepdims=True), weight / weight.sum()
-    objective = MatrixObjective(x, y, w, off_diagonal, bias)
+    objective = MatrixObjective(x, y, w, off_diagonal, bias, diagonal)
     gradient = np.random.default_rng(0).standard_normal((4, 5))
     gradient[:, :4] -= gradient[:, :4].mean(axis=1, keepdims=True)  # as of centred rows
     step = objective.initial_inverse_hessian()(gradient)
     p = logitlab.softmax(x)
     spread, moments = w @ (p * (1 - p)), (x.T * w) @ x
     for i in range(4):
-        penalty = 2 * off_diagonal * (1 - np.eye(4)[i])
+        penalty = np.where(np.arange(4) == i, 2 * diagonal, 2 * off_diagonal)
         inverse = np.linalg.pinv(spread[i] * moments + np.diag(penalty), rcond=1e-12)
         np.testing.assert_allclose(step[i, :4], inverse @ gradient[i, :4], rtol=1e-7, atol=1e-10)
     np.testing.assert_allclose(step[:, 4], gradient[:, 4] / (spread + 2 * bias), rtol=1e-12)
@@ -447,7 +452,8 @@ def test_minimum_where_the_temperature_is_a_limit(kind):
         (
             "MatrixScaling",
             -np.inf,
-            "holds an infinite logit; logits must be finite, as each output mixes all classes",
+            "holds an infinite logit; logits must be finite, as each output mixes all classes: "
+            "clip them, or the probabilities that they are the logarithms of",
         ),
     ],
 )

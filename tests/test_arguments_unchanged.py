@@ -75,7 +75,14 @@ NUMPY_CALLS = {
     "risk_coverage_curve": (logitlab.risk_coverage_curve, (Z, Y), {}),
     "estimate_prior": (logitlab.estimate_prior, (Z, TARGET[0]), {}),
 }
-CALIBRATORS = ["TemperatureScaling", "VectorScaling", "MatrixScaling"]
+CALIBRATORS = [
+    "TemperatureScaling",
+    "VectorScaling",
+    "MatrixScaling",
+    "IsotonicCalibration",
+    "StructuredVectorScaling",
+    "StructuredMatrixScaling",
+]
 
 
 def frozen(x, order="C"):

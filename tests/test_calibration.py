@@ -17,6 +17,15 @@ from logitlab._backends.temperature_loss import moments
 from logitlab.calibration import TemperatureSearch
 from logitlab.calibration.temperature import fit_temperature
 
+CALIBRATORS = [
+    "TemperatureScaling",
+    "VectorScaling",
+    "MatrixScaling",
+    "IsotonicCalibration",
+    "StructuredVectorScaling",
+    "StructuredMatrixScaling",
+]
+
 
 def log_loss(z, y, t=1.0):
     return -np.mean(logitlab.log_softmax(z, temperature=t)[np.arange(len(y)), y])
@@ -169,7 +178,17 @@ def test_sample_weight():
 
 
 @pytest.mark.parametrize("factor", [1e308 / 3, 5e-324, 1e-310])
-@pytest.mark.parametrize("name", ["TemperatureScaling", "VectorScaling", "MatrixScaling"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "TemperatureScaling",
+        "VectorScaling",
+        "MatrixScaling",
+        "IsotonicCalibration",
+        "StructuredVectorScaling",
+        "StructuredMatrixScaling",
+    ],
+)
 def test_weights_have_no_scale(name, factor):
     """Weights whose sum overflows, or that are subnormal, give the fit of equal weights of 1."""
     z, y = labelled()
@@ -276,7 +295,17 @@ def test_cross_fit_arguments_of_wrong_types(calibrator, options, message):
 
 
 @pytest.mark.parametrize("method", ["transform", "predict_proba", "predict"])
-@pytest.mark.parametrize("kind", ["TemperatureScaling", "VectorScaling", "MatrixScaling"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "TemperatureScaling",
+        "VectorScaling",
+        "MatrixScaling",
+        "IsotonicCalibration",
+        "StructuredVectorScaling",
+        "StructuredMatrixScaling",
+    ],
+)
 def test_not_fitted(monkeypatch, kind, method):
     """scikit-learn's error, or one with the same bases where scikit-learn is not installed."""
     z, calibrator = labelled()[0], getattr(logitlab, kind)()

@@ -8,7 +8,14 @@ import pytest
 import logitlab
 from logitlab.onnx import to_onnx
 
-CALIBRATORS = [logitlab.TemperatureScaling, logitlab.VectorScaling, logitlab.MatrixScaling]
+CALIBRATORS = [
+    logitlab.TemperatureScaling,
+    logitlab.VectorScaling,
+    logitlab.MatrixScaling,
+    logitlab.IsotonicCalibration,
+    logitlab.StructuredVectorScaling,
+    logitlab.StructuredMatrixScaling,
+]
 
 
 def run(model, x):
@@ -32,7 +39,7 @@ def test_calibrators(kind, dtype):
     model = to_onnx(calibrator, dtype=dtype)
     for n in (0, 1, 300):
         z = np.random.default_rng(1).normal(0, 3, (n, 5)).astype(dtype)
-        if kind is not logitlab.MatrixScaling:
+        if kind not in (logitlab.MatrixScaling, logitlab.StructuredMatrixScaling):
             z[:1, 1] = -np.inf
         probabilities, predicted = run(model, z)
         assert probabilities.dtype == dtype

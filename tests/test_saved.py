@@ -13,7 +13,14 @@ from safetensors.numpy import save
 
 import logitlab
 
-KINDS = [logitlab.TemperatureScaling, logitlab.VectorScaling, logitlab.MatrixScaling]
+KINDS = [
+    logitlab.TemperatureScaling,
+    logitlab.VectorScaling,
+    logitlab.MatrixScaling,
+    logitlab.IsotonicCalibration,
+    logitlab.StructuredVectorScaling,
+    logitlab.StructuredMatrixScaling,
+]
 
 
 def rows(n=60, k=4):

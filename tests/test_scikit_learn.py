@@ -17,7 +17,14 @@ from sklearn.utils.validation import check_is_fitted
 
 import logitlab
 
-CALIBRATORS = [logitlab.TemperatureScaling, logitlab.VectorScaling, logitlab.MatrixScaling]
+CALIBRATORS = [
+    logitlab.TemperatureScaling,
+    logitlab.VectorScaling,
+    logitlab.MatrixScaling,
+    logitlab.IsotonicCalibration,
+    logitlab.StructuredVectorScaling,
+    logitlab.StructuredMatrixScaling,
+]
 
 _COLUMNS = "a label is the number of a column of z; the check has labels without a column"
 _INTEGERS = "labels are integers; any other type of y is a TypeError"
@@ -44,11 +51,14 @@ _NOT_APPLICABLE = {
     "check_dtype_object": "objects are a TypeError, as in every function of the library",
     "check_estimators_empty_data_messages": "the check looks for scikit-learn's words",
 }
+_ROWS = "the penalty falls with the number of rows, which repeated rows increase"
 _BY_CLASS = {
+    logitlab.StructuredVectorScaling: {"check_sample_weight_equivalence_on_dense_data": _ROWS},
+    logitlab.StructuredMatrixScaling: {"check_sample_weight_equivalence_on_dense_data": _ROWS},
     logitlab.MatrixScaling: {
         "check_sample_weight_equivalence_on_dense_data": "the check compares logits to a relative "
         "1e-7; the fit ends where the probabilities are exact to about 1e-9"
-    }
+    },
 }
 
 
@@ -173,7 +183,7 @@ def test_predict(make):
     z[7] = np.nan
     with pytest.raises(ValueError, match="row 7 of z has no predicted class"):
         calibrator.predict(z)
-    if make is not logitlab.MatrixScaling:
+    if make not in (logitlab.MatrixScaling, logitlab.StructuredMatrixScaling):
         with pytest.raises(ValueError, match="row 1 of z has no predicted class"):
             calibrator.predict([[0, 0, 0, 1], [-np.inf] * 4])
 

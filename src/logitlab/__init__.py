@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 from logitlab import _registry
 from logitlab._backends.native import get_num_threads, native_available, set_num_threads
 from logitlab.calibration import (
+    BetaCalibration,
+    IsotonicCalibration,
     MatrixScaling,
+    PlattScaling,
+    StructuredMatrixScaling,
+    StructuredVectorScaling,
     TemperatureScaling,
     VectorScaling,
     cross_fit,
@@ -41,10 +46,15 @@ if TYPE_CHECKING:
     from logitlab.regression.estimator import SoftmaxRegression
 
 __all__ = [
+    "BetaCalibration",
     "ConformalSets",
+    "IsotonicCalibration",
     "MatrixScaling",
+    "PlattScaling",
     "SelectiveClassifier",
     "SoftmaxRegression",
+    "StructuredMatrixScaling",
+    "StructuredVectorScaling",
     "TemperatureScaling",
     "VectorScaling",
     "accuracy",

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from logitlab._rows import Floats
-from logitlab.calibration import MatrixScaling, TemperatureScaling, VectorScaling
+from logitlab.calibration import (
+    BetaCalibration,
+    IsotonicCalibration,
+    MatrixScaling,
+    PlattScaling,
+    StructuredMatrixScaling,
+    StructuredVectorScaling,
+    TemperatureScaling,
+)
+from logitlab.calibration.base import Calibrator
+from logitlab.calibration.isotonic import MIN_MARGIN
 
 if TYPE_CHECKING:
     import onnx
@@ -27,7 +37,7 @@ def to_onnx(estimator: Any, *, dtype: Any = np.float32) -> "onnx.ModelProto":
 
     Parameters
     ----------
-    estimator : TemperatureScaling, VectorScaling, MatrixScaling or SoftmaxRegression
+    estimator : calibrator or SoftmaxRegression
         Fitted.
     dtype : {float32, float64}
         Of the input and of the arithmetic.
@@ -61,7 +71,7 @@ def to_onnx(estimator: Any, *, dtype: Any = np.float32) -> "onnx.ModelProto":
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
     graph = _Graph(np.dtype(dtype))
-    if isinstance(estimator, TemperatureScaling | VectorScaling | MatrixScaling):
+    if isinstance(estimator, Calibrator):
         estimator._check_fitted()
         return graph.model(_calibrated(estimator, graph), "logits", estimator.n_features_in_)
     if _is_regression(estimator):
@@ -180,9 +190,18 @@ def _calibrated(calibrator: Any, graph: _Graph) -> str:
             excluded = graph.add("Equal", z, graph.constant(-math.inf))
             return graph.share(graph.add("Not", excluded))
         return graph.add("Softmax", graph.add("Div", z, graph.constant(t)), axis=-1)
+    if isinstance(calibrator, IsotonicCalibration):
+        return graph.add("Softmax", _isotonic(calibrator, graph), axis=-1)
+    if isinstance(calibrator, BetaCalibration | PlattScaling):
+        return graph.add("Softmax", _binary(calibrator, graph), axis=-1)
     bias = graph.constant(calibrator.bias_)
-    z, excluded = _centred(graph)
-    if isinstance(calibrator, MatrixScaling):
+    if isinstance(calibrator, StructuredVectorScaling | StructuredMatrixScaling):
+        scaled = graph.add("Div", z, graph.constant(calibrator.temperature_))
+        z = graph.add("LogSoftmax", scaled, axis=-1)
+        excluded = graph.add("Equal", z, graph.constant(-math.inf))
+    else:
+        z, excluded = _centred(graph)
+    if isinstance(calibrator, MatrixScaling | StructuredMatrixScaling):
         z = graph.add("Add", graph.add("MatMul", z, graph.constant(calibrator.weight_.T)), bias)
     else:
         z = graph.add("Add", graph.add("Mul", z, graph.constant(calibrator.scale_)), bias)
@@ -198,3 +217,56 @@ def _centred(graph: _Graph) -> tuple[str, str]:
     count = graph.add("Where", excluded, zero, graph.constant(1))
     sums = [graph.add("ReduceSum", x, axes, keepdims=1) for x in (finite, count)]
     return graph.add("Sub", finite, graph.add("Div", *sums)), excluded
+
+
+def _isotonic(calibrator: IsotonicCalibration, graph: _Graph) -> str:
+    """The logits of :class:`IsotonicCalibration`, as in its ``_transform``."""
+    axes, lowest = graph.constant([-1], np.int64), graph.constant(-math.inf)
+    zero, t = graph.constant(0), graph.constant(calibrator.temperature_)
+    classes = graph.constant(np.arange(calibrator.n_features_in_), np.int64)
+    top = graph.add("Equal", graph.add("ArgMax", "logits", axis=-1, keepdims=1), classes)
+    others = graph.add("Where", top, lowest, "logits")
+    largest = graph.add("ReduceMax", others, axes, keepdims=1)
+    second = graph.add("Where", graph.add("Equal", largest, lowest), zero, largest)
+    others = graph.add("Div", graph.add("Sub", others, second), t)
+    gap = graph.add("Sub", graph.add("ReduceMax", "logits", axes, keepdims=1), second)
+    rest = graph.add("ReduceLogSumExp", others, axes, keepdims=1)
+    x = graph.add("Sub", graph.add("Div", gap, t), rest)
+    # Sum over the linear pieces: the increase of the function from the start of a piece to x.
+    at, value = calibrator.log_odds_, calibrator.calibrated_log_odds_
+    width = np.diff(at)
+    slope = np.diff(value) / np.where(width == 0, 1, width)
+    inside = graph.add("Max", graph.add("Sub", x, graph.constant(at[:-1])), zero)
+    inside = graph.add("Min", inside, graph.constant(width))
+    increase = graph.add("MatMul", inside, graph.constant(slope[:, None]))
+    odds = graph.add("Add", increase, graph.constant(value[0]))
+    margin = graph.add("Max", graph.add("Add", odds, rest), graph.constant(MIN_MARGIN))
+    # NaN where the row holds NaN or +inf, else 0.
+    excluded = graph.add("Equal", "logits", lowest)
+    invalid = graph.add("Mul", graph.add("Where", excluded, zero, "logits"), zero)
+    invalid = graph.add("ReduceSum", invalid, axes, keepdims=1)
+    return graph.add("Where", top, graph.add("Add", margin, invalid), others)
+
+
+def _binary(calibrator: BetaCalibration | PlattScaling, graph: _Graph) -> str:
+    """The logits of a calibrator of two classes; 0 for class 0."""
+    lowest = graph.constant(-math.inf)
+    excluded = graph.add("Equal", "logits", lowest)
+    finite = graph.add("Where", excluded, graph.constant(0), "logits")
+    s = graph.add("MatMul", finite, graph.constant([[-1], [1]]))
+    if isinstance(calibrator, BetaCalibration):
+        # -log p = max(-s, 0) + r and -log(1 - p) = max(s, 0) + r with r = log(1 + exp(-|s|))
+        opposite = graph.add("Neg", s)
+        r = graph.add("Exp", graph.add("Min", s, opposite))
+        r = graph.add("Log", graph.add("Add", r, graph.constant(1)))
+        p0, p1 = (
+            graph.add("Mul", graph.add("Add", graph.add("Relu", x), r), graph.constant(factor))
+            for x, factor in ((s, calibrator.b_), (opposite, calibrator.a_))
+        )
+        s, shift = graph.add("Sub", p0, p1), calibrator.c_
+    else:
+        s = graph.add("Mul", s, graph.constant(calibrator.slope_))
+        shift = calibrator.intercept_
+    s = graph.add("Add", s, graph.constant(shift))
+    z = graph.add("Mul", s, graph.constant([[0, 1]]))
+    return graph.add("Where", excluded, lowest, z)

@@ -46,11 +46,16 @@ def calibrate(*options, logits="data.npz:z", labels="data.npz:y"):
     return result
 
 
-@pytest.mark.parametrize("method", ["temperature", "vector", "matrix"])
+@pytest.mark.parametrize("method", ["temperature", "vector", "matrix", "isotonic"])
 def test_the_saved_calibrator_is_that_of_the_library(folder, method):
     calibrate("--method", method)
-    kinds = {"temperature": "TemperatureScaling", "vector": "VectorScaling"}
-    expected = getattr(logitlab, kinds.get(method, "MatrixScaling"))().fit(*rows(800))
+    kind = {
+        "temperature": logitlab.TemperatureScaling,
+        "vector": logitlab.VectorScaling,
+        "matrix": logitlab.MatrixScaling,
+        "isotonic": logitlab.IsotonicCalibration,
+    }[method]
+    expected = kind().fit(*rows(800))
     loaded = logitlab.load_calibrator("out/calibrator.safetensors")
     z = np.load("new.npy")
     np.testing.assert_allclose(loaded.predict_proba(z), expected.predict_proba(z), atol=1e-6)
@@ -77,6 +82,24 @@ def test_automatic_selection(folder):
     np.savez("calibrated.npz", z=z, y=y)
     calibrate(logits="calibrated.npz:z", labels="calibrated.npz:y")
     assert logitlab.load_calibrator("out/calibrator.safetensors").temperature_ == 1
+
+
+def test_scores_of_isotonic_calibration(folder):
+    """They are those of the library, cross-fitted on the folds of the report."""
+    details = json.loads(calibrate("--method", "isotonic", "--json").stdout)
+    z, y = rows(800)
+    calibrated = logitlab.cross_fit(logitlab.IsotonicCalibration(), z, y)
+    expected = {
+        "log_loss": logitlab.cross_entropy(calibrated, y),
+        "brier_score": logitlab.brier_score(calibrated, y),
+        "calibration_error": logitlab.calibration_error(calibrated, y),
+        "accuracy": logitlab.accuracy(z, y),
+    }
+    assert details["cross_fitted"] == pytest.approx(expected, rel=1e-4)
+    np.savez("one.npz", z=z[:1], y=y[:1])
+    result = run("calibrate", "one.npz:z", "--labels", "one.npz:y", "--method", "isotonic")
+    assert result.exit_code == 2
+    assert "one.npz:z: --method isotonic must have at least 2 rows, got 1" in result.stderr
 
 
 def test_one_standard_error():

@@ -357,35 +357,6 @@ def test_progress_on_a_terminal(tmp_path):
     os.close(terminal)
 
 
-def test_isotonic_fit():
-    """That of scikit-learn, with tied values."""
-    from sklearn.isotonic import IsotonicRegression
-
-    from logitlab._app.report.evaluation import _isotonic_fit
-
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 30, 200) / 30
-    rows = rng.integers(1, 9, 200).astype(float)
-    events = np.floor(rng.random(200) * (rows + 1))
-    model = IsotonicRegression(out_of_bounds="clip").fit(x, events / rows, sample_weight=rows)
-    at = np.linspace(-0.1, 1.1, 99)
-    np.testing.assert_allclose(np.interp(at, *_isotonic_fit(x, events, rows)), model.predict(at))
-
-
-def test_isotonic_regression():
-    """The result of SciPy's, with ties, blocks to pool on both sides, and weights."""
-    from scipy.optimize import isotonic_regression as reference
-
-    from logitlab._app.report.isotonic import isotonic_regression
-
-    rng = np.random.default_rng(0)
-    for size in (1, 2, 3, 50, 400):
-        for decimals in (1, 8):
-            y, weight = rng.random(size).round(decimals), rng.integers(1, 9, size).astype(float)
-            expected = reference(y, weights=weight).x
-            np.testing.assert_array_equal(isotonic_regression(y, weight), expected)
-
-
 @pytest.mark.parametrize(
     ("change", "warning"),
     [

@@ -33,6 +33,7 @@ class Method(StrEnum):
     temperature = "temperature"
     vector = "vector"
     matrix = "matrix"
+    isotonic = "isotonic"
 
 
 def calibrate(
@@ -43,7 +44,8 @@ def calibrate(
         typer.Option(
             "--method",
             help="auto: the simplest of uncalibrated, temperature, vector and matrix whose "
-            "cross-fitted log-loss is within one standard error of the best.",
+            "cross-fitted log-loss is within one standard error of the best. isotonic: isotonic "
+            "regression of the probability of the predicted class.",
         ),
     ] = Method.auto,
     max_error: Annotated[
@@ -116,23 +118,30 @@ def _fit(
 ) -> tuple["SavedCalibrator", list[str]]:
     """The calibrator of the method, and a line about each rule.
 
-    It is fitted on all rows (vector and matrix scaling: on a sample); with rules on half of a
+    It is fitted on all rows (of temperature scaling) or on a sample; with rules on half of a
     sample, as their guarantees need other rows.
     """
     from logitlab._app.report.analysis import fit_rows
-    from logitlab._app.report.evaluation import random_halves
+    from logitlab._app.report.evaluation import SEED, random_halves
     from logitlab._app.rules import Rules, fit_rules
     from logitlab._app.saved import SavedCalibrator
-    from logitlab.calibration import MatrixScaling, TemperatureScaling, VectorScaling
-    from logitlab.calibration.base import RowError, original_row_numbers
+    from logitlab.calibration import (
+        IsotonicCalibration,
+        MatrixScaling,
+        TemperatureScaling,
+        VectorScaling,
+        cross_fit,
+    )
+    from logitlab.calibration.base import Calibrator, RowError, original_row_numbers
 
     evaluation, source = analysis.evaluation, analysis.source
     name = evaluation.selected if method is Method.auto else str(method)
     if name in evaluation.failures:
         raise UserError(f"{source.source}: --method {name}: {evaluation.failures[name]}")
     has_rules = any(value is not None for value in rules)
-    make = {"vector": VectorScaling, "matrix": MatrixScaling}.get(name, TemperatureScaling)
-    calibrator, found = make(), Rules()
+    kinds = {"vector": VectorScaling, "matrix": MatrixScaling, "isotonic": IsotonicCalibration}
+    calibrator: Calibrator = kinds.get(name, TemperatureScaling)()
+    found = Rules()
     lines: list[str] = []
     fixed = {"uncalibrated": 1.0, "temperature": None if has_rules else evaluation.temperature}
     if (t := fixed.get(name)) is not None:
@@ -140,6 +149,8 @@ def _fit(
     if has_rules or t is None:
         rows, z = fit_rows(analysis, track)
         is_fitted = random_halves(source.rows)[rows] == 1 if has_rules else np.ones(len(rows), bool)
+        if len(rows) < 2:
+            raise UserError(f"{source.source}: --method {name} must have at least 2 rows, got 1")
         try:
             if t is None:
                 with original_row_numbers(rows[is_fitted]):
@@ -154,7 +165,12 @@ def _fit(
         except ValueError as error:
             raise UserError(f"{source.source}: {error}") from None
     before = evaluation.uncalibrated
-    after = before if name == "uncalibrated" else evaluation.calibrated[name]
+    if name == "uncalibrated":
+        after = before
+    elif name == "isotonic":  # not a column of the report
+        after = _scores(cross_fit(calibrator, z, y[rows], rng=SEED), y[rows])
+    else:
+        after = evaluation.calibrated[name]
     shown = ("log_loss", "brier_score", "calibration_error", "accuracy")
     details = {
         "method": name,
@@ -165,6 +181,18 @@ def _fit(
     }
     saved = SavedCalibrator(path, calibrator, source.names, analysis.probabilities, details, found)
     return saved, lines
+
+
+def _scores(z: Any, y: Any) -> dict[str, float]:
+    """The scores that the file of a calibrator holds."""
+    from logitlab import accuracy, brier_score, calibration_error, cross_entropy
+
+    return {
+        "log_loss": float(cross_entropy(z, y)),
+        "brier_score": brier_score(z, y),
+        "calibration_error": calibration_error(z, y),
+        "accuracy": accuracy(z, y),
+    }
 
 
 def _summary(details: dict[str, Any]) -> str:

@@ -9,14 +9,19 @@ from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks
 from logitlab._rows import Floats, Integers
-from logitlab.calibration.base import Calibrator, RowError
-from logitlab.calibration.objectives import MatrixObjective, PenalizedLoss, VectorObjective
+from logitlab.calibration.base import (
+    Calibrator,
+    as_type_of,
+    check_below_infinity,
+    refuse_rows,
+)
+from logitlab.calibration.objectives import (
+    MatrixObjective,
+    PenalizedLoss,
+    VectorObjective,
+    minimum,
+)
 from logitlab.calibration.temperature import fit_temperature
-from logitlab.regression.solver import minimize
-from logitlab.regression.threads import single_blas_thread
-
-_TOLERANCE = 1e-9  # of the probabilities: the solver stops at an excess of its square
-_MAX_ITERATIONS = 1000
 
 
 def _centre_rows(z: Any, xp: Any) -> Any:
@@ -32,7 +37,17 @@ def _centre_rows(z: Any, xp: Any) -> Any:
     return xp.where(finite, z - mean, z)
 
 
-def _check_ridge(x: Any, name: str) -> float:
+def check_finite(z: Any, xp: Any) -> None:
+    """Raise for the first row with an infinite logit, which a matrix does not support."""
+    reason = (
+        "holds an infinite logit; logits must be finite, as each output mixes all classes: "
+        "clip them, or the probabilities that they are the logarithms of"
+    )
+    refuse_rows(xp.isinf(z), reason, xp)
+
+
+def check_ridge(x: Any, name: str) -> float:
+    """Return the factor of a penalty."""
     return _checks.real(x, name, "finite and >= 0", lambda x: 0 <= x < math.inf)
 
 
@@ -44,7 +59,6 @@ class _AffineScaling(Calibrator):
     """
 
     bias_: Floats
-    _refusal: str  # what is wrong with a row that `_is_refused`
 
     @abstractmethod
     def _objective(self, x: Floats, y: Integers, weight: Floats) -> PenalizedLoss:
@@ -59,14 +73,8 @@ class _AffineScaling(Calibrator):
         """Return the calibrated logits of centred logits."""
 
     @abstractmethod
-    def _is_refused(self, z: Any, xp: Any) -> Any:
-        """Return where z has entries that the map does not support."""
-
     def _check_entries(self, z: Any, xp: Any) -> None:
         """Raise for the first row with an entry that the map does not support."""
-        refused = xp.any(self._is_refused(z, xp), axis=-1)
-        if _arrays.any_of(refused, xp):
-            raise RowError(_arrays.first_true(refused, xp), self._refusal)
 
     def _fit(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
         self._check_entries(z, np)
@@ -74,24 +82,13 @@ class _AffineScaling(Calibrator):
         t = t if 0 < t < math.inf else 1.0
         x = _centre_rows(z.astype(np.float64) / t, np)
         w = np.full(len(y), 1 / len(y)) if weight is None else weight / weight.sum()
-        objective = self._objective(x, y, w)
-        unit_roundoff = float(np.finfo(float).eps) / 2
-        with single_blas_thread():
-            solution = minimize(
-                objective, objective.start, _TOLERANCE, _MAX_ITERATIONS, rounding=unit_roundoff
-            )
-        self._set_fitted(solution.theta, t)
+        self._set_fitted(minimum(self._objective(x, y, w)), t)
 
     def _transform(self, z: Any, xp: Any) -> Any:
         self._check_entries(z, xp)
         wide = _arrays.at_least_float32(z, xp)
         with np.errstate(invalid="ignore"):
             return xp.astype(self._apply(_centre_rows(wide, xp), xp), z.dtype, copy=False)
-
-
-def _as_type_of(x: Floats, z: Any, xp: Any) -> Any:
-    """Return fitted parameters as an array of z's kind and type."""
-    return xp.astype(_arrays.like(x, z, xp, "x"), z.dtype)
 
 
 class VectorScaling(_AffineScaling):
@@ -140,18 +137,16 @@ class VectorScaling(_AffineScaling):
         self.ridge = ridge
 
     def _objective(self, x: Floats, y: Integers, weight: Floats) -> VectorObjective:
-        return VectorObjective(x, y, weight, _check_ridge(self.ridge, "ridge"))
+        return VectorObjective(x, y, weight, check_ridge(self.ridge, "ridge"))
 
-    _refusal = "holds +inf; logits must be finite or -inf"
-
-    def _is_refused(self, z: Any, xp: Any) -> Any:
-        return z == xp.inf
+    def _check_entries(self, z: Any, xp: Any) -> None:
+        check_below_infinity(z, xp)
 
     def _set_fitted(self, theta: Floats, temperature: float) -> None:
         self.scale_, self.bias_ = theta[0] / temperature, theta[1]
 
     def _apply(self, z: Any, xp: Any) -> Any:
-        scale, bias = (_as_type_of(x, z, xp) for x in (self.scale_, self.bias_))
+        scale, bias = (as_type_of(x, z, xp) for x in (self.scale_, self.bias_))
         return xp.where(z == -xp.inf, z, z * scale + bias)
 
 
@@ -163,7 +158,8 @@ class MatrixScaling(_AffineScaling):
     intercept regularization (ODIR) of Dirichlet calibration, whose authors write the weights as
     :math:`\lambda K (K - 1)` and :math:`\mu K`. Without a ridge, K (K + 1) parameters overfit. It
     may change the order of the classes, and so the accuracy. Rows are centred first, so that
-    adding a constant to a row changes nothing. Logits must be finite.
+    adding a constant to a row changes nothing. Logits must be finite: clip the exact zeros of
+    probabilities first, for example ``logits(np.clip(p, 1e-7, 1))``.
 
     Parameters
     ----------
@@ -208,17 +204,15 @@ class MatrixScaling(_AffineScaling):
         self.bias = bias
 
     def _objective(self, x: Floats, y: Integers, weight: Floats) -> MatrixObjective:
-        off_diagonal = _check_ridge(self.off_diagonal, "off_diagonal")
-        return MatrixObjective(x, y, weight, off_diagonal, _check_ridge(self.bias, "bias"))
+        off_diagonal = check_ridge(self.off_diagonal, "off_diagonal")
+        return MatrixObjective(x, y, weight, off_diagonal, check_ridge(self.bias, "bias"))
 
-    _refusal = "holds an infinite logit; logits must be finite, as each output mixes all classes"
-
-    def _is_refused(self, z: Any, xp: Any) -> Any:
-        return xp.isinf(z)
+    def _check_entries(self, z: Any, xp: Any) -> None:
+        check_finite(z, xp)
 
     def _set_fitted(self, theta: Floats, temperature: float) -> None:
         self.weight_, self.bias_ = theta[:, :-1] / temperature, theta[:, -1].copy()
 
     def _apply(self, z: Any, xp: Any) -> Any:
-        weight, bias = (_as_type_of(x, z, xp) for x in (self.weight_.T, self.bias_))
+        weight, bias = (as_type_of(x, z, xp) for x in (self.weight_.T, self.bias_))
         return z @ weight + bias

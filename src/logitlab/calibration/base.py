@@ -45,7 +45,7 @@ class Calibrator(Estimator, ABC):
     (:meth:`predict_proba`, :meth:`predict`) without importing scikit-learn.
     """
 
-    # The fitted attributes, with their shapes in terms of the number of classes K.
+    # The fitted attributes with their shapes: K is the number of classes, other lengths are free.
     _fitted: ClassVar[dict[str, tuple[str, ...]]]
 
     @abstractmethod
@@ -234,8 +234,12 @@ class Calibrator(Estimator, ABC):
         """Set the fitted attributes; a ValueError says what is wrong with them."""
         if set(arrays) != set(self._fitted):
             raise ValueError(f"the arrays must be {sorted(self._fitted)}, got {sorted(arrays)}")
+        lengths = {"K": k}
         for name, dimensions in self._fitted.items():
-            array, shape = arrays[name], (k,) * len(dimensions)
+            array = arrays[name]
+            for dimension, length in zip(dimensions, array.shape, strict=False):
+                lengths.setdefault(dimension, length)
+            shape = tuple(lengths.get(dimension, 1) for dimension in dimensions)
             if array.dtype != np.float64 or array.shape != shape:
                 raise ValueError(
                     f"{name} must be float64 of shape {shape}, got {array.dtype} of shape "
@@ -259,3 +263,20 @@ class Calibrator(Estimator, ABC):
             transformer_tags=TransformerTags(preserves_dtype=["float64", "float32", "float16"]),
             classifier_tags=ClassifierTags(),
         )
+
+
+def as_type_of(x: Floats, z: Any, xp: Any) -> Any:
+    """Return fitted parameters as an array of z's kind and type."""
+    return xp.astype(_arrays.like(x, z, xp, "x"), z.dtype)
+
+
+def refuse_rows(refused: Any, reason: str, xp: Any) -> None:
+    """Raise a :class:`RowError` for the first row with an entry that is refused."""
+    rows = xp.any(refused, axis=-1)
+    if _arrays.any_of(rows, xp):
+        raise RowError(_arrays.first_true(rows, xp), reason)
+
+
+def check_below_infinity(z: Any, xp: Any) -> None:
+    """Raise a :class:`RowError` for the first row with +inf."""
+    refuse_rows(z == xp.inf, "holds +inf; logits must be finite or -inf", xp)

@@ -11,12 +11,14 @@ from logitlab._dispatch import backend
 from logitlab._rows import Floats, Integers, blocks
 from logitlab.probabilities import softmax
 from logitlab.regression.rows import Rows
-from logitlab.regression.solver import InverseHessian, hessian_cost, inverse_root
-from logitlab.regression.threads import map_in_threads
+from logitlab.regression.solver import InverseHessian, hessian_cost, inverse_root, minimize
+from logitlab.regression.threads import map_in_threads, single_blas_thread
 
 _BLOCK = 1 << 16  # logits of a block: its intermediate results stay in the cache
 _SEPARATED = 1e-18  # a log-loss at which all probabilities are exact to the last digit
 _EPS = float(np.finfo(float).eps)
+_TOLERANCE = 1e-9  # of the probabilities: the solver stops at an excess of its square
+_MAX_ITERATIONS = 1000
 
 
 class PenalizedLoss(ABC):
@@ -81,6 +83,14 @@ class PenalizedLoss(ABC):
         return value < _SEPARATED
 
 
+def minimum(objective: PenalizedLoss) -> Floats:
+    """Return the parameters with the least value."""
+    with single_blas_thread():
+        return minimize(
+            objective, objective.start, _TOLERANCE, _MAX_ITERATIONS, rounding=_EPS / 2
+        ).theta
+
+
 class VectorObjective(PenalizedLoss):
     """The parameters are (2, K): the scale of each class, and its bias."""
 
@@ -140,13 +150,21 @@ class MatrixObjective(PenalizedLoss):
     """The parameters are (K, K + 1): the matrix, and the bias in the last column."""
 
     def __init__(
-        self, x: Floats, y: Integers, weight: Floats, off_diagonal: float, bias: float
+        self,
+        x: Floats,
+        y: Integers,
+        weight: Floats,
+        off_diagonal: float,
+        bias: float,
+        diagonal: float = 0.0,
     ) -> None:
         k = x.shape[1]
-        penalty = np.hstack([2 * off_diagonal * (1 - np.eye(k)), np.full((k, 1), 2 * bias)])
+        penalty = np.full((k, k + 1), 2 * off_diagonal)
+        penalty[np.diag_indices(k)] = 2 * diagonal
+        penalty[:, k] = 2 * bias
         super().__init__(x, y, weight, np.eye(k, k + 1), penalty)
         self._engine = Rows(x, y, weight, k)
-        self._off_diagonal = off_diagonal
+        self._off_diagonal, self._diagonal = off_diagonal, diagonal
 
     @cached_property
     def _moments(self) -> tuple[Floats, Floats]:
@@ -164,19 +182,20 @@ class MatrixObjective(PenalizedLoss):
     def approximate_inverse_hessian(self, theta: Floats) -> InverseHessian:
         r"""Return the inverse of an approximate Hessian.
 
-        The part of the matrix of class i is :math:`a_i S + 2 \lambda (I - e_i e_i^T)`, with S the
-        second moments of the logits and :math:`a_i` the mean of :math:`p_i (1 - p_i)`. It is
+        The part of the matrix of class i is :math:`a_i S + 2 \lambda I - 2 (\lambda - \delta) e_i
+        e_i^T`, with S the second moments of the logits, :math:`a_i` the mean of :math:`p_i (1 -
+        p_i)`, and the penalties :math:`\lambda` off the diagonal and :math:`\delta` on it. It is
         inverted by the eigenvectors of S and the formula of Sherman and Morrison.
         """
         k = self.x.shape[1]
         spread = self._engine.spread(theta[:, :-1], theta[:, -1])
         spread = np.maximum(spread, _EPS * spread.max())
         values, vectors = self._moments
-        penalty = 2 * self._off_diagonal
-        inverse = _inverse(spread[:, None] * values + penalty)
+        inverse = _inverse(spread[:, None] * values + 2 * self._off_diagonal)
+        difference = 2 * (self._off_diagonal - self._diagonal)
         inverse_bias = _inverse(spread + self.penalty[:, -1])
-        # 1 - 2 lambda (M^-1)_ii, M without the term of e_i
-        remainder = 1 - penalty * np.einsum("ij,ij,ij->i", vectors, inverse, vectors)
+        # 1 - 2 (lambda - delta) (M^-1)_ii, M without the term of e_i
+        remainder = 1 - difference * np.einsum("ij,ij,ij->i", vectors, inverse, vectors)
         remainder = np.maximum(remainder, np.sqrt(_EPS))
 
         def apply(gradient: Floats) -> Floats:
@@ -185,7 +204,7 @@ class MatrixObjective(PenalizedLoss):
             def apply_to_rows(part: slice) -> None:
                 spectrum = gradient[part, :k] @ vectors
                 along = np.einsum("ij,ij,ij->i", spectrum, inverse[part], vectors[part])
-                spectrum += (penalty * along / remainder[part])[:, None] * vectors[part]
+                spectrum += (difference * along / remainder[part])[:, None] * vectors[part]
                 spectrum *= inverse[part]
                 np.matmul(spectrum, vectors.T, out=result[part, :k])
 

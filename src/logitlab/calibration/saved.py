@@ -6,10 +6,23 @@ from typing import Any
 from logitlab import _saved
 from logitlab.calibration.affine import MatrixScaling, VectorScaling
 from logitlab.calibration.base import Calibrator
+from logitlab.calibration.binary import BetaCalibration, PlattScaling
+from logitlab.calibration.isotonic import IsotonicCalibration
+from logitlab.calibration.structured import StructuredMatrixScaling, StructuredVectorScaling
 from logitlab.calibration.temperature import TemperatureScaling
 
 _KINDS: dict[str, type[Calibrator]] = {
-    kind.__name__: kind for kind in (TemperatureScaling, VectorScaling, MatrixScaling)
+    kind.__name__: kind
+    for kind in (
+        TemperatureScaling,
+        VectorScaling,
+        MatrixScaling,
+        IsotonicCalibration,
+        BetaCalibration,
+        PlattScaling,
+        StructuredVectorScaling,
+        StructuredMatrixScaling,
+    )
 }
 
 

@@ -99,10 +99,10 @@ class _QuasiNewton:
 
     def update(self, step: Floats, change: Floats, image: Floats) -> None:
         """Add a step and the change of the gradient; `image` is the initial matrix times it."""
-        product = _dot(step, change)
-        if product > 0:
+        product, squared_norm = _dot(step, change), _dot(change, image)
+        if product > 0 and squared_norm > 0:
             self.pairs.append((step, change, product))
-            self.scale = product / _dot(change, image)
+            self.scale = product / squared_norm
 
     def direction(self, gradient: Floats) -> Floats:
         """Return minus the inverse Hessian times the gradient, by the two-loop recursion."""

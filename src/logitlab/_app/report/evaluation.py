@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab._app.io.passes import Passes, select
-from logitlab._app.report.isotonic import isotonic_regression
 from logitlab._app.threads import run_all
 from logitlab._bins import CELLS, binned_sums, error_from_sums
 from logitlab._rows import Floats, Integers
 from logitlab.calibration import MatrixScaling, TemperatureSearch, VectorScaling, random_folds
 from logitlab.calibration.base import RowError, original_row_numbers
+from logitlab.calibration.isotonic import isotonic_frequencies
 from logitlab.reliability import (
     CalibrationTest,
     ReliabilityCurve,
@@ -190,7 +190,7 @@ class ScoreAccumulator:
             if not filled.any() or not test_filled.any():
                 return None
             n = rows[filled]
-            x, fitted = _isotonic_fit(confidence[filled] / n, correct[filled], n)
+            x, _, fitted = isotonic_frequencies(confidence[filled] / n, correct[filled], n)
             n = test_rows[test_filled]
             q = np.interp(test_confidence[test_filled] / n, x, fitted)
             bin_numbers = self._bins.indices(q)
@@ -222,17 +222,6 @@ _LIMITS = {
     math.inf: "equal probabilities for all classes have a smaller log-loss than any temperature "
     "(do the labels match the order of the columns?)",
 }
-
-
-def _isotonic_fit(x: Floats, events: Floats, rows: Floats) -> tuple[Floats, Floats]:
-    """The distinct values of x, and the isotonic regression of the frequency of the events on them.
-
-    Between and beyond them it is interpolated as by :func:`numpy.interp`.
-    """
-    values, group = np.unique(x, return_inverse=True)
-    weight: Floats = np.bincount(group, rows).astype(np.float64, copy=False)
-    frequency = np.bincount(group, events) / weight
-    return values, isotonic_regression(frequency, weight)
 
 
 def _check_folds(rows: NDArray[Any]) -> None:
