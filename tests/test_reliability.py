@@ -905,3 +905,33 @@ def test_calibration_test_of_ignored_rows_and_class_axis():
         z, y.reshape(6, 10, 10), axis=1, n_resamples=50, ignore_index=255
     )
     assert result == expected
+
+
+def test_isotonic_intervals_of_weighted_rows():
+    """Those of isotonic regression on rows resampled with replacement."""
+    isotonic = pytest.importorskip("sklearn.isotonic")
+    z, y = sampled(300, 3, 1.5)
+    rng = np.random.default_rng(0)
+    weight = rng.exponential(size=300) ** 2
+    curve = logitlab.reliability_curve(z, y, strategy="isotonic", sample_weight=weight)
+    p = logitlab.softmax(z)
+    confidence, correct = p.max(axis=1), p.argmax(axis=1) == y
+    regression, accuracies = isotonic.IsotonicRegression(out_of_bounds="clip"), []
+    for _ in range(500):
+        rows = rng.integers(0, 300, 300)
+        regression.fit(confidence[rows], correct[rows], weight[rows])
+        accuracies.append(regression.predict(curve.confidence))
+    bounds = np.quantile(accuracies, [0.025, 0.975], axis=0)
+    assert np.mean(abs(np.stack([curve.low, curve.high]) - bounds)) < 0.03
+
+
+@pytest.mark.parametrize("score", ["log_loss", "brier_score"])
+def test_parts_of_the_score_of_calibrated_rows(score):
+    """The miscalibration is 0, and not below by rounding; so is the discrimination."""
+    for n in range(3, 60):
+        for correct in range(n // 2 + 1, n):
+            z = np.tile(np.log([correct, n - correct]), (n, 1))
+            y = (np.arange(n) >= correct).astype(int)
+            parts = logitlab.score_decomposition(z, y, score=score)
+            assert 0 <= parts.miscalibration < 1e-15
+            assert 0 <= parts.discrimination < 1e-15

@@ -155,8 +155,7 @@ def make_bins(
         order = np.argsort(p)
         p, below = p[order], np.concatenate([[0], np.cumsum(weight[order])])
     ranks = np.arange(1, n_bins) * (below[-1] / n_bins)
-    middle = np.searchsorted((below[:-1] + below[1:]) / 2, ranks)
-    at = p[np.minimum(middle, len(p) - 1)]
+    at = p[np.minimum(np.searchsorted(below[1:], ranks), len(p) - 1)]
     error = _rounding_error(at, dtype)
     first = np.searchsorted(p, at - error)
     end = np.searchsorted(p, at + error, side="right")
