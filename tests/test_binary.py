@@ -179,3 +179,15 @@ def test_onnx(kind, dtype):
     probabilities, predicted = session.run(None, {"logits": z})
     np.testing.assert_allclose(probabilities, calibrator.predict_proba(z), rtol=0, atol=1e-6)
     np.testing.assert_array_equal(predicted, calibrator.predict(z))
+
+
+@pytest.mark.parametrize("kind", [logitlab.BetaCalibration, logitlab.PlattScaling])
+def test_nan_is_nan(kind):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(50, 2))
+    calibrator = kind().fit(z, rng.integers(0, 2, 50))
+    undefined = np.array([[np.nan, -np.inf], [-np.inf, np.nan], [np.nan, 1], [0, np.nan]])
+    assert np.isnan(calibrator.predict_proba(undefined)).all()
+    for dtype in (np.float16, np.float32):
+        largest = np.finfo(dtype).max
+        assert not np.isnan(calibrator.predict_proba(np.array([[largest, -largest]], dtype))).any()

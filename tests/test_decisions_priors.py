@@ -230,3 +230,12 @@ Z = shifted(10, TO)
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_intervals_of_certain_rows():
+    """A resample may lack the only row of a class."""
+    p = np.eye(3)[[0] * 60 + [1] * 40 + [2]]
+    estimate = logitlab.estimate_prior(logitlab.logits(p), [1, 1, 1], n_resamples=100, rng=0)
+    np.testing.assert_allclose(estimate.prior, [60 / 101, 40 / 101, 1 / 101], rtol=1e-6)
+    assert (estimate.low <= estimate.prior).all()
+    assert (estimate.prior <= estimate.high).all()

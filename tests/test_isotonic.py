@@ -9,7 +9,8 @@ from scipy.optimize import isotonic_regression as scipy_isotonic_regression
 from sklearn.isotonic import IsotonicRegression
 
 import logitlab
-from logitlab.calibration.isotonic import isotonic_frequencies, isotonic_regression
+from logitlab._bins import isotonic_regression
+from logitlab.calibration.isotonic import isotonic_frequencies
 
 
 def overconfident(n=1500, k=4, seed=0):
@@ -239,3 +240,14 @@ def test_real_predictions(predictions):
         assert loss < before - 0.01
         assert error == pytest.approx(0.0092, abs=5e-4)
         assert logitlab.calibration_error(scaled, y) > 0.04
+
+
+def test_values_that_are_equal_in_the_type_of_the_logits():
+    """Two values of the fitted function may round to one number."""
+    z = np.array([[4.0, 0]] * 4 + [[4 + 1e-8, 0]] * 4 + [[1, 0]] * 4)
+    y = [0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 1, 0]
+    calibrator = logitlab.IsotonicCalibration().fit(z, y)
+    for dtype in (np.float16, np.float32, np.float64):
+        p = calibrator.predict_proba(np.array([[21, 0], [4, 0], [1, 0]], dtype))
+        assert np.isfinite(p).all()
+        assert (p[:, 0] >= 0.5).all()

@@ -90,7 +90,7 @@ DAMAGED = {
     "version": (save(ARRAYS, header(version=2)), "version of the file must be 1, got 2"),
     "kind": (save(ARRAYS, header(kind="os.system")), "kind must be one of TemperatureScaling"),
     "no classes": (save(ARRAYS, header(classes=None)), "metadata are incomplete"),
-    "classes": (save(ARRAYS, header(classes=0)), "number of classes must be >= 1, got 0"),
+    "classes": (save(ARRAYS, header(classes=0)), "number of classes must be 1 to 10000000, got 0"),
     "parameters": (save(ARRAYS, header(parameters={"x": 1})), "metadata are incomplete"),
     "missing": (save({"bias_": np.zeros(2)}, header()), r"arrays must be \['bias_', 'scale_'\]"),
     "shape": (save({**ARRAYS, "bias_": np.zeros(3)}, header()), r"bias_ must be float64 of shape"),
@@ -126,3 +126,24 @@ def test_every_byte_of_a_file_may_be_wrong(tmp_path):
             path.write_bytes(data[:i] + change + data[i + 1 :])
             with contextlib.suppress(ValueError):
                 logitlab.load_calibrator(path)
+
+
+def test_links_and_permissions_stay(tmp_path):
+    path, link = tmp_path / "file", tmp_path / "link"
+    path.write_bytes(b"")
+    path.chmod(0o600)
+    link.symlink_to(path)
+    fitted(logitlab.TemperatureScaling).save(link)
+    assert link.is_symlink()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert logitlab.load_calibrator(path).n_features_in_ == 4
+
+
+def test_a_small_file_cannot_claim_many_classes(tmp_path):
+    path = tmp_path / "file"
+    metadata = header(kind="TemperatureScaling", parameters={}, classes=10**10)
+    path.write_bytes(save({"temperature_": np.array(1.0)}, metadata))
+    with pytest.raises(
+        ValueError, match="number of classes must be 1 to 10000000, got 10000000000"
+    ):
+        logitlab.load_calibrator(path)

@@ -164,15 +164,48 @@ def make_bins(
     return Bins(np.concatenate([p[:1], p[starts], p[-1:]]), p[starts])
 
 
+def isotonic_regression(y: Floats, weight: Floats) -> Floats:
+    """Return the ascending sequence with the least weighted sum of squared differences from y.
+
+    F. M. T. A. Busing, "Monotone regression: a simple and fast O(n) PAVA implementation", Journal
+    of Statistical Software 102 (2022), code snippet 1. Same sums, in the same order, as in SciPy,
+    whose function takes 0.3 s to import.
+    """
+    values, weights = y.tolist(), weight.tolist()
+    pools: list[tuple[float, float, int]] = []  # mean, weight and size, with ascending means
+    end = 0
+    while end < len(values):
+        mean, w, start = values[end], weights[end], end
+        end += 1
+        if pools and pools[-1][0] >= mean:
+            last_mean, last_w, last_size = pools.pop()
+            total = last_w * last_mean + w * mean
+            w += last_w
+            start -= last_size
+            mean = total / w
+            while end < len(values) and mean >= values[end]:
+                total += weights[end] * values[end]
+                w += weights[end]
+                end += 1
+                mean = total / w
+            while pools and pools[-1][0] >= mean:
+                last_mean, last_w, last_size = pools.pop()
+                total += last_w * last_mean
+                w += last_w
+                start -= last_size
+                mean = total / w
+        pools.append((mean, w, end - start))
+    fitted: Floats = np.repeat([mean for mean, _, _ in pools], [size for _, _, size in pools])
+    return fitted
+
+
 def isotonic_rates(events: Floats, counts: Floats) -> Floats:
     """Isotonic regression of the rates events / counts, one for each group in ascending order.
 
     A group without rows has the rate of the last one before it, or of the first that has rows.
     """
-    from scipy.optimize import isotonic_regression
-
     filled = np.flatnonzero(counts)
-    rates = isotonic_regression(events[filled] / counts[filled], weights=counts[filled]).x
+    rates = isotonic_regression(events[filled] / counts[filled], counts[filled])
     return np.asarray(np.repeat(rates, np.diff(filled[1:], prepend=0, append=len(counts))))
 
 

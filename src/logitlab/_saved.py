@@ -1,8 +1,11 @@
 """Fitted parameters in a file: safetensors with metadata in JSON, which runs no code when read."""
 
+import contextlib
 import json
 import os
-import tempfile
+import secrets
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +27,35 @@ def to_bytes(kind: str, arrays: Arrays, metadata: dict[str, Any]) -> bytes:
     return data
 
 
+def target_of(path: str | os.PathLike[str]) -> Path:
+    """The file that is written: that which `path` points to if it is a symbolic link."""
+    return Path(os.path.realpath(path))
+
+
+@contextlib.contextmanager
+def temporary_file(target: Path) -> Iterator[Path]:
+    """A new file beside `target`, which is removed at the end if it is still there.
+
+    Its permissions are those of `target` if that exists, else those of any new file.
+    """
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+    temporary = target.with_name(f".logitlab-{secrets.token_hex(8)}")
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+    try:
+        os.close(os.open(temporary, flags, 0o666 if mode is None else 0o600))
+        if mode is not None:
+            temporary.chmod(mode)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write(path: str | os.PathLike[str], data: bytes) -> None:
     """Replace a file at once: after an error the old one is whole."""
-    target = Path(path).absolute()
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with open(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o666 & ~_umask())
+    target = target_of(path)
+    with temporary_file(target) as temporary:
+        temporary.write_bytes(data)
         os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def read(path: str | os.PathLike[str]) -> tuple[str, Arrays, dict[str, Any]]:

@@ -58,7 +58,8 @@ def to_onnx(estimator: Any, *, dtype: Any = np.float32) -> "onnx.ModelProto":
 
     Notes
     -----
-    In ONNX a row with NaN or +inf is NaN, and a logit of -inf has probability 0.
+    A logit of -inf has probability 0. Rows with NaN, with +inf or with -inf only have no defined
+    result.
 
     Examples
     --------

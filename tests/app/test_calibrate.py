@@ -62,7 +62,7 @@ def test_the_saved_calibrator_is_that_of_the_library(folder, method):
     assert run("apply", "out", "new.npy", "-o", "p.npy").exit_code == 0
     p = np.load("p.npy")
     assert p.dtype == np.float32
-    np.testing.assert_array_equal(p, loaded.predict_proba(z))
+    np.testing.assert_allclose(p, loaded.predict_proba(z), rtol=1e-6, atol=1e-30)
     assert {path.name for path in Path("out").iterdir()} == {
         "calibrator.safetensors",
         "report.html",
@@ -99,7 +99,9 @@ def test_scores_of_isotonic_calibration(folder):
     np.savez("one.npz", z=z[:1], y=y[:1])
     result = run("calibrate", "one.npz:z", "--labels", "one.npz:y", "--method", "isotonic")
     assert result.exit_code == 2
-    assert "one.npz:z: --method isotonic must have at least 2 rows, got 1" in result.stderr
+    assert (
+        "one.npz:z: the file must have at least 2 rows with a distribution, got 1" in result.stderr
+    )
 
 
 def test_one_standard_error():
@@ -122,14 +124,15 @@ def test_names_of_classes(folder):
     columns = ["predicted", "confidence", *(f"probability_{name}" for name in NAMES)]
     assert table.columns.tolist() == columns
     assert table["predicted"].tolist() == np.array(NAMES)[predicted].tolist()
-    np.testing.assert_array_equal(table[columns[2:]], p)
-    np.testing.assert_array_equal(table["confidence"], p.max(1))
+    np.testing.assert_allclose(table[columns[2:]], p, rtol=1e-6)
+    np.testing.assert_allclose(table["confidence"], p.max(1), rtol=1e-6)
     result = run("apply", "out/calibrator.safetensors", "new.parquet", "--top", 2)
     printed = pd.read_csv(pd.io.common.StringIO(result.stdout))
     assert printed.columns.tolist()[2:] == ["top_1", "probability_1", "top_2", "probability_2"]
     order = np.argsort(-p, axis=1)[:, :2]
     assert set(printed["top_1"]) <= {"cat", "dog", "'=1+1"}  # no formula of a spreadsheet
-    np.testing.assert_allclose(printed["probability_2"], np.take_along_axis(p, order, 1)[:, 1])
+    second = np.take_along_axis(p, order, 1)[:, 1]
+    np.testing.assert_allclose(printed["probability_2"], second, rtol=1e-6)
     pd.DataFrame(z, columns=NAMES[::-1]).to_csv("other.csv", index=False)
     result = run("apply", "out", "other.csv")
     assert result.exit_code == 2
@@ -250,8 +253,10 @@ def test_damaged_rules(folder):
     with safe_open(path, "np") as file:
         metadata = json.loads(file.metadata()["logitlab"])
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    for threshold in (True, "x", None, [1]):
-        metadata["rules"]["max_error"]["threshold"] = threshold
+    damaged = [{**metadata["rules"]["max_error"], "threshold": t} for t in (True, "x", None, [1])]
+    damaged += [{**damaged[0], "threshold": 10**400}, {**damaged[0], "threshold": 0.5, "delta": -1}]
+    for rules in ([], *({"max_error": values} for values in damaged)):
+        metadata["rules"] = rules
         save_file(arrays, path, {"logitlab": json.dumps(metadata)})
         result = run("apply", "out", "new.npy")
         assert (result.exit_code, result.stdout) == (2, "")
@@ -292,3 +297,43 @@ def test_real_predictions(tmp_path, monkeypatch):
     sets = table["prediction_set"]
     covered = [label in members for label, members in zip(labels, sets, strict=True)]
     assert np.mean(covered) > 0.95 - 0.012  # three standard errors of two halves
+
+
+def test_a_label_of_probability_0(folder):
+    """An infinite log-loss is null in JSON, and the calibrator is saved all the same."""
+    p = logitlab.softmax(rows(200)[0].astype(float)).round(1)
+    p /= p.sum(1, keepdims=True)
+    y = p.argmin(1)
+    np.savez("p.npz", p=p, y=y)
+    arguments = ("--probabilities", "--json")
+    result = calibrate(*arguments, logits="p.npz:p", labels="p.npz:y")
+    assert json.loads(result.stdout)["uncalibrated"]["log_loss"] is None
+    assert run("apply", "out", "q.npy").stderr == "logitlab: q.npy: no such file\n"
+    isotonic = ("--labels", "p.npz:y", "--method", "isotonic", *arguments)
+    for options in ([], ["--coverage", 0.9]):
+        result = run("calibrate", "p.npz:p", *isotonic, *options)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("logitlab: p.npz:p: row ")
+
+
+def test_half_types_have_the_predictions_of_the_calibrator(folder):
+    """Probabilities of few digits are tied more often than calibrated logits."""
+    z, y = rows(4000, 10)
+    half = z.astype(np.float16)
+    np.savez("half.npz", z=half, y=y)
+    calibrate("--method", "vector", logits="half.npz:z", labels="half.npz:y")
+    assert run("apply", "out", "half.npz:z", "-o", "o.parquet").exit_code == 0
+    calibrator = logitlab.load_calibrator("out/calibrator.safetensors")
+    predicted = pq.read_table("o.parquet")["predicted"].to_numpy()
+    np.testing.assert_array_equal(predicted, calibrator.predict(half.astype(float)))
+
+
+def test_too_few_rows(folder):
+    z, y = rows(3)
+    np.savez("few.npz", z=z, y=y)
+    result = run("calibrate", "few.npz:z", "--labels", "few.npz:y", "--coverage", 0.9)
+    assert result.exit_code == 2
+    assert "each half of the rows, for the calibrator and for the rules, must have" in result.stderr
+    np.savez("some.npz", z=z.repeat(4, 0), y=y.repeat(4))
+    result = calibrate("--coverage", 0.9, logits="some.npz:z", labels="some.npz:y")
+    assert "all classes: too few rows for this coverage" in result.stdout

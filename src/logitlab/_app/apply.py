@@ -30,6 +30,7 @@ from logitlab._app.io.source import (
 from logitlab._app.io.write_tables import is_csv, print_csv, write_file
 from logitlab._app.options import FORMATS
 from logitlab._rows import Floats, Integers
+from logitlab.probabilities import softmax
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -110,6 +111,7 @@ class _Block(NamedTuple):
     """Results of rows; those without a distribution are `missing`."""
 
     p: NDArray[Any]
+    predicted: Integers
     missing: NDArray[np.bool_]
     accepted: NDArray[np.bool_] | None
     sets: NDArray[np.bool_] | None
@@ -123,22 +125,24 @@ def _calibrated(saved: "SavedCalibrator", source: Logits, track: Any) -> Iterato
     for raw in track(source.read(), source.rows, "calibrating"):
         z = saved.as_logits(raw, start, source)
         valid = z.max(axis=-1) > -math.inf
-        p = np.full(z.shape, np.nan, z.dtype)
+        p, predicted = np.full(z.shape, np.nan, z.dtype), np.zeros(len(z), np.int64)
         accepted = sets = None
         rows = z if valid.all() else z[valid]
         try:
-            p[valid] = saved.calibrator.predict_proba(rows)
-            calibrated = saved.calibrator.transform(rows.astype(np.float64)) if rules else None
+            calibrated = saved.calibrator.transform(rows.astype(np.float64))
         except RowError as error:
             row = start + int(np.flatnonzero(valid)[error.row])
             raise UserError(f"{source.source}: row {row} {error.reason}") from None
+        p[valid] = softmax(calibrated)
+        # Of the probabilities, which have fewer digits, several may be the largest.
+        predicted[valid] = calibrated.argmax(axis=-1)
         if rules.classifier is not None:
             accepted = np.zeros(len(z), bool)
             accepted[valid] = rules.classifier.accepts(calibrated)
         if rules.sets is not None:
             sets = np.zeros(z.shape, bool)
             sets[valid] = rules.sets.predict(calibrated)
-        yield _Block(p, ~valid, accepted, sets)
+        yield _Block(p, predicted, ~valid, accepted, sets)
         start += len(raw)
 
 
@@ -185,8 +189,7 @@ def _tables(
         texts = lists.cast(pa.list_(pa.string()))
         return pc.binary_join(texts, ";")
 
-    for p, missing, accepted, sets in blocks:
-        predicted = np.where(missing, 0, p.argmax(axis=1))
+    for p, predicted, missing, accepted, sets in blocks:
         confidence = np.take_along_axis(p, predicted[:, None], axis=1)[:, 0]
         columns = {
             "predicted": class_column(predicted, missing),

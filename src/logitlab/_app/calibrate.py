@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from logitlab._app.io.json_values import json_values
 from logitlab._app.io.outputs import (
     catch_print_errors,
     catch_write_errors,
@@ -100,7 +101,7 @@ def calibrate(
         with catch_print_errors():
             if json_only:
                 values = {**saved.details, "rules": saved.rules.as_json(), "file": str(saved.path)}
-                print(json.dumps(values, indent=2))
+                print(json.dumps(json_values(values), indent=2))
                 return
             page.print_summary(analysis, make_console())
             for line in (_summary(saved.details), *lines):
@@ -119,7 +120,7 @@ def _fit(
     """The calibrator of the method, and a line about each rule.
 
     It is fitted on all rows (of temperature scaling) or on a sample; with rules on half of a
-    sample, as their guarantees need other rows.
+    sample, as their guarantees need other rows. The method is selected by all rows.
     """
     from logitlab._app.report.analysis import fit_rows
     from logitlab._app.report.evaluation import SEED, random_halves
@@ -138,6 +139,8 @@ def _fit(
     name = evaluation.selected if method is Method.auto else str(method)
     if name in evaluation.failures:
         raise UserError(f"{source.source}: --method {name}: {evaluation.failures[name]}")
+    before = evaluation.uncalibrated
+    after: Any = evaluation.calibrated.get(name, before)
     has_rules = any(value is not None for value in rules)
     kinds = {"vector": VectorScaling, "matrix": MatrixScaling, "isotonic": IsotonicCalibration}
     calibrator: Calibrator = kinds.get(name, TemperatureScaling)()
@@ -149,8 +152,13 @@ def _fit(
     if has_rules or t is None:
         rows, z = fit_rows(analysis, track)
         is_fitted = random_halves(source.rows)[rows] == 1 if has_rules else np.ones(len(rows), bool)
-        if len(rows) < 2:
-            raise UserError(f"{source.source}: --method {name} must have at least 2 rows, got 1")
+        least = min(is_fitted.sum(), (~is_fitted).sum()) if has_rules else len(rows)
+        if least < 2:
+            halves = "each half of the rows, for the calibrator and for the rules,"
+            raise UserError(
+                f"{source.source}: {halves if has_rules else 'the file'} must have at least 2 rows "
+                f"with a distribution, got {least}"
+            )
         try:
             if t is None:
                 with original_row_numbers(rows[is_fitted]):
@@ -160,17 +168,13 @@ def _fit(
                 with original_row_numbers(others):
                     calibrated = calibrator.transform(z[~is_fitted].astype(np.float64))
                 found, lines = fit_rules(calibrated, y[others], *rules)
+            if name == "isotonic":  # not a column of the report
+                with original_row_numbers(rows):
+                    after = _scores(cross_fit(calibrator, z, y[rows], rng=SEED), y[rows])
         except RowError as error:
             raise UserError(f"{source.source}: row {error.row} {error.reason}") from None
         except ValueError as error:
             raise UserError(f"{source.source}: {error}") from None
-    before = evaluation.uncalibrated
-    if name == "uncalibrated":
-        after = before
-    elif name == "isotonic":  # not a column of the report
-        after = _scores(cross_fit(calibrator, z, y[rows], rng=SEED), y[rows])
-    else:
-        after = evaluation.calibrated[name]
     shown = ("log_loss", "brier_score", "calibration_error", "accuracy")
     details = {
         "method": name,

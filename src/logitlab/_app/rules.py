@@ -64,36 +64,40 @@ def fit_rules(
     if coverage is not None:
         sets = ConformalSets(coverage).fit(z, y)
         size = float(np.mean(sets.set_sizes(z)))
+        few = " (all classes: too few rows for this coverage)" if sets.thresholds_[0, 0] > 1 else ""
         lines.append(
-            f"Prediction sets with coverage {coverage:g}: {size:.2f} classes on average, "
+            f"Prediction sets with coverage {coverage:g}: {size:.2f} classes on average{few}, "
             f"from {len(z)} rows."
         )
     return Rules(classifier, sets), lines
 
 
 def _line_of(c: "SelectiveClassifier", rows: int) -> str:
-    if math.isinf(c.threshold_) and c.threshold_ > 0:
+    if c.threshold_ == math.inf:
+        least = math.ceil(math.log(c.delta) / math.log1p(-c.max_error))
         return (
-            f"Decisions: no row is accepted, as no threshold has an error of at most "
-            f"{c.max_error:g} on these {rows} rows."
+            f"Decisions: no row is accepted: no threshold is shown to have an error of at most "
+            f"{c.max_error:g} with probability {1 - c.delta:g}. {rows} rows were given; at least "
+            f"{least} accepted ones without an error are necessary."
         )
+    condition = "" if c.threshold_ == -math.inf else f" (confidence >= {c.threshold_:.4f})"
     return (
-        f"Decisions: {100 * c.coverage_:.1f} % of the rows are accepted (confidence >= "
-        f"{c.threshold_:.4f}) with an error of at most {c.max_error:g}, with probability "
-        f"{1 - c.delta:g}; {100 * c.error_:.2f} % of them are wrong, from {rows} rows."
+        f"Decisions: {100 * c.coverage_:.1f} % of the rows are accepted{condition} with an error "
+        f"of at most {c.max_error:g}, with probability {1 - c.delta:g}; {100 * c.error_:.2f} % of "
+        f"the accepted ones among {rows} rows are wrong."
     )
 
 
 def read_rules(found: dict[str, Any], k: int) -> Rules:
     """The rules of metadata; a ValueError, KeyError or TypeError if they are damaged."""
+    if not isinstance(found, dict):
+        raise TypeError(f"must be an object, got {found!r}")
     from logitlab.decisions import ConformalSets, SelectiveClassifier
 
     classifier = sets = None
     if "max_error" in found:
         values = found["max_error"]
-        classifier = SelectiveClassifier(
-            _number(values["max_error"]), delta=_number(values["delta"])
-        )
+        classifier = SelectiveClassifier(_share(values["max_error"]), delta=_share(values["delta"]))
         classifier.threshold_ = _number(values["threshold"])
         classifier.coverage_ = _number(values["accepted"])
         for name in ("error", "error_bound"):
@@ -101,17 +105,24 @@ def read_rules(found: dict[str, Any], k: int) -> Rules:
             setattr(classifier, f"{name}_", math.nan if value is None else _number(value))
         classifier.n_features_in_, classifier.classes_ = k, np.arange(k)
     if "coverage" in found:
-        sets = ConformalSets(_number(found["coverage"]["coverage"]))
+        sets = ConformalSets(_share(found["coverage"]["coverage"]))
         sets.thresholds_ = np.full((1, k), _number(found["coverage"]["threshold"]))
         sets.groups_ = None
         sets.n_features_in_, sets.classes_ = k, np.arange(k)
     return Rules(classifier, sets)
 
 
+def _share(x: Any) -> float:
+    """A number between 0 and 1."""
+    if not 0 < (share := _number(x)) < 1:
+        raise ValueError(f"must be between 0 and 1, got {share}")
+    return share
+
+
 def _number(x: Any) -> float:
     """A JSON number, or the text of an infinite one."""
     if x in ("inf", "-inf"):
         return float(x)
-    if isinstance(x, bool) or not isinstance(x, int | float):
+    if isinstance(x, bool) or not isinstance(x, int | float) or x != x:
         raise TypeError(f"must be a number, got {x!r}")
     return float(x)

@@ -6,8 +6,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from logitlab._app.io.json_values import json_values
 from logitlab._app.io.passes import as_floating, logits_of_probabilities
-from logitlab._app.io.source import Logits, UserError, catch_read_errors
+from logitlab._app.io.source import Logits, UserError
 from logitlab._app.rules import Rules, read_rules
 from logitlab.calibration.base import Calibrator
 from logitlab.calibration.saved import read_calibrator
@@ -33,7 +34,7 @@ class SavedCalibrator:
                 "names": self.names,
                 "input": "probabilities" if self.probabilities else "logits",
                 "rules": self.rules.as_json(),
-                **self.details,
+                **json_values(self.details),
             }
         )
         return data
@@ -72,10 +73,12 @@ def read_saved(path: Path) -> SavedCalibrator:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        with catch_read_errors(path):
-            calibrator, details = read_calibrator(path)
-    except UserError as error:
-        raise UserError(str(error).removeprefix(f"{path}: ")) from None
+        calibrator, details = read_calibrator(path)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or "not enough memory to read the file"
+        raise UserError(f"{path}: {reason}") from None
     names, given = details.pop("names", None), details.pop("input", "logits")
     k = calibrator.n_features_in_
     if names is not None and not (
@@ -86,7 +89,7 @@ def read_saved(path: Path) -> SavedCalibrator:
         raise UserError(f"{path}: the input must be logits or probabilities, got {given!r}")
     try:
         rules = read_rules(details.pop("rules", {}), k)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise UserError(f"{path}: the decision rules are damaged") from None
     names = None if names is None else tuple(names)
     return SavedCalibrator(path, calibrator, names, given == "probabilities", details, rules)

@@ -87,7 +87,7 @@ class _AffineScaling(Calibrator):
     def _transform(self, z: Any, xp: Any) -> Any:
         self._check_entries(z, xp)
         wide = _arrays.at_least_float32(z, xp)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             return xp.astype(self._apply(_centre_rows(wide, xp), xp), z.dtype, copy=False)
 
 

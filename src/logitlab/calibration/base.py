@@ -57,7 +57,7 @@ class Calibrator(Estimator, ABC):
         """Return the calibrated logits of a floating array with the fitted number of classes."""
 
     def fit(self, z: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit the parameters by minimizing the mean log-loss of labelled rows.
+        """Fit the parameters to labelled rows by the criterion of the class.
 
         Parameters
         ----------
@@ -80,7 +80,7 @@ class Calibrator(Estimator, ABC):
         ValueError
             Labels of another shape or out of range; a row without a distribution, with an entry
             that this calibrator does not support, or with probability 0 for its label; weights
-            that are negative, not finite or all 0; a ridge below 0.
+            that are negative, not finite or all 0; a parameter out of its range.
         """
         logits, labels, weight, numbers = labelled_rows(check_dense(z), y, sample_weight)
         with original_row_numbers(numbers):

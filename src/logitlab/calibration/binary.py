@@ -58,10 +58,12 @@ class _BinaryCalibration(Calibrator):
     def _transform(self, z: Any, xp: Any) -> Any:
         check_below_infinity(z, xp)
         wide = _arrays.at_least_float32(z, xp)
+        undefined = xp.any(xp.isnan(wide), axis=-1, keepdims=True)
         with np.errstate(over="ignore"):
             s = self._calibrate(_log_odds(wide, xp), xp)
-        calibrated = xp.stack([xp.zeros_like(s), s], axis=-1)
-        return xp.astype(xp.where(z == -xp.inf, wide, calibrated), z.dtype, copy=False)
+            calibrated = xp.where(z == -xp.inf, wide, xp.stack([xp.zeros_like(s), s], axis=-1))
+            calibrated = xp.where(undefined, xp.nan, calibrated)
+            return xp.astype(calibrated, z.dtype, copy=False)
 
 
 class BetaCalibration(_BinaryCalibration):

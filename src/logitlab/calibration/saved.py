@@ -24,6 +24,7 @@ _KINDS: dict[str, type[Calibrator]] = {
         StructuredMatrixScaling,
     )
 }
+_MAX_CLASSES = 10**7  # a damaged file must not exhaust the memory
 
 
 def load_calibrator(path: str | os.PathLike[str]) -> Calibrator:
@@ -70,8 +71,8 @@ def read_calibrator(path: str | os.PathLike[str]) -> tuple[Calibrator, dict[str,
     try:
         calibrator = _KINDS[kind](**metadata.pop("parameters"))
         k = metadata.pop("classes")
-        if type(k) is not int or k < 1:
-            raise ValueError(f"the number of classes must be >= 1, got {k!r}")
+        if type(k) is not int or not 1 <= k <= _MAX_CLASSES:
+            raise ValueError(f"the number of classes must be 1 to {_MAX_CLASSES}, got {k!r}")
         calibrator._set_saved(arrays, k)
     except (KeyError, TypeError):
         raise ValueError(f"{path}: the metadata are incomplete") from None

@@ -67,7 +67,7 @@ class _StructuredScaling(Calibrator):
         self._check_entries(z, xp)
         wide = _arrays.at_least_float32(z, xp)
         x = log_softmax(wide, temperature=self.temperature_)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             return xp.astype(self._apply(x, xp), z.dtype, copy=False)
 
 

@@ -96,7 +96,8 @@ class PriorEstimate(NamedTuple):
 def _log_likelihood(likelihoods: Floats, counts: Floats, prior: Floats) -> Floats:
     """Log-likelihood of each row of `prior`, up to a constant; NaN where a prior is negative."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        total: Floats = np.einsum("rn,rn->r", counts, np.log(prior @ likelihoods.T))
+        logs = np.where(counts > 0, np.log(prior @ likelihoods.T), 0)
+        total: Floats = np.einsum("rn,rn->r", counts, logs)
     total[(prior < 0).any(axis=-1)] = np.nan
     return total
 
@@ -122,7 +123,10 @@ def _maximize(
     n = counts.sum(axis=-1, keepdims=True)
 
     def ratio(q: Floats, active: Any) -> Floats:
-        result: Floats = ((counts[active] / (q @ likelihoods.T)) @ likelihoods) / n[active]
+        drawn = counts[active]
+        # A row that is not drawn may have the likelihood 0.
+        shares = np.divide(drawn, q @ likelihoods.T, out=np.zeros(drawn.shape), where=drawn > 0)
+        result: Floats = (shares @ likelihoods) / n[active]
         return result
 
     priors = np.broadcast_to(start, (len(counts), likelihoods.shape[1])).copy()

@@ -2,9 +2,7 @@
 
 import contextlib
 import os
-import secrets
 import shutil
-import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import typer
 
 from logitlab._app.io.source import UserError, printable
+from logitlab._saved import target_of, temporary_file
 
 
 @contextlib.contextmanager
@@ -86,34 +85,11 @@ def csv_text(text: str) -> str:
     return text
 
 
-def _target(path: Path) -> Path:
-    """The file that is written: that which `path` points to if it is a symbolic link."""
-    return Path(os.path.realpath(path))
-
-
-@contextlib.contextmanager
-def _temporary_file(target: Path) -> Iterator[Path]:
-    """A new file beside `target`, which is removed at the end if it is still there.
-
-    Its permissions are those of `target` if that exists, else those of any new file.
-    """
-    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
-    temporary = target.with_name(f".logitlab-{secrets.token_hex(8)}")
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-    try:
-        os.close(os.open(temporary, flags, 0o666 if mode is None else 0o600))
-        if mode is not None:
-            temporary.chmod(mode)
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary file that replaces `path` at the end, and is removed after an error."""
-    target = _target(path)
-    with catch_write_errors(path), _temporary_file(target) as temporary:
+    target = target_of(path)
+    with catch_write_errors(path), temporary_file(target) as temporary:
         yield temporary
         os.replace(temporary, target)
 
@@ -123,7 +99,7 @@ def _check_target(path: Path, inputs: Iterable[Path]) -> None:
         kind = "a folder" if path.is_dir() else "a special file"
         raise UserError(f"{path}: the output must be a file, got {kind}")
     if path.is_symlink():
-        _check_folder(_target(path).parent)
+        _check_folder(target_of(path).parent)
     if path.exists() and not os.access(path, os.W_OK):
         raise UserError(f"{path}: no permission to write this file")
     for source in inputs:
@@ -157,7 +133,7 @@ def check_folder(folder: Path, names: Iterable[str], inputs: Iterable[Path]) -> 
 def write_files(files: Mapping[str, bytes], directory: Path) -> None:
     """Write files of these names in `directory`; after an error none is changed."""
     directory.mkdir(parents=True, exist_ok=True)
-    targets = {name: _target(directory / name) for name in files}
+    targets = {name: target_of(directory / name) for name in files}
     for name, target in targets.items():
         if target.is_dir():
             raise UserError(f"{directory / name}: the output must be a file, got a folder")
@@ -165,10 +141,10 @@ def write_files(files: Mapping[str, bytes], directory: Path) -> None:
         new: dict[Path, Path] = {}
         old: dict[Path, Path] = {}
         for name, target in targets.items():
-            new[target] = temporary_files.enter_context(_temporary_file(target))
+            new[target] = temporary_files.enter_context(temporary_file(target))
             new[target].write_bytes(files[name])
             if target.exists():
-                old[target] = temporary_files.enter_context(_temporary_file(target))
+                old[target] = temporary_files.enter_context(temporary_file(target))
                 shutil.copyfile(target, old[target])
         started = []
         try:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from logitlab._app.rules import DELTA
 from logitlab._rows import Floats, Integers
 from logitlab.decisions import ConformalSets, SelectiveClassifier
 from logitlab.resampling import Interval
 
 MAX_ERRORS = (0.01, 0.02, 0.05)
 COVERAGES = (0.9, 0.95, 0.99)
-DELTA = 0.05  # the probability that the error of accepted rows is larger than its bound
 _MIN_ROWS = 20  # of a half
 _NORMAL = 1.959963984540054  # the 97.5 % quantile
 
@@ -24,13 +24,13 @@ class Accepted:
     """The rows whose decision is accepted so that at most a share `max_error` is wrong."""
 
     max_error: float
-    share: Interval  # of all rows, with a 95 % interval
+    share: Interval  # of all rows, with a 95 % interval for this threshold on new rows
     error: float  # in the accepted rows; NaN without one
 
 
 @dataclass(frozen=True)
 class SetSize:
-    """The mean number of classes in sets with a coverage, with a 95 % interval."""
+    """The mean number of classes in sets with a coverage, with a 95 % interval for new rows."""
 
     coverage: float
     size: Interval
@@ -75,7 +75,7 @@ def _accepted(z: Floats, y: Integers, max_error: float) -> Accepted:
     center = (p * n + 2) / (n + 4)
     half = _NORMAL * math.sqrt(center * (1 - center) / (n + 4))
     low, high = max(0.0, center - half), min(1.0, center + half)
-    share = Interval(p, low, high) if p > 0 else Interval(0.0, 0.0, 0.0)
+    share = Interval(p, low, high) if p > 0 else Interval(0.0, math.nan, math.nan)
     return Accepted(max_error, share, classifier.error_)
 
 
