@@ -345,3 +345,11 @@ def test_several_devices():
     """Sharded arrays, in a process of its own."""
     result = run_code(DEVICES, XLA_FLAGS="--xla_force_host_platform_device_count=4")
     assert result == ["True"] * 10
+
+
+def test_derivatives_without_jit():
+    z = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)
+    expected = jax.grad(lambda z: logitlab.softmax(z)[:, 0].sum())(z)
+    with jax.disable_jit():
+        found = jax.grad(lambda z: logitlab.softmax(z)[:, 0].sum())(z)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

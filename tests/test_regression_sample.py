@@ -17,7 +17,7 @@ from logitlab.regression.degeneracy import has_recession_direction
 from logitlab.regression.objective import Objective
 from logitlab.regression.rows import Rows
 from logitlab.regression.sample import sample_of, sample_start
-from logitlab.regression.threads import _executor, single_blas_thread
+from logitlab.regression.threads import _executor, map_in_threads, single_blas_thread
 
 
 def problem(n, d, k, seed=0, scale=1.0):
@@ -268,3 +268,22 @@ def test_threads_do_not_change_the_sums(dtype):
     np.testing.assert_array_equal(results[0][2], results[1][2])
     assert _executor(0, 2) is _executor(0, 2)
     assert _executor(0, 2) is not _executor(1, 2)
+
+
+def test_a_sample_of_few_rows_has_one():
+    """A partition may have fewer rows than the step."""
+    for n, size in ((0, 0), (1, 1), (5, 1), (10, 1), (23, 2)):
+        rows = Rows(np.arange(n, dtype=float)[:, None], np.zeros(n, np.int64), None, 2)
+        sample = rows.sample(10)
+        assert len(sample.y) == size
+        assert set(sample.x[:, 0]) <= set(range(n))
+
+
+def test_threads_of_a_pool_that_has_ended(monkeypatch):
+    """While the interpreter ends, the blocks are computed on the thread of the caller."""
+
+    def refuse(*_):
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr("logitlab.regression.threads._executor", refuse)
+    assert list(map_in_threads(abs, [-1, 2], 4)) == [1, 2]

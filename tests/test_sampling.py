@@ -844,3 +844,25 @@ def test_generators_advance_by_64_bits():
         if expected is not None:
             np.testing.assert_array_equal(logitlab.sample(z, rng=generator), expected)
         assert generator.random() == other.random()
+
+
+def test_a_call_draws_one_key():
+    """Calls that mean the same take the same random numbers, in every form of the arguments."""
+    z = np.random.default_rng(0).normal(0, 2, (6, 5))
+    calls = [
+        lambda rng: logitlab.sample(z, rng=rng, temperature=2.0),
+        lambda rng: logitlab.sample(z, rng=rng, temperature=2),
+        lambda rng: logitlab.sample(z.tolist(), rng=rng, temperature=2.0),
+        lambda rng: logitlab.sample(z.astype(">f8"), rng=rng, temperature=2.0),
+        lambda rng: logitlab.sample(z.T, axis=0, rng=rng, temperature=2.0),
+        lambda rng: logitlab.sample(z, 1, rng=rng, temperature=2.0)[:, 0],
+    ]
+    generators = [np.random.default_rng(3) for _ in calls]
+    results = [np.asarray(call(rng)) for call, rng in zip(calls, generators, strict=True)]
+    for result in results:
+        np.testing.assert_array_equal(result, results[0])
+    assert len({rng.random() for rng in generators}) == 1
+    rng = np.random.default_rng(3)
+    with pytest.raises(ValueError, match="axis"):
+        logitlab.sample(z, rng=rng, axis=7)
+    assert rng.random() == np.random.default_rng(3).random()

@@ -621,3 +621,10 @@ def test_row_max(classes, dtype):
         largest = row_max(rows)
         assert largest.dtype == dtype
         np.testing.assert_array_equal(largest, rows.max(axis=-1))
+
+
+def test_divergence_from_a_row_that_excludes_an_improbable_class():
+    for gap in (-103.0, -104.0, -700.0):
+        z, other = np.float32([0, 0, gap]), np.float32([0, 0, -np.inf])
+        assert logitlab.kl_divergence(z, other) == np.inf
+        assert logitlab.kl_divergence(torch.from_numpy(z), torch.from_numpy(other)) == torch.inf

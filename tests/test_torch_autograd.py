@@ -9,6 +9,11 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import logitlab
 
+
+def cross_entropy_of_0(z):
+    return logitlab.cross_entropy(z, torch.zeros(len(z), dtype=torch.int64))
+
+
 FUNCTIONS = [logitlab.softmax, logitlab.log_softmax, logitlab.logsumexp]
 by_function = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
 
@@ -319,3 +324,37 @@ def test_common_losses_have_the_bits_of_arrays():
             # Every backward pass has the same bits.
             assert torch.equal(g, torch.from_numpy(gradient) * factor)
         assert logitlab.cross_entropy(variable.detach(), y).grad_fn is None
+
+
+@pytest.mark.parametrize("function", [logitlab.softmax, logitlab.log_softmax, cross_entropy_of_0])
+def test_hooks_of_saved_tensors_may_change_the_layout(function):
+    """They return a tensor of equal values, of which the rows need not be contiguous."""
+
+    def transposed(x):
+        return x.t().contiguous().t() if x.ndim == 2 else x
+
+    z, g = logits(3, 4).detach(), torch.randn(3, 4, dtype=torch.float64, generator=generator())
+    gradients = []
+    for unpack in (lambda x: x, transposed):
+        variable = z.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: x, unpack):
+            value = function(variable)
+        upstream = g if value.ndim else None
+        gradients += [
+            torch.autograd.grad(value, variable, upstream, retain_graph=True)[0] for _ in "ab"
+        ]
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0])
+
+
+def test_results_are_on_the_device_of_the_logits():
+    z, y = torch.randn(3, 4), torch.tensor([0, 1, 2])
+    torch.set_default_device("meta")
+    try:
+        variable = z.clone().requires_grad_()
+        loss = logitlab.cross_entropy(variable, y)
+        loss.backward()
+        others = logitlab.cross_entropy(z, y), *logitlab.cross_entropy_and_grad(z, y)
+    finally:
+        torch.set_default_device(None)
+    assert {x.device.type for x in (loss, variable.grad, *others)} == {"cpu"}

@@ -327,8 +327,10 @@ def sample(
     >>> logitlab.sample([2.0, 1.0, 3.0, 5.0, 4.0], 3, replacement=False, rng=0)
     array([3, 4, 2])
     """
-    is_plain = replacement is True and order == "transformers" and type(z) is np.ndarray
-    if is_plain and not any(x is not None for x in (n, top_k, top_p, min_p, where, row_keys)):
+    given = any(x is not None for x in (n, top_k, top_p, min_p, where, row_keys))
+    has_options = given or replacement is not True or order != "transformers"
+    # A call of which nothing else can fail, so that one key is drawn.
+    if not has_options and native_sampling.takes_plainly(z, axis, temperature):
         found = native_sampling.plain_sample(z, axis, temperature, _generator_key(rng))
         if found is not None:
             return found

@@ -239,6 +239,9 @@ def _divergences(z: Any, other: Any, axis: int, temperature: Any, where: Any) ->
 def _divergence_formula(z: Any, other: Any, axis: int, temperature: Any, where: Any) -> Any:
     xp = array_namespace(z)
     z_p, z_q = _arrays.at_least_float32(z, xp), _arrays.at_least_float32(other, xp)
+    if _arrays.dtype_name(z_p.dtype) == "float32":
+        # The probability of a class that the other row excludes could round to 0.
+        z_p, z_q = (xp.astype(x, _arrays.widest_float(xp, z)) for x in (z_p, z_q))
     p = softmax(z_p, axis, temperature=temperature, where=where)
     q = softmax(z_q, axis, temperature=temperature, where=where)
     log_p = log_softmax(z_p, axis, temperature=temperature, where=where)

@@ -159,7 +159,12 @@ def _product_on_cpu(context: Any, *arrays: Any, name: str, t: float) -> Any:
     return call(context, *arrays, function=function, temperature=np.float64(t))
 
 
-_product.def_impl(_product_of_values)
+def _product_now(z: Array, v: Array, **options: Any) -> Any:
+    with jax.disable_jit(False):  # without jit the function below would call itself
+        return _product_of_values(z, v, **options)
+
+
+_product.def_impl(_product_now)
 _product.def_abstract_eval(lambda z, v, **_: v)
 ad.primitive_jvps[_product] = _product_jvp
 ad.primitive_transposes[_product] = _product_transpose

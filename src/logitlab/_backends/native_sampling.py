@@ -8,7 +8,15 @@ from numpy.typing import NDArray
 
 from logitlab._arrays import dtype_name
 from logitlab._backends import reference_sampling
-from logitlab._backends.native import KINDS, _covers, _memory, _native, _one_axis, large_bytes
+from logitlab._backends.native import (
+    KINDS,
+    _covers,
+    _memory,
+    _native,
+    _one_axis,
+    are_plain,
+    large_bytes,
+)
 from logitlab._backends.reference_sampling import STAGES, Cut, Words
 
 _MAX_CLASSES = 1 << 32  # of a row that the kernels truncate
@@ -42,9 +50,14 @@ def _on_kernel(name: str, z: Any, axis: int, t: Any, where: Any, cut: Cut, *rest
     return True
 
 
+def takes_plainly(z: Any, axis: Any, temperature: Any) -> bool:
+    """Whether :func:`plain_sample` fails only for a row without a distribution."""
+    return are_plain((z,), axis, temperature) and z.nbytes < _native.LARGE_RESULT
+
+
 def plain_sample(z: Any, axis: Any, temperature: Any, key: tuple[int, int]) -> Any:
-    """One class of each row of the most common calls, or None."""
-    return None if _native is None else _native.plain_sample(z, axis, temperature, *key)
+    """One class of each row, or None where a row has no distribution."""
+    return _native.plain_sample(z, axis, temperature, *key)
 
 
 def keep(z: Any, axis: int, t: Any, where: Any, cut: Cut) -> NDArray[np.bool_]:

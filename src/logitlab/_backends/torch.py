@@ -89,8 +89,8 @@ def plain_cross_entropy(z: Any, y: Any, axis: Any, t: Any, with_gradient: bool) 
         return torch_autograd.PlainMeanLoss.apply(z, y, t, loss.item(), torch.from_numpy(gradient))
     if with_gradient:
         loss, gradient = result
-        return torch.tensor(loss.item(), dtype=z.dtype), torch.from_numpy(gradient)
-    return torch.tensor(result.item(), dtype=z.dtype)
+        return torch.tensor(loss.item(), dtype=z.dtype, device="cpu"), torch.from_numpy(gradient)
+    return torch.tensor(result.item(), dtype=z.dtype, device="cpu")
 
 
 def _needs_autograd(z: Tensor, axis: Axes, t: float | Tensor, where: Tensor | None) -> bool:

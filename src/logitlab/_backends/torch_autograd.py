@@ -39,6 +39,12 @@ def _kernels_accept(g: Tensor) -> bool:
     return not (torch.is_grad_enabled() or torch_kernels.is_recording() or _is_wrapped(g))
 
 
+def _is_laid_out_as(x: Tensor, g: Tensor) -> bool:
+    """Whether x is contiguous, as g is, and of its type, shape and device."""
+    same: bool = x.is_contiguous() and x.is_cpu and x.dtype is g.dtype and x.shape == g.shape
+    return same and not x.is_neg() and x.data_ptr() % x.itemsize == 0
+
+
 def _is_wrapped(x: Tensor) -> bool:
     """Whether a transform has wrapped a tensor."""
     functorch = torch._C._functorch
@@ -187,6 +193,9 @@ class PlainFunction(torch.autograd.Function):  # type: ignore[misc]
             and not torch.is_grad_enabled()
             and not _is_wrapped(g)
             and torch_kernels.is_plain(g, -1, t)
+            # What hooks of saved tensors return may be in another layout.
+            and _is_laid_out_as(z, g)
+            and (p is None or _is_laid_out_as(p, g))
         ):
             dz = torch_kernels.empty_like(g)
             k = g.shape[-1]
@@ -332,7 +341,7 @@ class PlainMeanLoss(torch.autograd.Function):  # type: ignore[misc]
     def forward(ctx: Any, z: Any, y: Any, t: float, loss: float, gradient: Tensor) -> Tensor:
         ctx.t, ctx.gradient = t, gradient
         ctx.save_for_backward(z, y)
-        return torch.tensor(loss, dtype=z.dtype)
+        return torch.tensor(loss, dtype=z.dtype, device="cpu")
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
@@ -347,7 +356,7 @@ class PlainMeanLoss(torch.autograd.Function):  # type: ignore[misc]
             [gradient] = _differentiable_gradients((True,), (z,), mean_loss, g)
             return gradient, None, None, None, None
         if gradient is None:
-            arrays = z.detach().numpy(), y.numpy()
+            arrays = z.detach().contiguous().numpy(), y.contiguous().numpy()
             gradient = torch.from_numpy(native.plain_cross_entropy(*arrays, -1, ctx.t, True)[1])
         if not _kernels_accept(g) or g.item() != 1:
             gradient = gradient * g

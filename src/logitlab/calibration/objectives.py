@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from logitlab._backends.native import get_num_threads
 from logitlab._backends.targets import Targets
 from logitlab._dispatch import backend
 from logitlab._rows import Floats, Integers, blocks
@@ -208,7 +209,8 @@ class MatrixObjective(PenalizedLoss):
                 spectrum *= inverse[part]
                 np.matmul(spectrum, vectors.T, out=result[part, :k])
 
-            for _ in map_in_threads(apply_to_rows, list(blocks(k, k, _BLOCK))):
+            parts = list(blocks(k, k, _BLOCK))
+            for _ in map_in_threads(apply_to_rows, parts, get_num_threads()):
                 pass
             result[:, k] = gradient[:, k] * inverse_bias
             return result

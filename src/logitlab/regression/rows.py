@@ -115,7 +115,7 @@ class Rows:
             finally:
                 unused.append(memory)
 
-        yield from map_in_threads(task, list(self.blocks()))
+        yield from map_in_threads(task, list(self.blocks()), threads)
 
     def _slice(self, part: slice) -> Any:
         x = self.x
@@ -130,8 +130,10 @@ class Rows:
 
     def sample(self, step: int) -> "Rows":
         """Return one of every `step` rows, at random but the same ones in every call."""
-        count = self.x.shape[0] // step
-        rows = np.arange(count) * step + np.random.default_rng(0).integers(step, size=count)
+        n = self.x.shape[0]
+        count = max(n // step, min(n, 1))  # one row at least, as a partition may be small
+        rows = np.arange(count) * step
+        rows += np.random.default_rng(0).integers(max(1, min(step, n)), size=count)
         weight = None if self.weight is None else self.weight[rows]
         return Rows(self.x[rows], self.y[rows], weight, self.classes)
 

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from logitlab._backends.native import get_num_threads
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -49,15 +47,31 @@ def single_blas_thread() -> Iterator[None]:
                 _limits = None
 
 
-def map_in_threads(task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def map_in_threads(
+    task: Callable[[Item], Result], items: Sequence[Item], threads: int
+) -> Iterator[Result]:
     """Yield the results of a task in the order of the items, computed on several threads."""
-    threads = get_num_threads()
-    if threads == 1 or len(items) == 1:
-        return map(task, items)
-    return _executor(os.getpid(), threads).map(task, items)
+    if threads > 1 and len(items) > 1:
+        # While the interpreter ends, no thread can be started.
+        with contextlib.suppress(RuntimeError):
+            return _executor(os.getpid(), threads).map(task, items)
+    return map(task, items)
 
 
 @functools.lru_cache(maxsize=1)
 def _executor(process: int, threads: int) -> ThreadPoolExecutor:
     """Return the threads for blocks of rows; a forked process has its own."""
     return ThreadPoolExecutor(threads, thread_name_prefix="logitlab-rows")
+
+
+def _forget_fits() -> None:
+    """In a forked child the fits of other threads do not run on."""
+    global _lock, _fits, _limits
+    _lock = threading.Lock()
+    if _limits is not None:
+        _limits.restore_original_limits()
+    _fits, _limits = 0, None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_fits)
