@@ -569,12 +569,14 @@ def calibration_test(
         Logits.
     y : array of int, shape of z without the class axis
         Labels, 0 to K - 1.
-    axis, n_bins, strategy, norm, ignore_index
+    axis, n_bins, strategy, norm
         As :func:`calibration_error`.
     n_resamples : int
         Number of simulations; the smallest possible p-value is 1 / (1 + n_resamples).
     rng : None, int or numpy.random.Generator
         Seed or generator of the simulations.
+    ignore_index : int or sequence of int, optional
+        As :func:`calibration_error`.
 
     Returns
     -------

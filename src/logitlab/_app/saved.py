@@ -29,7 +29,7 @@ class SavedCalibrator:
 
     def as_bytes(self) -> bytes:
         """The contents of the file."""
-        data: bytes = self.calibrator.to_bytes(
+        data: bytes = self.calibrator._to_bytes(
             {
                 "names": self.names,
                 "input": "probabilities" if self.probabilities else "logits",

@@ -221,9 +221,9 @@ class Calibrator(Estimator, ABC):
         >>> loaded.temperature_ == scaling.temperature_
         True
         """
-        _saved.write(path, self.to_bytes({}))
+        _saved.write(path, self._to_bytes({}))
 
-    def to_bytes(self, metadata: dict[str, Any]) -> bytes:
+    def _to_bytes(self, metadata: dict[str, Any]) -> bytes:
         """Return the contents of the file of :meth:`save`, with more metadata."""
         self._check_fitted()
         arrays = {name: np.asarray(getattr(self, name)) for name in self._fitted}
