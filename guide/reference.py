@@ -20,6 +20,8 @@ SECTIONS = {
     "linear_losses": "Losses",
     "scores": "Scores",
     "reliability": "Calibration error",
+    "smooth_calibration": "Calibration error",
+    "decomposition": "Calibration error",
     "resampling": "Confidence intervals",
     "calibration": "Calibrators",
     "decisions": "Decisions",

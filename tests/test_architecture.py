@@ -23,7 +23,7 @@ LAYERS = [
     ["logitlab"],
     ["plot", "laws", "_torch_compile"],
     ["calibration", "decisions"],
-    ["regression", "resampling", "reliability", "sweep"],
+    ["decomposition", "regression", "reliability", "resampling", "smooth_calibration", "sweep"],
     ["_bins", "linear_losses"],
     ["scores", "sampling", "derivatives", "losses"],
     ["_rows"],

@@ -26,20 +26,16 @@ from logitlab.decisions import (
     expected_cost,
     risk_coverage_curve,
 )
+from logitlab.decomposition import score_decomposition
 from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
 from logitlab.linear_losses import linear_cross_entropy, linear_cross_entropy_and_grad
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
-from logitlab.reliability import (
-    calibration_error,
-    calibration_test,
-    reliability_curve,
-    score_decomposition,
-    smooth_calibration_error,
-)
+from logitlab.reliability import calibration_error, calibration_test, reliability_curve
 from logitlab.resampling import bootstrap
 from logitlab.sampling import sample, sample_with_log_prob, truncate
 from logitlab.scores import accuracy, brier_score, entropy, kl_divergence, top_k_accuracy
+from logitlab.smooth_calibration import smooth_calibration_error
 from logitlab.sweep import temperature_sweep
 
 if TYPE_CHECKING:

@@ -1,6 +1,5 @@
 """Calibration: reliability curves, calibration errors and a test of calibration."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -23,14 +22,10 @@ from logitlab._bins import (
     uniform_bins,
 )
 from logitlab._rows import Floats, Integers, blocks, labelled_rows, softmax_rows
-from logitlab.probabilities import log_softmax, logsumexp
 from logitlab.scores import confidences
 
 _N_RESAMPLES = 1000
 _BLOCK = 1 << 20  # random numbers held at a time
-_GRID = 1 << 14  # intervals of the grid of the smooth calibration error
-_MIN_BANDWIDTH = 2.0**-10  # 16 intervals
-_BISECTIONS = 30
 _CURVE_CELLS = 512
 
 CurveStrategy = Literal["uniform", "quantile", "isotonic"]
@@ -159,7 +154,7 @@ def reliability_curve(
         Bins of equal width on [0, 1]; bins with equal numbers of rows (or sums of weights); or the
         CORP reliability curve: the bins in which isotonic regression of the correct predictions on
         the confidence is constant, so that the accuracy increases from bin to bin. Its intervals
-        come from isotonic regressions of the resampled rows. Needs SciPy.
+        come from isotonic regressions of the resampled rows.
     sample_weight, ignore_index
         As in :func:`accuracy`. ``counts`` are numbers of rows, whatever their weights; the
         intervals are those of as many equally weighted rows as have the same variance.
@@ -300,211 +295,6 @@ def calibration_error(
         for k, q in enumerate(p.T)
     )
     return float(np.mean(list(errors)))
-
-
-def _smoothed_error(coefficients: Floats, bandwidth: float) -> float:
-    """Mean over [0, 1] of |a function|, of the cosine series after smoothing.
-
-    Smoothing by a Gaussian that is reflected at 0 and 1 multiplies the coefficient of cos(pi k t)
-    by exp(-(pi k bandwidth)^2 / 2).
-    """
-    intervals = 1 << math.ceil(math.log2(64 / bandwidth))
-    k = np.arange(min(intervals + 1, len(coefficients)))
-    smooth = coefficients[k] * np.exp(-0.5 * (np.pi * bandwidth * k) ** 2)
-    values = np.abs(np.fft.irfft(smooth, 2 * (len(k) - 1), norm="forward")[: len(k)])
-    return float((values.sum() - (values[0] + values[-1]) / 2) / (len(k) - 1))
-
-
-def smooth_calibration_error(
-    z: Any,
-    y: Any,
-    axis: int = -1,
-    *,
-    sample_weight: Any = None,
-    ignore_index: int | Sequence[int] | None = None,
-) -> float:
-    r"""Smooth calibration error (smooth ECE): without bins, with its own bandwidth.
-
-    The differences :math:`r_n` of the confidence :math:`c_n` and the correctness (0 or 1) are
-    smoothed with a Gaussian kernel :math:`K_\sigma` on [0, 1], reflected at 0 and 1:
-    :math:`e(\sigma) = \int_0^1 |\frac1N \sum_n r_n K_\sigma(t, c_n)|\,dt`. It decreases with the
-    bandwidth :math:`\sigma`, and the smooth ECE is the value at which both are equal,
-    :math:`e(\sigma) = \sigma`. Unlike :func:`calibration_error` it is continuous in the logits, as
-    long as the predicted classes do not change.
-
-    Parameters
-    ----------
-    z : array, shape (..., K, ...)
-        Logits.
-    y : array of int, shape of z without the class axis
-        Labels, 0 to K - 1.
-    axis, sample_weight, ignore_index
-        As in :func:`accuracy`.
-
-    Returns
-    -------
-    float
-        Between 0 and 1. The bandwidth is at least 1/1024: if e is smaller there, the result is
-        e(1/1024).
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`accuracy`.
-
-    Notes
-    -----
-    The differences are distributed linearly to a grid of 16385 points and smoothed by a Fourier
-    transform; the relative error of the result is below 0.01 %. The package relplot of the authors
-    (version 1.0.3) searches the bandwidth in steps of 1/1024 and integrates over 200 points: with
-    confidences below 0.99 its values differ from these by at most 0.0015. It reflects only half of
-    a confidence of 1, so that its values are different where many rows are certain.
-
-    References
-    ----------
-    J. Błasiok and P. Nakkiran, "Smooth ECE: principled reliability diagrams via kernel smoothing",
-    ICLR 2024 (arXiv:2309.12236).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import logitlab
-    >>> z = np.tile([2.0, 0.0], (1000, 1))  # confidence 88 %
-    >>> round(logitlab.smooth_calibration_error(z, [0] * 780 + [1] * 220), 4)
-    0.1008
-    """
-    z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
-    confidence, predicted = confidences(z, numbers)
-    difference = confidence - (predicted == y)
-    if weight is not None:
-        difference *= weight
-    position = np.minimum(confidence, 1) * _GRID
-    left = np.minimum(position.astype(np.int64), _GRID - 1)
-    upper = (position - left) * difference
-    values = np.zeros(_GRID + 1)
-    values += np.bincount(left, difference - upper, minlength=_GRID + 1)
-    values += np.bincount(left + 1, upper, minlength=_GRID + 1)
-    # Even around both ends, so that the Fourier coefficients are those of cosines.
-    values[[0, -1]] *= 2
-    coefficients = np.fft.rfft(np.concatenate([values, values[-2:0:-1]])).real / 2
-    coefficients /= len(y) if weight is None else weight.sum()
-    low, high = _MIN_BANDWIDTH, 1.0
-    smallest = _smoothed_error(coefficients, low)
-    if smallest <= low:
-        return smallest
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (
-            (middle, high) if _smoothed_error(coefficients, middle) > middle else (low, middle)
-        )
-    return (low + high) / 2
-
-
-class ScoreDecomposition(NamedTuple):
-    """Result of :func:`score_decomposition`."""
-
-    score: float  #: miscalibration - discrimination + uncertainty
-    miscalibration: float  #: score minus the score after isotonic recalibration
-    discrimination: float  #: uncertainty minus the score after isotonic recalibration
-    uncertainty: float  #: score of the constant prediction of the mean
-
-
-def _rate_score(events: Any, total: Any, score: str) -> Any:
-    """Mean score of the prediction events/total for that many events of a total."""
-    rate = events / total
-    if score == "brier_score":
-        return rate * (1 - rate)
-    logs = [np.log(np.where(r > 0, r, 1)) for r in (rate, 1 - rate)]
-    return -(rate * logs[0] + (1 - rate) * logs[1])
-
-
-def score_decomposition(
-    z: Any,
-    y: Any,
-    axis: int = -1,
-    *,
-    score: Literal["log_loss", "brier_score"] = "log_loss",
-    pos_label: int | None = None,
-    sample_weight: Any = None,
-    ignore_index: int | Sequence[int] | None = None,
-) -> ScoreDecomposition:
-    """CORP decomposition of a score into miscalibration, discrimination and uncertainty.
-
-    The score is that of a probability and an event: the confidence and whether the prediction is
-    correct, or the probability of one class and whether it is the label. Isotonic regression of the
-    events on the probabilities recalibrates them optimally among all nondecreasing functions.
-
-    Parameters
-    ----------
-    z : array, shape (..., K, ...)
-        Logits.
-    y : array of int, shape of z without the class axis
-        Labels, 0 to K - 1.
-    axis : int
-        The class axis.
-    score : {"log_loss", "brier_score"}
-        The mean of -log(probability of what occurred), in nats; or of (probability - event)^2,
-        which for two classes is half of :func:`brier_score`.
-    pos_label : int, optional
-        The class whose probability is evaluated, 0 to K - 1; for two classes usually 1. By default
-        it is the predicted class of each row.
-    sample_weight, ignore_index
-        As in :func:`accuracy`.
-
-    Returns
-    -------
-    ScoreDecomposition
-        ``score`` = ``miscalibration`` - ``discrimination`` + ``uncertainty``. The three parts are
-        >= 0: what recalibration would reduce the score by, what the recalibrated probabilities gain
-        over a constant prediction, and the score of the best constant prediction. An infinite
-        log-loss has an infinite miscalibration.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`accuracy`; an unknown `score`; `pos_label` is outside 0 to K - 1.
-    ModuleNotFoundError
-        SciPy is not installed.
-
-    References
-    ----------
-    T. Dimitriadis, T. Gneiting and A. I. Jordan, "Stable reliability diagrams for probabilistic
-    classifiers", PNAS 118 (2021) e2016191118.
-
-    Examples
-    --------
-    >>> import logitlab
-    >>> z = [[2.0, 0.0], [2.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
-    >>> result = logitlab.score_decomposition(z, [0, 0, 1, 1], score="brier_score")
-    >>> [round(part, 4) for part in result]
-    [0.1588, 0.0338, 0.0625, 0.1875]
-    """
-    _checks.choice(score, "score", ("log_loss", "brier_score"))
-    z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
-    if pos_label is not None and not 0 <= _checks.integer(pos_label, "pos_label") < z.shape[1]:
-        raise ValueError(f"pos_label must be from 0 to {z.shape[1] - 1}, got {pos_label}")
-    p, loss = np.empty((2, len(z)))
-    occurred = np.empty(len(z), np.bool_)
-    for rows in blocks(*z.shape):
-        all_p = softmax_rows(z, rows, numbers=numbers)
-        evaluated = z[rows].argmax(axis=-1) if pos_label is None else np.full(len(all_p), pos_label)
-        chosen = evaluated[:, None]
-        p[rows] = np.take_along_axis(all_p, chosen, axis=-1)[:, 0]
-        occurred[rows] = evaluated == y[rows]
-        if score == "brier_score":
-            loss[rows] = (p[rows] - occurred[rows]) ** 2
-        else:
-            log_p = log_softmax(z[rows].astype(np.float64))
-            own = np.take_along_axis(log_p, chosen, axis=-1)[:, 0]
-            np.put_along_axis(log_p, chosen, -np.inf, axis=-1)
-            loss[rows] = -np.where(occurred[rows], own, logsumexp(log_p))
-    events, total = isotonic_bins(p, occurred, weight).sums(p, occurred, weight)[[2, 0]]
-    recalibrated = float(np.average(_rate_score(events, total, score), weights=total))
-    uncertainty = float(_rate_score(events.sum(), total.sum(), score))
-    value = float(np.average(loss, weights=weight))
-    # Neither part is negative, except by rounding.
-    parts = max(value - recalibrated, 0.0), max(uncertainty - recalibrated, 0.0)
-    return ScoreDecomposition(value, *parts, uncertainty)
 
 
 class CalibrationTest(NamedTuple):

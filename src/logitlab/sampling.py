@@ -330,7 +330,7 @@ def sample(
     given = any(x is not None for x in (n, top_k, top_p, min_p, where, row_keys))
     has_options = given or replacement is not True or order != "transformers"
     # A call of which nothing else can fail, so that one key is drawn.
-    if not has_options and native_sampling.takes_plainly(z, axis, temperature):
+    if not has_options and native_sampling.covers_plain_sample(z, axis, temperature):
         found = native_sampling.plain_sample(z, axis, temperature, _generator_key(rng))
         if found is not None:
             return found

@@ -98,19 +98,14 @@ class SmallRowRunner {
   }
 
   void load_block() {
-    const int size = block_.size;
-    if (plain_ && size == kLanes && block_.adjacent(&Offsets::z, sizeof(S))) {
+    if (plain_ && block_.size == kLanes && block_.adjacent(&Offsets::z, sizeof(S))) {
       const char* z = batch_.z + block_.offsets[0].z;
       for (int64_t i = 0; i < batch_.k; ++i, z += batch_.z_step)
         widen_lanes(reinterpret_cast<const S*>(z), z_ + i * kLanes);
       return;
     }
     load_rows<S>(batch_, block_, rows_);
-    if (size == kLanes) return transpose_in(rows_, batch_.k, z_);
-    // What the memory held before could make the arithmetic of the other lanes slow.
-    fill(z_, batch_.k * kLanes, T(0));
-    for (int r = 0; r < size; ++r)
-      for (int64_t i = 0; i < batch_.k; ++i) z_[i * kLanes + r] = rows_[r * batch_.k + i];
+    transpose_rows_in(rows_, batch_.k, block_.size, z_);
   }
 
   void store_block() {
@@ -151,10 +146,7 @@ class SmallRowRunner {
   // The distributions of `size` rows from `row` on into lanes.
   void load_targets(int64_t row, int size) {
     const T* y = static_cast<const T*>(batch_.targets) + row * batch_.k;
-    if (size == kLanes) return transpose_in(y, batch_.k, targets_);
-    fill(targets_, batch_.k * kLanes, T(0));
-    for (int r = 0; r < size; ++r)
-      for (int64_t i = 0; i < batch_.k; ++i) targets_[i * kLanes + r] = y[r * batch_.k + i];
+    transpose_rows_in(y, batch_.k, size, targets_);
   }
 
   void compute_losses(int64_t row, int size) {

@@ -27,6 +27,7 @@ void transpose_in(const T* rows, int64_t k, T* lanes) {
 template <class T>
 void transpose_rows_in(const T* rows, int64_t k, int n, T* lanes) {
   if (n == kLanes) return transpose_in(rows, k, lanes);
+  // What the memory held before could make the arithmetic of the other lanes slow.
   fill(lanes, k * kLanes, T(0));
   for (int r = 0; r < n; ++r)
     for (int64_t i = 0; i < k; ++i) lanes[i * kLanes + r] = rows[r * k + i];

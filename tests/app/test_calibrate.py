@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import logitlab
 from logitlab._app.cli import app
-from logitlab._app.report.evaluation import _simplest_good
+from logitlab._app.report.evaluation import _select_calibrator
 
 NAMES = ["cat", "dog", "=1+1"]
 
@@ -108,9 +108,9 @@ def test_one_standard_error():
     """The simplest whose loss is not above the best by more than the error of the difference."""
     noise = np.random.default_rng(0).normal(0, 0.01, 1000)
     resampled = [0.5 + noise, 0.4 + noise, 0.399 + 2 * noise]
-    assert _simplest_good(["a", "b", "c"], [0.5, 0.4, 0.399], resampled) == "b"
-    assert _simplest_good(["a", "b", "c"], [0.5, 0.42, 0.399], resampled) == "c"
-    assert _simplest_good(["a"], [0.5], resampled[:1]) == "a"
+    assert _select_calibrator(["a", "b", "c"], [0.5, 0.4, 0.399], resampled) == "b"
+    assert _select_calibrator(["a", "b", "c"], [0.5, 0.42, 0.399], resampled) == "c"
+    assert _select_calibrator(["a"], [0.5], resampled[:1]) == "a"
 
 
 def test_names_of_classes(folder):

@@ -363,7 +363,10 @@ def test_progress_on_a_terminal(tmp_path):
         (lambda z, y: (logitlab.softmax(z), y), "these look like probabilities"),
         (lambda z, y: (z, y * 0 + 1), "Every label is class 1; scores of one class say little."),
         (lambda z, y: (z[y < 2], y[y < 2] + 1), "these labels seem to count from 1"),
-        (lambda z, y: (np.where(y[:, None] == 0, np.nan, z), y), "rows hold NaN; they are left"),
+        (
+            lambda z, y: (np.where(y[:, None] == 0, np.nan, z), y),
+            "rows hold NaN; they are excluded",
+        ),
         (lambda z, y: (np.where(y[:, None] == 0, -np.inf, z), y), "rows hold only -inf"),
     ],
 )

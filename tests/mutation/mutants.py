@@ -18,7 +18,9 @@ WORK = ROOT / "build" / "mutants"
 GROUPS = {
     "_bins": ["test_reliability", "test_resampling"],
     "_labels": ["test_labels"],
+    "decomposition": ["test_reliability"],
     "reliability": ["test_reliability"],
+    "smooth_calibration": ["test_reliability"],
     "resampling": ["test_resampling"],
     "scores": ["test_scores"],
     "probabilities": ["test_probabilities", "test_scipy_cases", "test_softmax_laws"],

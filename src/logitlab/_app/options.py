@@ -23,7 +23,7 @@ IgnoreIndex = Annotated[
     typer.Option(
         "--ignore-index",
         metavar="N",
-        help="Leave out rows with this label, such as -100.",
+        help="Exclude rows with this label, such as -100.",
         show_default=False,
     ),
 ]

@@ -60,7 +60,7 @@ def fit_rules(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of no threshold; the line says so
             classifier = SelectiveClassifier(max_error, delta=DELTA).fit(z, y)
-        lines.append(_line_of(classifier, len(z)))
+        lines.append(_summary_of_rule(classifier, len(z)))
     if coverage is not None:
         sets = ConformalSets(coverage).fit(z, y)
         size = float(np.mean(sets.set_sizes(z)))
@@ -72,7 +72,7 @@ def fit_rules(
     return Rules(classifier, sets), lines
 
 
-def _line_of(c: "SelectiveClassifier", rows: int) -> str:
+def _summary_of_rule(c: "SelectiveClassifier", rows: int) -> str:
     if c.threshold_ == math.inf:
         least = math.ceil(math.log(c.delta) / math.log1p(-c.max_error))
         return (

@@ -50,7 +50,7 @@ def _on_kernel(name: str, z: Any, axis: int, t: Any, where: Any, cut: Cut, *rest
     return True
 
 
-def takes_plainly(z: Any, axis: Any, temperature: Any) -> bool:
+def covers_plain_sample(z: Any, axis: Any, temperature: Any) -> bool:
     """Whether :func:`plain_sample` fails only for a row without a distribution."""
     return are_plain((z,), axis, temperature) and z.nbytes < _native.LARGE_RESULT
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from logitlab._arrays import Array, Axes
-from logitlab._backends import native, torch_autograd, torch_kernels
+from logitlab._backends import native, torch_autograd, torch_kernels, torch_losses
 from logitlab._backends.linear_loss import Gradients
 from logitlab._backends.reference import (
     centred,
@@ -55,7 +55,7 @@ def _plain(name: str, z: Any, axis: Any, temperature: Any, where: Any) -> Tensor
     if where is not None or not torch_kernels.is_plain(z, axis, temperature):
         return None
     if z.requires_grad and torch.is_grad_enabled():
-        result: Tensor = torch_autograd.PlainFunction.apply(name, z, temperature)
+        result: Tensor = torch_autograd.PlainSoftmaxFunction.apply(name, z, temperature)
         return result
     return torch_kernels.plain(name, z, temperature)
 
@@ -86,7 +86,7 @@ def plain_cross_entropy(z: Any, y: Any, axis: Any, t: Any, with_gradient: bool) 
         return None
     if needs_gradient:
         loss, gradient = result
-        return torch_autograd.PlainMeanLoss.apply(z, y, t, loss.item(), torch.from_numpy(gradient))
+        return torch_losses.PlainMeanLoss.apply(z, y, t, loss.item(), torch.from_numpy(gradient))
     if with_gradient:
         loss, gradient = result
         return torch.tensor(loss.item(), dtype=z.dtype, device="cpu"), torch.from_numpy(gradient)
@@ -94,7 +94,7 @@ def plain_cross_entropy(z: Any, y: Any, axis: Any, t: Any, with_gradient: bool) 
 
 
 def _needs_autograd(z: Tensor, axis: Axes, t: float | Tensor, where: Tensor | None) -> bool:
-    """Whether a call needs a gradient that the functions of ``torch_autograd`` compute."""
+    """Whether a call needs a gradient that ``torch_autograd`` or ``torch_losses`` computes."""
     return (
         requires_gradient(z, t)
         and len(axis) == 1
@@ -142,7 +142,7 @@ def target_loss(
 ) -> tuple[Array, Array | None]:
     needs_autograd = scale is None and _needs_autograd(z, axis, temperature, where)
     if needs_autograd and covers_losses(z, z.shape[axis[0]], temperature, targets):
-        return torch_autograd.RowLosses.apply(z, axis[0], temperature, where, *targets[:3]), None
+        return torch_losses.RowLosses.apply(z, axis[0], temperature, where, *targets[:3]), None
     return torch_kernels.target_loss(z, axis, temperature, where, targets, scale)
 
 
@@ -158,7 +158,7 @@ def reduced_target_loss(
     covered = _needs_autograd(z, axis, temperature, where) and not requires_gradient(row_share)
     if not covered or not covers_losses(z, z.shape[axis[0]], temperature, targets):
         return None
-    return torch_autograd.reduced_target_loss(z, axis[0], temperature, where, targets, row_share)
+    return torch_losses.reduced_target_loss(z, axis[0], temperature, where, targets, row_share)
 
 
 def reduced_linear_loss(
@@ -174,7 +174,7 @@ def reduced_linear_loss(
     covered = requires_gradient(*inputs) and readable(*inputs) and not requires_gradient(row_share)
     if not covered or not covers_losses(x, len(weight), t, targets):
         return None
-    return torch_autograd.reduced_linear_loss(x, weight, bias, targets, t, row_share)
+    return torch_losses.reduced_linear_loss(x, weight, bias, targets, t, row_share)
 
 
 def linear_loss(
@@ -189,7 +189,7 @@ def linear_loss(
     inputs = (x, weight, bias, t)
     needs_autograd = scale is None and requires_gradient(*inputs) and readable(*inputs)
     if needs_autograd and covers_losses(x, len(weight), t, targets):
-        loss = torch_autograd.LinearRowLosses.apply(
+        loss = torch_losses.LinearRowLosses.apply(
             x, weight, bias, t, targets.label, targets.smoothing, targets.class_weight
         )
         return loss, None

@@ -64,7 +64,7 @@ def _executor(process: int, threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="logitlab-rows")
 
 
-def _forget_fits() -> None:
+def _reset_after_fork() -> None:
     """In a forked child the fits of other threads do not run on."""
     global _lock, _fits, _limits
     _lock = threading.Lock()
@@ -74,4 +74,4 @@ def _forget_fits() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_fits)
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -91,7 +91,7 @@ class Analysis:
             (self.input_summary.empty_rows, "hold only -inf"),
         ):
             if n:
-                found.append(f"{n} of {rows} rows {reason}; they are left out.")
+                found.append(f"{n} of {rows} rows {reason}; they are excluded.")
         if self.evaluation is None or self.label_counts is None:
             return found
         occurring = np.flatnonzero(self.label_counts)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from logitlab._app.report.evaluation import agresti_coull
 from logitlab._app.rules import DELTA
 from logitlab._rows import Floats, Integers
 from logitlab.decisions import ConformalSets, SelectiveClassifier
@@ -16,7 +17,6 @@ from logitlab.resampling import Interval
 MAX_ERRORS = (0.01, 0.02, 0.05)
 COVERAGES = (0.9, 0.95, 0.99)
 _MIN_ROWS = 20  # of a half
-_NORMAL = 1.959963984540054  # the 97.5 % quantile
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,9 @@ def decisions(
 
 def _accepted(z: Floats, y: Integers, max_error: float) -> Accepted:
     classifier = SelectiveClassifier(max_error, delta=DELTA).fit(z, y)
-    p, n = classifier.coverage_, len(y)
-    # Agresti and Coull.
-    center = (p * n + 2) / (n + 4)
-    half = _NORMAL * math.sqrt(center * (1 - center) / (n + 4))
-    low, high = max(0.0, center - half), min(1.0, center + half)
+    p = classifier.coverage_
+    centre, half = agresti_coull(p, len(y))
+    low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
     share = Interval(p, low, high) if p > 0 else Interval(0.0, math.nan, math.nan)
     return Accepted(max_error, share, classifier.error_)
 
@@ -85,5 +83,5 @@ def _set_size(z: Floats, y: Integers, fold: Integers, coverage: float) -> SetSiz
     for half in (0, 1):
         sets = ConformalSets(coverage).fit(z[fold != half], y[fold != half])
         sizes[fold == half] = sets.set_sizes(z[fold == half])
-    mean, error = float(sizes.mean()), _NORMAL * float(sizes.std()) / math.sqrt(len(y))
+    mean, error = float(sizes.mean()), 1.96 * float(sizes.std()) / math.sqrt(len(y))
     return SetSize(coverage, Interval(mean, mean - error, mean + error))

@@ -50,6 +50,12 @@ def excludes_zero(difference: Interval) -> bool:
     return bool(difference.low > _ROUNDING or difference.high < -_ROUNDING)
 
 
+def agresti_coull(share: Any, n: Any) -> tuple[Any, Any]:
+    """The centre and half the width of the 95 % interval of Agresti and Coull of a proportion."""
+    centre = (n * share + 2) / (n + 4)
+    return centre, 1.96 * np.sqrt(centre * (1 - centre) / (n + 4))
+
+
 @dataclass(frozen=True)
 class Scores:
     """Scores of one calibrator; the dictionaries have the keys of :func:`logitlab.bootstrap`."""
@@ -86,11 +92,9 @@ class PredictedClasses:
     accuracy: Floats
 
     def half_width(self) -> Floats:
-        """Half the width of a 95 % interval of the accuracy (Agresti and Coull)."""
-        n = self.rows + 4
-        p = (self.rows * np.nan_to_num(self.accuracy) + 2) / n
-        width: Floats = 1.96 * np.sqrt(p * (1 - p) / n)
-        return width
+        """Half the width of a 95 % interval of the accuracy."""
+        half_width: Floats = agresti_coull(np.nan_to_num(self.accuracy), self.rows)[1]
+        return half_width
 
 
 @dataclass(frozen=True)
@@ -343,7 +347,7 @@ def evaluate(
         rows=int(uncalibrated.tally.bin_sums[0].sum()),
         uncalibrated=scores[0],
         calibrated=dict(zip(calibrated, scores[1:], strict=True)),
-        selected=_simplest_good(
+        selected=_select_calibrator(
             ["uncalibrated", *calibrated],
             [s["log_loss"] for s in scores],
             [scores_from_sums(part)[SCORES.index("log_loss")] for part in parts],
@@ -360,7 +364,7 @@ def evaluate(
     )
 
 
-def _simplest_good(names: list[str], losses: list[float], resampled: list[Floats]) -> str:
+def _select_calibrator(names: list[str], losses: list[float], resampled: list[Floats]) -> str:
     """The first name whose loss is at most a standard error above the least one.
 
     The names are ordered from the simplest. The standard error is that of the paired difference
