@@ -128,6 +128,74 @@ def test_against_transformers(order, k):
             assert same.all()
 
 
+def nucleus_size(z, p):
+    """How many of the largest entries have a share p of the mass, by longdouble sums.
+
+    Also the distance of the two masses on either side from p.
+    """
+    ordered = np.sort(z.astype(np.longdouble))[::-1]
+    mass = np.exp(ordered - ordered[0]).cumsum()
+    mass /= mass[-1]
+    size = int((mass < np.longdouble(p)).sum()) + 1
+    return size, min(float(mass[size - 1] - p), float(p - mass[size - 2]) if size > 1 else 1.0)
+
+
+def long_rows(k):
+    """Rows of one float32 type each: smooth, heavy-tailed, with ties, of one dominant entry."""
+    rng = np.random.default_rng(k)
+    normal = rng.standard_normal(k)
+    rows = [normal, 3 * normal, rng.standard_t(3, k), np.round(normal * 4) / 4, normal / 1000]
+    rows.append(np.where(np.arange(k) % 7, -inf, normal))
+    rows.append(np.where(np.arange(k) == k // 3, 12.0, normal))
+    rows.append(-np.log(np.arange(1, k + 1)) * 1.1)
+    rows.append(np.full(k, -3.5))
+    rows.append(np.where(np.arange(k) < 20, normal, -inf))
+    return np.array(rows, np.float32)
+
+
+@pytest.mark.parametrize("k", [100, 1000, 9000, 70_000])
+@pytest.mark.parametrize("p", [1e-3, 0.5, 0.9, 0.999, 1 - 1e-7])
+def test_top_p_of_long_rows(k, p):
+    """The sampled bracket of long rows changes no result, whatever the distribution."""
+    for row in long_rows(k):
+        kept = np.flatnonzero(logitlab.truncate(row, top_p=p) > -inf)
+        size, margin = nucleus_size(row, p)
+        assert len(kept) == size or margin < 1e-12
+        least = row[kept].min()
+        assert (row[kept] >= least).all()
+        assert set(np.flatnonzero(row > least)) <= set(kept)
+        ties = np.flatnonzero(row == least)
+        assert set(kept) & set(ties) == set(ties[: len(set(kept) & set(ties))])
+
+
+@pytest.mark.parametrize("k", [300, 50_000])
+def test_top_p_decides_by_float64_masses(k):
+    """Of float32 logits too, where p is close to the mass of a set: float32 weights do not do."""
+    z = (np.random.default_rng(k).standard_normal(k) * 2).astype(np.float32)
+    mass = np.exp(np.sort(z.astype(np.longdouble))[::-1] - z.max()).cumsum()
+    mass /= mass[-1]
+    for size in (1, 2, 5, 20, 100, 150, 200, 250):
+        for p in (float(mass[size - 1]) - 3e-12, float(mass[size - 1]) + 3e-12):
+            kept = (logitlab.truncate(z, top_p=p) > -inf).sum()
+            assert kept == nucleus_size(z, p)[0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("k", [17, 1000, 5000, 60_000])
+def test_top_k_of_long_rows(k, dtype):
+    """The n-th largest by bisection, with ties, infinities and numbers of any magnitude."""
+    rows = [*long_rows(k).astype(dtype)]
+    rng = np.random.default_rng(0)
+    rows.append((rng.standard_normal(k) * 10.0 ** rng.integers(-37, 38, k)).astype(dtype))
+    rows.append(np.where(rng.random(k) < 0.01, inf, rng.standard_normal(k)).astype(dtype))
+    rows.append(rng.choice([0.0, -0.0, 5e-324, -1e-40], k).astype(dtype))
+    for row in rows:
+        for n in {1, 2, 16, k // 100 + 1, k // 3, k - 1, k}:
+            expected = (row >= np.sort(row)[::-1][n - 1]) & (row > -inf)
+            kept = logitlab.truncate(row, top_k=n) > -inf
+            np.testing.assert_array_equal(kept, expected)
+
+
 def test_ties():
     """top_k keeps all ties of the k-th logit; top_p keeps ties of lower index first."""
     z = np.array([1.0, 2.0, 2.0, 2.0, 0.0])

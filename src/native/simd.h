@@ -334,9 +334,10 @@ inline bool all_less(const Vec<T>& a, const Vec<T>& b) {
     all = all && less(a.r[i], b.r[i]) == (1u << Vec<T>::width) - 1;
   return all;
 }
-inline int count_less(const Vec<double>& a, const Vec<double>& b) {
+template <class T>
+inline int count_less(const Vec<T>& a, const Vec<T>& b) {
   int count = 0;
-  for (int i = 0; i < Vec<double>::regs; ++i) count += __builtin_popcount(less(a.r[i], b.r[i]));
+  for (int i = 0; i < Vec<T>::regs; ++i) count += __builtin_popcount(less(a.r[i], b.r[i]));
   return count;
 }
 #else

@@ -103,6 +103,29 @@ inline int pack_above(const double* z, const uint32_t* number, uint32_t first, d
 }
 #endif
 
+// Writes those of sixteen entries that are from low to high contiguously; returns their count. `to`
+// needs space for sixteen.
+template <class T>
+inline int pack_between(const Vec<T>& z, T low, T high, T* to) {
+  T lane[kLanes];
+  z.put(lane);
+  int n = 0;
+  for (T x : lane) {
+    to[n] = x;
+    n += x >= low && x <= high;
+  }
+  return n;
+}
+#if defined(__AVX512F__)
+inline int pack_between(const Vec<float>& z, float low, float high, float* to) {
+  const __mmask16 not_below = _mm512_cmp_ps_mask(z.r[0], _mm512_set1_ps(low), _CMP_GE_OQ);
+  const __mmask16 within =
+      _mm512_mask_cmp_ps_mask(not_below, z.r[0], _mm512_set1_ps(high), _CMP_LE_OQ);
+  _mm512_storeu_ps(to, _mm512_maskz_compress_ps(within, z.r[0]));
+  return __builtin_popcount(within);
+}
+#endif
+
 }  // namespace
 }  // namespace LOGITLAB_ISA
 }  // namespace logitlab

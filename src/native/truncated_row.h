@@ -76,8 +76,7 @@ class TruncatedRow {
     const bool first_stage = !truncated();
     int64_t size = index_.size();
     if (first_stage) {
-      int64_t kept = 0;
-      for (int64_t i = 0; i < k_; ++i) kept += z_[i] >= threshold.value;
+      const int64_t kept = count_at_least(z_, k_, threshold.value);
       // pack_above writes sixteen entries at a time; own_ may be z_, whose size must not change.
       size = min(kept + kLanes, k_);
       index_.resize(size);

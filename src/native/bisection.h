@@ -1,0 +1,129 @@
+// Order statistics of the entries of a row, by bisection instead of sorting.
+#pragma once
+
+#include "chunk_kernel.h"
+#include "sorting.h"
+#include "workspace.h"
+
+namespace logitlab {
+namespace LOGITLAB_ISA {
+namespace {
+
+// Bisection leaves at most so many entries, which are then sorted.
+constexpr int64_t kSorted = 32;
+
+// The position of a number among all of its type, without NaN.
+template <class T>
+typename Bits<T>::Word position_of(T x) {
+  using Word = typename Bits<T>::Word;
+  constexpr Word sign = Word(1) << (8 * sizeof(T) - 1);
+  const Word bits = bit_cast<Word>(x);
+  return bits & sign ? ~bits : bits | sign;
+}
+template <class T>
+T number_at(typename Bits<T>::Word position) {
+  using Word = typename Bits<T>::Word;
+  constexpr Word sign = Word(1) << (8 * sizeof(T) - 1);
+  return bit_cast<T>(position & sign ? Word(position ^ sign) : Word(~position));
+}
+
+// The values low <= x < high that a bisection has left.
+template <class T>
+class Bisection {
+ public:
+  Bisection(T low, T high) : low_(low), high_(high) {}
+  // Sets `middle` to a value between both; false where there is none.
+  bool halve(T& middle) {
+    middle = low_ / 2 + high_ / 2;
+    // The middle position halves any range within as many steps as T has bits.
+    if (++steps_ > kValueSteps || !is_between(middle))
+      middle = number_at<T>(position_of(low_) + (position_of(high_) - position_of(low_)) / 2);
+    return is_between(middle);
+  }
+  void set_low(T x) { low_ = x; }
+  void set_high(T x) { high_ = x; }
+  T low() const { return low_; }
+  T high() const { return high_; }
+
+ private:
+  static constexpr int kValueSteps = 16;
+  bool is_between(T x) const { return low_ < x && x < high_; }
+  T low_, high_;
+  int steps_ = 0;
+};
+
+// Calls use(i), in order, for every i with z[i] >= bound and for others near them; fast where these
+// are few.
+template <class T, class Use>
+void for_each_near(const T* z, int64_t k, T bound, Use use) {
+  const Vec<T> bounds(bound);
+  int64_t i = 0;
+  for (; i + kLanes <= k; i += kLanes) {
+    if (all_less(Vec<T>(z + i), bounds)) continue;
+    for (int64_t j = i; j < i + kLanes; ++j) use(j);
+  }
+  for (; i < k; ++i) use(i);
+}
+
+template <class T>
+LOGITLAB_FLATTEN int64_t count_at_least(const T* z, int64_t k, T x) {
+  const Vec<T> bound(x);
+  int64_t below = 0, i = 0;
+  for (; i + kLanes <= k; i += kLanes) below += count_less(Vec<T>(z + i), bound);
+  for (; i < k; ++i) below += z[i] < x;
+  return k - below;
+}
+
+// The n-th largest of k > n >= 1 entries, of which m is the largest. Overwrites `values`.
+template <class T>
+T nth_largest_of(const T* z, int64_t k, int64_t n, T m, Buffer<T>& values) {
+  int64_t at_least_high = count_at_least(z, k, m), at_least_low = k;
+  if (at_least_high >= n) return m;
+  Bisection<T> range(-kInfinity<T>, m);
+  T middle;
+  while (at_least_low - at_least_high > kSorted && range.halve(middle)) {
+    const int64_t at_least = count_at_least(z, k, middle);
+    if (at_least >= n)
+      range.set_low(middle), at_least_low = at_least;
+    else
+      range.set_high(middle), at_least_high = at_least;
+  }
+  values.clear();
+  for_each_near(z, k, range.low(), [&](int64_t i) {
+    if (z[i] >= range.low() && z[i] < range.high()) values.push_back(z[i]);
+  });
+  const int64_t left = n - at_least_high;
+  // There are fewer where another thread of Python has changed the row.
+  if (values.size() < left) return -kInfinity<T>;
+  select_nth_largest(values.data(), values.size(), left);
+  return values[left - 1];
+}
+
+inline double sum_of_lanes(const Vec<double>& x) {
+  double lane[kLanes], sum = 0;
+  x.put(lane);
+  for (double part : lane) sum += part;
+  return sum;
+}
+
+inline Vec<double> load_double(const float* z) { return widen(Vec<float>(z)); }
+inline Vec<double> load_double(const double* z) { return Vec<double>(z); }
+
+// The sum of the weights of the entries that are at least x; k is a multiple of sixteen.
+template <class T>
+LOGITLAB_FLATTEN double mass_at_least(const T* z, const double* weight, int64_t k, T x) {
+  const Vec<double> bound{double(x)}, zero(0.0);
+  Vec<double> sum[2] = {zero, zero};
+  int64_t i = 0;
+  const auto part = [&](int64_t i) {
+    return if_less(load_double(z + i), bound, zero, Vec<double>(weight + i));
+  };
+  for (; i + 2 * kLanes <= k; i += 2 * kLanes)
+    for (int j = 0; j < 2; ++j) sum[j] = add(sum[j], part(i + j * kLanes));
+  if (i < k) sum[0] = add(sum[0], part(i));
+  return sum_of_lanes(add(sum[0], sum[1]));
+}
+
+}  // namespace
+}  // namespace LOGITLAB_ISA
+}  // namespace logitlab
