@@ -95,7 +95,7 @@ class TopP {
   static constexpr int64_t kBlock = 512, kSample = 4096, kSampledBlocks = kSample / kLanes;
   static constexpr int64_t kHeavySample = 64;  // of the sample, the entries that are all collected
   static constexpr int kSteps = 4;
-  static constexpr double kDeviations = 4;     // of the estimated mass at both ends of the bracket
+  static constexpr double kDeviations = 4;  // of the estimated mass at both ends of the bracket
 
   // False where the error of the weights may change the threshold.
   template <class Weights>

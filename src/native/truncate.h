@@ -61,6 +61,7 @@ class ThresholdFinder {
 
   void release() {
     top_p_.release();
+    maxima_.release();
     values_.release();
   }
 
