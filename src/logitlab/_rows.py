@@ -92,11 +92,16 @@ class LabelledRows(NamedTuple):
 
 
 def labelled_rows(
-    z: Any, y: Any, sample_weight: Any = None, axis: int = -1, ignore_index: Any = None
+    z: Any,
+    y: Any,
+    sample_weight: Any = None,
+    axis: int = -1,
+    ignore_index: Any = None,
+    name: str = "z",
 ) -> LabelledRows:
     """Checked rows, labels and weights without the ignored rows and those of weight 0."""
-    z, y = _arrays.as_array(z, "z"), _arrays.as_array(y, "y")
-    logits, labels = as_rows(z, y, "z", axis, ignore_index)
+    z, y = _arrays.as_array(z, name), _arrays.as_array(y, "y")
+    logits, labels = as_rows(z, y, name, axis, ignore_index)
     weights = check_weights(sample_weight, tuple(y.shape))
     if ignore_index is None and weights is None:
         return LabelledRows(logits, labels, None, None)
