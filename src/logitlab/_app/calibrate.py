@@ -20,7 +20,7 @@ from logitlab._app.io.outputs import (
     progress,
 )
 from logitlab._app.io.source import UserError, parse_file_spec
-from logitlab._app.options import FORMATS, IgnoreIndex, Labels, Probabilities
+from logitlab._app.options import FORMATS, ONE_SCORE, Axis, IgnoreIndex, Labels, Probabilities
 from logitlab._rows import Integers
 
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ class Method(StrEnum):
 
 
 def calibrate(
-    logits: Annotated[str, typer.Argument(metavar="LOGITS", help=FORMATS, show_default=False)],
+    logits: Annotated[
+        str,
+        typer.Argument(metavar="LOGITS", help=f"{FORMATS} {ONE_SCORE}", show_default=False),
+    ],
     labels: Labels = None,
     method: Annotated[
         Method,
@@ -69,6 +72,7 @@ def calibrate(
     ] = None,
     ignore_index: IgnoreIndex = None,
     probabilities: Probabilities = False,
+    axis: Axis = -1,
     out: Annotated[Path, typer.Option("-o", metavar="DIR", help="Output folder.")] = Path(
         "logitlab-calibrator"
     ),
@@ -91,16 +95,22 @@ def calibrate(
                 raise UserError(f"{option} must be between 0 and 1, got {value:g}")
         files = (*page.FILES, FILE)
         check_folder(out, files, [parse_file_spec(spec)[0] for spec in (logits, labels)])
-        source = open_logits(logits, labels)
-        y = read_labels(labels, source, ignore_index)
+        source = open_logits(logits, [labels], axis=axis, probabilities=probabilities)
+        y, mapping = read_labels(labels, source, ignore_index)
         with single_blas_thread(), progress(shown=sys.stderr.isatty()) as track:
-            analysis = analyse(source, y, probabilities=probabilities, track=track)
+            analysis = analyse(source, y, probabilities=probabilities, mapping=mapping, track=track)
             saved, lines = _fit(analysis, y, method, (max_error, coverage), out / FILE, track)
         with catch_write_errors(out):
             page.write(analysis, out, {FILE: saved.as_bytes()})
         with catch_print_errors():
             if json_only:
-                values = {**saved.details, "rules": saved.rules.as_json(), "file": str(saved.path)}
+                values = {
+                    **saved.details,
+                    "rules": saved.rules.as_json(),
+                    "file": str(saved.path),
+                    "notes": analysis.notes,
+                    "warnings": analysis.warnings,
+                }
                 print(json.dumps(json_values(values), indent=2))
                 return
             page.print_summary(analysis, make_console())
@@ -183,7 +193,8 @@ def _fit(
         "cross_fitted": {score: after[score] for score in shown},
         "uncalibrated": {score: before[score] for score in shown},
     }
-    saved = SavedCalibrator(path, calibrator, source.names, analysis.probabilities, details, found)
+    given = analysis.probabilities, source.one_score
+    saved = SavedCalibrator(path, calibrator, source.names, *given, details, found)
     return saved, lines
 
 

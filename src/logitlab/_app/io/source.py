@@ -46,7 +46,7 @@ def pluralize(n: int, one: str, many: str = "") -> str:
 class Logits:
     """Rows of logits that are read block by block, as often as needed.
 
-    Of a file of three or more dimensions, the last one is the class axis, all others are rows.
+    `shape` ends with the class axis, wherever that is in the file; all other axes are rows.
     """
 
     source: str
@@ -55,6 +55,8 @@ class Logits:
     names: tuple[str, ...] | None  # of the classes, if the file has names
     read: Callable[[], Iterator[NDArray[Any]]]
     rows_at: Callable[[Any], NDArray[Any]] | None = None  # by number, if that needs no pass
+    axis: int = -1  # of the classes in the file
+    one_score: bool = False  # the file has the score of class 1 alone, for two classes
 
     @property
     def rows(self) -> int:
@@ -75,13 +77,12 @@ def in_memory(source: str, z: NDArray[Any], names: tuple[str, ...] | None = None
     return Logits(source, z.shape, z.dtype, names, read, rows.__getitem__)
 
 
-def in_file(source: str, z: np.memmap[Any, Any]) -> Logits:
-    """The logits of a memory map; rows are read when they are needed.
+def change_check(path: Path) -> Callable[[], None]:
+    """A function that raises an error if the file is no longer as it is now.
 
-    A file that is no longer as it was is an error: it holds other rows, and reading a memory map
-    beyond the end of its file would end the process.
+    A changed file holds other rows, and reading a memory map beyond the end of its file would end
+    the process.
     """
-    rows, path = z.reshape(math.prod(z.shape[:-1]), z.shape[-1]), Path(str(z.filename))
 
     def version() -> tuple[int, ...]:
         status = os.stat(path)
@@ -94,6 +95,14 @@ def in_file(source: str, z: np.memmap[Any, Any]) -> Logits:
             unchanged = version() == opened
         if not unchanged:
             raise UserError(f"{path}: the file was changed after it was opened; start again")
+
+    return check_unchanged
+
+
+def in_file(source: str, z: np.memmap[Any, Any]) -> Logits:
+    """The logits of a memory map; rows are read when they are needed."""
+    rows, path = z.reshape(math.prod(z.shape[:-1]), z.shape[-1]), Path(str(z.filename))
+    check_unchanged = change_check(path)
 
     def block(part: slice) -> NDArray[Any]:
         check_unchanged()

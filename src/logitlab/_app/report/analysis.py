@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from logitlab._app.io.layouts import describe_layout
 from logitlab._app.io.passes import InputSummary, Passes, Track, as_floating
 from logitlab._app.io.source import Logits, UserError
 from logitlab._app.report.decisions import Decisions, decisions
@@ -37,8 +38,8 @@ from logitlab.scores import entropy
 from logitlab.sweep import TemperatureSweep, temperature_sweep
 
 _PROBABILITIES_HINT = (
-    "Every row is non-negative and sums to one: these look like probabilities. If they are, run "
-    "again with --probabilities; this report reads them as logits."
+    "{}: these look like probabilities. If they are, run again with --probabilities; this report "
+    "reads them as logits."
 )
 _SAMPLE_ELEMENTS = 1 << 21  # entries of the rows of the temperature curves and numerical checks
 _NUCLEUS_ROWS = 64
@@ -53,6 +54,7 @@ class Analysis:
 
     source: Logits
     probabilities: bool
+    notes: list[str]  # how rows, classes and labels are read from the files
     input_summary: InputSummary
     evaluated_rows: int
     sharpness: dict[str, Distribution]
@@ -84,7 +86,12 @@ class Analysis:
     @property
     def warnings(self) -> list[str]:
         """What in the input is probably a mistake."""
-        found = [_PROBABILITIES_HINT] if self.looks_like_probabilities else []
+        found = []
+        if self.looks_like_probabilities:
+            reason = "Every row is non-negative and sums to one"
+            if self.source.one_score:
+                reason = "Every number is between 0 and 1"
+            found.append(_PROBABILITIES_HINT.format(reason))
         rows = self.source.rows
         for n, reason in (
             (self.input_summary.nan_rows, "hold NaN"),
@@ -155,12 +162,14 @@ def analyse(
     targets: Integers | None = None,
     probabilities: bool = False,
     shared: NDArray[np.bool_] | None = None,
+    mapping: str | None = None,
     track: Track = lambda chunks, _rows, _task: chunks,
 ) -> Analysis:
     """All sections of the report; `track` wraps each pass over the file (a progress bar).
 
     `labels` are the true classes, for scores and calibrators, -1 in a row that is left out;
-    `targets` are the tokens of a text; `shared` selects the rows that are analysed.
+    `targets` are the tokens of a text; `shared` selects the rows that are analysed; `mapping` says
+    how labels became classes.
     """
     included = None if labels is None or labels.min() >= 0 else labels >= 0
     log_k = math.log(source.classes)
@@ -221,6 +230,7 @@ def analyse(
     return Analysis(
         source=source,
         probabilities=probabilities,
+        notes=[*describe_layout(source, probabilities), *([mapping] if mapping else [])],
         input_summary=input_summary,
         evaluated_rows=source.rows - excluded,
         sharpness=sharpness,

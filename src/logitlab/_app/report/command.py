@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,8 +17,11 @@ from logitlab._app.io.outputs import (
     progress,
 )
 from logitlab._app.io.source import Logits, UserError, parse_file_spec
-from logitlab._app.options import FORMATS, IgnoreIndex, Labels, Probabilities
+from logitlab._app.options import FORMATS, ONE_SCORE, Axis, IgnoreIndex, Labels, Probabilities
 from logitlab._rows import Integers
+
+if TYPE_CHECKING:
+    from logitlab._app.io.arrays import ClassLabels
 
 
 def report(
@@ -26,7 +29,7 @@ def report(
         list[str] | None,
         typer.Argument(
             metavar="LOGITS",
-            help=f"{FORMATS} Several files: models to compare on the same --labels. "
+            help=f"{FORMATS} {ONE_SCORE} Several files: models to compare on the same --labels. "
             "Without a file: an example, handwritten digits.",
             show_default=False,
         ),
@@ -43,6 +46,7 @@ def report(
     ] = None,
     ignore_index: IgnoreIndex = None,
     probabilities: Probabilities = False,
+    axis: Axis = -1,
     out: Annotated[
         Path, typer.Option("-o", metavar="DIR", help="Output folder of the report.")
     ] = Path("logitlab-report"),
@@ -59,7 +63,7 @@ def report(
     with exit_on_user_error():
         specs = [spec for spec in (*(logits or ()), labels, targets) if spec]
         check_folder(out, page.FILES, [parse_file_spec(spec)[0] for spec in specs])
-        inputs = _read_inputs(logits or [], labels, targets, ignore_index, probabilities)
+        inputs = _read_inputs(logits or [], labels, targets, ignore_index, probabilities, axis)
         analyses, shared = [], None
         with single_blas_thread(), progress(shown=sys.stderr.isatty()) as track:
             if len(inputs) > 1:
@@ -69,10 +73,11 @@ def report(
                 analyses.append(
                     analyse(
                         source,
-                        y,
+                        None if y is None else y.classes,
                         targets=tokens,
                         probabilities=probabilities,
                         shared=shared,
+                        mapping=None if y is None else y.mapping,
                         track=track,
                     )
                 )
@@ -101,23 +106,25 @@ def _read_inputs(
     targets: str | None,
     ignore_index: int | None,
     probabilities: bool,
-) -> list[tuple[Logits, Integers | None, Integers | None]]:
+    axis: int,
+) -> list[tuple[Logits, "ClassLabels | None", Integers | None]]:
     """Logits, labels and targets of each model, checked before the analysis starts."""
-    from logitlab._app.io.arrays import open_logits, read_labels
+    from logitlab._app.io.arrays import ClassLabels, open_logits, read_labels
     from logitlab._app.io.example import digits
 
     if not logits:
         if labels is not None or targets is not None or probabilities:
             raise UserError("--labels, --targets and --probabilities need LOGITS")
         source, y = digits()
-        return [(source, y, None)]
+        return [(source, ClassLabels(y, "Labels: the digits."), None)]
     if ignore_index is not None and labels is None:
         raise UserError("--ignore-index is a value of --labels, which is missing")
     if labels is not None and targets is not None:
         raise UserError("give one of --labels and --targets, not both")
     if len(logits) > 1 and labels is None:
         raise UserError("several LOGITS are compared by their true classes; give --labels")
-    sources = [open_logits(spec, labels or targets) for spec in logits]
+    others = [spec for spec in (labels, targets) if spec]
+    sources = [open_logits(spec, others, axis=axis, probabilities=probabilities) for spec in logits]
     first = sources[0]
     for other in sources[1:]:
         if other.shape[:-1] != first.shape[:-1]:
@@ -129,7 +136,7 @@ def _read_inputs(
         (
             source,
             None if labels is None else read_labels(labels, source, ignore_index),
-            None if targets is None else read_labels(targets, source),
+            None if targets is None else read_labels(targets, source).classes,
         )
         for source in sources
     ]

@@ -109,6 +109,7 @@ def _input_summary(a: Analysis) -> dict[str, Any]:
         "plus_inf_rows": rows.plus_inf_rows,
         "looks_like_probabilities": a.looks_like_probabilities,
         "warnings": a.warnings,
+        "notes": a.notes,
         "zero_probabilities": rows.zeros if a.probabilities else None,
     }
 

@@ -44,6 +44,7 @@ def environment() -> Environment:
     env.filters.update(
         percent=percent, count=count, number=number, bounds=bounds, p_value=p_value, signed=signed
     )
+    env.filters.update(printable=printable)
     env.tests.update(significant=excludes_zero)
     env.globals.update(score_titles=SCORE_TITLES, min_rows=MIN_ROWS)
     return env
@@ -182,6 +183,8 @@ def print_summary(a: Analysis, console: Any) -> None:
     evaluation, rows = a.evaluation, a.input_summary
     for warning in a.warnings:
         console.print(f"Warning: {warning}", soft_wrap=True)
+    for note in a.notes:
+        console.print(printable(note), soft_wrap=True)
     heading, details = headline(a)
     console.print(printable(f"{heading}: {details}"))
     columns = calibrators(evaluation) if evaluation else []
