@@ -6,6 +6,9 @@ import typer
 
 FORMATS = "FILE or FILE:NAME with rows of logits: .npy, .npz, .csv, .parquet or .safetensors."
 ONE_SCORE = "One number for each row is the logit s of class 1 of two: the row [0, s]."
+SAMPLE_LOGS = (
+    "samples_*.jsonl of lm-evaluation-harness: the log-likelihoods of the choices; it has labels."
+)
 TABLE_FORMATS = ".csv, .parquet or a folder of .parquet files"
 
 Labels = Annotated[

@@ -5,14 +5,16 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from logitlab._app.io.layouts import along_axis, two_classes
+from logitlab._app.io.lm_eval import SUFFIX, read_samples
 from logitlab._app.io.source import (
     NUMBERS,
+    ClassLabels,
     Logits,
     UserError,
     catch_read_errors,
@@ -23,7 +25,6 @@ from logitlab._app.io.source import (
     select_name,
 )
 from logitlab._app.io.tables import is_tabular, table_column, table_logits
-from logitlab._rows import Integers
 
 _MAGIC = b"\x93NUMPY"
 # The types of .safetensors files that NumPy, or ml_dtypes with NumPy, can hold.
@@ -43,6 +44,8 @@ def _array(path: Path, name: str | None, mmap_mode: Literal["r"] | None = None) 
                     raise UserError(f"{path}: not a valid .npy file")
             array: NDArray[Any] = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
             return array
+        if kind == SUFFIX:
+            raise UserError(f"{path}: a sample log is for LOGITS; it has no other arrays")
         if kind == ".npz":
             if not zipfile.is_zipfile(path):
                 raise UserError(f"{path}: not a valid .npz file")
@@ -90,7 +93,14 @@ def open_logits(
     """
     path, name = parse_file_spec(spec)
     source = printable(spec)
-    if is_tabular(path):
+    if path.suffix.lower() == SUFFIX:
+        if name is not None or axis != -1 or probabilities:
+            raise UserError(
+                f"{source}: a sample log has neither names, axes nor probabilities; omit NAME, "
+                "--axis and --probabilities"
+            )
+        logits = read_samples(path, source)
+    elif is_tabular(path):
         if axis != -1:
             raise UserError(f"{source}: --axis is for arrays; the classes of a table are columns")
         others = [column for file, column in map(parse_file_spec, not_classes) if file == path]
@@ -115,13 +125,6 @@ def open_logits(
 
 def _dtype_label(dtype: np.dtype[Any]) -> str:
     return "text" if dtype.kind in "USO" else dtype.name
-
-
-class ClassLabels(NamedTuple):
-    """The class of each row, -1 where it is ignored; and how labels became classes."""
-
-    classes: Integers
-    mapping: str
 
 
 def read_labels(spec: str, logits: Logits, ignore_index: int | None = None) -> ClassLabels:
@@ -162,6 +165,17 @@ def read_labels(spec: str, logits: Logits, ignore_index: int | None = None) -> C
             labels = _classes(spec, np.where(ignored, y[~ignored][0], y), logits)
             return labels._replace(classes=np.where(ignored, -1, labels.classes))
     return _classes(spec, y, logits)
+
+
+def class_labels(
+    spec: str | None, logits: Logits, ignore_index: int | None = None
+) -> ClassLabels | None:
+    """The labels of the file `spec`, or without it those that the file of the logits has."""
+    if spec is not None:
+        return read_labels(spec, logits, ignore_index)
+    if ignore_index is not None:
+        raise UserError("--ignore-index is a value of --labels, which is missing")
+    return None if logits.labels is None else logits.labels()
 
 
 def _are_boolean(y: NDArray[Any]) -> bool:

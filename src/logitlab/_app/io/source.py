@@ -6,15 +6,15 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab._rows import blocks
+from logitlab._rows import Integers, blocks
 
 TABLES = (".csv", ".parquet")
-SUFFIXES = (".npy", ".npz", *TABLES, ".safetensors")
+SUFFIXES = (".npy", ".npz", *TABLES, ".safetensors", ".jsonl")
 NUMBERS = "fiub"  # the kinds of NumPy types that hold numbers
 
 
@@ -42,6 +42,14 @@ def pluralize(n: int, one: str, many: str = "") -> str:
     return f"{n} {one if n == 1 else many or one + 's'}"
 
 
+class ClassLabels(NamedTuple):
+    """The class of each row, -1 where it is ignored; and how labels became classes."""
+
+    classes: Integers
+    mapping: str
+    warnings: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Logits:
     """Rows of logits that are read block by block, as often as needed.
@@ -57,6 +65,7 @@ class Logits:
     rows_at: Callable[[Any], NDArray[Any]] | None = None  # by number, if that needs no pass
     axis: int = -1  # of the classes in the file
     one_score: bool = False  # the file has the score of class 1 alone, for two classes
+    labels: Callable[[], ClassLabels] | None = None  # if the file has them
 
     @property
     def rows(self) -> int:

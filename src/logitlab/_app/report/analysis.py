@@ -55,6 +55,7 @@ class Analysis:
     source: Logits
     probabilities: bool
     notes: list[str]  # how rows, classes and labels are read from the files
+    label_warnings: tuple[str, ...]
     input_summary: InputSummary
     evaluated_rows: int
     sharpness: dict[str, Distribution]
@@ -86,7 +87,7 @@ class Analysis:
     @property
     def warnings(self) -> list[str]:
         """What in the input is probably a mistake."""
-        found = []
+        found = list(self.label_warnings)
         if self.looks_like_probabilities:
             reason = "Every row is non-negative and sums to one"
             if self.source.one_score:
@@ -163,13 +164,14 @@ def analyse(
     probabilities: bool = False,
     shared: NDArray[np.bool_] | None = None,
     mapping: str | None = None,
+    label_warnings: tuple[str, ...] = (),
     track: Track = lambda chunks, _rows, _task: chunks,
 ) -> Analysis:
     """All sections of the report; `track` wraps each pass over the file (a progress bar).
 
     `labels` are the true classes, for scores and calibrators, -1 in a row that is left out;
     `targets` are the tokens of a text; `shared` selects the rows that are analysed; `mapping` says
-    how labels became classes.
+    how labels became classes, `label_warnings` what may be wrong with them.
     """
     included = None if labels is None or labels.min() >= 0 else labels >= 0
     log_k = math.log(source.classes)
@@ -231,6 +233,7 @@ def analyse(
         source=source,
         probabilities=probabilities,
         notes=[*describe_layout(source, probabilities), *([mapping] if mapping else [])],
+        label_warnings=label_warnings,
         input_summary=input_summary,
         evaluated_rows=source.rows - excluded,
         sharpness=sharpness,

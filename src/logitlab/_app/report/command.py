@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,12 +16,17 @@ from logitlab._app.io.outputs import (
     print_line,
     progress,
 )
-from logitlab._app.io.source import Logits, UserError, parse_file_spec
-from logitlab._app.options import FORMATS, ONE_SCORE, Axis, IgnoreIndex, Labels, Probabilities
+from logitlab._app.io.source import ClassLabels, Logits, UserError, parse_file_spec
+from logitlab._app.options import (
+    FORMATS,
+    ONE_SCORE,
+    SAMPLE_LOGS,
+    Axis,
+    IgnoreIndex,
+    Labels,
+    Probabilities,
+)
 from logitlab._rows import Integers
-
-if TYPE_CHECKING:
-    from logitlab._app.io.arrays import ClassLabels
 
 
 def report(
@@ -29,8 +34,9 @@ def report(
         list[str] | None,
         typer.Argument(
             metavar="LOGITS",
-            help=f"{FORMATS} {ONE_SCORE} Several files: models to compare on the same --labels. "
-            "Without a file: an example, handwritten digits.",
+            help=f"{FORMATS} {ONE_SCORE} {SAMPLE_LOGS} Several "
+            "files: models to compare on the same --labels. Without a file: an example, "
+            "handwritten digits.",
             show_default=False,
         ),
     ] = None,
@@ -78,6 +84,7 @@ def report(
                         probabilities=probabilities,
                         shared=shared,
                         mapping=None if y is None else y.mapping,
+                        label_warnings=() if y is None else y.warnings,
                         track=track,
                     )
                 )
@@ -107,9 +114,9 @@ def _read_inputs(
     ignore_index: int | None,
     probabilities: bool,
     axis: int,
-) -> list[tuple[Logits, "ClassLabels | None", Integers | None]]:
+) -> list[tuple[Logits, ClassLabels | None, Integers | None]]:
     """Logits, labels and targets of each model, checked before the analysis starts."""
-    from logitlab._app.io.arrays import ClassLabels, open_logits, read_labels
+    from logitlab._app.io.arrays import class_labels, open_logits, read_labels
     from logitlab._app.io.example import digits
 
     if not logits:
@@ -117,11 +124,9 @@ def _read_inputs(
             raise UserError("--labels, --targets and --probabilities need LOGITS")
         source, y = digits()
         return [(source, ClassLabels(y, "Labels: the digits."), None)]
-    if ignore_index is not None and labels is None:
-        raise UserError("--ignore-index is a value of --labels, which is missing")
     if labels is not None and targets is not None:
         raise UserError("give one of --labels and --targets, not both")
-    if len(logits) > 1 and labels is None:
+    if len(logits) > 1 and targets is not None:
         raise UserError("several LOGITS are compared by their true classes; give --labels")
     others = [spec for spec in (labels, targets) if spec]
     sources = [open_logits(spec, others, axis=axis, probabilities=probabilities) for spec in logits]
@@ -132,11 +137,23 @@ def _read_inputs(
                 f"{other.source}: shape {other.shape}, {first.source}: shape {first.shape}; "
                 "compared models must have the same rows"
             )
-    return [
-        (
-            source,
-            None if labels is None else read_labels(labels, source, ignore_index),
-            None if targets is None else read_labels(targets, source).classes,
-        )
-        for source in sources
-    ]
+    tokens = [None if targets is None else read_labels(targets, s).classes for s in sources]
+    found = [class_labels(labels, source, ignore_index) for source in sources]
+    if targets is not None:
+        found = [None]
+    if len(sources) > 1 and labels is None:
+        _check_same_labels(sources, found)
+    return list(zip(sources, found, tokens, strict=True))
+
+
+def _check_same_labels(sources: list[Logits], found: list[ClassLabels | None]) -> None:
+    """Refuse several models without labels, or with different ones in their files."""
+    first = found[0]
+    for source, labels in zip(sources, found, strict=True):
+        if first is None or labels is None:
+            raise UserError("several LOGITS are compared by their true classes; give --labels")
+        if (different := labels.classes != first.classes).any():
+            raise UserError(
+                f"{source.source}: compared models must have the same labels, but the label of "
+                f"row {int(different.argmax())} is not that of {sources[0].source}"
+            )
