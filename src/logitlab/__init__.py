@@ -28,6 +28,7 @@ from logitlab.decisions import (
 )
 from logitlab.decomposition import score_decomposition
 from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
+from logitlab.groups import group_scores
 from logitlab.linear_losses import linear_cross_entropy, linear_cross_entropy_and_grad
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
@@ -68,6 +69,7 @@ __all__ = [
     "estimate_prior",
     "expected_cost",
     "get_num_threads",
+    "group_scores",
     "hessian",
     "hessian_product",
     "jacobian",

@@ -82,6 +82,20 @@ def check_weights(sample_weight: Any, batch: tuple[int, ...]) -> Floats | None:
     return weights.reshape(-1) * a * b
 
 
+def group_labels(groups: Any, batch: tuple[int, ...]) -> NDArray[Any]:
+    """Return checked groups of rows of shape `batch` as a flat array of integers or strings."""
+    labels = _arrays.on_host(_arrays.as_array(groups, "groups"), "groups")
+    if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
+        labels = labels.astype(str)
+    if labels.dtype.kind not in "biuU":
+        raise TypeError(f"groups must be integers or strings, got {labels.dtype}")
+    if labels.shape != batch:
+        raise ValueError(
+            f"groups must have shape {batch}, one group for each row, got shape {labels.shape}"
+        )
+    return labels.reshape(-1)
+
+
 class LabelledRows(NamedTuple):
     """Checked logits (n, K) and labels of the rows that count."""
 

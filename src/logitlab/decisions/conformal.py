@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks, _rows
 from logitlab._estimators import Estimator
-from logitlab._rows import Floats, Integers, blocks
+from logitlab._rows import Floats, Integers, blocks, group_labels
 from logitlab.decisions.rows import as_wide, between_0_and_1, check_distributions, labelled_rows
 from logitlab.probabilities import softmax
 
@@ -25,20 +25,6 @@ def _quantile(scores: Floats, coverage: float) -> float:
     """
     rank = math.ceil(Fraction(repr(coverage)) * (len(scores) + 1))
     return float(np.partition(scores, rank - 1)[rank - 1]) if rank <= len(scores) else math.inf
-
-
-def _group_labels(groups: Any, batch: tuple[int, ...]) -> NDArray[Any]:
-    """Return checked groups of rows of shape `batch` as a flat array of integers or strings."""
-    labels = _arrays.on_host(_arrays.as_array(groups, "groups"), "groups")
-    if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
-        labels = labels.astype(str)
-    if labels.dtype.kind not in "biuU":
-        raise TypeError(f"groups must be integers or strings, got {labels.dtype}")
-    if labels.shape != batch:
-        raise ValueError(
-            f"groups must have shape {batch}, one group for each row, got shape {labels.shape}"
-        )
-    return labels.reshape(-1)
 
 
 class ConformalSets(Estimator):
@@ -224,7 +210,7 @@ class ConformalSets(Estimator):
         if groups is None:
             self.groups_, index = None, np.zeros(n, np.int64)
         else:
-            given = _group_labels(groups, tuple(y.shape))[numbers]
+            given = group_labels(groups, tuple(y.shape))[numbers]
             self.groups_, index = np.unique(given, return_inverse=True)
         thresholds = np.empty((int(index.max()) + 1, k))
         for group, row in enumerate(thresholds):
@@ -246,7 +232,7 @@ class ConformalSets(Estimator):
             return None
         if groups is None:
             raise ValueError("groups must be given, as in fit, got None")
-        labels = _group_labels(groups, batch)
+        labels = group_labels(groups, batch)
         index = np.minimum(np.searchsorted(self.groups_, labels), len(self.groups_) - 1)
         unknown = self.groups_[index] != labels
         if np.any(unknown):

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,9 @@ from logitlab._app.io.source import (
     select_name,
 )
 from logitlab._app.io.tables import is_tabular, table_column, table_logits
+from logitlab._rows import Integers
 
+MAX_GROUPS = 50
 _MAGIC = b"\x93NUMPY"
 # The types of .safetensors files that NumPy, or ml_dtypes with NumPy, can hold.
 _INTEGERS = [f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)]
@@ -178,6 +180,34 @@ def class_labels(
     return None if logits.labels is None else logits.labels()
 
 
+class Groups(NamedTuple):
+    """The column of the groups, its distinct values, and the number of the value of each row."""
+
+    column: str
+    names: tuple[str, ...]
+    numbers: Integers
+
+
+def read_groups(spec: str, logits: Logits) -> Groups:
+    """The group of each row: the values of a column."""
+    path, name = parse_file_spec(spec)
+    values = table_column(path, name, "group") if is_tabular(path) else _array(path, name)
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        raise UserError(f"{spec}: the group of row {int(np.isnan(values).argmax())} is missing")
+    if values.dtype.kind not in "iufbUS":
+        raise UserError(f"{spec}: groups must be numbers or names, got {values.dtype.name}")
+    if values.shape != logits.shape[:-1]:
+        raise UserError(_shape_error(spec, values.shape, logits, "groups"))
+    values = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+    distinct, numbers = np.unique(values.reshape(-1), return_inverse=True)
+    if len(distinct) > MAX_GROUPS:
+        raise UserError(
+            f"{spec}: groups must have at most {MAX_GROUPS} distinct values, got {len(distinct)}"
+        )
+    column = name or path.stem
+    return Groups(printable(column), tuple(map(str, distinct.tolist())), numbers.astype(np.int64))
+
+
 def _are_boolean(y: NDArray[Any]) -> bool:
     return y.dtype.kind == "b" or (
         y.dtype.kind == "U" and bool(np.isin(np.char.lower(y), ("true", "false")).all())
@@ -236,11 +266,11 @@ def _is_integer(name: str) -> bool:
     return True
 
 
-def _shape_error(spec: str, shape: tuple[int, ...], logits: Logits) -> str:
+def _shape_error(spec: str, shape: tuple[int, ...], logits: Logits, content: str = "labels") -> str:
     rows = logits.shape[:-1]
     if len(shape) == len(rows) == 1:
         return (
             f"{spec}: {pluralize(shape[0], 'row')}, {logits.source}: {pluralize(rows[0], 'row')}; "
             "they must have the same number of rows"
         )
-    return f"{spec}: labels must have shape {rows} as the rows of {logits.source}, got {shape}"
+    return f"{spec}: {content} must have shape {rows} as the rows of {logits.source}, got {shape}"

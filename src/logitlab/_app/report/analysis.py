@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from logitlab._app.io.arrays import Groups
 from logitlab._app.io.layouts import describe_layout
 from logitlab._app.io.passes import InputSummary, Passes, Track, as_floating
 from logitlab._app.io.source import Logits, UserError
 from logitlab._app.report.decisions import Decisions, decisions
 from logitlab._app.report.evaluation import (
     FIT_ELEMENTS,
+    N_BINS,
+    N_RESAMPLES,
     SEED,
     Evaluation,
     ScoreAccumulator,
@@ -33,6 +36,7 @@ from logitlab._app.report.language_model import (
 from logitlab._app.report.numerics import NumericalChecks, check_rows
 from logitlab._app.threads import run_all
 from logitlab._rows import Floats, Integers, blocks, row_max
+from logitlab.groups import GroupScores, GroupSums
 from logitlab.probabilities import softmax
 from logitlab.scores import entropy
 from logitlab.sweep import TemperatureSweep, temperature_sweep
@@ -69,6 +73,8 @@ class Analysis:
     numerical_checks: NumericalChecks
     evaluation: Evaluation | None
     decisions: Decisions | None
+    group_column: str | None
+    groups: dict[str, GroupScores]  # by the values of the column, those with rows
     text: TextScores | None
     included: NDArray[np.bool_] | None  # rows that are not ignored by their labels; None: all
     label_counts: Integers | None  # of each class
@@ -165,13 +171,15 @@ def analyse(
     shared: NDArray[np.bool_] | None = None,
     mapping: str | None = None,
     label_warnings: tuple[str, ...] = (),
+    groups: Groups | None = None,
     track: Track = lambda chunks, _rows, _task: chunks,
 ) -> Analysis:
     """All sections of the report; `track` wraps each pass over the file (a progress bar).
 
     `labels` are the true classes, for scores and calibrators, -1 in a row that is left out;
     `targets` are the tokens of a text; `shared` selects the rows that are analysed; `mapping` says
-    how labels became classes, `label_warnings` what may be wrong with them.
+    how labels became classes, `label_warnings` what may be wrong with them;
+    `groups` are those of rows, for scores of each.
     """
     included = None if labels is None or labels.min() >= 0 else labels >= 0
     log_k = math.log(source.classes)
@@ -184,6 +192,7 @@ def analyse(
         fit_sample = _RandomRows(source, FIT_ELEMENTS, 16)
         folds = random_halves(source.rows)
         uncalibrated = ScoreAccumulator(source.classes, passes.dtype, folds, fit_sample.mask)
+    group_sums = None if groups is None else GroupSums(groups.numbers, N_BINS, passes.dtype)
     text = None if targets is None else TextAccumulator(targets)
     over_steps = EntropyOverSteps(source.shape)
     distance, example_row, example = math.inf, -1, np.empty(0)
@@ -207,6 +216,8 @@ def analyse(
             uncalibrated.add(rows, wide, labels[rows])
             shifted_hits += int(np.count_nonzero(wide.argmax(axis=-1) == labels[rows] - 1))
             fit_sample.add(rows, z)
+            if group_sums is not None:
+                group_sums.add(rows, wide, labels[rows])
         if text is not None:
             text.add(rows, wide)
     if example_row < 0:
@@ -226,6 +237,10 @@ def analyse(
         fitted = fit_sample.collected()
         evaluation = evaluate(passes, labels, uncalibrated, fitted, folds)
         decided = decisions(*fitted, labels, folds, evaluation.fold_temperatures)
+    found = {}
+    if groups is not None and group_sums is not None:
+        scores = group_sums.scores(N_RESAMPLES, SEED)
+        found = {n: s for n, s in zip(groups.names, scores, strict=True) if s is not None}
     ignored = 0 if included is None else int(np.count_nonzero(~included))
     excluded = ignored + input_summary.nan_rows + input_summary.empty_rows
     excluded += input_summary.unpaired_rows
@@ -247,6 +262,8 @@ def analyse(
         numerical_checks=numerical_checks,
         evaluation=evaluation,
         decisions=decided,
+        group_column=None if groups is None else groups.column,
+        groups=found,
         text=text.scores() if text else None,
         included=included,
         label_counts=label_counts,

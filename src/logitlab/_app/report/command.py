@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +28,9 @@ from logitlab._app.options import (
 )
 from logitlab._rows import Integers
 
+if TYPE_CHECKING:
+    from logitlab._app.io.arrays import Groups
+
 
 def report(
     logits: Annotated[
@@ -50,6 +53,15 @@ def report(
             show_default=False,
         ),
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE:COLUMN",
+            help="The group of each row, such as a column of the table of the labels. Adds scores "
+            "of each group.",
+            show_default=False,
+        ),
+    ] = None,
     ignore_index: IgnoreIndex = None,
     probabilities: Probabilities = False,
     axis: Axis = -1,
@@ -67,15 +79,17 @@ def report(
     from logitlab.regression.threads import single_blas_thread
 
     with exit_on_user_error():
-        specs = [spec for spec in (*(logits or ()), labels, targets) if spec]
+        specs = [spec for spec in (*(logits or ()), labels, targets, group) if spec]
         check_folder(out, page.FILES, [parse_file_spec(spec)[0] for spec in specs])
-        inputs = _read_inputs(logits or [], labels, targets, ignore_index, probabilities, axis)
+        inputs = _read_inputs(
+            logits or [], labels, targets, group, ignore_index, probabilities, axis
+        )
         analyses, shared = [], None
         with single_blas_thread(), progress(shown=sys.stderr.isatty()) as track:
             if len(inputs) > 1:
-                sources = [source for source, _, _ in inputs]
+                sources = [source for source, *_ in inputs]
                 shared = compare.shared_rows(sources, probabilities, track)
-            for source, y, tokens in inputs:
+            for source, y, tokens, groups in inputs:
                 analyses.append(
                     analyse(
                         source,
@@ -85,6 +99,7 @@ def report(
                         shared=shared,
                         mapping=None if y is None else y.mapping,
                         label_warnings=() if y is None else y.warnings,
+                        groups=groups,
                         track=track,
                     )
                 )
@@ -111,24 +126,27 @@ def _read_inputs(
     logits: list[str],
     labels: str | None,
     targets: str | None,
+    group: str | None,
     ignore_index: int | None,
     probabilities: bool,
     axis: int,
-) -> list[tuple[Logits, ClassLabels | None, Integers | None]]:
-    """Logits, labels and targets of each model, checked before the analysis starts."""
-    from logitlab._app.io.arrays import class_labels, open_logits, read_labels
+) -> list[tuple[Logits, ClassLabels | None, Integers | None, "Groups | None"]]:
+    """Logits, labels, targets and groups of each model, checked before the analysis starts."""
+    from logitlab._app.io.arrays import class_labels, open_logits, read_groups, read_labels
     from logitlab._app.io.example import digits
 
     if not logits:
-        if labels is not None or targets is not None or probabilities:
-            raise UserError("--labels, --targets and --probabilities need LOGITS")
+        if any((labels, targets, group, probabilities)):
+            raise UserError("--labels, --targets, --group and --probabilities need LOGITS")
         source, y = digits()
-        return [(source, ClassLabels(y, "Labels: the digits."), None)]
+        return [(source, ClassLabels(y, "Labels: the digits."), None, None)]
     if labels is not None and targets is not None:
         raise UserError("give one of --labels and --targets, not both")
     if len(logits) > 1 and targets is not None:
         raise UserError("several LOGITS are compared by their true classes; give --labels")
-    others = [spec for spec in (labels, targets) if spec]
+    if len(logits) > 1 and group is not None:
+        raise UserError("--group is for one file of LOGITS, got several")
+    others = [spec for spec in (labels, targets, group) if spec]
     sources = [open_logits(spec, others, axis=axis, probabilities=probabilities) for spec in logits]
     first = sources[0]
     for other in sources[1:]:
@@ -143,7 +161,10 @@ def _read_inputs(
         found = [None]
     if len(sources) > 1 and labels is None:
         _check_same_labels(sources, found)
-    return list(zip(sources, found, tokens, strict=True))
+    if group is not None and found[0] is None:
+        raise UserError("--group adds scores of each group; give --labels")
+    groups = [None if group is None else read_groups(group, source) for source in sources]
+    return list(zip(sources, found, tokens, groups, strict=True))
 
 
 def _check_same_labels(sources: list[Logits], found: list[ClassLabels | None]) -> None:
