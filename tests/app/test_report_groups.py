@@ -83,7 +83,7 @@ def test_arrays(no_figures):
     [
         (
             ["t.csv:a,b,c,d", "--group", "t.csv:site"],
-            "--group adds scores of each group; give --la",
+            "--group adds scores of each",
         ),
         (
             ["t.csv:a,b,c,d", "--labels", "t.csv:y", "--group", "t.csv:code"],

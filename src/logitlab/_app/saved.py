@@ -1,5 +1,7 @@
 """The file of ``logitlab calibrate``: a calibrator, and what is known of the logits it takes."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,18 +85,25 @@ class SavedCalibrator:
         return as_floating(block, source.dtype)
 
 
-def read_saved(path: Path) -> SavedCalibrator:
-    """The calibrator of a file, or of the folder that ``logitlab calibrate`` wrote it to."""
-    path = path / FILE if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+@contextlib.contextmanager
+def catch_saved_errors(path: Path) -> Iterator[None]:
+    """Turn an error of reading a saved file into a UserError."""
     try:
-        calibrator, details = read_calibrator(path)
+        yield
     except ValueError as error:
         raise UserError(str(error)) from None
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or "not enough memory to read the file"
         raise UserError(f"{path}: {reason}") from None
+
+
+def read_saved(path: Path) -> SavedCalibrator:
+    """The calibrator of a file, or of the folder that ``logitlab calibrate`` wrote it to."""
+    path = path / FILE if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    with catch_saved_errors(path):
+        calibrator, details = read_calibrator(path)
     names, given = details.pop("names", None), details.pop("input", "logits")
     k = calibrator.n_features_in_
     if names is not None and not (
