@@ -142,12 +142,13 @@ def _read_inputs(
         return [(source, ClassLabels(y, "Labels: the digits."), None, None)]
     if labels is not None and targets is not None:
         raise UserError("give one of --labels and --targets, not both")
-    if len(logits) > 1 and targets is not None:
-        raise UserError("several LOGITS are compared by their true classes; give --labels")
     if len(logits) > 1 and group is not None:
         raise UserError("--group is for one file of LOGITS, got several")
     others = [spec for spec in (labels, targets, group) if spec]
     sources = [open_logits(spec, others, axis=axis, probabilities=probabilities) for spec in logits]
+    has_labels = labels is not None or (not targets and all(source.labels for source in sources))
+    if len(sources) > 1 and not has_labels:
+        raise UserError("several LOGITS are compared by their true classes; give --labels")
     first = sources[0]
     for other in sources[1:]:
         if other.shape[:-1] != first.shape[:-1]:
@@ -168,11 +169,11 @@ def _read_inputs(
 
 
 def _check_same_labels(sources: list[Logits], found: list[ClassLabels | None]) -> None:
-    """Refuse several models without labels, or with different ones in their files."""
+    """Refuse several models whose files have different labels."""
     first = found[0]
     for source, labels in zip(sources, found, strict=True):
         if first is None or labels is None:
-            raise UserError("several LOGITS are compared by their true classes; give --labels")
+            continue
         if (different := labels.classes != first.classes).any():
             raise UserError(
                 f"{source.source}: compared models must have the same labels, but the label of "
