@@ -78,7 +78,8 @@ def apply_stage(stage, value, w, p, t):
     }
     bound = bounds[stage]()
     margin = min(abs(float((p[i] - bound) / largest)) for i in ranked if p[i] or value)
-    return [i for i in ranked if p[i] >= bound or p[i] == largest], margin
+    top = [i for i in ranked if w[i] == w[ranked[0]] or (t in (inf, -inf))]
+    return [i for i in ranked if p[i] >= bound or i in top], margin
 
 
 def dynamic_temperature(p, size, t, width, exponent):

@@ -34,7 +34,7 @@ from logitlab.losses import cross_entropy, cross_entropy_and_grad
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
 from logitlab.reliability import calibration_error, calibration_test, reliability_curve
 from logitlab.resampling import bootstrap
-from logitlab.sampling import Sampler, sample, sample_with_log_prob, truncate
+from logitlab.sampling import Sampler, mirostat, sample, sample_with_log_prob, truncate
 from logitlab.scores import accuracy, brier_score, entropy, kl_divergence, top_k_accuracy
 from logitlab.smooth_calibration import smooth_calibration_error
 from logitlab.sweep import temperature_sweep
@@ -82,6 +82,7 @@ __all__ = [
     "log_softmax",
     "logits",
     "logsumexp",
+    "mirostat",
     "native_available",
     "reliability_curve",
     "risk_coverage_curve",

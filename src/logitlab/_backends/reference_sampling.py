@@ -43,6 +43,11 @@ def truncates(stages: list[Stage]) -> bool:
     return any(stage.name != "temperature" or stage.values for stage in stages)
 
 
+def is_dynamic(stages: list[Stage]) -> bool:
+    """Whether the temperature of a row depends on its entropy."""
+    return any(stage.name == "temperature" and stage.values for stage in stages)
+
+
 def _of_rows(stages: list[Stage], rows: slice) -> list[Stage]:
     """The stages of some rows."""
 
@@ -98,7 +103,7 @@ def keep(
     x = _widen(z, np)
     included = np.ones(z.shape, bool) if where is None else np.broadcast_to(where, z.shape)
     if not x.size:
-        return np.array(included), np.full(len(z), temperature) if _is_dynamic(stages) else None
+        return np.array(included), np.full(len(z), temperature) if is_dynamic(stages) else None
     t: Any = np.ones((1, 1))
     for stage in stages:
         values = [np.reshape(value, (-1, 1)) for value in stage.values]
@@ -111,12 +116,8 @@ def keep(
             v = _weights(x, (1,), t, included, np)
             w = np.where(included & (z != -np.inf), v.sign * x, -np.inf)
             included = included & (KEEP[stage.name](w, v, *values) | v.undefined)
-    rows = np.reshape(temperature, -1) if _is_dynamic(stages) else None
+    rows = np.reshape(temperature, -1) if is_dynamic(stages) else None
     return np.array(included), rows
-
-
-def _is_dynamic(stages: list[Stage]) -> bool:
-    return any(stage.name == "temperature" and stage.values for stage in stages)
 
 
 def sample(

@@ -29,6 +29,11 @@ def _entropy(v: _Weights) -> Column:
     return np.asarray(np.log(_total(v)) - _mean_log_weight(v))
 
 
+def _most_probable(v: _Weights) -> Mask:
+    """The largest entries; at T = inf all, whose probabilities are equal."""
+    return np.asarray(v.at_max | (v.included & (v.scale == np.inf)))
+
+
 def top_k(w: Column, v: _Weights, k: Column) -> Mask:
     """The k largest entries and the ties of the k-th."""
     position = np.minimum(k, w.shape[1]).astype(np.int64) - 1
@@ -67,13 +72,13 @@ def typical_p(w: Column, v: _Weights, p: Column) -> Mask:
 
 def epsilon(w: Column, v: _Weights, p: Column) -> Mask:
     """p_i >= epsilon, and the largest."""
-    return np.asarray((v.e >= p * _total(v)) | v.at_max)
+    return np.asarray((v.e >= p * _total(v)) | _most_probable(v))
 
 
 def eta(w: Column, v: _Weights, p: Column) -> Mask:
     """p_i >= min(eta, sqrt(eta) exp(-H)), and the largest."""
     bound = np.minimum(p, np.sqrt(p) * np.exp(-_entropy(v)))
-    return np.asarray((v.e >= bound * _total(v)) | v.at_max)
+    return np.asarray((v.e >= bound * _total(v)) | _most_probable(v))
 
 
 def top_n_sigma(w: Column, v: _Weights, n: Column) -> Mask:
@@ -91,7 +96,7 @@ def top_n_sigma(w: Column, v: _Weights, n: Column) -> Mask:
 
 def top_a(w: Column, v: _Weights, a: Column) -> Mask:
     """p_i >= a (max p)^2."""
-    return np.asarray((v.e >= a / _total(v)) | v.at_max)
+    return np.asarray((v.e >= a / _total(v)) | _most_probable(v))
 
 
 def xtc(w: Column, v: _Weights, threshold: Column) -> Mask:

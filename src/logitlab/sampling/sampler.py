@@ -97,7 +97,7 @@ class Sampler:
     >>> sampler.truncate([1.0, 4.0, 2.0, 2.0])
     array([-inf,   4.,   2.,   2.])
     >>> sampler.sample([1.0, 4.0, 2.0, 2.0], 8, rng=0)
-    array([1, 1, 1, 1, 2, 1, 1, 3])
+    array([1, 1, 1, 1, 1, 1, 1, 3])
     >>> logitlab.Sampler.from_json(sampler.to_json()) == sampler
     True
     """

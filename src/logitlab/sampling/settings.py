@@ -62,7 +62,8 @@ def _array(name: str, x: Any) -> NDArray[Any]:
     """A setting with one value for each row, on the host."""
     x = _arrays.as_array(x, name)
     dtype = _arrays.dtype_name(x.dtype)
-    kinds, wanted = ("int", "uint", "float", "bfloat"), "a real number or an array of real numbers"
+    kinds: tuple[str, ...] = ("int", "uint", "float", "bfloat")
+    wanted = "a real number or an array of real numbers"
     if name == "top_k":
         kinds, wanted = kinds[:2], "an int or an array of ints"
     if not dtype.startswith(kinds) and 0 not in x.shape:
@@ -168,6 +169,7 @@ def stages_of(
             if stage == "xtc":
                 applied = values["xtc_probability"] == 1 if has_xtc is None else has_xtc
                 # A threshold that no probability reaches, where the stage is not applied.
-                values = {"xtc": np.where(applied, values["xtc_threshold"], np.inf)[()]}
+                threshold = np.where(applied, values["xtc_threshold"], np.inf)
+                values = {"xtc_threshold": threshold if threshold.ndim else float(threshold)}
             found.append(Stage(stage, tuple(values.values())))
     return found
