@@ -123,7 +123,7 @@ def test_samples_are_equal_on_all_instruction_sets_and_threads():
 def inverse_cdf(z, u):
     """The categories that the kernel samples for given uniform numbers u."""
     indices = np.empty((1, len(u)), np.int64)
-    arguments = native.KINDS[z.dtype.name], z[None], 1, 1.0, None, [], 1, 1.0, 0.0, True, 0, 0
+    arguments = native.KINDS[z.dtype.name], z[None], 1, 1.0, None, [], True, 0, 0
     native._native.sample(*arguments, u[None], indices)
     return indices[0]
 

@@ -16,7 +16,8 @@ def stages(order=STAGES, **values):
         if name == "temperature":
             found.append(Stage(name, ()))
         elif values.get(name) is not None:
-            found.append(Stage(name, (values[name],)))
+            value = values[name]
+            found.append(Stage(name, (value if hasattr(value, "shape") else float(value),)))
     return found
 
 

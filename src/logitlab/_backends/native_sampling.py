@@ -17,7 +17,13 @@ from logitlab._backends.native import (
     are_plain,
     large_bytes,
 )
-from logitlab._backends.reference_sampling import STAGES, Stage, Words, truncates
+from logitlab._backends.reference_sampling import (
+    STAGES,
+    Stage,
+    Words,
+    is_dynamic,
+    truncates,
+)
 
 _MAX_CLASSES = 1 << 32  # of a row that the kernels truncate
 
@@ -42,17 +48,11 @@ def _on_kernel(
     dtype = dtype_name(z.dtype)
     if not _covers(dtype) or (truncates(stages) and z.shape[axis] >= _MAX_CLASSES):
         return False
-    numbers, values = [], {"top_k": 1, "top_p": 1.0, "min_p": 0.0}
-    for stage in stages if truncates(stages) else []:
-        if stage.name not in STAGES[:4] or any(np.ndim(value) for value in stage.values):
-            return False
-        if stage.name != "temperature":
-            values[stage.name] = int(stage.values[0]) if stage.name == "top_k" else stage.values[0]
-        elif stage.values:
-            return False
-        numbers.append(STAGES.index(stage.name))
+    given = [(STAGES.index(stage.name), *stage.values) for stage in stages]
     x, axis, t, where = _one_axis(_memory(z, dtype), (axis,), t, where)
-    getattr(_native, name)(KINDS[dtype], x, axis, t, where, numbers, *values.values(), *rest)
+    getattr(_native, name)(
+        KINDS[dtype], x, axis, t, where, given if truncates(stages) else [], *rest
+    )
     return True
 
 
@@ -74,8 +74,9 @@ def keep(
     Also the temperature of each row, if it is dynamic.
     """
     shape = np.moveaxis(z, axis, -1).shape
-    kept, temperatures = np.empty(shape, bool), None
-    if _on_kernel("keep", z, axis, t, where, stages, kept):
+    kept = np.empty(shape, bool)
+    temperatures = np.empty(math.prod(shape[:-1])) if is_dynamic(stages) else None
+    if _on_kernel("keep", z, axis, t, where, stages, kept, temperatures):
         if where is not None:
             kept &= np.moveaxis(np.broadcast_to(where, z.shape), axis, -1)
     else:
