@@ -11,6 +11,7 @@ from bench import (
     coverage,
     derivatives,
     laws,
+    memory,
     picture,
     probabilities,
     regression,
@@ -39,7 +40,7 @@ def run_sweep(quick: bool, write: bool, against: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     names = ["softmax", "log_softmax", "logsumexp", "derivatives", "losses", "sampling"]
-    names += ["calibration", "coverage", "regression", "laws", "picture", "sweep", "app"]
+    names += ["calibration", "coverage", "regression", "laws", "picture", "sweep", "app", "memory"]
     parser.add_argument("benchmark", choices=names)
     parser.add_argument("--quick", action="store_true", help="measure fewer cases")
     parser.add_argument("--write", action="store_true", help="write the table to docs/bench-*.md")
@@ -50,6 +51,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.benchmark == "app":
         app.report(args.quick, args.write)
+        return
+    if args.benchmark == "memory":
+        memory.report(args.quick, args.write)
         return
     if args.benchmark == "calibration":
         calibration.report(calibration.measure(args.quick), args.write)

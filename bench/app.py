@@ -12,7 +12,7 @@ import numpy as np
 from bench.tables import machine, versions, write_between
 
 _PAGE = "docs/bench-app.md"
-_MAIN = "from logitlab._app import main; main()"
+COMMAND = [sys.executable, "-c", "from logitlab._app import main; main()"]
 
 
 def _write_logits(path: Path, rows: int) -> None:
@@ -58,7 +58,7 @@ def _run(arguments: list[str], processors: set[int]) -> tuple[float, float]:
     """Seconds, and seconds of processor time, of one command on some processors."""
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-c", _MAIN, *arguments],
+        [*COMMAND, *arguments],
         stdout=subprocess.DEVNULL,
         preexec_fn=lambda: os.sched_setaffinity(0, processors),
     )

@@ -1,5 +1,6 @@
 """The guide: executed pages, and a reference made from the library itself."""
 
+import os
 import sys
 from functools import partialmethod
 from pathlib import Path
@@ -23,6 +24,8 @@ exclude_patterns = ["_build"]
 
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+# Predictions of networks that a page reads where they are there.
+os.environ.setdefault("LOGITLAB_GUIDE_DATA", str(HERE.parent.parent / "shared" / "data"))
 # Every page is executed in each build; an error in a page fails the build.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True

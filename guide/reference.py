@@ -23,6 +23,7 @@ SECTIONS = {
     "smooth_calibration": "Calibration error",
     "decomposition": "Calibration error",
     "resampling": "Confidence intervals",
+    "groups": "Confidence intervals",
     "calibration": "Calibrators",
     "decisions": "Decisions",
     "regression": "Softmax regression",

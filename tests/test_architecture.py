@@ -22,7 +22,7 @@ LAYERS = [
     ["onnx", "torch"],
     ["logitlab"],
     ["plot", "laws", "_torch_compile"],
-    ["calibration", "decisions"],
+    ["calibration", "decisions", "groups"],
     ["decomposition", "regression", "reliability", "resampling", "smooth_calibration", "sweep"],
     ["_bins", "linear_losses"],
     ["scores", "sampling", "derivatives", "losses"],

@@ -36,10 +36,7 @@ TRUNCATION = {
     "axis": 1,
     "t": 1.0,
     "where": None,
-    "stages": [1],
-    "top_k": 2,
-    "top_p": 1.0,
-    "min_p": 0.0,
+    "stages": [(0,), (1, 2.0), (2, ONES)],
 }
 RIGHT = {
     "softmax": {"kind": 1, "z": Z, "out": Z, "axis": 1, "t": 1.0, "where": None},
@@ -76,6 +73,7 @@ RIGHT = {
     "keep": {
         **TRUNCATION,
         "kept": np.ones((N, K), bool),
+        "used_temperatures": ONES,
     },
     "sample": {
         **TRUNCATION,
@@ -109,10 +107,23 @@ NUMBERS = {
     "k": (-1, K + 1, 1 << 61),
     "inner": (-1, 0, 2, 16, 1 << 61),
     "product": (-1, 3),
-    "stages": ([4], [-1], [1] * 5, None),
-    "top_k": (0, -1, 1 << 70),
-    "top_p": (0.0, 1.5, np.nan, -1.0),
-    "min_p": (-0.1, 1.1, np.nan),
+    "stages": (
+        [(10,)],
+        [(-1,)],
+        [(0,)] * 11,
+        [()],
+        [(0, 1.0, 1.0, 1.0)],
+        [1],
+        [(1, None)],
+        [(1, np.ones(N + 1))],
+        [(1, ONES.astype(np.float32))],
+        [(1, misaligned(ONES))],
+        *([(1, x)] for x in (0.0, -1.0, np.nan)),
+        *([(2, x)] for x in (0.0, 1.5, np.nan, -1.0, ONES + 1)),
+        *([(3, x)] for x in (-0.1, 1.1, np.nan)),
+        *([(stage, x)] for stage in range(4, 10) for x in (-0.1, np.nan)),
+        None,
+    ),
     "key_a": (-1, 1 << 32, None),
     "t": (None, "1", object()),
 }
@@ -124,6 +135,8 @@ ACCEPTED = {(function, "z", "fewer columns") for function in ("logsumexp", "mome
     *(("second_products", name, "three dimensions") for name in ("u", "v", "slope", "out")),
     ("scores", "other", "None"),
     ("keep", "z", "three dimensions"),
+    ("keep", "used_temperatures", "three dimensions"),
+    ("keep", "used_temperatures", "None"),
     ("cross_entropy", "out", "None"),
 }
 WRITTEN = {"softmax": "out", "log_softmax": "out", "logsumexp": "out", "products": "out"} | {

@@ -1,5 +1,7 @@
 """ONNX models give the results of the estimators that they were made of."""
 
+import itertools
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -45,6 +47,27 @@ def test_calibrators(kind, dtype):
         assert probabilities.dtype == dtype
         np.testing.assert_allclose(probabilities, calibrator.predict_proba(z), rtol=0, atol=1e-6)
         np.testing.assert_array_equal(predicted, calibrator.predict(z))
+
+
+@pytest.mark.parametrize("kind", [*CALIBRATORS, logitlab.PlattScaling, logitlab.BetaCalibration])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1, 1e-3])
+def test_extreme_logits(kind, dtype, scale):
+    """Wherever the library has a distribution; `scale` makes intermediate results overflow."""
+    k = 2 if kind in (logitlab.PlattScaling, logitlab.BetaCalibration) else 3
+    z, y = rows(k=k)
+    calibrator = kind().fit(scale * z, y)
+    largest = np.finfo(dtype).max
+    entries = [0, -1, 50, -200, 1e4, -1e10, 1e30, -1e30, 3e38, -3e38, largest, -largest, 1e-40]
+    if kind not in (logitlab.MatrixScaling, logitlab.StructuredMatrixScaling):
+        entries.append(-np.inf)
+    extreme = np.array(list(itertools.product(entries, repeat=k)), dtype)
+    extreme = extreme[(extreme > -np.inf).any(1)]
+    expected = calibrator.predict_proba(extreme)
+    defined = ~np.isnan(expected).any(1)
+    assert defined.mean() > (0.99 if scale == 1 else 0.5)
+    probabilities, _ = run(to_onnx(calibrator, dtype=dtype), extreme)
+    np.testing.assert_allclose(probabilities[defined], expected[defined], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("y", "temperature"), [([0, 0], 0), ([1, 1], np.inf)])

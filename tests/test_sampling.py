@@ -20,9 +20,10 @@ import logitlab
 from arrays import inf, nan
 from exact import mp
 from logitlab._backends import native_sampling, reference_sampling
-from logitlab._backends.reference_sampling import STAGES, Cut, philox, philox_words, uniforms
+from logitlab._backends.reference_sampling import philox, philox_words, uniforms
 from processes import run_code
 from strategies import finite_rows, temperatures
+from truncations import stages
 
 # Significance level: a test rejects a correct sampler for one of a million seeds (seeds are fixed).
 ALPHA = 1e-6
@@ -252,9 +253,7 @@ def test_both_words_of_the_key_count():
     keys = np.arange(50, dtype=np.uint64)
     for replacement in (True, False):
         draws = [
-            native_sampling.sample(
-                z, 1, 1.0, None, Cut(STAGES, None, None, None), 1, replacement, key, keys
-            )
+            native_sampling.sample(z, 1, 1.0, None, stages(), 1, replacement, key, keys)
             for key in ((1, 2), (1, 3), (2, 2), (1, 2))
         ]
         assert (draws[0] == draws[3]).all()
@@ -327,8 +326,11 @@ def test_errors():
         ({"top_p": 0}, r"top_p must be in \(0, 1\], got 0.0"),
         ({"top_p": nan}, r"top_p must be in \(0, 1\], got nan"),
         ({"min_p": -0.1}, r"min_p must be in \[0, 1\], got -0.1"),
-        ({"order": "hf"}, "order must be 'transformers', 'vllm', 'llama.cpp' or .*, got 'hf'"),
-        ({"order": ("top_k", "top_p")}, r"order must be .*, got \('top_k', 'top_p'\)"),
+        ({"order": "hf"}, "order must be 'transformers', 'vllm', .*, got 'hf'"),
+        (
+            {"order": ("top_k", "top_p"), "temperature": 2.0},
+            r"order must name every stage in use; 'temperature' is missing: \('top_k', 'top_p'\)",
+        ),
         ({"row_keys": [1]}, r"row_keys must have the batch shape \(\) of z, got shape \(1,\)"),
     ):
         with pytest.raises(ValueError, match=text):
@@ -453,7 +455,7 @@ def test_integer_options_of_any_type():
 
 # The reference, called directly. Its uniform numbers are those of the generator, tested above.
 KEY = (0x12345678, 0x9ABCDEF0)
-NO_CUT = Cut(STAGES, None, None, None)
+NO_CUT = stages()
 
 
 def exact_uniforms(row_key, n):
@@ -533,9 +535,9 @@ def test_reference_sampling_options(monkeypatch):
     min_third = [[1, 2, 3, 0], [0, 0, 25, 0], [0, 2, 6, 3]]
     for cut, kept in (
         (NO_CUT, powers),
-        (Cut(STAGES, 2, None, None), top_two),
-        (Cut(STAGES, None, 0.5, None), top_half),
-        (Cut(STAGES, None, None, 0.33), min_third),
+        (stages(top_k=2), top_two),
+        (stages(top_p=0.5), top_half),
+        (stages(min_p=0.33), min_third),
     ):
         for replacement, exactly in (
             (True, sample_exactly),
@@ -553,7 +555,7 @@ def test_reference_samples_of_rows_without_a_distribution(replacement):
     keys = np.arange(5, dtype=np.uint64)
     indices = reference_sampling.sample(z, 1.0, None, NO_CUT, 1, replacement, KEY, keys)
     assert indices.tolist() == [[-1], [-1], [0], [0], [1]]
-    cut = Cut(STAGES, 1, None, None)
+    cut = stages(top_k=1)
     indices = reference_sampling.sample(z, 1.0, None, cut, 1, replacement, KEY, keys)
     assert indices.tolist() == [[-1], [-1], [0], [0], [1]]
     for shape in ((3, 0), (0, 3)):
@@ -579,7 +581,7 @@ def test_reference_samples_at_the_ends_of_the_uniform_numbers(monkeypatch):
 def test_reference_samples_without_replacement_where_weights_underflow():
     """Classes whose exp(z/T) is 0 in float64 are sampled last, in the order of their logits."""
     z, key = np.array([[-5e4, 0.0, -4e4, 1.0]]), np.zeros(1, np.uint64)
-    for t, cut in ((1e-3, NO_CUT), (1e-5, NO_CUT), (1e-3, Cut(STAGES, 4, None, None))):
+    for t, cut in ((1e-3, NO_CUT), (1e-5, NO_CUT), (1e-3, stages(top_k=4))):
         indices = reference_sampling.sample(z, t, None, cut, 4, False, KEY, key)
         assert indices.tolist() == [[3, 1, 2, 0]]
 
@@ -672,10 +674,11 @@ def test_messages():
     """Each is complete: the argument, the rule, the value."""
     z = [1.0, 2.0]
     rule = (
-        "order must be 'transformers', 'vllm', 'llama.cpp' or a permutation of ('temperature', "
-        "'top_k', 'top_p', 'min_p'), got "
+        "order must be 'transformers', 'vllm', 'llama.cpp', 'sglang' or a list of distinct stages "
+        "of ('temperature', 'top_k', 'top_p', 'min_p', 'typical_p', 'epsilon', 'eta', "
+        "'top_n_sigma', 'top_a', 'xtc'), got "
     )
-    for order in ("hf", ("top_k", "top_p"), ["top_k"] * 4, 5, {"top_k": 1}):
+    for order in ("hf", ("top_k", "top_q"), ["top_k"] * 4, 5, {"top_k": 1}):
         assert message_of(ValueError, logitlab.sample, z, order=order) == rule + repr(order)
     for options, message in (
         ({"top_k": 0}, "top_k must be >= 1, got 0"),
@@ -770,8 +773,8 @@ def test_limits_that_are_allowed():
     np.testing.assert_array_equal(logitlab.truncate(z, top_k=1), largest)
     assert logitlab.sample(z, rng=0).shape == (3,)
     order = ("top_p", "top_k", "temperature", "min_p")
-    for stages in (order, list(order)):
-        kept = logitlab.truncate([0.0, 0.0, 0.0, 0.0], top_p=0.5, top_k=1, order=stages)
+    for given_order in (order, list(order)):
+        kept = logitlab.truncate([0.0, 0.0, 0.0, 0.0], top_p=0.5, top_k=1, order=given_order)
         assert kept.tolist() == [0, 0, -inf, -inf]
 
 

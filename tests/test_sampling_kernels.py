@@ -11,21 +11,21 @@ import arrays
 import logitlab
 from arrays import inf
 from logitlab._backends import native, native_sampling, reference_sampling
-from logitlab._backends.reference_sampling import Cut, philox, uniforms
+from logitlab._backends.reference_sampling import philox, uniforms
+from truncations import stages
 
 pytestmark = pytest.mark.skipif(
     not logitlab.native_available(), reason="installed without a C++ compiler"
 )
 
 KEY = (1234567890, 987654321)
-ORDER = ("temperature", "top_k", "top_p", "min_p")
 CUTS = [
-    Cut(ORDER, None, None, None),
-    Cut(ORDER, 7, None, None),
-    Cut(ORDER, None, 0.8, None),
-    Cut(ORDER, None, None, 0.05),
-    Cut(("min_p", "temperature", "top_p", "top_k"), 40, 0.9, 0.001),
-    Cut(("top_p", "top_k", "temperature", "min_p"), 3000, 0.999, 0.01),
+    stages(),
+    stages(top_k=7),
+    stages(top_p=0.8),
+    stages(min_p=0.05),
+    stages(("min_p", "temperature", "top_p", "top_k"), top_k=40, top_p=0.9, min_p=0.001),
+    stages(("top_p", "top_k", "temperature", "min_p"), top_k=3000, top_p=0.999, min_p=0.01),
 ]
 
 
@@ -54,8 +54,8 @@ def test_against_the_reference(cut, dtype, k):
         if t < 0:
             z[3, k // 2] = 0
         mask = None if mask is None or (z[4, mask[4]] == -inf).all() else mask
-        kept = native_sampling.keep(z, 1, t, mask, cut)
-        expected_kept = reference_sampling.keep(z, t, mask, cut)
+        kept, _ = native_sampling.keep(z, 1, t, mask, cut)
+        expected_kept, _ = reference_sampling.keep(z, t, mask, cut)
         differ = (kept != expected_kept) & (z != -inf)
         assert differ.sum() <= 1
         rows = np.flatnonzero(~differ.any(1))
@@ -123,7 +123,7 @@ def test_samples_are_equal_on_all_instruction_sets_and_threads():
 def inverse_cdf(z, u):
     """The categories that the kernel samples for given uniform numbers u."""
     indices = np.empty((1, len(u)), np.int64)
-    arguments = native.KINDS[z.dtype.name], z[None], 1, 1.0, None, [], 1, 1.0, 0.0, True, 0, 0
+    arguments = native.KINDS[z.dtype.name], z[None], 1, 1.0, None, [], True, 0, 0
     native._native.sample(*arguments, u[None], indices)
     return indices[0]
 

@@ -9,44 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import arrays
-import exact
 import logitlab
 from arrays import inf, nan
 from logitlab._backends import reference_sampling
-from logitlab._backends.reference_sampling import Cut
 from logitlab.sampling import ORDERS
 from strategies import finite_rows, temperatures
-
-
-def truncate_exactly(row, temperature, order, top_k=None, top_p=None, min_p=None):
-    """The indices that the stages keep, in exact arithmetic.
-
-    Also the smallest distance of a cumulative probability or a ratio from its threshold.
-    """
-    kept, t, margin = list(range(len(row))), 1.0, math.inf
-    for stage in order:
-        masked = [row[i] if i in kept else -inf for i in range(len(row))]
-        p = exact.softmax(masked, t)
-        sign = -1 if t < 0 else 1
-        ranked = sorted((i for i in kept if row[i] != -inf), key=lambda i: (-sign * row[i], i))
-        if stage == "temperature":
-            t = temperature
-        elif stage == "top_k" and top_k is not None:
-            kept = [i for i in ranked if sign * row[i] >= sign * row[ranked[:top_k][-1]]]
-        elif stage == "top_p" and top_p is not None and top_p < 1:
-            kept, mass = [], 0
-            for i in ranked:
-                if mass >= top_p:
-                    break
-                margin = min(margin, abs(float(mass) - top_p))
-                kept.append(i)
-                mass += p[i]
-            margin = min(margin, abs(float(mass) - top_p))
-        elif stage == "min_p" and min_p is not None:
-            margin = min(margin, *(abs(float(p[i] / max(p)) - min_p) for i in ranked))
-            kept = [i for i in ranked if p[i] >= min_p * max(p)]
-    return set(kept), margin
-
+from truncations import stages as cut_of
+from truncations import truncate_exactly
 
 truncations = st.fixed_dictionaries(
     {
@@ -55,7 +24,7 @@ truncations = st.fixed_dictionaries(
         "min_p": st.one_of(st.none(), st.floats(0, 1)),
     }
 )
-orders = st.one_of(st.sampled_from(list(ORDERS.values())), st.permutations(ORDERS["vllm"]))
+orders = st.permutations(ORDERS["vllm"])
 
 
 @given(finite_rows(), temperatures, orders, truncations)
@@ -108,7 +77,7 @@ def test_against_transformers(order, k):
         z = rng.standard_normal((rows, k)) * spread
         values = {"temperature": 0.8, "top_k": k // 3, "top_p": 0.9, "min_p": 0.02}
         expected, close = torch.from_numpy(z), np.zeros(rows, bool)
-        for stage in ORDERS[order]:
+        for stage in (stage for stage in ORDERS[order] if stage in values):
             if stage == "top_p":
                 mass = torch.softmax(expected, -1).sort(-1, descending=True).values.cumsum(-1)
                 close |= ((mass - values["top_p"]).abs() < 1e-5).any(-1).numpy()
@@ -286,8 +255,8 @@ def test_row_without_a_distribution_after_the_temperature():
 def test_top_p_and_min_p_must_be_real_numbers(name):
     with pytest.raises(TypeError, match=f"{name} must be a real number, got '0.5'"):
         logitlab.truncate([1.0, 2.0], **{name: "0.5"})
-    with pytest.raises(TypeError, match=rf"{name} must be a real number, got \[0.5\]"):
-        logitlab.truncate([1.0, 2.0], **{name: [0.5]})
+    with pytest.raises(TypeError, match=f"{name} must be a real number or an array of real"):
+        logitlab.truncate([[1.0, 2.0]], **{name: ["0.5"]})
 
 
 @pytest.mark.parametrize("options", [{"top_p": 1}, {"min_p": 0}, {"top_k": 9}, {"top_k": 2**70}])
@@ -319,9 +288,9 @@ LOG2 = math.log(2)
 
 def reference_keep(z, temperature=1.0, where=None, order=ORDERS["transformers"], **stages):
     """The indices that the reference keeps in one row."""
-    cut = Cut(order, stages.get("top_k"), stages.get("top_p"), stages.get("min_p"))
+    cut = cut_of(order, **stages)
     mask = None if where is None else np.array([where], bool)
-    kept = reference_sampling.keep(np.array([z]), temperature, mask, cut)
+    kept, _ = reference_sampling.keep(np.array([z]), temperature, mask, cut)
     assert kept.dtype == bool
     assert kept.shape == (1, len(z))
     return np.flatnonzero(kept).tolist()
@@ -424,23 +393,16 @@ def test_reference_applies_the_temperature_in_its_place():
 def test_reference_has_a_temperature_for_each_row():
     """And a mask of its own, or one for all rows."""
     z = np.tile([0.0, LOG2, 2 * LOG2, 3 * LOG2], (4, 1))
-    cut = Cut(ORDERS["transformers"], None, 0.75, None)
+    cut = cut_of(top_p=0.75)
     t = np.array([1.0, 0.5, -1.0, inf])
-    kept = reference_sampling.keep(z, t, None, cut)
+    kept, _ = reference_sampling.keep(z, t, None, cut)
     # At T = inf too, the largest logits come first.
     expected = [[2, 3], [3], [0, 1], [1, 2, 3]]
     assert [np.flatnonzero(row).tolist() for row in kept] == expected
     mask = np.array([True, True, True, False])
-    kept = reference_sampling.keep(z, t, mask, cut)
+    kept, _ = reference_sampling.keep(z, t, mask, cut)
     assert [np.flatnonzero(row).tolist() for row in kept] == [[1, 2], [2], [0, 1], [0, 1, 2]]
     assert kept.flags.writeable
-
-
-def test_the_stages_that_remove_entries():
-    order = ("min_p", "temperature", "top_p", "top_k")
-    assert Cut(order, 3, 0.5, 0.1).filters() == ["min_p", "top_p", "top_k"]
-    assert Cut(order, None, 0.5, None).filters() == ["top_p"]
-    assert Cut(order, None, None, None).filters() == []
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -449,8 +411,8 @@ def test_reference_computes_in_float64(dtype):
     z = np.zeros(3, dtype)
     z[1:] = -28  # exp(-28) = 6.9e-13
     p = 1 - 2e-13
-    cut = Cut(ORDERS["transformers"], None, p, None)
-    assert np.flatnonzero(reference_sampling.keep(z[None], 1.0, None, cut)).tolist() == [0, 1, 2]
+    cut = cut_of(top_p=p)
+    assert np.flatnonzero(reference_sampling.keep(z[None], 1.0, None, cut)[0]).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("k", [1, 2, 7, 100, 500, 999])

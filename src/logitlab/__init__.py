@@ -28,12 +28,13 @@ from logitlab.decisions import (
 )
 from logitlab.decomposition import score_decomposition
 from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
+from logitlab.groups import group_scores
 from logitlab.linear_losses import linear_cross_entropy, linear_cross_entropy_and_grad
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
 from logitlab.reliability import calibration_error, calibration_test, reliability_curve
 from logitlab.resampling import bootstrap
-from logitlab.sampling import sample, sample_with_log_prob, truncate
+from logitlab.sampling import Sampler, mirostat, sample, sample_with_log_prob, truncate
 from logitlab.scores import accuracy, brier_score, entropy, kl_divergence, top_k_accuracy
 from logitlab.smooth_calibration import smooth_calibration_error
 from logitlab.sweep import temperature_sweep
@@ -47,6 +48,7 @@ __all__ = [
     "IsotonicCalibration",
     "MatrixScaling",
     "PlattScaling",
+    "Sampler",
     "SelectiveClassifier",
     "SoftmaxRegression",
     "StructuredMatrixScaling",
@@ -68,6 +70,7 @@ __all__ = [
     "estimate_prior",
     "expected_cost",
     "get_num_threads",
+    "group_scores",
     "hessian",
     "hessian_product",
     "jacobian",
@@ -79,6 +82,7 @@ __all__ = [
     "log_softmax",
     "logits",
     "logsumexp",
+    "mirostat",
     "native_available",
     "reliability_curve",
     "risk_coverage_curve",

@@ -82,7 +82,11 @@ def _check_layout(x: Array, name: str) -> None:
 
 
 def as_array(x: Any, name: str) -> Array:
-    """An array of any library unchanged; anything else as a NumPy array."""
+    """An array of any library unchanged; anything else as a NumPy array.
+
+    NumPy makes objects of the nullable columns of pandas and of the lists in columns of polars
+    and Arrow: those that are numbers become an array of numbers.
+    """
     if type(x) is np.ndarray and x.dtype.kind != "O":
         return x
     if isinstance(x, np.ma.MaskedArray):
@@ -93,12 +97,17 @@ def as_array(x: Any, name: str) -> Array:
             _check_layout(x, name)
         return x
     try:
-        x = np.asarray(x)
+        array = np.asarray(x)
+        if array.dtype == object:
+            check_none_missing(array, name)
+            if not isinstance(x, np.ndarray):
+                numbers = np.array(array.tolist())
+                array = numbers if numbers.dtype.kind in "biuf" else array
     except ValueError as error:
+        if str(error).startswith(name):
+            raise
         raise ValueError(f"{name} must be a rectangular array, got: {error}") from None
-    if x.dtype == object:
-        check_none_missing(x, name)
-    return x
+    return array
 
 
 def check_none_missing(x: NDArray[Any], name: str) -> None:

@@ -60,9 +60,11 @@ class Bins:
         part = (p - low) / np.where(width > 0, width, 1)
         return bins * CELLS + np.clip(part * CELLS, 0, CELLS - 1).astype(np.int64)
 
-    def cell_sums(self, p: Floats, occurred: NDArray[np.bool_]) -> Floats:
-        """As :meth:`sums`, of the cells: shape (3, B * CELLS)."""
-        return binned_sums(self.cells(p), len(self) * CELLS, p, occurred)
+    def cell_sums(
+        self, p: Floats, occurred: NDArray[np.bool_], weight: Floats | None = None
+    ) -> Floats:
+        """As :meth:`sums`, of the cells: shape (3 or 4, B * CELLS)."""
+        return binned_sums(self.cells(p), len(self) * CELLS, p, occurred, weight)
 
     def classwise_sums(self, p: Floats, y: Integers, weight: Floats | None = None) -> Floats:
         """As :meth:`sums`, one class against the rest for each class: shape (3 or 4, K, B)."""

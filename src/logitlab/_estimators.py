@@ -74,19 +74,22 @@ class Estimator:
                 f"this {type(self).__name__} is not fitted yet; call fit first"
             )
 
-    def _check_logits(self, z: Any) -> tuple[Any, Any]:
-        """Return z as a floating array with K classes, and its array namespace."""
+    def _check_logits(self, z: Any, axis: Any = -1) -> tuple[Any, Any]:
+        """Return z as a floating array with K classes on the last axis, and its array namespace."""
         self._check_fitted()
         z = _arrays.as_floating(check_dense(z), "z")
         k = self.n_features_in_
-        if z.ndim == 0 or z.shape[-1] != k:
-            features = z.shape[-1] if z.ndim else 1
+        axes = _arrays.one_axis(axis, z.ndim)
+        features = z.shape[axes[0]] if axes else 1
+        if not axes or features != k:
+            rule = f"shape (..., {k})" if axis == -1 else f"{k} classes on axis {axis}"
             # The second half is scikit-learn's wording, which its estimator checks look for.
             raise ValueError(
-                f"z must have shape (..., {k}), got {tuple(z.shape)}: X has {features} features, "
+                f"z must have {rule}, got {tuple(z.shape)}: X has {features} features, "
                 f"but {type(self).__name__} is expecting {k} features as input"
             )
-        return z, array_namespace(z)
+        xp = array_namespace(z)
+        return _arrays.move_axis(z, axes[0], -1, xp) if axes[0] < z.ndim - 1 else z, xp
 
     def __repr__(self) -> str:
         params = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())

@@ -82,6 +82,20 @@ def check_weights(sample_weight: Any, batch: tuple[int, ...]) -> Floats | None:
     return weights.reshape(-1) * a * b
 
 
+def group_labels(groups: Any, batch: tuple[int, ...]) -> NDArray[Any]:
+    """Return checked groups of rows of shape `batch` as a flat array of integers or strings."""
+    labels = _arrays.on_host(_arrays.as_array(groups, "groups"), "groups")
+    if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
+        labels = labels.astype(str)
+    if labels.dtype.kind not in "biuU":
+        raise TypeError(f"groups must be integers or strings, got {labels.dtype}")
+    if labels.shape != batch:
+        raise ValueError(
+            f"groups must have shape {batch}, one group for each row, got shape {labels.shape}"
+        )
+    return labels.reshape(-1)
+
+
 class LabelledRows(NamedTuple):
     """Checked logits (n, K) and labels of the rows that count."""
 
@@ -92,11 +106,16 @@ class LabelledRows(NamedTuple):
 
 
 def labelled_rows(
-    z: Any, y: Any, sample_weight: Any = None, axis: int = -1, ignore_index: Any = None
+    z: Any,
+    y: Any,
+    sample_weight: Any = None,
+    axis: int = -1,
+    ignore_index: Any = None,
+    name: str = "z",
 ) -> LabelledRows:
     """Checked rows, labels and weights without the ignored rows and those of weight 0."""
-    z, y = _arrays.as_array(z, "z"), _arrays.as_array(y, "y")
-    logits, labels = as_rows(z, y, "z", axis, ignore_index)
+    z, y = _arrays.as_array(z, name), _arrays.as_array(y, "y")
+    logits, labels = as_rows(z, y, name, axis, ignore_index)
     weights = check_weights(sample_weight, tuple(y.shape))
     if ignore_index is None and weights is None:
         return LabelledRows(logits, labels, None, None)

@@ -82,8 +82,7 @@ def to_onnx(estimator: Any, *, dtype: Any = np.float32) -> "onnx.ModelProto":
         coef, intercept = _all_classes(estimator)
         z = graph.add("MatMul", "features", graph.constant(coef.T))
         z = graph.add("Add", z, graph.constant(intercept))
-        p = graph.add("Softmax", z, axis=-1)
-        return graph.model(p, "features", coef.shape[1], estimator.classes_)
+        return graph.model(graph.softmax(z), "features", coef.shape[1], estimator.classes_)
     raise TypeError(
         "estimator must be a fitted calibrator or SoftmaxRegression, got "
         f"{type(estimator).__name__}"
@@ -131,6 +130,17 @@ class _Graph:
         output = f"n{len(self._nodes)}"
         self._nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
+
+    def softmax(self, z: str) -> str:
+        """Softmax of logits, of which those that have overflowed to +inf are the largest."""
+        largest = self.constant(np.finfo(self._dtype).max)
+        return self.add("Softmax", self.add("Min", z, largest), axis=-1)
+
+    def clip(self, x: str) -> str:
+        """x with finite numbers in place of infinite ones."""
+        largest = np.finfo(self._dtype).max
+        clipped = self.add("Max", x, self.constant(-largest))
+        return self.add("Min", clipped, self.constant(largest))
 
     def share(self, chosen: str) -> str:
         """Equal probabilities of the entries where a mask is true."""
@@ -190,34 +200,42 @@ def _calibrated(calibrator: Any, graph: _Graph) -> str:
         if t == math.inf:
             excluded = graph.add("Equal", z, graph.constant(-math.inf))
             return graph.share(graph.add("Not", excluded))
-        return graph.add("Softmax", graph.add("Div", z, graph.constant(t)), axis=-1)
+        return graph.softmax(_shifted(t, graph))
     if isinstance(calibrator, IsotonicCalibration):
-        return graph.add("Softmax", _isotonic(calibrator, graph), axis=-1)
+        return graph.softmax(_isotonic(calibrator, graph))
     if isinstance(calibrator, BetaCalibration | PlattScaling):
-        return graph.add("Softmax", _binary(calibrator, graph), axis=-1)
+        return graph.softmax(_binary(calibrator, graph))
     bias = graph.constant(calibrator.bias_)
     if isinstance(calibrator, StructuredVectorScaling | StructuredMatrixScaling):
-        scaled = graph.add("Div", z, graph.constant(calibrator.temperature_))
-        z = graph.add("LogSoftmax", scaled, axis=-1)
-        excluded = graph.add("Equal", z, graph.constant(-math.inf))
+        z = graph.add("LogSoftmax", _shifted(calibrator.temperature_, graph), axis=-1)
     else:
-        z, excluded = _centred(graph)
+        z = _centred(graph)
     if isinstance(calibrator, MatrixScaling | StructuredMatrixScaling):
         z = graph.add("Add", graph.add("MatMul", z, graph.constant(calibrator.weight_.T)), bias)
     else:
+        excluded = graph.add("Equal", z, graph.constant(-math.inf))
         z = graph.add("Add", graph.add("Mul", z, graph.constant(calibrator.scale_)), bias)
         z = graph.add("Where", excluded, graph.constant(-math.inf), z)
-    return graph.add("Softmax", z, axis=-1)
+    return graph.softmax(z)
 
 
-def _centred(graph: _Graph) -> tuple[str, str]:
-    """The logits minus the mean of those of a row above -inf, and the mask of the others."""
+def _shifted(temperature: float, graph: _Graph) -> str:
+    """The logits minus the largest of a row, over T: halves, as the difference may overflow."""
+    axes, half = graph.constant([-1], np.int64), graph.constant(0.5)
+    halves = graph.add("Mul", "logits", half)
+    gap = graph.add("Sub", halves, graph.add("ReduceMax", halves, axes, keepdims=1))
+    return graph.add("Div", gap, graph.constant(temperature / 2))
+
+
+def _centred(graph: _Graph) -> str:
+    """The logits minus the mean of those of a row above -inf; -inf stays."""
     excluded = graph.add("Equal", "logits", graph.constant(-math.inf))
     axes, zero = graph.constant([-1], np.int64), graph.constant(0)
     finite = graph.add("Where", excluded, zero, "logits")
     count = graph.add("Where", excluded, zero, graph.constant(1))
-    sums = [graph.add("ReduceSum", x, axes, keepdims=1) for x in (finite, count)]
-    return graph.add("Sub", finite, graph.add("Div", *sums)), excluded
+    # Divided before the sum, because the sum of huge logits may overflow.
+    shares = graph.add("Div", finite, graph.add("ReduceSum", count, axes, keepdims=1))
+    return graph.add("Sub", "logits", graph.add("ReduceSum", shares, axes, keepdims=1))
 
 
 def _isotonic(calibrator: IsotonicCalibration, graph: _Graph) -> str:
@@ -251,10 +269,17 @@ def _isotonic(calibrator: IsotonicCalibration, graph: _Graph) -> str:
 
 def _binary(calibrator: BetaCalibration | PlattScaling, graph: _Graph) -> str:
     """The logits of a calibrator of two classes; 0 for class 0."""
-    lowest = graph.constant(-math.inf)
+    axes, zero, lowest = (
+        graph.constant([-1], np.int64),
+        graph.constant(0),
+        graph.constant(-math.inf),
+    )
     excluded = graph.add("Equal", "logits", lowest)
-    finite = graph.add("Where", excluded, graph.constant(0), "logits")
-    s = graph.add("MatMul", finite, graph.constant([[-1], [1]]))
+    finite = graph.add("Where", excluded, zero, "logits")
+    s = graph.clip(graph.add("MatMul", finite, graph.constant([[-1], [1]])))
+    # Any log-odds do where a class is excluded: those of 0 do not overflow.
+    least = graph.add("ReduceMin", "logits", axes, keepdims=1)
+    s = graph.add("Where", graph.add("Equal", least, lowest), zero, s)
     if isinstance(calibrator, BetaCalibration):
         # -log p = max(-s, 0) + r and -log(1 - p) = max(s, 0) + r with r = log(1 + exp(-|s|))
         opposite = graph.add("Neg", s)
@@ -268,6 +293,6 @@ def _binary(calibrator: BetaCalibration | PlattScaling, graph: _Graph) -> str:
     else:
         s = graph.add("Mul", s, graph.constant(calibrator.slope_))
         shift = calibrator.intercept_
-    s = graph.add("Add", s, graph.constant(shift))
+    s = graph.clip(graph.add("Add", s, graph.constant(shift)))
     z = graph.add("Mul", s, graph.constant([[0, 1]]))
     return graph.add("Where", excluded, lowest, z)

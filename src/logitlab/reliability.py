@@ -310,23 +310,31 @@ def consistency_test(
 ) -> CalibrationTest:
     """The test of :func:`calibration_test` for sums over bins and over their cells.
 
-    `sums` has shape (3, B) and `cells` shape (3, B * CELLS), as :class:`logitlab._bins.Bins`
-    returns them.
+    `sums` has shape (3 or 4, B) and `cells` shape (3 or 4, B * CELLS), as
+    :class:`logitlab._bins.Bins` returns them.
     """
     bins = np.flatnonzero(cells[0]) // CELLS
     cells = cells[:, cells[0] > 0]
-    counts, confidence = cells[0].astype(np.int64), np.minimum(cells[1] / cells[0], 1)
+    rows, confidence = effective_counts(cells), np.minimum(cells[1] / cells[0], 1)
+    # Correct predictions of weighted rows are simulated by whole numbers n of equally weighted
+    # rows, at random the next below or above the effective number m. The mean is that of the
+    # weighted rows, and so is the variance, with these probabilities, as E[1/n] = 1/m.
+    below = np.floor(rows * (1 + 1e-9))
+    next_below = np.clip(below * ((below + 1) / rows - 1), 0, 1)
     n_bins = sums.shape[1]
     ends = np.searchsorted(bins, np.arange(n_bins), side="right")
     generator = np.random.default_rng(rng)
     error, expected, larger = float(error_from_sums(sums, norm)), 0.0, 0
-    step = max(1, _BLOCK // len(counts))
+    step = max(1, _BLOCK // len(rows))
     for start in range(0, n_resamples, step):
         size = min(step, n_resamples - start)
-        cumulative = np.zeros((size, len(counts) + 1), np.int64)
-        correct = generator.binomial(counts, confidence, (size, len(counts)))
-        np.cumsum(correct, axis=1, out=cumulative[:, 1:])
-        simulated = np.broadcast_to(sums[:, None], (3, size, n_bins)).copy()
+        cumulative = np.zeros((size, len(rows) + 1))
+        counts = below.astype(np.int64)
+        if len(cells) > 3:
+            counts = counts + (generator.random((size, len(rows))) >= next_below)
+        correct = generator.binomial(counts, confidence, (size, len(rows)))
+        np.cumsum(correct * (cells[0] / counts), axis=1, out=cumulative[:, 1:])
+        simulated = np.broadcast_to(sums[:, None], (len(sums), size, n_bins)).copy()
         simulated[2] = np.diff(cumulative[:, ends], axis=1, prepend=0)
         errors = error_from_sums(simulated, norm)
         expected += float(errors.sum()) / n_resamples
@@ -345,6 +353,7 @@ def calibration_test(
     norm: Norm = 1,
     n_resamples: int = 1000,
     rng: Any = 0,
+    sample_weight: Any = None,
     ignore_index: int | Sequence[int] | None = None,
 ) -> CalibrationTest:
     """Test of the hypothesis that the classifier is perfectly calibrated (consistency test).
@@ -365,8 +374,8 @@ def calibration_test(
         Number of simulations; the smallest possible p-value is 1 / (1 + n_resamples).
     rng : None, int or numpy.random.Generator
         Seed or generator of the simulations.
-    ignore_index : int or sequence of int, optional
-        As :func:`calibration_error`.
+    sample_weight, ignore_index
+        As in :func:`accuracy`. The outcomes of the rows are independent, whatever their weights.
 
     Returns
     -------
@@ -399,8 +408,9 @@ def calibration_test(
     check_norm(norm)
     check_bins(n_bins, strategy)
     n_resamples, rng = _checks.integer(n_resamples, "n_resamples", 1), _checks.generator(rng)
-    z, y, _, numbers = labelled_rows(z, y, None, axis, ignore_index)
+    z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
     confidence, predicted = confidences(z, numbers)
-    bins, correct = make_bins(confidence, n_bins, strategy, z.dtype), predicted == y
-    sums, cells = bins.sums(confidence, correct), bins.cell_sums(confidence, correct)
+    bins, correct = make_bins(confidence, n_bins, strategy, z.dtype, weight), predicted == y
+    sums = bins.sums(confidence, correct, weight)
+    cells = bins.cell_sums(confidence, correct, weight)
     return consistency_test(sums, cells, norm, n_resamples, rng)

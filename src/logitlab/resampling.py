@@ -1,12 +1,13 @@
 """Bootstrap confidence intervals of scores."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from logitlab import _arrays, _checks
 from logitlab._bins import binned_sums, check_bins, uniform_bins
-from logitlab._rows import Floats, Integers, as_rows, blocks, row_max, softmax_rows
+from logitlab._rows import Floats, Integers, blocks, labelled_rows, row_max, softmax_rows
 from logitlab.probabilities import log_softmax, softmax
 from logitlab.scores import squared_errors
 
@@ -45,7 +46,7 @@ class ScoreSums:
     group_sums : array, shape (groups, 6 + n_bins)
         Sums over the rows of each group: number of rows, correct predictions, finite log-losses,
         infinite log-losses (their number), Brier scores, confidences; and, for each bin of
-        confidence, confidence minus correct predictions.
+        confidence, confidence minus correct predictions. Weights multiply all of them.
     bin_sums : array, shape (3, n_bins)
         Sums over all rows, as of :meth:`logitlab._bins.Bins.sums`.
     """
@@ -61,10 +62,12 @@ class ScoreSums:
             else np.arange(rows, dtype=np.uint16)
         )
 
-    def add(self, rows: Integers | slice, z: Floats, y: Integers) -> RowScores:
+    def add(
+        self, rows: Integers | slice, z: Floats, y: Integers, weight: Floats | None = None
+    ) -> RowScores:
         """Add rows that have a distribution; return their scores.
 
-        `rows` are the numbers of the rows of z among all rows.
+        `rows` are the numbers of the rows of z among all rows. `bin_sums` are without weights.
         """
         p: Floats = softmax(z)
         loss: Floats = -log_softmax(z)[np.arange(len(y)), y]
@@ -76,6 +79,8 @@ class ScoreSums:
         values[:, 4] = squared_errors(p, y).sum(axis=-1)
         values[:, 5] = confidence
         values[:, 6] = confidence - correct
+        if weight is not None:
+            values *= weight[:, None]
         # One index into the flat array: NumPy has a fast loop for that.
         columns = np.broadcast_to(np.arange(7), values.shape).copy()
         columns[:, 6] += bins
@@ -129,24 +134,30 @@ def percentile_intervals(
     return intervals
 
 
-def _group_sums(z: Any, y: Any, n_bins: int, name: str) -> Floats:
-    z, y = as_rows(z, y, name)
+def _group_sums(
+    z: Any, y: Any, axis: Any, n_bins: int, name: str, weight: Any, ignore_index: Any
+) -> Floats:
+    z, y, weight, numbers = labelled_rows(z, y, weight, axis, ignore_index, name)
     sums = ScoreSums(len(y), n_bins, z.dtype)
     for rows in blocks(*z.shape):
-        softmax_rows(z, rows, name)  # raises an error for rows without a distribution
-        sums.add(rows, z[rows].astype(np.float64), y[rows])
+        softmax_rows(z, rows, name, numbers)  # raises an error for rows without a distribution
+        of_rows = None if weight is None else weight[rows]
+        sums.add(rows, z[rows].astype(np.float64), y[rows], of_rows)
     return sums.group_sums
 
 
 def bootstrap(
     z: Any,
     y: Any,
+    axis: int = -1,
     *,
     other: Any = None,
     n_bins: int = 15,
     confidence_level: float = 0.95,
     n_resamples: int = 1000,
     rng: Any = 0,
+    sample_weight: Any = None,
+    ignore_index: int | Sequence[int] | None = None,
 ) -> dict[str, Interval]:
     """Bootstrap confidence intervals of scores, or of the score differences of two models.
 
@@ -160,11 +171,13 @@ def bootstrap(
 
     Parameters
     ----------
-    z : array, shape (..., K)
+    z : array, shape (..., K, ...)
         Logits.
-    y : array of int, shape (...)
+    y : array of int, shape of z without the class axis
         Labels, 0 to K - 1.
-    other : array, shape (..., K'), optional
+    axis : int
+        The class axis, of `other` as well.
+    other : array, shape (..., K', ...), optional
         Logits of another model for the same rows. The result then holds the score of `z` minus
         the score of `other`.
     n_bins : int
@@ -175,6 +188,9 @@ def bootstrap(
         Number of bootstrap resamples.
     rng : None, int or numpy.random.Generator
         Seed or generator of the resampling.
+    sample_weight, ignore_index
+        As in :func:`accuracy`. Rows are resampled with equal probabilities, together with their
+        weights.
 
     Returns
     -------
@@ -215,16 +231,17 @@ def bootstrap(
     n_resamples = _checks.integer(n_resamples, "n_resamples", 1)
     check_bins(n_bins)
     generator = _checks.generator(rng)
-    sums = [_group_sums(z, y, n_bins, "z")]
+    sums = [_group_sums(z, y, axis, n_bins, "z", sample_weight, ignore_index)]
     if other is not None:
         other = _arrays.as_array(other, "other")
         batch = tuple(np.shape(y))
-        if tuple(other.shape[:-1]) != batch:
+        class_axis = _arrays.one_axis(axis, other.ndim)
+        if tuple(n for i, n in enumerate(other.shape) if i not in class_axis) != batch:
             raise ValueError(
                 f"other must have the batch shape {batch} of z and a class axis, "
                 f"got shape {tuple(other.shape)}"
             )
-        sums.append(_group_sums(other, y, n_bins, "other"))
+        sums.append(_group_sums(other, y, axis, n_bins, "other", sample_weight, ignore_index))
     resampled = np.split(resampled_sums(np.hstack(sums), n_resamples, generator), len(sums), axis=1)
     value, *other_value = (scores_from_sums(s.sum(axis=0)) for s in sums)
     replicates, *other_replicates = map(scores_from_sums, resampled)

@@ -3,6 +3,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <deque>
 #include <numeric>
 #include <optional>
 #include <utility>
@@ -17,8 +18,9 @@
 #define TRUNCATION_PARAMETERS                                                               \
   "kind: int, z: numpy.typing.NDArray[typing.Any], axis: int, "                             \
   "t: float | numpy.typing.NDArray[numpy.float64], "                                        \
-  "where: numpy.typing.NDArray[typing.Any] | None, stages: collections.abc.Sequence[int], " \
-  "top_k: int, top_p: float, min_p: float"
+  "where: numpy.typing.NDArray[typing.Any] | None, "                                        \
+  "stages: collections.abc.Sequence[tuple[int, *tuple[float | "                             \
+  "numpy.typing.NDArray[numpy.float64], ...]]]"
 
 namespace logitlab {
 namespace {
@@ -37,26 +39,58 @@ void run(SampleArgs& args) {
                   [&](int64_t first, int64_t last) { kernels.sample(args, first, last); });
 }
 
-void set_truncation(Truncation& truncation, int64_t k, const std::vector<int>& stages,
-                    int64_t top_k, double top_p, double min_p) {
-  require(top_k >= 1, "top_k", top_k, "be >= 1");
-  if (!(top_p > 0 && top_p <= 1)) throw std::invalid_argument("top_p must be in (0, 1]");
-  if (!(min_p >= 0 && min_p <= 1)) throw std::invalid_argument("min_p must be in [0, 1]");
-  // The classes that a truncation keeps are numbered with 32 bits.
-  require(stages.empty() || k < int64_t(1) << 32, "z", k, "have fewer than 2^32 classes");
-  require(stages.size() <= kMaxStages, "stages", int64_t(stages.size()), "have at most ",
-          kMaxStages, " entries");
-  for (int stage : stages) {
-    require(stage >= 0 && stage < kMaxStages, "stages", stage, "be >= 0 and < ", kMaxStages);
-    truncation.stages[truncation.count++] = Stage(stage);
+// The stages of a call, tuples of their number and their parameters. It holds the arrays of those
+// that have one number for each row.
+class TruncationArgs {
+ public:
+  TruncationArgs(Truncation& truncation, const Batch& batch, const std::vector<nb::tuple>& stages) {
+    // The classes that a truncation keeps are numbered with 32 bits.
+    require(stages.empty() || batch.k < int64_t(1) << 32, "z", batch.k,
+            "have fewer than 2^32 classes");
+    require(stages.size() <= kMaxStages, "stages", int64_t(stages.size()), "have at most ",
+            kMaxStages, " entries");
+    for (const nb::tuple& given : stages) {
+      require(given.size() >= 1 && given.size() <= 3, "stages", int64_t(given.size()),
+              "have entries of 1 to 3 values");
+      const int stage = nb::cast<int>(given[0]);
+      require(stage >= 0 && stage < kMaxStages, "stages", stage, "be >= 0 and < ", kMaxStages);
+      StageArgs& args = truncation.stages[truncation.count++];
+      args.stage = Stage(stage);
+      set(args.parameter, given, 1, batch.rows);
+      set(args.exponent, given, 2, batch.rows);
+      for (int64_t row = 0; row < (args.parameter.values ? batch.rows : 1); ++row)
+        check(args.stage, args.parameter.of_row(row));
+    }
   }
-  truncation.top_k = top_k, truncation.top_p = top_p, truncation.min_p = min_p;
-}
+
+ private:
+  void set(Parameter& parameter, const nb::tuple& given, size_t i, int64_t rows) {
+    if (i >= given.size()) return;
+    if (PyFloat_Check(nb::handle(given[i]).ptr())) {
+      parameter.value = nb::cast<double>(given[i]);
+      return;
+    }
+    views_.emplace_back("stages", given[i], kDoubles, PyBUF_C_CONTIGUOUS);
+    require_size("stages", "bytes per parameter", rows * 8, views_.back().buffer.len);
+    require_aligned("stages", views_.back().buffer);
+    parameter.values = reinterpret_cast<const double*>(views_.back().data());
+  }
+
+  // What the kernels rely on.
+  static void check(Stage stage, double x) {
+    if (!(x >= 0)) throw std::invalid_argument("stages must have parameters >= 0");
+    if (stage == Stage::top_k && !(x >= 1)) throw std::invalid_argument("top_k must be >= 1");
+    if (stage == Stage::top_p && !(x > 0 && x <= 1))
+      throw std::invalid_argument("top_p must be in (0, 1]");
+    if (stage == Stage::min_p && x > 1) throw std::invalid_argument("min_p must be in [0, 1]");
+  }
+
+  std::deque<View> views_;
+};
 
 // Writes to `kept`, bytes of the shape (rows, k), which entries the truncation keeps.
 void keep(int kind, nb::handle z, int axis, nb::handle t, nb::handle where,
-          const std::vector<int>& stages, int64_t top_k, double top_p, double min_p,
-          nb::handle kept) {
+          const std::vector<nb::tuple>& stages, nb::handle kept, nb::handle used_temperatures) {
   const View zv("z", z, type_of(kind), PyBUF_STRIDES),
       kept_view("kept", kept, kMask, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
   check_axis(zv.buffer, axis);
@@ -64,17 +98,23 @@ void keep(int kind, nb::handle z, int axis, nb::handle t, nb::handle where,
   SampleArgs args;
   args.batch.kind = Kind(kind);
   const BatchLayout layout(args.batch, zv.buffer, nullptr, axis, t, where);
-  set_truncation(args.truncation, args.batch.k, stages, top_k, top_p, min_p);
+  const TruncationArgs truncation(args.truncation, args.batch, stages);
   require_size("kept", "bytes", args.batch.rows * args.batch.k, kept_view.buffer.len);
   args.kept = reinterpret_cast<uint8_t*>(kept_view.data());
+  std::optional<View> temperatures;
+  if (!used_temperatures.is_none()) {
+    temperatures.emplace("used_temperatures", used_temperatures, kDoubles,
+                         PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
+    require_size("used_temperatures", "bytes", args.batch.rows * 8, temperatures->buffer.len);
+    args.used_temperatures = reinterpret_cast<double*>(temperatures->data());
+  }
   if (kept_view.buffer.len) run(args);
 }
 
 // Writes classes to `found`, int64 of shape (rows, n). row_keys is uint64 of shape (rows,), or has
 // the uniform numbers, doubles of shape (rows, n).
 void sample(int kind, nb::handle z, int axis, nb::handle t, nb::handle where,
-            const std::vector<int>& stages, int64_t top_k, double top_p, double min_p,
-            bool replacement, uint32_t key_a, uint32_t key_b, nb::handle row_keys,
+            const std::vector<nb::tuple>& stages, bool replacement, uint32_t key_a, uint32_t key_b, nb::handle row_keys,
             nb::handle found) {
   const View zv("z", z, type_of(kind), PyBUF_STRIDES),
       found_view("found", found, kLabels, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
@@ -83,7 +123,7 @@ void sample(int kind, nb::handle z, int axis, nb::handle t, nb::handle where,
   SampleArgs args;
   args.batch.kind = Kind(kind);
   const BatchLayout layout(args.batch, zv.buffer, nullptr, axis, t, where);
-  set_truncation(args.truncation, args.batch.k, stages, top_k, top_p, min_p);
+  const TruncationArgs truncation(args.truncation, args.batch, stages);
   const int64_t rows = args.batch.rows;
   require_size("found", "dimensions", 2, found_view.buffer.ndim);
   require_size("found", "rows", rows, found_view.buffer.shape[0]);
@@ -146,17 +186,17 @@ nb::object plain_sample(nb::handle z, nb::handle axis, nb::handle temperature, u
 // All arrays but z, t and `where` are contiguous; z is aligned.
 void define_sampling(nb::module_& m) {
   m.def("keep", keep, nb::arg("kind"), nb::arg("z"), nb::arg("axis"), nb::arg("t"),
-        nb::arg("where").none(), nb::arg("stages"), nb::arg("top_k"), nb::arg("top_p"),
-        nb::arg("min_p"), nb::arg("kept"),
+        nb::arg("where").none(), nb::arg("stages"), nb::arg("kept"),
+        nb::arg("used_temperatures").none(),
         nb::sig("def keep(" TRUNCATION_PARAMETERS
-                ", kept: numpy.typing.NDArray[typing.Any]) -> None"));
+                ", kept: numpy.typing.NDArray[typing.Any], "
+                "used_temperatures: numpy.typing.NDArray[numpy.float64] | None) -> None"));
   m.def("plain_sample", plain_sample, nb::arg("z").none(), nb::arg("axis").none(),
         nb::arg("temperature").none(), nb::arg("key_a"), nb::arg("key_b"),
         nb::sig("def plain_sample(z: typing.Any, axis: typing.Any, temperature: typing.Any, "
                 "key_a: int, key_b: int) -> typing.Any"));
   m.def("sample", sample, nb::arg("kind"), nb::arg("z"), nb::arg("axis"), nb::arg("t"),
-        nb::arg("where").none(), nb::arg("stages"), nb::arg("top_k"), nb::arg("top_p"),
-        nb::arg("min_p"), nb::arg("replacement"), nb::arg("key_a"), nb::arg("key_b"),
+        nb::arg("where").none(), nb::arg("stages"), nb::arg("replacement"), nb::arg("key_a"), nb::arg("key_b"),
         nb::arg("row_keys"), nb::arg("found"),
         nb::sig("def sample(" TRUNCATION_PARAMETERS ", replacement: bool, key_a: int, key_b: int, "
                 "row_keys: numpy.typing.NDArray[typing.Any], "

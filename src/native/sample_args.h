@@ -7,15 +7,37 @@
 
 namespace logitlab {
 
-enum class Stage : int { temperature, top_k, top_p, min_p };
+enum class Stage : int {
+  temperature,
+  top_k,
+  top_p,
+  min_p,
+  typical_p,
+  epsilon,
+  eta,
+  top_n_sigma,
+  top_a,
+  xtc
+};
 
-constexpr int kMaxStages = 4;
+constexpr int kMaxStages = 10;
+
+// A parameter of a stage: one number for all rows, or one for each.
+struct Parameter {
+  double value = 0;
+  const double* values = nullptr;
+  double of_row(int64_t row) const { return values ? values[row] : value; }
+};
+
+struct StageArgs {
+  Stage stage;
+  // Of the dynamic temperature: the range, 0 where it is off, and the exponent.
+  Parameter parameter, exponent;
+};
 
 struct Truncation {
   int count = 0;  // of the stages; with none, nothing is truncated
-  Stage stages[kMaxStages];
-  int64_t top_k = 0;
-  double top_p = 1, min_p = 0;
+  StageArgs stages[kMaxStages];
 };
 
 struct SampleArgs {
@@ -29,6 +51,7 @@ struct SampleArgs {
       nullptr;               // (rows, n), instead of row_keys: the arguments of the inverse CDF
   int64_t* found = nullptr;  // (rows, n): classes, -1 where there is none to sample, or none left
   uint8_t* kept = nullptr;   // (rows, k): instead of samples, whether the truncation keeps an entry
+  double* used_temperatures = nullptr;  // per row, with `kept`: |T|, dynamic or not
 };
 
 using SampleFunction = void (*)(const SampleArgs&, int64_t first, int64_t last);

@@ -107,15 +107,16 @@ class Sampler {
       load_row<S>(batch_, offsets, false, copy);
       row.set(copy, k_);
     }
-    const bool valid = row.truncate(args_.truncation, t);
+    const bool valid = row.truncate(args_.truncation, row_number, t);
+    if (args_.used_temperatures) args_.used_temperatures[row_number] = t;
     if (args_.kept) return row.write_mask(args_.kept + row_number * k_, k_);
     int64_t* found = args_.found + row_number * args_.n;
     fill<int64_t>(found, args_.n, -1);
     if (!valid) return;
     if (args_.replacement)
-      sample_row(row_number, std::fabs(t), found);
+      sample_row(row_number, t, found);
     else
-      sample_without_replacement(row, key_, args_.row_keys[row_number], std::fabs(t), args_.n,
+      sample_without_replacement(row, key_, args_.row_keys[row_number], t, args_.n,
                                  batch_.row_threads, found);
   }
 

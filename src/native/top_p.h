@@ -54,16 +54,38 @@ template <class T>
 class DoubleWeights {
  public:
   static constexpr double kError = 0;
-  DoubleWeights(T m, double t) : m_(m), t_(t), fast_(double(m), t) {}
+  DoubleWeights(T m, double t) : m_(m), t_(t), beta_(inverse_temperature<double>(t)) {
+    in_range_ = beta_.in_range && absolute(double(m) * beta_.c) < Range<double>::max_exponent;
+    if (!in_range_) return;
+    const ExponentFrame<double> frame = exponent_frame(double(m), beta_);
+    rounding_ = frame.rounding, floor_ = frame.floor;
+    // The weights are relative to 2^N; they are divided by that of m.
+    double lane[kLanes];
+    relative_weights(Vec<double>(double(m))).put(lane);
+    unit_ = 1 / lane[0];
+  }
   void operator()(const T* z, int64_t n, double* e) const {
-    if (!fast_.in_range()) return exact_weights(z, n, m_, t_, e);
-    for (int64_t i = 0; i < n; i += kLanes) fast_(load_double(z + i)).put(e + i);
+    if (!in_range_) return exact_weights(z, n, m_, t_, e);
+    const Vec<double> unit(unit_);
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) mul(relative_weights(load_double(z + i)), unit).put(e + i);
+    if (i == n) return;
+    T padded[kLanes];
+    double padded_e[kLanes];
+    copy_padded(z + i, n - i, padded, kLanes, -kInfinity<T>);
+    mul(relative_weights(load_double(padded)), unit).put(padded_e);
+    copy(padded_e, n - i, e + i);
   }
 
  private:
+  Vec<double> relative_weights(const Vec<double>& z) const {
+    return weights(z, Vec<double>(beta_.c), Vec<double>(beta_.c_low), Vec<double>(rounding_),
+                   Vec<double>(floor_));
+  }
   T m_;
-  double t_;
-  FastWeights<double> fast_;
+  double t_, rounding_ = 0, floor_ = 0, unit_ = 1;
+  InverseTemperature<double> beta_;
+  bool in_range_;
 };
 
 template <class T>

@@ -38,25 +38,36 @@ template <class T>
 class ThresholdFinder {
  public:
   // The threshold of a stage for a row with the largest entry m and the weights exp((z - m)/t).
-  Threshold<T> threshold(Stage stage, const Truncation& truncation, const T* z, int64_t k, T m,
-                         double t) {
-    if (stage == Stage::top_k) return {nth_largest(z, k, truncation.top_k, m), kAllTies};
+  Threshold<T> threshold(Stage stage, double parameter, const T* z, int64_t k, T m, double t) {
+    if (stage == Stage::top_k) return {nth_largest(z, k, int64_t(parameter), m), kAllTies};
     const bool only_ties = t == 0 || m == kInfinity<T>;
     if (stage == Stage::min_p) {
       if (only_ties) return {m, kAllTies};
       if (t == kInfinity<double>) return {kLowest, kAllTies};
-      return {min_p_threshold(truncation.min_p, m, t), kAllTies};
+      return {min_p_threshold(parameter, m, t), kAllTies};
     }
-    if (only_ties) return {m, share_of(truncation.top_p, count(z, k, m))};
+    if (only_ties) return {m, share_of(parameter, count(z, k, m))};
     if (t == kInfinity<double>) {
-      const int64_t n = share_of(truncation.top_p, k - count(z, k, kLowest));
+      const int64_t n = share_of(parameter, k - count(z, k, kLowest));
       T value = nth_largest(z, k, n, m);
       if (value == kLowest) value = smallest(z, k);
       int64_t above = 0;
       for (int64_t i = 0; i < k; ++i) above += z[i] > value;
       return {value, n - above};
     }
-    return top_p_.find(z, k, m, t, truncation.top_p);
+    return top_p_.find(z, k, m, t, parameter);
+  }
+
+  // m + t log min_p, rounded upwards.
+  static T min_p_threshold(double min_p, T m, double t) {
+    // -log min_p = log(1 + (1/min_p - 1)). All is halved, as t log may overflow where the
+    // difference does not.
+    const double log =
+        min_p < 0x1p-500 ? log1p_of(0x1p-540 / min_p - 1) + 540 * kLn2 : log1p_of(1 / min_p - 1);
+    // Half of an odd subnormal m is rounded, so that the difference may exceed m.
+    const double exact = min(double(m), 2 * (double(m) / 2 - t / 2 * log));
+    const T value = T(exact);
+    return double(value) < exact ? next_after(value, kInfinity<T>) : value;
   }
 
   void release() {
@@ -93,18 +104,6 @@ class ThresholdFinder {
     // There are fewer where another thread of Python has changed the row.
     if (maxima_.size() <= n) return maxima_.size() < n ? kLowest : bound;
     return nth_largest_of(maxima_.data(), maxima_.size(), n, m, values_);
-  }
-
-  // m + t log min_p, rounded upwards.
-  static T min_p_threshold(double min_p, T m, double t) {
-    // -log min_p = log(1 + (1/min_p - 1)). All is halved, as t log may overflow where the
-    // difference does not.
-    const double log =
-        min_p < 0x1p-500 ? log1p_of(0x1p-540 / min_p - 1) + 540 * kLn2 : log1p_of(1 / min_p - 1);
-    // Half of an odd subnormal m is rounded, so that the difference may exceed m.
-    const double exact = min(double(m), 2 * (double(m) / 2 - t / 2 * log));
-    const T value = T(exact);
-    return double(value) < exact ? next_after(value, kInfinity<T>) : value;
   }
 
   static T smallest(const T* z, int64_t k) {

@@ -1,7 +1,7 @@
 // A row of logits, and the entries of it that a truncation keeps.
 #pragma once
 
-#include "truncate.h"
+#include "truncate_stages.h"
 #include "workspace.h"
 
 namespace logitlab {
@@ -22,25 +22,27 @@ class TruncatedRow {
     index_.clear();
   }
 
-  // Applies the stages, and T < 0 as a change of sign. False where there is no distribution.
-  bool truncate(const Truncation& truncation, double t) {
-    if (truncation.count == 0) {
-      if (t < 0) negate();
-      return true;
-    }
+  // Applies the stages, and T < 0 as a change of sign; t becomes |T|, or the dynamic temperature.
+  // False where there is no distribution.
+  bool truncate(const Truncation& truncation, int64_t row, double& t) {
+    if (truncation.count == 0 && t < 0) negate();
     double stage_temperature = 1;
     for (int i = 0; i < truncation.count; ++i) {
-      const Stage stage = truncation.stages[i];
-      if (stage == Stage::temperature) {
+      const StageArgs& args = truncation.stages[i];
+      const double parameter = args.parameter.of_row(row);
+      if (args.stage == Stage::temperature) {
         if (t < 0) negate();
-        stage_temperature = std::fabs(t);
-        continue;
+        t = std::fabs(t);
+        if (parameter > 0)
+          t = intervals_.dynamic_temperature(z_, k_, t, parameter, args.exponent.of_row(row));
+        stage_temperature = t;
+      } else if (!keeps_all(args.stage, parameter) &&
+                 !apply(args.stage, parameter, stage_temperature)) {
+        t = std::fabs(t);
+        return false;
       }
-      const T m = largest_or_nan(z_, k_);
-      if (!(m > -kInfinity<T>)) return false;
-      compact(finder_.threshold(stage, truncation, z_, k_, m, stage_temperature));
-      if (k_ == 0) return false;
     }
+    t = std::fabs(t);
     return true;
   }
 
@@ -62,9 +64,31 @@ class TruncatedRow {
     own_.release();
     index_.release();
     finder_.release();
+    intervals_.release();
   }
 
  private:
+  static bool keeps_all(Stage stage, double parameter) {
+    if (stage == Stage::top_p || stage == Stage::typical_p) return parameter == 1;
+    if (stage == Stage::top_n_sigma) return parameter > kLargest<double>;
+    if (stage == Stage::top_k || stage == Stage::xtc) return parameter > double(1LL << 32);
+    return parameter == 0;
+  }
+
+  // False where no entry is left.
+  bool apply(Stage stage, double parameter, double t) {
+    const T m = largest_or_nan(z_, k_);
+    if (!(m > -kInfinity<T>)) return false;
+    if (stage == Stage::top_k || stage == Stage::top_p || stage == Stage::min_p) {
+      compact(finder_.threshold(stage, parameter, z_, k_, m, t));
+    } else {
+      const Interval<T> kept = intervals_.interval(stage, parameter, z_, k_, m, t);
+      if (kept.low > -kInfinity<T>) compact({kept.low, kAllTies});
+      if (kept.high < m) compact_up_to(kept.high);
+    }
+    return k_ > 0;
+  }
+
   void negate() {
     T* to = reserve(k_);
     for (int64_t i = 0; i < k_; ++i)
@@ -107,6 +131,22 @@ class TruncatedRow {
     z_ = to, k_ = n;
   }
 
+  // Removes the entries above `high`.
+  void compact_up_to(T high) {
+    const bool first_stage = !truncated();
+    if (first_stage) index_.resize(k_);
+    reserve(k_);
+    T* to = own_.data();
+    int64_t n = 0;
+    for (int64_t i = 0; i < k_; ++i) {
+      const T x = z_[i];
+      if (!(x <= high)) continue;
+      to[n] = x;
+      index_[n++] = first_stage ? uint32_t(i) : index_[i];
+    }
+    z_ = to, k_ = n;
+  }
+
   // The index after the last tie that is kept.
   int64_t end_of_ties(const Threshold<T>& threshold) const {
     if (threshold.ties == kAllTies) return k_;
@@ -125,6 +165,7 @@ class TruncatedRow {
   Buffer<T> own_;
   Buffer<uint32_t> index_;  // classes of the entries; empty where nothing was truncated
   ThresholdFinder<T> finder_;
+  IntervalFinder<T> intervals_;
 };
 
 }  // namespace

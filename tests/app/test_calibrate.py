@@ -229,12 +229,33 @@ def test_rules_of_decisions(folder):
     assert np.mean(covered) == pytest.approx(0.9, abs=0.02)
     printed = run("apply", "out", "new.npy").stdout.splitlines()
     assert printed[0] == '"predicted","confidence","decision","prediction_set"'
-    members = ";".join(map(str, table["prediction_set"][0]))
-    assert printed[1].endswith(f'"{members}"')
+    assert printed[1].endswith(f'"{table["prediction_set"][0].tolist()}"')
     # The calibrator of half of the rows is another one than that of all.
     with_rules = logitlab.load_calibrator("out/calibrator.safetensors").temperature_
     calibrate()
     assert logitlab.load_calibrator("out/calibrator.safetensors").temperature_ != with_rules
+
+
+def test_sets_of_any_names_in_csv(folder):
+    """A set is a JSON list, whatever separators, quotes or escapes its names have."""
+    names = ["a;b", 'c", "d\x1b', "=ö"]
+    z, y = rows(800)
+    pd.DataFrame(z, columns=names).assign(y=np.array(names)[y]).to_parquet("z.parquet")
+    calibrate("--coverage", 0.9, logits="z.parquet", labels="z.parquet:y")
+    new = rows(40, seed=1)[0]
+    new[3] = np.nan
+    pd.DataFrame(new, columns=names).to_parquet("new.parquet")
+    for file in ("o.csv", "o.parquet"):
+        assert run("apply", "out", "new.parquet", "-o", file).exit_code == 0
+    text = Path("o.csv").read_text("utf-8")
+    assert "\x1b" not in text
+    sets = pd.read_csv("o.csv")["prediction_set"]
+    expected = pq.read_table("o.parquet")["prediction_set"].to_pylist()
+    assert sets.isna().tolist() == [i == 3 for i in range(40)]
+    assert expected[3] is None
+    found = [None if i == 3 else json.loads(cell) for i, cell in enumerate(sets)]
+    assert found == expected
+    assert {name for cell in found if cell for name in cell} == set(names)
 
 
 def test_a_rule_that_accepts_no_row(folder):

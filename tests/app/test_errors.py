@@ -31,8 +31,8 @@ def cases():
     )
     yield (
         "labels of fewer classes",
-        ["z.npy", "one.npy", "--labels", "three.npy"],
-        "(one.npy has 1 class)",
+        ["one.npy", "--labels", "high.npy"],
+        "(one.npy has 2 classes), got 2",
     )
     yield (
         "labels with a gap",
@@ -53,7 +53,7 @@ def cases():
     yield "pickle", ["pickled.npy"], "contains pickled objects"
     yield "text", ["text.npy"], "must contain numbers, got text"
     yield "text in a table", ["words.csv"], "column 'b' must contain numbers, got string"
-    yield "one dimension", ["flat.npy"], "logits must have a shape (rows, classes), got (2,)"
+    yield "no dimension", ["flat.npy"], "logits must have a shape (rows, classes), got ()"
     yield "no rows", ["empty.npy"], "logits must have a row and a class, got shape (0, 2)"
     yield "no sum", ["z.npy", "--probabilities"], "row 0: probabilities must sum to 1, got 0"
     yield "negative", ["minus.npy", "--probabilities"], "row 1: probabilities must be >= 0"
@@ -84,7 +84,7 @@ def files(tmp_path, monkeypatch):
     (tmp_path / "gap.csv").write_text("label\n0\n\n1\n0\n\n")
     (tmp_path / "twice.csv").write_text("a,a\n1,2\n3,4\n")
     pa.parquet.write_table(pa.table([[1.0], [2.0]], ["a", "a"]), "twice.parquet")
-    np.save("flat.npy", [0.0, 1.0])
+    np.save("flat.npy", 1.0)
     np.save("empty.npy", np.empty((0, 2)))
     np.save("text.npy", np.array([["a", "b"]]))
     np.save("minus.npy", [[0.5, 0.5], [-0.5, 1.5]])

@@ -42,6 +42,7 @@ def test_file_types(tmp_path, dtype):
     ]
     for each in found:
         each.pop("source")
+        assert each["input_summary"].pop("notes")[0].startswith("Labels: column numbers, from 0 ")
         assert each["dtype"] == np.dtype(dtype).name
         assert each == found[0]
 

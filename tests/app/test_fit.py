@@ -234,14 +234,14 @@ def invalid_metadata(metadata, key):
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("no version", "invalid model: its metadata is incomplete"),
-        ("unknown version", "the version of the model must be 1, got 9"),
-        ("a list", "invalid model: its metadata"),
+        ("no version", "the metadata are incomplete"),
+        ("unknown version", "the version of the file must be 1, got 9"),
+        ("a list", "the metadata are incomplete"),
         ("missing class", "coef must have shape (2, 9), got (3, 9)"),
         ("incomplete column", "invalid model: its metadata"),
         ("no temperature", "invalid model: its metadata"),
         ("temperature 0", "temperature must be positive and finite, got 0.0"),
-        (None, "invalid model: its metadata"),
+        (None, "the metadata are incomplete"),
     ],
 )
 def test_invalid_models(fitted, tmp_path, key, message):
@@ -258,6 +258,17 @@ def test_invalid_models(fitted, tmp_path, key, message):
     assert result.stderr.startswith(f"logitlab: {tmp_path}/m.safetensors: ")
     assert result.stderr.count("\n") == 1
     assert message in result.stderr
+
+
+def test_a_calibrator_is_no_model(fitted, tmp_path):
+    """The files have one format, and each reader names the other kind."""
+    folder, _ = fitted
+    logitlab.TemperatureScaling().fit(np.eye(2), [0, 1]).save(tmp_path / "c.safetensors")
+    result = run("predict", tmp_path / "c.safetensors", folder / "t.parquet")
+    assert result.exit_code == 2
+    assert "must be a model of logitlab fit, got a file of TemperatureScaling" in result.stderr
+    with pytest.raises(ValueError, match=r"the kind must be one of .*, got 'TableModel'"):
+        logitlab.load_calibrator(folder / "m" / "model.safetensors")
 
 
 @pytest.mark.parametrize(

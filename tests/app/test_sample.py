@@ -43,7 +43,7 @@ def test_many_samples(logits_file):
         (["--seed", -1], "--seed must be >= 0, got -1"),
         (
             ["--order", "luck"],
-            "--order must be one of 'transformers', 'vllm', 'llama.cpp', got 'luck'\n",
+            "--order must be one of 'transformers', 'vllm', 'llama.cpp', 'sglang', got 'luck'\n",
         ),
     ],
 )

@@ -113,14 +113,21 @@ void sample(Kind kind, int64_t rows, int64_t k, double temperature, const Trunca
 }
 
 std::vector<Truncation> truncations() {
-  Truncation top_k, top_p, all;
-  top_k.count = 1, top_k.stages[0] = Stage::top_k, top_k.top_k = 20;
-  top_p.count = 2, top_p.stages[0] = Stage::temperature, top_p.stages[1] = Stage::top_p;
-  top_p.top_p = 0.9;
-  all = top_p;
-  all.count = 4, all.stages[2] = Stage::min_p, all.stages[3] = Stage::top_k;
-  all.min_p = 0.01, all.top_k = 100;
-  return {Truncation{}, top_k, top_p, all};
+  const StageArgs temperature{Stage::temperature, {}, {}}, top_k{Stage::top_k, {20}, {}},
+      top_p{Stage::top_p, {0.9}, {}}, min_p{Stage::min_p, {0.01}, {}};
+  std::vector<Truncation> found{{}, {1, {top_k}}, {2, {temperature, top_p}}};
+  found.push_back({4, {temperature, top_p, min_p, {Stage::top_k, {100}, {}}}});
+  // The other stages, at a dynamic temperature.
+  found.push_back({4,
+                   {{Stage::temperature, {0.5}, {1.5}},
+                    {Stage::top_n_sigma, {2}, {}},
+                    {Stage::typical_p, {0.95}, {}},
+                    {Stage::xtc, {0.2}, {}}}});
+  found.push_back({3,
+                   {{Stage::eta, {0.001}, {}},
+                    {Stage::epsilon, {0.0005}, {}},
+                    {Stage::top_a, {0.01}, {}}}});
+  return found;
 }
 
 }  // namespace

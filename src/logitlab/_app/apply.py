@@ -1,5 +1,7 @@
 """`logitlab apply`: calibrated probabilities of new logits, by a saved calibrator."""
 
+import itertools
+import json
 import math
 import sys
 from collections.abc import Iterator
@@ -28,7 +30,7 @@ from logitlab._app.io.source import (
     printable,
 )
 from logitlab._app.io.write_tables import is_csv, print_csv, write_file
-from logitlab._app.options import FORMATS
+from logitlab._app.options import FORMATS, Axis
 from logitlab._rows import Floats, Integers
 from logitlab.probabilities import softmax
 
@@ -47,7 +49,15 @@ def apply(
             show_default=False,
         ),
     ],
-    logits: Annotated[str, typer.Argument(metavar="LOGITS", help=FORMATS, show_default=False)],
+    logits: Annotated[
+        str,
+        typer.Argument(
+            metavar="LOGITS",
+            help=f"{FORMATS} As in the fit: one number for each row, if the calibrator was fitted "
+            "so.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -69,14 +79,18 @@ def apply(
             show_default=False,
         ),
     ] = None,
+    axis: Axis = -1,
 ) -> None:
     """Calibrate the logits of a file with a calibrator of `logitlab calibrate`.
 
     The output has a row for each row of LOGITS: the predicted class and its probability, the
     confidence; with the rules of --max-error and --coverage, the decision, which is empty where
     the row is rejected, and the prediction set. A row with NaN, or with -inf only, has nothing.
+    An array of three or more dimensions has a row for each position of the axes without the
+    classes, in C order; a .npy file has the shape of LOGITS.
     """
     from logitlab._app.io.arrays import open_logits
+    from logitlab._app.io.layouts import describe_layout
     from logitlab._app.saved import read_saved
 
     with exit_on_user_error():
@@ -89,8 +103,10 @@ def apply(
             if out.suffix.lower() == ".npy" and (top is not None or probabilities):
                 raise UserError(f"{out}: an .npy file holds all probabilities; omit the option")
         saved = read_saved(calibrator)
-        source = open_logits(logits)
+        source = open_logits(logits, axis=axis, probabilities=saved.probabilities)
         saved.check_columns(source)
+        for note in describe_layout(source, saved.probabilities):
+            print_line(note, err=out is None)
         with progress(shown=sys.stderr.isatty()) as track:
             blocks = _calibrated(saved, source, track)
             if out is not None and out.suffix.lower() == ".npy":
@@ -168,8 +184,9 @@ def _tables(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    labels = None
+    labels = set_names = None
     if names is not None:
+        set_names = pa.array([_json_text(name) for name in names] if is_text else names)
         names = tuple(csv_text(printable(name)) for name in names) if is_text else names
         labels = pa.array(names)
 
@@ -181,13 +198,17 @@ def _tables(
         wide: Floats = x.astype(np.float32 if x.dtype.itemsize < 4 else x.dtype, copy=False)
         return pa.array(wide, mask=missing)
 
-    def set_column(sets: NDArray[np.bool_]) -> Any:
-        members = class_column(np.nonzero(sets)[1], np.zeros(int(sets.sum()), bool))
-        lists = pa.ListArray.from_arrays(np.r_[0, np.cumsum(sets.sum(axis=1))], members)
+    def set_column(sets: NDArray[np.bool_], missing: NDArray[np.bool_]) -> Any:
+        members = pa.array(np.nonzero(sets)[1])
+        if set_names is not None:
+            members = set_names.take(members)
+        offsets = pa.array(np.r_[0, np.cumsum(sets.sum(axis=1))], pa.int32())
+        lists = pa.ListArray.from_arrays(offsets, members, mask=pa.array(missing))
         if not is_text:
             return lists
-        texts = lists.cast(pa.list_(pa.string()))
-        return pc.binary_join(texts, ";")
+        # A JSON list: a name may contain any separator.
+        text = pc.binary_join(lists.cast(pa.list_(pa.string())), ", ")
+        return pc.binary_join_element_wise("[", text, "]", "")
 
     for p, predicted, missing, accepted, sets in blocks:
         confidence = np.take_along_axis(p, predicted[:, None], axis=1)[:, 0]
@@ -198,7 +219,7 @@ def _tables(
         if accepted is not None:
             columns["decision"] = class_column(predicted, ~accepted)
         if sets is not None:
-            columns["prediction_set"] = set_column(sets)
+            columns["prediction_set"] = set_column(sets, missing)
         if probabilities:
             for k in range(p.shape[1]):
                 name = k if names is None else names[k]
@@ -212,13 +233,37 @@ def _tables(
         yield pa.table(columns)
 
 
+def _json_text(name: str) -> str:
+    """The name as JSON; a control character is written as its escape."""
+    return json.dumps(name, ensure_ascii=not name.isprintable())
+
+
 def _write_npy(blocks: Iterator[NDArray[Any]], source: Logits, path: Path) -> None:
-    """Write the probabilities, in the shape of the logits."""
+    """Write the probabilities, with the classes along the axis of the logits."""
+    *batch, k = source.shape
+    axis = source.axis if source.axis >= 0 else len(batch)
+    shape, inner = (*batch[:axis], k, *batch[axis:]), math.prod(batch[axis:])
     first = next(blocks)
     dtype = np.dtype(np.float32) if first.dtype.itemsize < 4 else first.dtype
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        header = {"descr": dtype.str, "fortran_order": False, "shape": source.shape}
+        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        first.astype(dtype).tofile(file)
-        for p in blocks:
-            p.astype(dtype).tofile(file)
+        start, offset = 0, file.tell()
+        if inner > 1:
+            file.truncate(offset + math.prod(shape) * dtype.itemsize)
+        for p in itertools.chain([first], blocks):
+            if inner == 1:
+                p.astype(dtype).tofile(file)
+                continue
+            # A map of the planes of this block alone: written pages do not stay in the memory.
+            rows = start + np.arange(len(p))
+            plane, last = start // inner, int(rows[-1]) // inner
+            planes = np.memmap(
+                temporary,
+                dtype,
+                "r+",
+                offset + plane * k * inner * dtype.itemsize,
+                (last + 1 - plane, k, inner),
+            )
+            planes[rows // inner - plane, :, rows % inner] = p
+            start += len(p)

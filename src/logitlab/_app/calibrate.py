@@ -20,7 +20,15 @@ from logitlab._app.io.outputs import (
     progress,
 )
 from logitlab._app.io.source import UserError, parse_file_spec
-from logitlab._app.options import FORMATS, IgnoreIndex, Labels, Probabilities
+from logitlab._app.options import (
+    FORMATS,
+    ONE_SCORE,
+    SAMPLE_LOGS,
+    Axis,
+    IgnoreIndex,
+    Labels,
+    Probabilities,
+)
 from logitlab._rows import Integers
 
 if TYPE_CHECKING:
@@ -38,7 +46,12 @@ class Method(StrEnum):
 
 
 def calibrate(
-    logits: Annotated[str, typer.Argument(metavar="LOGITS", help=FORMATS, show_default=False)],
+    logits: Annotated[
+        str,
+        typer.Argument(
+            metavar="LOGITS", help=f"{FORMATS} {ONE_SCORE} {SAMPLE_LOGS}", show_default=False
+        ),
+    ],
     labels: Labels = None,
     method: Annotated[
         Method,
@@ -69,6 +82,7 @@ def calibrate(
     ] = None,
     ignore_index: IgnoreIndex = None,
     probabilities: Probabilities = False,
+    axis: Axis = -1,
     out: Annotated[Path, typer.Option("-o", metavar="DIR", help="Output folder.")] = Path(
         "logitlab-calibrator"
     ),
@@ -77,30 +91,46 @@ def calibrate(
     ] = False,
 ) -> None:
     """Fit a calibrator to labelled logits, save it for `logitlab apply`, and report on it."""
-    from logitlab._app.io.arrays import open_logits, read_labels
+    from logitlab._app.io.arrays import class_labels, open_logits
     from logitlab._app.report import page
     from logitlab._app.report.analysis import analyse
     from logitlab._app.saved import FILE
     from logitlab.regression.threads import single_blas_thread
 
     with exit_on_user_error():
-        if labels is None:
-            raise UserError("a calibrator is fitted to the true classes; give --labels")
         for option, value in (("--max-error", max_error), ("--coverage", coverage)):
             if value is not None and not 0 < value < 1:
                 raise UserError(f"{option} must be between 0 and 1, got {value:g}")
         files = (*page.FILES, FILE)
-        check_folder(out, files, [parse_file_spec(spec)[0] for spec in (logits, labels)])
-        source = open_logits(logits, labels)
-        y = read_labels(labels, source, ignore_index)
+        others = [] if labels is None else [labels]
+        check_folder(out, files, [parse_file_spec(spec)[0] for spec in (logits, *others)])
+        source = open_logits(logits, others, axis=axis, probabilities=probabilities)
+        y = class_labels(labels, source, ignore_index)
+        if y is None:
+            raise UserError("a calibrator is fitted to the true classes; give --labels")
         with single_blas_thread(), progress(shown=sys.stderr.isatty()) as track:
-            analysis = analyse(source, y, probabilities=probabilities, track=track)
-            saved, lines = _fit(analysis, y, method, (max_error, coverage), out / FILE, track)
+            analysis = analyse(
+                source,
+                y.classes,
+                probabilities=probabilities,
+                mapping=y.mapping,
+                label_warnings=y.warnings,
+                track=track,
+            )
+            saved, lines = _fit(
+                analysis, y.classes, method, (max_error, coverage), out / FILE, track
+            )
         with catch_write_errors(out):
             page.write(analysis, out, {FILE: saved.as_bytes()})
         with catch_print_errors():
             if json_only:
-                values = {**saved.details, "rules": saved.rules.as_json(), "file": str(saved.path)}
+                values = {
+                    **saved.details,
+                    "rules": saved.rules.as_json(),
+                    "file": str(saved.path),
+                    "notes": analysis.notes,
+                    "warnings": analysis.warnings,
+                }
                 print(json.dumps(json_values(values), indent=2))
                 return
             page.print_summary(analysis, make_console())
@@ -183,7 +213,8 @@ def _fit(
         "cross_fitted": {score: after[score] for score in shown},
         "uncalibrated": {score: before[score] for score in shown},
     }
-    saved = SavedCalibrator(path, calibrator, source.names, analysis.probabilities, details, found)
+    given = analysis.probabilities, source.one_score
+    saved = SavedCalibrator(path, calibrator, source.names, *given, details, found)
     return saved, lines
 
 

@@ -5,6 +5,10 @@ from typing import Annotated
 import typer
 
 FORMATS = "FILE or FILE:NAME with rows of logits: .npy, .npz, .csv, .parquet or .safetensors."
+ONE_SCORE = "One number for each row is the logit s of class 1 of two: the row [0, s]."
+SAMPLE_LOGS = (
+    "samples_*.jsonl of lm-evaluation-harness: the log-likelihoods of the choices; it has labels."
+)
 TABLE_FORMATS = ".csv, .parquet or a folder of .parquet files"
 
 Labels = Annotated[
@@ -16,7 +20,19 @@ Labels = Annotated[
     ),
 ]
 Probabilities = Annotated[
-    bool, typer.Option("--probabilities", help="LOGITS contains probabilities.")
+    bool,
+    typer.Option(
+        "--probabilities",
+        help="LOGITS contains probabilities; one number for each row is that of class 1.",
+    ),
+]
+Axis = Annotated[
+    int,
+    typer.Option(
+        "--axis",
+        metavar="N",
+        help="Axis of the classes in an array: 1 for segmentation, (N, K, H, W).",
+    ),
 ]
 IgnoreIndex = Annotated[
     int | None,

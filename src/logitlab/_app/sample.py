@@ -1,6 +1,7 @@
 """`logitlab sample`: samples from the rows of a file, computed and written block by block."""
 
 import json
+import math
 import secrets
 import sys
 from collections.abc import Iterator
@@ -37,12 +38,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _SAMPLE_BYTES = 64  # of memory, for the columns of a sample
-_OPTION_NAMES = {
-    "n": "-n",
-    "temperature": "--temperature",
-    "top_k": "--top-k",
-    "top_p": "--top-p",
-    "min_p": "--min-p",
+_OPTION_NAMES = {"n": "-n", "temperature": "--temperature"} | {
+    name: f"--{name.replace('_', '-')}" for name in sampling.SETTINGS
 }
 
 
@@ -72,11 +69,83 @@ def sample(
             show_default=False,
         ),
     ] = None,
+    typical_p: Annotated[
+        float,
+        typer.Option(
+            metavar="P",
+            help="Keep the classes closest to the entropy, of total probability at least P.",
+            show_default=False,
+        ),
+    ] = 1.0,
+    epsilon: Annotated[
+        float,
+        typer.Option(
+            metavar="P",
+            help="Keep classes of probability at least P.",
+            show_default=False,
+        ),
+    ] = 0.0,
+    eta: Annotated[
+        float,
+        typer.Option(
+            metavar="P",
+            help="Keep classes of probability at least min(P, sqrt(P) exp(-entropy)).",
+            show_default=False,
+        ),
+    ] = 0.0,
+    top_n_sigma: Annotated[
+        float,
+        typer.Option(
+            metavar="N",
+            help="Keep logits at most N standard deviations below the largest.",
+            show_default=False,
+        ),
+    ] = math.inf,
+    top_a: Annotated[
+        float,
+        typer.Option(
+            metavar="A",
+            help="Keep classes with at least A times the largest probability squared.",
+            show_default=False,
+        ),
+    ] = 0.0,
+    xtc_probability: Annotated[
+        float,
+        typer.Option(
+            metavar="P",
+            help="Probability of removing the most probable classes (XTC).",
+            show_default=False,
+        ),
+    ] = 0.0,
+    xtc_threshold: Annotated[
+        float,
+        typer.Option(
+            metavar="P",
+            help="Least probability of the classes that XTC removes, all but the last.",
+            show_default=False,
+        ),
+    ] = 0.1,
+    dynatemp_range: Annotated[
+        float,
+        typer.Option(
+            metavar="R",
+            help="Temperature from T - R to T + R by the entropy.",
+            show_default=False,
+        ),
+    ] = 0.0,
+    dynatemp_exponent: Annotated[
+        float,
+        typer.Option(
+            metavar="E",
+            help="Exponent of the entropy for --dynatemp-range.",
+            show_default=False,
+        ),
+    ] = 1.0,
     order: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="Order of temperature and truncation: transformers, vllm or llama.cpp.",
+            help="Order of the stages: transformers, vllm, llama.cpp or sglang.",
         ),
     ] = "transformers",
     without_replacement: Annotated[
@@ -130,6 +199,15 @@ def sample(
             top_k=top_k,
             top_p=top_p,
             min_p=min_p,
+            typical_p=typical_p,
+            epsilon=epsilon,
+            eta=eta,
+            top_n_sigma=top_n_sigma,
+            top_a=top_a,
+            xtc_probability=xtc_probability,
+            xtc_threshold=xtc_threshold,
+            dynatemp_range=dynatemp_range,
+            dynatemp_exponent=dynatemp_exponent,
             order=order,
             replacement=not without_replacement,
             rng=secrets.randbits(64) if seed is None else seed,

@@ -1,5 +1,7 @@
 """The file of ``logitlab calibrate``: a calibrator, and what is known of the logits it takes."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,13 @@ from logitlab.calibration.base import Calibrator
 from logitlab.calibration.saved import read_calibrator
 
 FILE = "calibrator.safetensors"
+# What LOGITS must contain: by whether they are probabilities, and of class 1 alone.
+_INPUTS = {
+    (False, False): "logits",
+    (True, False): "probabilities",
+    (False, True): "logit of class 1",
+    (True, True): "probability of class 1",
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,7 @@ class SavedCalibrator:
     calibrator: Calibrator
     names: tuple[str, ...] | None
     probabilities: bool
+    one_score: bool  # of two classes the file has the score of class 1 alone
     details: dict[str, Any]  # rows, scores
     rules: Rules
 
@@ -32,7 +42,7 @@ class SavedCalibrator:
         data: bytes = self.calibrator._to_bytes(
             {
                 "names": self.names,
-                "input": "probabilities" if self.probabilities else "logits",
+                "input": _INPUTS[self.probabilities, self.one_score],
                 "rules": self.rules.as_json(),
                 **json_values(self.details),
             }
@@ -42,6 +52,14 @@ class SavedCalibrator:
     def check_columns(self, source: Logits) -> None:
         """Refuse logits of other classes."""
         k = self.calibrator.n_features_in_
+        if source.one_score != self.one_score:
+            rule = "one number for each row, the" if self.one_score else f"{k} columns of"
+            given = _INPUTS[self.probabilities, self.one_score]
+            got = "one" if source.one_score else f"{source.classes} columns"
+            raise UserError(
+                f"{source.source}: must have {rule} {given}, as {self.path} was fitted to, "
+                f"got {got}"
+            )
         if source.classes != k:
             raise UserError(
                 f"{source.source}: must have the {k} classes of {self.path}, got {source.classes}"
@@ -67,29 +85,37 @@ class SavedCalibrator:
         return as_floating(block, source.dtype)
 
 
-def read_saved(path: Path) -> SavedCalibrator:
-    """The calibrator of a file, or of the folder that ``logitlab calibrate`` wrote it to."""
-    path = path / FILE if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+@contextlib.contextmanager
+def catch_saved_errors(path: Path) -> Iterator[None]:
+    """Turn an error of reading a saved file into a UserError."""
     try:
-        calibrator, details = read_calibrator(path)
+        yield
     except ValueError as error:
         raise UserError(str(error)) from None
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or "not enough memory to read the file"
         raise UserError(f"{path}: {reason}") from None
+
+
+def read_saved(path: Path) -> SavedCalibrator:
+    """The calibrator of a file, or of the folder that ``logitlab calibrate`` wrote it to."""
+    path = path / FILE if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    with catch_saved_errors(path):
+        calibrator, details = read_calibrator(path)
     names, given = details.pop("names", None), details.pop("input", "logits")
     k = calibrator.n_features_in_
     if names is not None and not (
         isinstance(names, list) and len(names) == k and all(isinstance(n, str) for n in names)
     ):
         raise UserError(f"{path}: names must be the names of {k} classes")
-    if given not in ("logits", "probabilities"):
-        raise UserError(f"{path}: the input must be logits or probabilities, got {given!r}")
+    inputs = {name: key for key, name in _INPUTS.items()}
+    if given not in inputs or (inputs[given][1] and k != 2):
+        raise UserError(f"{path}: the input must be one of {', '.join(inputs)}, got {given!r}")
     try:
         rules = read_rules(details.pop("rules", {}), k)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise UserError(f"{path}: the decision rules are damaged") from None
     names = None if names is None else tuple(names)
-    return SavedCalibrator(path, calibrator, names, given == "probabilities", details, rules)
+    return SavedCalibrator(path, calibrator, names, *inputs[given], details, rules)

@@ -17,7 +17,13 @@ from logitlab._backends.native import (
     are_plain,
     large_bytes,
 )
-from logitlab._backends.reference_sampling import STAGES, Cut, Words
+from logitlab._backends.reference_sampling import (
+    STAGES,
+    Stage,
+    Words,
+    is_dynamic,
+    truncates,
+)
 
 _MAX_CLASSES = 1 << 32  # of a row that the kernels truncate
 
@@ -35,18 +41,18 @@ def _rows(z: Any, axis: int, t: Any, where: Any) -> tuple[Any, Any, Any]:
     return flat(z), t, None if where is None else flat(np.broadcast_to(where, z.shape))
 
 
-def _on_kernel(name: str, z: Any, axis: int, t: Any, where: Any, cut: Cut, *rest: Any) -> bool:
+def _on_kernel(
+    name: str, z: Any, axis: int, t: Any, where: Any, stages: list[Stage], *rest: Any
+) -> bool:
     """Run the kernel `name` on z; False if it does not apply."""
     dtype = dtype_name(z.dtype)
-    stages = cut.filters()
-    if not _covers(dtype) or (stages and z.shape[axis] >= _MAX_CLASSES):
+    if not _covers(dtype) or (truncates(stages) and z.shape[axis] >= _MAX_CLASSES):
         return False
-    if stages:
-        stages = [stage for stage in cut.order if stage in ("temperature", *stages)]
-    numbers = [STAGES.index(stage) for stage in stages]
-    values = min(cut.top_k or 1, _MAX_CLASSES), cut.top_p or 1.0, cut.min_p or 0.0
+    given = [(STAGES.index(stage.name), *stage.values) for stage in stages]
     x, axis, t, where = _one_axis(_memory(z, dtype), (axis,), t, where)
-    getattr(_native, name)(KINDS[dtype], x, axis, t, where, numbers, *values, *rest)
+    getattr(_native, name)(
+        KINDS[dtype], x, axis, t, where, given if truncates(stages) else [], *rest
+    )
     return True
 
 
@@ -60,16 +66,22 @@ def plain_sample(z: Any, axis: Any, temperature: Any, key: tuple[int, int]) -> A
     return _native.plain_sample(z, axis, temperature, *key)
 
 
-def keep(z: Any, axis: int, t: Any, where: Any, cut: Cut) -> NDArray[np.bool_]:
-    """Mask, of z's shape, of the entries that the truncation keeps."""
+def keep(
+    z: Any, axis: int, t: Any, where: Any, stages: list[Stage]
+) -> tuple[NDArray[np.bool_], NDArray[np.float64] | None]:
+    """Mask, of z's shape, of the entries that the truncation keeps.
+
+    Also the temperature of each row, if it is dynamic.
+    """
     shape = np.moveaxis(z, axis, -1).shape
     kept = np.empty(shape, bool)
-    if _on_kernel("keep", z, axis, t, where, cut, kept):
+    temperatures = np.empty(math.prod(shape[:-1])) if is_dynamic(stages) else None
+    if _on_kernel("keep", z, axis, t, where, stages, kept, temperatures):
         if where is not None:
             kept &= np.moveaxis(np.broadcast_to(where, z.shape), axis, -1)
     else:
-        kept = reference_sampling.keep(*_rows(z, axis, t, where), cut).reshape(shape)
-    return np.moveaxis(kept, -1, axis)
+        kept, temperatures = reference_sampling.keep(*_rows(z, axis, t, where), stages)
+    return np.moveaxis(kept.reshape(shape), -1, axis), temperatures
 
 
 def sample(
@@ -77,7 +89,7 @@ def sample(
     axis: int,
     t: Any,
     where: Any,
-    cut: Cut,
+    stages: list[Stage],
     n: int,
     replacement: bool,
     key: tuple[int, int],
@@ -89,7 +101,7 @@ def sample(
     indices = (np.empty(size, np.int64) if large is None else large.view(np.int64)).reshape(-1, n)
     if z.shape[axis] == 0:
         indices.fill(-1)
-    if not _on_kernel("sample", z, axis, t, where, cut, replacement, *key, row_keys, indices):
+    if not _on_kernel("sample", z, axis, t, where, stages, replacement, *key, row_keys, indices):
         rows = _rows(z, axis, t, where)
-        return reference_sampling.sample(*rows, cut, n, replacement, key, row_keys)
+        return reference_sampling.sample(*rows, stages, n, replacement, key, row_keys)
     return indices

@@ -9,23 +9,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab._backends.reference import _weights, _widen
+from logitlab._backends.reference_stages import KEEP, dynamic_temperature
 
 _BLOCK_SIZE = 1 << 18  # entries processed at a time
-STAGES = ("temperature", "top_k", "top_p", "min_p")
+STAGES = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "epsilon",
+    "eta",
+    "top_n_sigma",
+    "top_a",
+    "xtc",
+)
 Words = NDArray[np.uint64]
 
 
-class Cut(NamedTuple):
-    """The checked arguments of a truncation: None for a stage that keeps every entry."""
+class Stage(NamedTuple):
+    """A stage in use and its parameters: each a float, or an array with one for each row.
 
-    order: tuple[str, ...]  # a permutation of STAGES
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
+    temperature: none, or the range and the exponent of the dynamic temperature; xtc: its threshold,
+    inf where it is not applied; any other stage: its one parameter.
+    """
 
-    def filters(self) -> list[str]:
-        """The stages that remove entries, in their order."""
-        return [s for s in self.order if s != "temperature" and getattr(self, s) is not None]
+    name: str  # of STAGES
+    values: tuple[Any, ...]
+
+
+def truncates(stages: list[Stage]) -> bool:
+    """Whether some stage removes entries or changes the temperature."""
+    return any(stage.name != "temperature" or stage.values for stage in stages)
+
+
+def is_dynamic(stages: list[Stage]) -> bool:
+    """Whether the temperature of a row depends on its entropy."""
+    return any(stage.name == "temperature" and stage.values for stage in stages)
+
+
+def _of_rows(stages: list[Stage], rows: slice) -> list[Stage]:
+    """The stages of some rows."""
+
+    def part(x: Any) -> Any:
+        return x[rows] if isinstance(x, np.ndarray) and x.ndim else x
+
+    return [Stage(stage.name, tuple(map(part, stage.values))) for stage in stages]
 
 
 def philox(key: tuple[int, int], low: Words, high: Words) -> Words:
@@ -64,52 +93,38 @@ def uniforms(words: Words) -> NDArray[np.float64]:
 
 
 @np.errstate(all="ignore")
-def keep(z: Any, temperature: Any, where: Any, cut: Cut) -> NDArray[np.bool_]:
-    """Mask of the entries that the truncation keeps: all those of a row without a distribution."""
+def keep(
+    z: Any, temperature: Any, where: Any, stages: list[Stage]
+) -> tuple[NDArray[np.bool_], NDArray[np.float64] | None]:
+    """Mask of the entries that the truncation keeps: all those of a row without a distribution.
+
+    Also the temperature of each row, if it is dynamic.
+    """
     x = _widen(z, np)
     included = np.ones(z.shape, bool) if where is None else np.broadcast_to(where, z.shape)
     if not x.size:
-        return np.array(included)
+        return np.array(included), np.full(len(z), temperature) if is_dynamic(stages) else None
     t: Any = np.ones((1, 1))
-    for stage in cut.order:
-        if stage == "temperature":
+    for stage in stages:
+        values = [np.reshape(value, (-1, 1)) for value in stage.values]
+        if stage.name == "temperature":
+            if values:
+                v = _weights(x, (1,), np.ones((1, 1)), included, np)
+                temperature = dynamic_temperature(v, np.reshape(temperature, (-1, 1)), *values)
             t = np.reshape(temperature, (-1, 1)).astype(np.float64)
-        elif getattr(cut, stage) is not None:
+        else:
             v = _weights(x, (1,), t, included, np)
             w = np.where(included & (z != -np.inf), v.sign * x, -np.inf)
-            kept = _STAGES[stage](w, v.e, getattr(cut, stage))
-            included = included & (kept | v.undefined)
-    return np.array(included)
-
-
-def _top_k(w: NDArray[Any], e: NDArray[Any], k: int) -> NDArray[np.bool_]:
-    if k >= w.shape[1]:
-        return w > -np.inf
-    kth = -np.partition(-w, k - 1, axis=1)[:, k - 1 : k]
-    return (w >= kth) & (w > -np.inf)
-
-
-def _top_p(w: NDArray[Any], e: NDArray[Any], p: float) -> NDArray[np.bool_]:
-    order = np.argsort(-w, axis=1, kind="stable")
-    mass = np.cumsum(np.take_along_axis(e, order, 1), axis=1)
-    mass_before = np.concatenate([np.zeros_like(mass[:, :1]), mass[:, :-1]], axis=1)
-    kept = np.empty(w.shape, bool)
-    np.put_along_axis(kept, order, mass_before < p * mass[:, -1:], 1)
-    return kept
-
-
-def _min_p(w: NDArray[Any], e: NDArray[Any], p: float) -> NDArray[np.bool_]:
-    return e >= p
-
-
-_STAGES = {"top_k": _top_k, "top_p": _top_p, "min_p": _min_p}
+            included = included & (KEEP[stage.name](w, v, *values) | v.undefined)
+    rows = np.reshape(temperature, -1) if is_dynamic(stages) else None
+    return np.array(included), rows
 
 
 def sample(
     z: Any,
     temperature: Any,
     where: Any,
-    cut: Cut,
+    stages: list[Stage],
     n: int,
     replacement: bool,
     key: tuple[int, int],
@@ -124,7 +139,7 @@ def sample(
         rows = slice(i, i + size)
         t = temperature if isinstance(temperature, float) else temperature[rows]
         mask = None if where is None else where[rows]
-        block = z[rows], t, mask, cut
+        block = z[rows], t, mask, _of_rows(stages, rows)
         if replacement:
             _sample_block(indices[rows], *block, key, row_keys[rows])
         else:
@@ -132,10 +147,11 @@ def sample(
     return indices
 
 
-def _log_weights(z: Any, temperature: Any, where: Any, cut: Cut) -> tuple[Any, Any]:
+def _log_weights(z: Any, temperature: Any, where: Any, stages: list[Stage]) -> tuple[Any, Any]:
     """(z - m)/T, -inf at the entries of probability 0, and its exponential."""
-    if cut.filters():
-        where = keep(z, temperature, where, cut)
+    if truncates(stages):
+        where, rows = keep(z, temperature, where, stages)
+        temperature = temperature if rows is None else rows
     t = np.reshape(temperature, (-1, 1)).astype(np.float64)
     v = _weights(_widen(z, np), (1,), t, where, np)
     possible = v.weighted & ~v.undefined
@@ -148,11 +164,11 @@ def _sample_block(
     z: Any,
     t: Any,
     where: Any,
-    cut: Cut,
+    stages: list[Stage],
     key: tuple[int, int],
     keys: Words,
 ) -> None:
-    e = _log_weights(z, t, where, cut)[1]
+    e = _log_weights(z, t, where, stages)[1]
     u = uniforms(philox(key, keys[:, None], np.arange(indices.shape[1], dtype=np.uint64)))
     for row, cumulative in enumerate(np.cumsum(e, axis=1)):
         total = cumulative[-1]
@@ -168,11 +184,11 @@ def _sample_without_replacement(
     z: Any,
     t: Any,
     where: Any,
-    cut: Cut,
+    stages: list[Stage],
     key: tuple[int, int],
     keys: Words,
 ) -> None:
-    log_e, _ = _log_weights(z, t, where, cut)
+    log_e, _ = _log_weights(z, t, where, stages)
     # The n largest of (z - m)/T + G, where G = -log(-log(1 - v)), v uniform, is a Gumbel variable.
     u = uniforms(philox(key, keys[:, None], np.arange(z.shape[1], dtype=np.uint64)))
     gumbel = -np.log(-np.log1p(-np.minimum(u, 1 - 2.0**-53)))

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _saved
 from logitlab._estimators import Estimator, check_dense
-from logitlab._rows import Floats, Integers, as_rows, check_weights, labelled_rows
+from logitlab._rows import Floats, Integers, labelled_rows
 from logitlab.probabilities import softmax
 
 
@@ -42,7 +41,8 @@ class Calibrator(Estimator, ABC):
     """A map from logits to calibrated logits, fitted on labelled rows.
 
     It is a scikit-learn transformer (:meth:`transform` returns logits) and a classifier
-    (:meth:`predict_proba`, :meth:`predict`) without importing scikit-learn.
+    (:meth:`predict_proba`, :meth:`predict`) without importing scikit-learn. The class axis is an
+    argument of the methods, as in the scores: it belongs to the array, not to the fit.
     """
 
     # The fitted attributes with their shapes: K is the number of classes, other lengths are free.
@@ -56,17 +56,30 @@ class Calibrator(Estimator, ABC):
     def _transform(self, z: Any, xp: Any) -> Any:
         """Return the calibrated logits of a floating array with the fitted number of classes."""
 
-    def fit(self, z: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(
+        self,
+        z: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        axis: int = -1,
+        ignore_index: int | Sequence[int] | None = None,
+    ) -> Self:
         """Fit the parameters to labelled rows by the criterion of the class.
 
         Parameters
         ----------
-        z : array, shape (..., K)
-            Logits. -inf excludes a class.
-        y : array of int, shape (...)
+        z : array, shape (..., K, ...)
+            Logits, of any kind that :func:`logitlab.softmax` takes; the fit reads them in the
+            memory of the CPU. -inf excludes a class.
+        y : array of int, shape of z without the class axis
             Labels, 0 to K - 1.
-        sample_weight : array, shape (...), optional
-            Weights of the rows, >= 0. Only their ratios matter.
+        sample_weight : array, shape of y, optional
+            Weights of the rows, >= 0. Only their ratios matter. A row of weight 0 is left out.
+        axis : int
+            The class axis.
+        ignore_index : int or sequence of int, optional
+            Rows with this label, or with one of these, are left out.
 
         Returns
         -------
@@ -82,25 +95,29 @@ class Calibrator(Estimator, ABC):
             that this calibrator does not support, or with probability 0 for its label; weights
             that are negative, not finite or all 0; a parameter out of its range.
         """
-        logits, labels, weight, numbers = labelled_rows(check_dense(z), y, sample_weight)
+        logits, labels, weight, numbers = labelled_rows(
+            check_dense(z), y, sample_weight, axis, ignore_index
+        )
         with original_row_numbers(numbers):
             self._fit(logits, labels, weight)
         self.n_features_in_ = logits.shape[1]
         self.classes_ = np.arange(logits.shape[1])
         return self
 
-    def transform(self, z: Any) -> Any:
+    def transform(self, z: Any, *, axis: int = -1) -> Any:
         """Return the calibrated logits.
 
         Parameters
         ----------
-        z : array, shape (..., K)
+        z : array, shape (..., K, ...)
             Logits, of any kind that :func:`logitlab.softmax` takes.
+        axis : int
+            The class axis.
 
         Returns
         -------
         array, shape of z
-            Of z's kind and type.
+            Of z's kind and type, computed on z's device.
 
         Raises
         ------
@@ -108,15 +125,23 @@ class Calibrator(Estimator, ABC):
             Another number of classes than in ``fit``; a row with an entry that this calibrator
             does not support.
         """
-        z, xp = self._check_logits(z)
-        return self._transform(z, xp)
+        z, xp = self._check_logits(z, axis)
+        return _arrays.move_axis(self._transform(z, xp), -1, axis, xp)
 
-    def fit_transform(self, z: Any, y: Any, sample_weight: Any = None) -> Any:
+    def fit_transform(
+        self,
+        z: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        axis: int = -1,
+        ignore_index: int | Sequence[int] | None = None,
+    ) -> Any:
         """Return the calibrated logits of the rows of the fit: ``fit(z, y).transform(z)``.
 
         Parameters
         ----------
-        z, y, sample_weight
+        z, y, sample_weight, axis, ignore_index
             As in :meth:`fit`.
 
         Returns
@@ -124,43 +149,44 @@ class Calibrator(Estimator, ABC):
         array, shape of z
             Of z's kind and type.
         """
-        return self.fit(z, y, sample_weight).transform(z)
+        fitted = self.fit(z, y, sample_weight, axis=axis, ignore_index=ignore_index)
+        return fitted.transform(z, axis=axis)
 
-    def predict_proba(self, z: Any) -> Any:
+    def predict_proba(self, z: Any, *, axis: int = -1) -> Any:
         """Return the calibrated probabilities, the softmax of the calibrated logits.
 
         Parameters
         ----------
-        z : array, shape (..., K)
-            Logits, of any kind that :func:`logitlab.softmax` takes.
+        z, axis
+            As in :meth:`transform`.
 
         Returns
         -------
         array, shape of z
-            Of z's kind and type.
+            Of z's kind and type, computed on z's device.
         """
-        return softmax(self.transform(z))
+        return softmax(self.transform(z, axis=axis), axis)
 
-    def predict(self, z: Any) -> Any:
+    def predict(self, z: Any, *, axis: int = -1) -> Any:
         """Return the class with the largest calibrated logit; of equal ones, the first.
 
         Parameters
         ----------
-        z : array, shape (..., K)
-            Logits, of any kind that :func:`logitlab.softmax` takes.
+        z, axis
+            As in :meth:`transform`.
 
         Returns
         -------
-        array of int, shape (...)
-            Classes, 0 to K - 1; of z's kind.
+        array of int, shape of z without the class axis
+            Classes, 0 to K - 1; of z's kind, computed on z's device.
 
         Raises
         ------
         ValueError
             As :meth:`transform`; a row with NaN, or with -inf only.
         """
-        calibrated = self.transform(z)
-        xp = array_namespace(calibrated)
+        z, xp = self._check_logits(z, axis)
+        calibrated = self._transform(z, xp)
         largest = xp.max(calibrated, axis=-1)
         undefined = xp.isnan(largest) | (largest == -xp.inf)
         if _arrays.any_of(undefined, xp):
@@ -170,7 +196,15 @@ class Calibrator(Estimator, ABC):
             )
         return xp.argmax(calibrated, axis=-1)
 
-    def score(self, z: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(
+        self,
+        z: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        axis: int = -1,
+        ignore_index: int | Sequence[int] | None = None,
+    ) -> float:
         """Return the accuracy, which is scikit-learn's default score of a classifier.
 
         The accuracy does not measure calibration: select parameters with
@@ -178,7 +212,7 @@ class Calibrator(Estimator, ABC):
 
         Parameters
         ----------
-        z, y, sample_weight
+        z, y, sample_weight, axis, ignore_index
             As in :meth:`fit`.
 
         Returns
@@ -186,10 +220,11 @@ class Calibrator(Estimator, ABC):
         float
             Weighted share of the rows whose predicted class is the label.
         """
-        predicted = _arrays.on_host(self.predict(z))
-        labels = as_rows(z, y)[1]
-        correct = predicted.reshape(-1) == labels
-        return float(np.average(correct, weights=check_weights(sample_weight, predicted.shape)))
+        z, _ = self._check_logits(z, axis)
+        logits, labels, weight, numbers = labelled_rows(z, y, sample_weight, -1, ignore_index)
+        with original_row_numbers(numbers):
+            predicted = self.predict(logits)
+        return float(np.average(predicted == labels, weights=weight))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted parameters to a file, for :func:`logitlab.load_calibrator`.

@@ -15,8 +15,9 @@ from logitlab.calibration.temperature import fit_temperature
 
 
 def _log_odds(z: Any, xp: Any) -> Any:
-    """Return the logit of class 1 less that of class 0; a finite number where one is -inf."""
-    finite = xp.where(z == -xp.inf, xp.zeros_like(z), z)
+    """Return the logit of class 1 less that of class 0; 0 where one is -inf."""
+    excluded = xp.any(z == -xp.inf, axis=-1, keepdims=True)
+    finite = xp.where(excluded, xp.zeros_like(z), z)
     largest = xp.finfo(z.dtype).max
     with np.errstate(over="ignore"):
         return xp.clip(finite[..., 1] - finite[..., 0], -largest, largest)

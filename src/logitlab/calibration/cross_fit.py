@@ -1,14 +1,17 @@
 """Cross-fitting: out-of-fold calibrated logits of every row."""
 
 import copy
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab import _checks
-from logitlab._rows import Integers, as_rows
+from logitlab import _arrays, _checks
+from logitlab._estimators import check_dense
+from logitlab._rows import Integers, labelled_rows
+from logitlab.calibration.base import original_row_numbers
 
 
 class Splitter(Protocol):
@@ -47,13 +50,22 @@ def _splits(
 class FittableTransformer(Protocol):
     """The methods of a calibrator that :func:`cross_fit` calls."""
 
-    def fit(self, z: Any, y: Any) -> Any: ...
+    @property
+    def fit(self) -> Callable[..., Any]: ...
 
     def transform(self, z: Any) -> Any: ...
 
 
 def cross_fit(
-    calibrator: FittableTransformer, z: Any, y: Any, *, cv: int | Splitter = 2, rng: Any = 0
+    calibrator: FittableTransformer,
+    z: Any,
+    y: Any,
+    axis: int = -1,
+    *,
+    cv: int | Splitter = 2,
+    rng: Any = 0,
+    sample_weight: Any = None,
+    ignore_index: int | Sequence[int] | None = None,
 ) -> NDArray[Any]:
     """Return out-of-fold calibrated logits for every row.
 
@@ -64,21 +76,25 @@ def cross_fit(
     ----------
     calibrator : object with fit(z, y) and transform(z)
         For example ``TemperatureScaling()``. It is copied, and not changed.
-    z : array, shape (..., K)
+    z : array, shape (..., K, ...)
         Logits.
-    y : array of int, shape (...)
+    y : array of int, shape of z without the class axis
         Labels, 0 to K - 1.
+    axis : int
+        The class axis.
     cv : int or splitter of scikit-learn
-        Number of random folds, from 2 to the number of rows; or an object whose ``split(z, y)``
-        yields pairs of training and test rows, with every row in exactly one test fold, such as
-        :class:`sklearn.model_selection.StratifiedKFold`.
+        Number of random folds, from 2 to the number of rows that are not left out; or an object
+        whose ``split(z, y)`` yields pairs of training and test rows, with every row in exactly one
+        test fold, such as :class:`sklearn.model_selection.StratifiedKFold`.
     rng : None, int or numpy.random.Generator
         Seed of the random folds; not used with a splitter.
+    sample_weight, ignore_index
+        As in :func:`accuracy`. Weights are passed to ``fit`` as `sample_weight`.
 
     Returns
     -------
     numpy.ndarray, shape of z
-        Calibrated logits.
+        Calibrated logits; NaN in the rows that are left out, which are in no fold.
 
     Raises
     ------
@@ -106,10 +122,15 @@ def cross_fit(
             "calibrator must have the methods fit(z, y) and transform(z), got a "
             f"{type(calibrator).__name__}"
         )
-    logits, labels = as_rows(z, y)
-    calibrated = np.empty_like(logits)
+    z, y = _arrays.as_array(check_dense(z), "z"), _arrays.as_array(y, "y")
+    logits, labels, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
+    numbers = np.arange(len(labels)) if numbers is None else numbers
+    calibrated = np.full((math.prod(y.shape), logits.shape[1]), np.nan, logits.dtype)
     for train, test in _splits(cv, logits, labels, rng):
         fitted = copy.deepcopy(calibrator)
-        fitted.fit(logits[train], labels[train])
-        calibrated[test] = fitted.transform(logits[test])
-    return calibrated.reshape(np.shape(z))
+        weights = {} if weight is None else {"sample_weight": weight[train]}
+        with original_row_numbers(numbers[train]):
+            fitted.fit(logits[train], labels[train], **weights)
+        with original_row_numbers(numbers[test]):
+            calibrated[numbers[test]] = fitted.transform(logits[test])
+    return np.moveaxis(calibrated.reshape(*y.shape, -1), -1, axis)

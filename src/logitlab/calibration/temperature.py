@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from logitlab import _arrays
 from logitlab._backends.temperature_loss import moments
 from logitlab._rows import Floats, Integers, blocks
 from logitlab.calibration.base import Calibrator, RowError, original_row_numbers
@@ -246,18 +247,18 @@ class TemperatureScaling(Calibrator):
         p = softmax(z, temperature=self.temperature_)
         return xp.where(p > 0, xp.zeros_like(z), xp.where(p == 0, -xp.inf, p))
 
-    def predict_proba(self, z: Any) -> Any:
+    def predict_proba(self, z: Any, *, axis: int = -1) -> Any:
         """Return the calibrated probabilities, softmax(z / T) as if in exact arithmetic.
 
         Parameters
         ----------
-        z : array, shape (..., K)
-            Logits, of any kind that :func:`logitlab.softmax` takes.
+        z, axis
+            As in :meth:`transform`.
 
         Returns
         -------
         array, shape of z
-            Of z's kind and type.
+            Of z's kind and type, computed on z's device.
         """
-        z, _ = self._check_logits(z)
-        return softmax(z, temperature=self.temperature_)
+        z, xp = self._check_logits(z, axis)
+        return _arrays.move_axis(softmax(z, temperature=self.temperature_), -1, axis, xp)

@@ -1,6 +1,7 @@
 """Prediction sets that contain the true class with a guaranteed probability (split conformal)."""
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Literal, Self
 
@@ -8,9 +9,9 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from logitlab import _arrays, _checks
+from logitlab import _arrays, _checks, _rows
 from logitlab._estimators import Estimator
-from logitlab._rows import Floats, Integers, as_rows, blocks
+from logitlab._rows import Floats, Integers, blocks, group_labels
 from logitlab.decisions.rows import as_wide, between_0_and_1, check_distributions, labelled_rows
 from logitlab.probabilities import softmax
 
@@ -24,20 +25,6 @@ def _quantile(scores: Floats, coverage: float) -> float:
     """
     rank = math.ceil(Fraction(repr(coverage)) * (len(scores) + 1))
     return float(np.partition(scores, rank - 1)[rank - 1]) if rank <= len(scores) else math.inf
-
-
-def _group_labels(groups: Any, batch: tuple[int, ...]) -> NDArray[Any]:
-    """Return checked groups of rows of shape `batch` as a flat array of integers or strings."""
-    labels = _arrays.on_host(_arrays.as_array(groups, "groups"), "groups")
-    if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
-        labels = labels.astype(str)
-    if labels.dtype.kind not in "biuU":
-        raise TypeError(f"groups must be integers or strings, got {labels.dtype}")
-    if labels.shape != batch:
-        raise ValueError(
-            f"groups must have shape {batch}, one group for each row, got shape {labels.shape}"
-        )
-    return labels.reshape(-1)
 
 
 class ConformalSets(Estimator):
@@ -146,12 +133,15 @@ class ConformalSets(Estimator):
         generator = _checks.generator(rng)
         return generator.random(n) if self.randomized else None
 
-    def _scores(self, z: Any, u: Any) -> Any:
-        """The score of each class of rows of logits, shape (N, K); u has shape (N,)."""
+    def _scores(self, z: Any, u: Any, numbers: Sequence[int] | Integers | None = None) -> Any:
+        """The score of each class of rows of logits, shape (N, K); u has shape (N,).
+
+        Row i has the number `numbers[i]`, or i.
+        """
         xp = array_namespace(z)
         wide = as_wide(z, xp)
         p = softmax(wide)
-        check_distributions(xp.isnan(p[:, 0]), xp)
+        check_distributions(xp.isnan(p[:, 0]), xp, numbers)
         if self.score == "lac":
             return 1 - p
         order = _descending_order(wide, xp)
@@ -169,19 +159,32 @@ class ConformalSets(Estimator):
             return result
         return xp.take_along_axis(scores, xp.argsort(order, axis=-1), axis=-1)
 
-    def fit(self, z: Any, y: Any, groups: Any = None, rng: Any = None) -> Self:
+    def fit(
+        self,
+        z: Any,
+        y: Any,
+        groups: Any = None,
+        rng: Any = None,
+        *,
+        axis: int = -1,
+        ignore_index: int | Sequence[int] | None = None,
+    ) -> Self:
         """Compute the thresholds from labelled rows.
 
         Parameters
         ----------
-        z : array, shape (..., K)
+        z : array, shape (..., K, ...)
             Logits of two rows or more.
-        y : array of int, shape (...)
+        y : array of int, shape of z without the class axis
             Labels, 0 to K - 1.
-        groups : array of int or str, shape (...), optional
+        groups : array of int or str, shape of y, optional
             Group of each row: each has its own thresholds.
         rng : None, int or numpy.random.Generator
             Seed or generator of randomized scores.
+        axis : int
+            The class axis.
+        ignore_index : int or sequence of int, optional
+            Rows with this label, or with one of these, are left out.
 
         Returns
         -------
@@ -195,17 +198,19 @@ class ConformalSets(Estimator):
         """
         coverage = between_0_and_1(self.coverage, "coverage")
         self._check_parameters()
-        rows, labels = labelled_rows(z, y)
+        y = _arrays.as_array(y, "y")
+        rows, labels, _, numbers = labelled_rows(z, y, axis, ignore_index)
         n, k = rows.shape
+        numbers = np.arange(n) if numbers is None else numbers
         u = self._random_numbers(n, rng)
         scores = np.empty(n)
         for block in blocks(n, k):
-            matrix = self._scores(rows[block], None if u is None else u[block])
+            matrix = self._scores(rows[block], None if u is None else u[block], numbers[block])
             scores[block] = np.take_along_axis(matrix, labels[block][:, None], axis=1)[:, 0]
         if groups is None:
             self.groups_, index = None, np.zeros(n, np.int64)
         else:
-            given = _group_labels(groups, tuple(np.shape(y)))
+            given = group_labels(groups, tuple(y.shape))[numbers]
             self.groups_, index = np.unique(given, return_inverse=True)
         thresholds = np.empty((int(index.max()) + 1, k))
         for group, row in enumerate(thresholds):
@@ -227,7 +232,7 @@ class ConformalSets(Estimator):
             return None
         if groups is None:
             raise ValueError("groups must be given, as in fit, got None")
-        labels = _group_labels(groups, batch)
+        labels = group_labels(groups, batch)
         index = np.minimum(np.searchsorted(self.groups_, labels), len(self.groups_) - 1)
         unknown = self.groups_[index] != labels
         if np.any(unknown):
@@ -237,22 +242,24 @@ class ConformalSets(Estimator):
             )
         return index
 
-    def predict(self, z: Any, groups: Any = None, rng: Any = None) -> Any:
+    def predict(self, z: Any, groups: Any = None, rng: Any = None, *, axis: int = -1) -> Any:
         """Return the prediction set of each row as a mask of its classes.
 
         Parameters
         ----------
-        z : array, shape (..., K)
+        z : array, shape (..., K, ...)
             Logits, of any kind that :func:`logitlab.softmax` takes.
-        groups : array of int or str, shape (...), optional
+        groups : array of int or str, shape of z without the class axis, optional
             Group of each row, if there were groups in :meth:`fit`.
         rng : None, int or numpy.random.Generator
             Seed or generator of randomized scores.
+        axis : int
+            The class axis.
 
         Returns
         -------
         array of bool, shape of z
-            Whether each class is in the set; of z's kind.
+            Whether each class is in the set; of z's kind, computed on z's device.
 
         Raises
         ------
@@ -260,58 +267,81 @@ class ConformalSets(Estimator):
             Another number of classes than in ``fit``; a row with NaN, or with -inf only; a group
             that ``fit`` did not have, or missing groups.
         """
-        z, xp = self._check_logits(z)
+        z, xp = self._check_logits(z, axis)
         rows = xp.reshape(z, (-1, z.shape[-1]))
-        n = rows.shape[0]
         index = self._group_indices(groups, tuple(z.shape[:-1]))
+        sets = self._sets(rows, index, rng, range(rows.shape[0]))
+        return _arrays.move_axis(xp.reshape(sets, z.shape), -1, axis, xp)
+
+    def _sets(
+        self, rows: Any, index: Integers | None, rng: Any, numbers: Sequence[int] | Integers
+    ) -> Any:
+        """The prediction sets of rows, shape (N, K), of these groups and numbers."""
+        xp, n = array_namespace(rows), rows.shape[0]
+        if not hasattr(xp, "take_along_axis"):  # Dask, which has no sorting by rows either
+            return xp.asarray(self._sets(_arrays.on_host(rows), index, rng, numbers))
         u = self._random_numbers(n, rng)
         # Rows that are not in NumPy arrays are computed at once, where they are stored.
         several = isinstance(rows, np.ndarray) and n > 0
         sets = []
         for block in blocks(*rows.shape) if several else [slice(0, n)]:
             random = None if u is None else _as_type_of(u[block], rows, xp)
-            scores = self._scores(rows[block], random)
+            scores = self._scores(rows[block], random, numbers[block])
             thresholds = self.thresholds_ if index is None else self.thresholds_[index[block]]
             sets.append(scores <= _as_type_of(thresholds, scores, xp))
-        return xp.reshape(xp.concat(sets), z.shape)
+        return xp.concat(sets)
 
-    def set_sizes(self, z: Any, groups: Any = None, rng: Any = None) -> Any:
+    def set_sizes(self, z: Any, groups: Any = None, rng: Any = None, *, axis: int = -1) -> Any:
         """Return the number of classes in the prediction set of each row.
 
         Parameters
         ----------
-        z, groups, rng
+        z, groups, rng, axis
             As in :meth:`predict`.
 
         Returns
         -------
-        array of int, shape (...)
+        array of int, shape of z without the class axis
             0 to K; of z's kind.
         """
-        sets = self.predict(z, groups, rng)
+        sets = self.predict(z, groups, rng, axis=axis)
         xp = array_namespace(sets)
-        return xp.sum(xp.astype(sets, xp.int32), axis=-1)
+        return xp.sum(xp.astype(sets, xp.int32), axis=axis)
 
-    def empirical_coverage(self, z: Any, y: Any, groups: Any = None, rng: Any = None) -> float:
+    def empirical_coverage(
+        self,
+        z: Any,
+        y: Any,
+        groups: Any = None,
+        rng: Any = None,
+        *,
+        axis: int = -1,
+        ignore_index: int | Sequence[int] | None = None,
+    ) -> float:
         """Return the fraction of labelled rows whose prediction set contains the label.
 
         Parameters
         ----------
-        z : array, shape (..., K)
+        z : array, shape (..., K, ...)
             Logits.
-        y : array of int, shape (...)
+        y : array of int, shape of z without the class axis
             Labels, 0 to K - 1.
-        groups, rng
+        groups, rng, axis
             As in :meth:`predict`.
+        ignore_index : int or sequence of int, optional
+            As in :meth:`fit`.
 
         Returns
         -------
         float
             Between 0 and 1.
         """
-        sets = _arrays.on_host(self.predict(z, groups, rng))
-        labels = as_rows(z, y)[1]
-        sets = sets.reshape(-1, sets.shape[-1])
+        z, _ = self._check_logits(z, axis)
+        y = _arrays.as_array(y, "y")
+        rows, labels, _, numbers = _rows.labelled_rows(z, y, None, -1, ignore_index)
+        numbers = np.arange(len(rows)) if numbers is None else numbers
+        index = self._group_indices(groups, tuple(y.shape))
+        sets = self._sets(rows, None if index is None else index[numbers], rng, numbers)
         return float(np.take_along_axis(sets, labels[:, None], axis=1).mean())
 
 

@@ -156,6 +156,7 @@ def _maximize(
 def estimate_prior(
     z: Any,
     prior: Any,
+    axis: int = -1,
     *,
     confidence_level: float = 0.95,
     n_resamples: int = 1000,
@@ -171,10 +172,12 @@ def estimate_prior(
 
     Parameters
     ----------
-    z : array, shape (..., K)
+    z : array, shape (..., K, ...)
         Calibrated logits of two rows or more.
     prior : array, shape (K,)
         Class frequencies, or counts, for which z is calibrated: > 0. Only their ratios matter.
+    axis : int
+        The class axis.
     confidence_level : float
         Confidence level of the intervals, between 0 and 1.
     n_resamples : int
@@ -230,8 +233,9 @@ def estimate_prior(
     """
     level = between_0_and_1(confidence_level, "confidence_level")
     n_resamples, generator = _checks.integer(n_resamples, "n_resamples", 1), _checks.generator(rng)
-    z, _, _ = with_classes(z)
-    rows = _arrays.on_host(z).reshape(-1, z.shape[-1]).astype(np.float64)
+    z, axis, xp = with_classes(z, axis)
+    z = _arrays.on_host(_arrays.move_axis(z, axis, -1, xp))
+    rows = z.reshape(-1, z.shape[-1]).astype(np.float64)
     n = len(rows)
     check_number_of_rows(n)
     log_prior = log_frequencies(prior, "prior", rows.shape[1], positive=True)

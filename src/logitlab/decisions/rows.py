@@ -1,15 +1,14 @@
 """Checks of rows and parameters of the functions for decisions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
-from numpy.typing import NDArray
 
-from logitlab import _arrays, _checks
+from logitlab import _arrays, _checks, _rows
 from logitlab._estimators import check_dense
-from logitlab._rows import Floats, Integers, as_rows, blocks
+from logitlab._rows import Floats, Integers, LabelledRows, blocks
 from logitlab.probabilities import log_softmax
 
 
@@ -27,10 +26,16 @@ def with_classes(z: Any, axis: Any = -1) -> tuple[Any, int, Any]:
     return z, axes[0], array_namespace(z)
 
 
-def check_distributions(undefined: Any, xp: Any) -> None:
-    """Raise for the first row that is marked as one without a distribution."""
+def check_distributions(
+    undefined: Any, xp: Any, numbers: Sequence[int] | Integers | None = None
+) -> None:
+    """Raise for the first row that is marked as one without a distribution.
+
+    Row i of a selection has the number `numbers[i]` in the whole array.
+    """
     if _arrays.any_of(undefined, xp):
         row = _arrays.first_true(undefined, xp)
+        row = row if numbers is None else int(numbers[row])
         raise ValueError(f"row {row} of z has no distribution: it contains NaN, or only -inf")
 
 
@@ -54,11 +59,11 @@ def log_frequencies(x: Any, name: str, k: int, positive: bool = False) -> Floats
     return log_frequencies
 
 
-def labelled_rows(z: Any, y: Any) -> tuple[NDArray[Any], Integers]:
-    """Return two or more rows of logits as a NumPy array of shape (N, K), and their labels."""
-    rows, labels = as_rows(check_dense(z), y)
-    check_number_of_rows(len(rows))
-    return rows, labels
+def labelled_rows(z: Any, y: Any, axis: Any, ignore_index: Any) -> LabelledRows:
+    """Return two or more labelled rows of logits, without the ignored ones."""
+    rows = _rows.labelled_rows(check_dense(z), y, None, axis, ignore_index)
+    check_number_of_rows(len(rows.y))
+    return rows
 
 
 def check_number_of_rows(n: int) -> None:

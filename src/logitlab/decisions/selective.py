@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -9,9 +10,9 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from logitlab import _arrays, _checks, _registry
+from logitlab import _arrays, _checks, _registry, _rows
 from logitlab._estimators import Estimator, check_dense
-from logitlab._rows import Floats, Integers, as_rows
+from logitlab._rows import Floats, Integers
 from logitlab.decisions.rows import (
     as_wide,
     between_0_and_1,
@@ -44,10 +45,10 @@ def _scores(z: Any, score: Score) -> Any:
     return largest - xp.max(xp.where(is_first, xp.zeros_like(p), p), axis=-1)
 
 
-def _checked_scores(z: Any, score: Score) -> Any:
+def _checked_scores(z: Any, score: Score, numbers: Integers | None = None) -> Any:
     scores = map_rows(lambda rows: _scores(rows, score), z)
     xp = array_namespace(z)
-    check_distributions(xp.isnan(scores), xp)
+    check_distributions(xp.isnan(scores), xp, numbers)
     return scores
 
 
@@ -60,12 +61,13 @@ class RiskCoverageCurve:
     thresholds : array, shape (M,)
         The distinct scores, descending: rows with at least this score are accepted.
     coverage : array, shape (M,)
-        Fraction of accepted rows.
+        Fraction of accepted rows, or of their weights.
     error : array, shape (M,)
         Fraction of wrong predictions among them (selective risk).
     area : float
         Area under the curve (AURC): the mean of the error over all numbers of accepted rows. Rows
-        of equal score are accepted in random order, of which it is the expectation.
+        of equal score are accepted in random order: the sums of their weights and errors after
+        each row are the expected ones.
     """
 
     thresholds: Floats
@@ -78,17 +80,29 @@ class RiskCoverageCurve:
         return _registry.module("plot").risk_coverage(self, ax=ax)
 
 
-def risk_coverage_curve(z: Any, y: Any, *, score: Score = "confidence") -> RiskCoverageCurve:
+def risk_coverage_curve(
+    z: Any,
+    y: Any,
+    axis: int = -1,
+    *,
+    score: Score = "confidence",
+    sample_weight: Any = None,
+    ignore_index: int | Sequence[int] | None = None,
+) -> RiskCoverageCurve:
     """Error among the most certain rows, for each fraction of rows (risk-coverage curve).
 
     Parameters
     ----------
-    z : array, shape (..., K)
+    z : array, shape (..., K, ...)
         Logits.
-    y : array of int, shape (...)
+    y : array of int, shape of z without the class axis
         Labels, 0 to K - 1.
+    axis : int
+        The class axis.
     score : {"confidence", "margin", "entropy"}
         Certainty of a row, as in :class:`SelectiveClassifier`.
+    sample_weight, ignore_index
+        As in :func:`accuracy`.
 
     Returns
     -------
@@ -115,17 +129,21 @@ def risk_coverage_curve(z: Any, y: Any, *, score: Score = "confidence") -> RiskC
     (array([0.25, 0.5 , 0.75, 1.  ]), array([0.  , 0.  , 0.33, 0.25]), 0.1458)
     """
     _checks.choice(score, "score", SCORES)
-    rows, labels = as_rows(check_dense(z), y)
+    rows, labels, weight, numbers = _rows.labelled_rows(
+        check_dense(z), y, sample_weight, axis, ignore_index
+    )
     wrong = rows.argmax(axis=-1) != labels
-    scores = _checked_scores(rows, score)
-    n = len(scores)
+    scores = _checked_scores(rows, score, numbers)
+    weight = np.ones(len(labels)) if weight is None else weight
     thresholds, group, size = np.unique(-scores, return_inverse=True, return_counts=True)
-    errors = np.bincount(group, wrong)
-    accepted, total = np.cumsum(size), np.cumsum(errors)
-    # Within a group of equal scores the expected number of errors grows linearly.
-    errors_at = np.interp(np.arange(1, n + 1), np.r_[0, accepted], np.r_[0, total])
-    area = float(np.mean(errors_at / np.arange(1, n + 1)))
-    return RiskCoverageCurve(-thresholds, accepted / n, total / accepted, area)
+    weights = np.bincount(group, weight)
+    accepted, total = np.cumsum(weights), np.cumsum(np.bincount(group, weight * wrong))
+    # Within a group of equal scores the expected sums grow linearly.
+    step = np.repeat(weights / size, size)
+    accepted_at = np.cumsum(step)
+    errors_at = np.interp(accepted_at, np.r_[0, accepted], np.r_[0, total])
+    area = float(np.average(errors_at / accepted_at, weights=step))
+    return RiskCoverageCurve(-thresholds, accepted / accepted[-1], total / accepted, area)
 
 
 def error_bound(errors: int, rows: int, level: float) -> float:
@@ -279,15 +297,26 @@ class SelectiveClassifier(Estimator):
         self.delta = delta
         self.score = score
 
-    def fit(self, z: Any, y: Any) -> Self:
+    def fit(
+        self,
+        z: Any,
+        y: Any,
+        *,
+        axis: int = -1,
+        ignore_index: int | Sequence[int] | None = None,
+    ) -> Self:
         """Find the lowest threshold with the guaranteed error.
 
         Parameters
         ----------
-        z : array, shape (..., K)
+        z : array, shape (..., K, ...)
             Logits of two rows or more.
-        y : array of int, shape (...)
+        y : array of int, shape of z without the class axis
             Labels, 0 to K - 1.
+        axis : int
+            The class axis.
+        ignore_index : int or sequence of int, optional
+            Rows with this label, or with one of these, are left out.
 
         Returns
         -------
@@ -307,8 +336,8 @@ class SelectiveClassifier(Estimator):
         max_error = between_0_and_1(self.max_error, "max_error")
         delta = between_0_and_1(self.delta, "delta")
         _checks.choice(self.score, "score", SCORES)
-        rows, labels = labelled_rows(z, y)
-        scores: Floats = _checked_scores(rows, self.score)
+        rows, labels, _, numbers = labelled_rows(z, y, axis, ignore_index)
+        scores: Floats = _checked_scores(rows, self.score, numbers)
         wrong = rows.argmax(axis=-1) != labels
         tests = np.arange(len(rows)) % _STRIDE > 0
         n = int(tests.sum())
@@ -333,38 +362,40 @@ class SelectiveClassifier(Estimator):
         self.classes_: Integers = np.arange(rows.shape[1])
         return self
 
-    def accepts(self, z: Any) -> Any:
+    def accepts(self, z: Any, *, axis: int = -1) -> Any:
         """Return whether each row is accepted.
 
         Parameters
         ----------
-        z : array, shape (..., K)
+        z : array, shape (..., K, ...)
             Logits, of any kind that :func:`logitlab.softmax` takes.
+        axis : int
+            The class axis.
 
         Returns
         -------
-        array of bool, shape (...)
-            Of z's kind.
+        array of bool, shape of z without the class axis
+            Of z's kind, computed on z's device.
 
         Raises
         ------
         ValueError
             Another number of classes than in ``fit``; a row with NaN, or with -inf only.
         """
-        z, _ = self._check_logits(z)
+        z, _ = self._check_logits(z, axis)
         return _checked_scores(z, self.score) >= self.threshold_
 
-    def predict(self, z: Any) -> Any:
+    def predict(self, z: Any, *, axis: int = -1) -> Any:
         """Return the predicted class of accepted rows, -1 for the others.
 
         Parameters
         ----------
-        z : array, shape (..., K)
-            Logits, of any kind that :func:`logitlab.softmax` takes.
+        z, axis
+            As in :meth:`accepts`.
 
         Returns
         -------
-        array of int, shape (...)
+        array of int, shape of z without the class axis
             The class with the largest logit (of equal ones, the first), or -1; of z's kind.
 
         Raises
@@ -372,7 +403,7 @@ class SelectiveClassifier(Estimator):
         ValueError
             As :meth:`accepts`.
         """
-        z, xp = self._check_logits(z)
+        z, xp = self._check_logits(z, axis)
         predicted = xp.argmax(z, axis=-1)
         accepted = self.accepts(z)
         return _arrays.scalar(xp.where(accepted, predicted, xp.full_like(predicted, -1)))

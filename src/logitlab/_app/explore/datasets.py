@@ -125,8 +125,8 @@ class Datasets:
 
 def read_dataset(spec: str, labels: str | None, probabilities: bool) -> Dataset:
     """The rows of ``FILE`` or ``FILE:NAME``."""
-    source = open_logits(spec, labels)
-    y = None if labels is None else read_labels(labels, source)
+    source = open_logits(spec, [] if labels is None else [labels])
+    y = None if labels is None else read_labels(labels, source).classes
     if probabilities:
         for _ in Passes(source, True, lambda chunks, _rows, _what: chunks).blocks("checking"):
             pass  # raises an error for a row that is no distribution

@@ -1,6 +1,5 @@
 """A fitted model, and its file: safetensors with the columns as JSON, without pickle."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from logitlab import _saved
 from logitlab._app.fit.features import Column
 from logitlab._app.io.outputs import atomic_write, csv_text
-from logitlab._app.io.source import UserError, catch_read_errors
+from logitlab._app.io.source import UserError
+from logitlab._app.saved import catch_saved_errors
 from logitlab._rows import Floats
 from logitlab.probabilities import softmax
 
 FILE = "model.safetensors"
-_KEY = "logitlab"
-_VERSION = 1
+_KIND = "TableModel"
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,13 @@ class Model:
 
     def as_bytes(self) -> bytes:
         """The contents of the model file."""
-        from safetensors.numpy import save
-
         metadata = {
-            "version": _VERSION,
             "target": self.target,
             "classes": self.classes,
             "columns": [column.as_json() for column in self.columns],
             "temperature": self.temperature,
         }
-        tensors = {"coef": self.coef, "intercept": self.intercept}
-        data: bytes = save(tensors, {_KEY: json.dumps(metadata)})
-        return data
+        return _saved.to_bytes(_KIND, {"coef": self.coef, "intercept": self.intercept}, metadata)
 
     def error(self) -> str | None:
         """Why the parameters cannot be used; None if they can."""
@@ -92,25 +87,14 @@ def model_file(path: Path) -> Path:
 
 def load(path: Path) -> Model:
     """The model of a file, or of the folder that ``logitlab fit`` wrote it to."""
-    from safetensors import SafetensorError, safe_open
-
     path = model_file(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    with catch_read_errors(path):
-        try:
-            with safe_open(path, "np") as file:
-                text = (file.metadata() or {}).get(_KEY)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise UserError(f"{path}: not a safetensors file: {error}") from None
-    if text is None:
-        raise UserError(f"{path}: not a model of logitlab fit")
+    with catch_saved_errors(path):
+        kind, tensors, metadata = _saved.read(path)
+    if kind != _KIND:
+        raise UserError(f"{path}: must be a model of logitlab fit, got a file of {kind}")
     try:
-        metadata = json.loads(text)
-        if metadata["version"] != _VERSION:
-            version = metadata["version"]
-            raise UserError(f"{path}: the version of the model must be {_VERSION}, got {version}")
         model = Model(
             metadata["target"],
             tuple(metadata["classes"]),

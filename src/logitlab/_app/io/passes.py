@@ -37,8 +37,11 @@ class InputSummary:
     naive_overflow_rows: int = 0
     looks_like_probabilities: bool = True
 
-    def add(self, raw: NDArray[Any], z: NDArray[Any], probabilities: bool) -> None:
-        """Count rows that have a distribution: as in the file, and as logits."""
+    def add(self, raw: NDArray[Any], z: NDArray[Any], probabilities: bool, one_score: bool) -> None:
+        """Count rows that have a distribution: as in the file, and as logits.
+
+        With `one_score`, the file has the second column of `raw` alone.
+        """
         largest = row_max(z)
         is_largest = z == largest[:, None]
         if np.count_nonzero(is_largest) > len(z):
@@ -47,7 +50,8 @@ class InputSummary:
         if minus_inf.any():
             self.minus_inf_rows += int(minus_inf.any(axis=-1).sum())
         self.plus_inf_rows += int(np.isposinf(largest).sum())
-        finite = raw[select(np.isfinite(raw))]
+        given = raw[:, 1:] if one_score else raw
+        finite = given[select(np.isfinite(given))]
         if finite.size:
             self.minimum = min(self.minimum, float(finite.min()))
             self.maximum = max(self.maximum, float(finite.max()))
@@ -56,9 +60,10 @@ class InputSummary:
             return
         self.naive_overflow_rows += int(_naive_overflows(as_floating(z, z.dtype)).sum())
         if self.looks_like_probabilities:
-            wide = raw.astype(np.float64)
+            wide = given.astype(np.float64)
             self.looks_like_probabilities = bool(
-                ((wide >= 0) & (wide <= 1)).all() and (np.abs(wide.sum(axis=-1) - 1) < 1e-3).all()
+                ((wide >= 0) & (wide <= 1)).all()
+                and (one_score or (np.abs(wide.sum(axis=-1) - 1) < 1e-3).all())
             )
 
 
@@ -150,7 +155,12 @@ class Passes:
                     summary.nan_rows += int(nan.sum())
                     summary.empty_rows += int(empty.sum())
                     summary.unpaired_rows += int(valid.sum() - keep.sum())
-                    summary.add(raw[select(keep)], z[select(keep)], self._probabilities)
+                    summary.add(
+                        raw[select(keep)],
+                        z[select(keep)],
+                        self._probabilities,
+                        self._source.one_score,
+                    )
             keep = self._keep[start]
             yield start + np.flatnonzero(keep), z[select(keep)]
             start += len(raw)

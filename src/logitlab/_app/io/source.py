@@ -6,15 +6,15 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab._rows import blocks
+from logitlab._rows import Integers, blocks
 
 TABLES = (".csv", ".parquet")
-SUFFIXES = (".npy", ".npz", *TABLES, ".safetensors")
+SUFFIXES = (".npy", ".npz", *TABLES, ".safetensors", ".jsonl")
 NUMBERS = "fiub"  # the kinds of NumPy types that hold numbers
 
 
@@ -42,11 +42,19 @@ def pluralize(n: int, one: str, many: str = "") -> str:
     return f"{n} {one if n == 1 else many or one + 's'}"
 
 
+class ClassLabels(NamedTuple):
+    """The class of each row, -1 where it is ignored; and how labels became classes."""
+
+    classes: Integers
+    mapping: str
+    warnings: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Logits:
     """Rows of logits that are read block by block, as often as needed.
 
-    Of a file of three or more dimensions, the last one is the class axis, all others are rows.
+    `shape` ends with the class axis, wherever that is in the file; all other axes are rows.
     """
 
     source: str
@@ -55,6 +63,9 @@ class Logits:
     names: tuple[str, ...] | None  # of the classes, if the file has names
     read: Callable[[], Iterator[NDArray[Any]]]
     rows_at: Callable[[Any], NDArray[Any]] | None = None  # by number, if that needs no pass
+    axis: int = -1  # of the classes in the file
+    one_score: bool = False  # the file has the score of class 1 alone, for two classes
+    labels: Callable[[], ClassLabels] | None = None  # if the file has them
 
     @property
     def rows(self) -> int:
@@ -75,13 +86,12 @@ def in_memory(source: str, z: NDArray[Any], names: tuple[str, ...] | None = None
     return Logits(source, z.shape, z.dtype, names, read, rows.__getitem__)
 
 
-def in_file(source: str, z: np.memmap[Any, Any]) -> Logits:
-    """The logits of a memory map; rows are read when they are needed.
+def change_check(path: Path) -> Callable[[], None]:
+    """A function that raises an error if the file is no longer as it is now.
 
-    A file that is no longer as it was is an error: it holds other rows, and reading a memory map
-    beyond the end of its file would end the process.
+    A changed file holds other rows, and reading a memory map beyond the end of its file would end
+    the process.
     """
-    rows, path = z.reshape(math.prod(z.shape[:-1]), z.shape[-1]), Path(str(z.filename))
 
     def version() -> tuple[int, ...]:
         status = os.stat(path)
@@ -94,6 +104,14 @@ def in_file(source: str, z: np.memmap[Any, Any]) -> Logits:
             unchanged = version() == opened
         if not unchanged:
             raise UserError(f"{path}: the file was changed after it was opened; start again")
+
+    return check_unchanged
+
+
+def in_file(source: str, z: np.memmap[Any, Any]) -> Logits:
+    """The logits of a memory map; rows are read when they are needed."""
+    rows, path = z.reshape(math.prod(z.shape[:-1]), z.shape[-1]), Path(str(z.filename))
+    check_unchanged = change_check(path)
 
     def block(part: slice) -> NDArray[Any]:
         check_unchanged()

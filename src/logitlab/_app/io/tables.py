@@ -57,10 +57,12 @@ def check_names(path: Path, names: Sequence[str]) -> None:
         raise UserError(f"{path}: column names must be distinct, got {repeated[0]!r} twice")
 
 
-def _columns(path: Path, name: str | None, names: Sequence[str], labels: str | None) -> list[str]:
-    """The columns of the logits: those in `name`, or all but the labels and an unnamed index."""
+def _columns(
+    path: Path, name: str | None, names: Sequence[str], others: Sequence[str | None]
+) -> list[str]:
+    """The columns of the logits: those in `name`, or all but `others` and an unnamed index."""
     if name is None:
-        columns = [column for column in names if column not in ("", labels)]
+        columns = [column for column in names if column not in ("", *others)]
     else:
         columns = [name] if name in names else name.split(",")
     for column in columns:
@@ -79,8 +81,8 @@ def _is_numeric(kind: Any) -> bool:
     )
 
 
-def table_logits(path: Path, name: str | None, labels: str | None) -> Logits:
-    """The logits in the columns `name` of a table, or in all columns but `labels`."""
+def table_logits(path: Path, name: str | None, others: Sequence[str | None]) -> Logits:
+    """The logits in the columns `name` of a table, or in all columns but `others`."""
     from pyarrow import parquet, types
 
     with catch_read_errors(path):
@@ -91,7 +93,7 @@ def table_logits(path: Path, name: str | None, labels: str | None) -> Logits:
             file = parquet.ParquetFile(path)
             schema, rows = file.schema_arrow, file.metadata.num_rows
             check_names(path, schema.names)
-    columns = _columns(path, name, schema.names, labels)
+    columns = _columns(path, name, schema.names, others)
     kinds = [schema.field(column).type for column in columns]
     lists = len(kinds) == 1 and (
         types.is_list(kinds[0])
@@ -167,8 +169,11 @@ def column_as_written(path: Path, column: Any, name: str) -> Any:
     return text if len(text) == len(column) and text != column.cast(string()) else column
 
 
-def label_column(path: Path, name: str | None) -> NDArray[Any]:
-    """The labels in a column of a table; `name` may be None if there is only one column."""
+def table_column(path: Path, name: str | None, content: str) -> NDArray[Any]:
+    """A column of a table without gaps; `name` may be None if there is only one column.
+
+    `content` is what one value is, for messages.
+    """
     from pyarrow import parquet, types
 
     with catch_read_errors(path):
@@ -186,6 +191,6 @@ def label_column(path: Path, name: str | None) -> NDArray[Any]:
             column = column.cast(column.type.value_type)
         if column.null_count:
             row = column.is_null().to_pylist().index(True)
-            raise UserError(f"{path}: the label of row {row} is missing")
+            raise UserError(f"{path}: the {content} of row {row} is missing")
         values: NDArray[Any] = column.to_numpy()
     return values.astype(np.str_) if values.dtype == object else values

@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from logitlab._app.io.arrays import Groups
+from logitlab._app.io.layouts import describe_layout
 from logitlab._app.io.passes import InputSummary, Passes, Track, as_floating
 from logitlab._app.io.source import Logits, UserError
 from logitlab._app.report.decisions import Decisions, decisions
 from logitlab._app.report.evaluation import (
     FIT_ELEMENTS,
+    N_BINS,
+    N_RESAMPLES,
     SEED,
     Evaluation,
     ScoreAccumulator,
@@ -32,13 +36,14 @@ from logitlab._app.report.language_model import (
 from logitlab._app.report.numerics import NumericalChecks, check_rows
 from logitlab._app.threads import run_all
 from logitlab._rows import Floats, Integers, blocks, row_max
+from logitlab.groups import GroupScores, GroupSums
 from logitlab.probabilities import softmax
 from logitlab.scores import entropy
 from logitlab.sweep import TemperatureSweep, temperature_sweep
 
 _PROBABILITIES_HINT = (
-    "Every row is non-negative and sums to one: these look like probabilities. If they are, run "
-    "again with --probabilities; this report reads them as logits."
+    "{}: these look like probabilities. If they are, run again with --probabilities; this report "
+    "reads them as logits."
 )
 _SAMPLE_ELEMENTS = 1 << 21  # entries of the rows of the temperature curves and numerical checks
 _NUCLEUS_ROWS = 64
@@ -53,6 +58,8 @@ class Analysis:
 
     source: Logits
     probabilities: bool
+    notes: list[str]  # how rows, classes and labels are read from the files
+    label_warnings: tuple[str, ...]
     input_summary: InputSummary
     evaluated_rows: int
     sharpness: dict[str, Distribution]
@@ -66,6 +73,8 @@ class Analysis:
     numerical_checks: NumericalChecks
     evaluation: Evaluation | None
     decisions: Decisions | None
+    group_column: str | None
+    groups: dict[str, GroupScores]  # by the values of the column, those with rows
     text: TextScores | None
     included: NDArray[np.bool_] | None  # rows that are not ignored by their labels; None: all
     label_counts: Integers | None  # of each class
@@ -84,7 +93,12 @@ class Analysis:
     @property
     def warnings(self) -> list[str]:
         """What in the input is probably a mistake."""
-        found = [_PROBABILITIES_HINT] if self.looks_like_probabilities else []
+        found = list(self.label_warnings)
+        if self.looks_like_probabilities:
+            reason = "Every row is non-negative and sums to one"
+            if self.source.one_score:
+                reason = "Every number is between 0 and 1"
+            found.append(_PROBABILITIES_HINT.format(reason))
         rows = self.source.rows
         for n, reason in (
             (self.input_summary.nan_rows, "hold NaN"),
@@ -155,12 +169,17 @@ def analyse(
     targets: Integers | None = None,
     probabilities: bool = False,
     shared: NDArray[np.bool_] | None = None,
+    mapping: str | None = None,
+    label_warnings: tuple[str, ...] = (),
+    groups: Groups | None = None,
     track: Track = lambda chunks, _rows, _task: chunks,
 ) -> Analysis:
     """All sections of the report; `track` wraps each pass over the file (a progress bar).
 
     `labels` are the true classes, for scores and calibrators, -1 in a row that is left out;
-    `targets` are the tokens of a text; `shared` selects the rows that are analysed.
+    `targets` are the tokens of a text; `shared` selects the rows that are analysed; `mapping` says
+    how labels became classes, `label_warnings` what may be wrong with them;
+    `groups` are those of rows, for scores of each.
     """
     included = None if labels is None or labels.min() >= 0 else labels >= 0
     log_k = math.log(source.classes)
@@ -173,6 +192,7 @@ def analyse(
         fit_sample = _RandomRows(source, FIT_ELEMENTS, 16)
         folds = random_halves(source.rows)
         uncalibrated = ScoreAccumulator(source.classes, passes.dtype, folds, fit_sample.mask)
+    group_sums = None if groups is None else GroupSums(groups.numbers, N_BINS, passes.dtype)
     text = None if targets is None else TextAccumulator(targets)
     over_steps = EntropyOverSteps(source.shape)
     distance, example_row, example = math.inf, -1, np.empty(0)
@@ -196,6 +216,8 @@ def analyse(
             uncalibrated.add(rows, wide, labels[rows])
             shifted_hits += int(np.count_nonzero(wide.argmax(axis=-1) == labels[rows] - 1))
             fit_sample.add(rows, z)
+            if group_sums is not None:
+                group_sums.add(rows, wide, labels[rows])
         if text is not None:
             text.add(rows, wide)
     if example_row < 0:
@@ -215,12 +237,18 @@ def analyse(
         fitted = fit_sample.collected()
         evaluation = evaluate(passes, labels, uncalibrated, fitted, folds)
         decided = decisions(*fitted, labels, folds, evaluation.fold_temperatures)
+    found = {}
+    if groups is not None and group_sums is not None:
+        scores = group_sums.scores(N_RESAMPLES, SEED)
+        found = {n: s for n, s in zip(groups.names, scores, strict=True) if s is not None}
     ignored = 0 if included is None else int(np.count_nonzero(~included))
     excluded = ignored + input_summary.nan_rows + input_summary.empty_rows
     excluded += input_summary.unpaired_rows
     return Analysis(
         source=source,
         probabilities=probabilities,
+        notes=[*describe_layout(source, probabilities), *([mapping] if mapping else [])],
+        label_warnings=label_warnings,
         input_summary=input_summary,
         evaluated_rows=source.rows - excluded,
         sharpness=sharpness,
@@ -234,6 +262,8 @@ def analyse(
         numerical_checks=numerical_checks,
         evaluation=evaluation,
         decisions=decided,
+        group_column=None if groups is None else groups.column,
+        groups=found,
         text=text.scores() if text else None,
         included=included,
         label_counts=label_counts,

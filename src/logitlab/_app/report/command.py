@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,9 +16,20 @@ from logitlab._app.io.outputs import (
     print_line,
     progress,
 )
-from logitlab._app.io.source import Logits, UserError, parse_file_spec
-from logitlab._app.options import FORMATS, IgnoreIndex, Labels, Probabilities
+from logitlab._app.io.source import ClassLabels, Logits, UserError, parse_file_spec
+from logitlab._app.options import (
+    FORMATS,
+    ONE_SCORE,
+    SAMPLE_LOGS,
+    Axis,
+    IgnoreIndex,
+    Labels,
+    Probabilities,
+)
 from logitlab._rows import Integers
+
+if TYPE_CHECKING:
+    from logitlab._app.io.arrays import Groups
 
 
 def report(
@@ -26,8 +37,9 @@ def report(
         list[str] | None,
         typer.Argument(
             metavar="LOGITS",
-            help=f"{FORMATS} Several files: models to compare on the same --labels. "
-            "Without a file: an example, handwritten digits.",
+            help=f"{FORMATS} {ONE_SCORE} {SAMPLE_LOGS} Several "
+            "files: models to compare on the same --labels. Without a file: an example, "
+            "handwritten digits.",
             show_default=False,
         ),
     ] = None,
@@ -41,8 +53,18 @@ def report(
             show_default=False,
         ),
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE:COLUMN",
+            help="The group of each row, such as a column of the table of the labels. Adds scores "
+            "of each group.",
+            show_default=False,
+        ),
+    ] = None,
     ignore_index: IgnoreIndex = None,
     probabilities: Probabilities = False,
+    axis: Axis = -1,
     out: Annotated[
         Path, typer.Option("-o", metavar="DIR", help="Output folder of the report.")
     ] = Path("logitlab-report"),
@@ -57,22 +79,27 @@ def report(
     from logitlab.regression.threads import single_blas_thread
 
     with exit_on_user_error():
-        specs = [spec for spec in (*(logits or ()), labels, targets) if spec]
+        specs = [spec for spec in (*(logits or ()), labels, targets, group) if spec]
         check_folder(out, page.FILES, [parse_file_spec(spec)[0] for spec in specs])
-        inputs = _read_inputs(logits or [], labels, targets, ignore_index, probabilities)
+        inputs = _read_inputs(
+            logits or [], labels, targets, group, ignore_index, probabilities, axis
+        )
         analyses, shared = [], None
         with single_blas_thread(), progress(shown=sys.stderr.isatty()) as track:
             if len(inputs) > 1:
-                sources = [source for source, _, _ in inputs]
+                sources = [source for source, *_ in inputs]
                 shared = compare.shared_rows(sources, probabilities, track)
-            for source, y, tokens in inputs:
+            for source, y, tokens, groups in inputs:
                 analyses.append(
                     analyse(
                         source,
-                        y,
+                        None if y is None else y.classes,
                         targets=tokens,
                         probabilities=probabilities,
                         shared=shared,
+                        mapping=None if y is None else y.mapping,
+                        label_warnings=() if y is None else y.warnings,
+                        groups=groups,
                         track=track,
                     )
                 )
@@ -99,25 +126,29 @@ def _read_inputs(
     logits: list[str],
     labels: str | None,
     targets: str | None,
+    group: str | None,
     ignore_index: int | None,
     probabilities: bool,
-) -> list[tuple[Logits, Integers | None, Integers | None]]:
-    """Logits, labels and targets of each model, checked before the analysis starts."""
-    from logitlab._app.io.arrays import open_logits, read_labels
+    axis: int,
+) -> list[tuple[Logits, ClassLabels | None, Integers | None, "Groups | None"]]:
+    """Logits, labels, targets and groups of each model, checked before the analysis starts."""
+    from logitlab._app.io.arrays import class_labels, open_logits, read_groups, read_labels
     from logitlab._app.io.example import digits
 
     if not logits:
-        if labels is not None or targets is not None or probabilities:
-            raise UserError("--labels, --targets and --probabilities need LOGITS")
+        if any((labels, targets, group, probabilities)):
+            raise UserError("--labels, --targets, --group and --probabilities need LOGITS")
         source, y = digits()
-        return [(source, y, None)]
-    if ignore_index is not None and labels is None:
-        raise UserError("--ignore-index is a value of --labels, which is missing")
+        return [(source, ClassLabels(y, "Labels: the digits."), None, None)]
     if labels is not None and targets is not None:
         raise UserError("give one of --labels and --targets, not both")
-    if len(logits) > 1 and labels is None:
+    if len(logits) > 1 and group is not None:
+        raise UserError("--group is for one file of LOGITS, got several")
+    others = [spec for spec in (labels, targets, group) if spec]
+    sources = [open_logits(spec, others, axis=axis, probabilities=probabilities) for spec in logits]
+    has_labels = labels is not None or (not targets and all(source.labels for source in sources))
+    if len(sources) > 1 and not has_labels:
         raise UserError("several LOGITS are compared by their true classes; give --labels")
-    sources = [open_logits(spec, labels or targets) for spec in logits]
     first = sources[0]
     for other in sources[1:]:
         if other.shape[:-1] != first.shape[:-1]:
@@ -125,11 +156,26 @@ def _read_inputs(
                 f"{other.source}: shape {other.shape}, {first.source}: shape {first.shape}; "
                 "compared models must have the same rows"
             )
-    return [
-        (
-            source,
-            None if labels is None else read_labels(labels, source, ignore_index),
-            None if targets is None else read_labels(targets, source),
-        )
-        for source in sources
-    ]
+    tokens = [None if targets is None else read_labels(targets, s).classes for s in sources]
+    found = [class_labels(labels, source, ignore_index) for source in sources]
+    if targets is not None:
+        found = [None]
+    if len(sources) > 1 and labels is None:
+        _check_same_labels(sources, found)
+    if group is not None and found[0] is None:
+        raise UserError("--group adds scores of each group; give --labels")
+    groups = [None if group is None else read_groups(group, source) for source in sources]
+    return list(zip(sources, found, tokens, groups, strict=True))
+
+
+def _check_same_labels(sources: list[Logits], found: list[ClassLabels | None]) -> None:
+    """Refuse several models whose files have different labels."""
+    first = found[0]
+    for source, labels in zip(sources, found, strict=True):
+        if first is None or labels is None:
+            continue
+        if (different := labels.classes != first.classes).any():
+            raise UserError(
+                f"{source.source}: compared models must have the same labels, but the label of "
+                f"row {int(different.argmax())} is not that of {sources[0].source}"
+            )

@@ -201,3 +201,5 @@ def print_summary(models: list[Model], console: Any) -> None:
     for m in models:
         for warning in m.analysis.warnings:
             console.print(printable(f"Warning: {m.name}: {warning}"), soft_wrap=True)
+        for note in m.analysis.notes:
+            console.print(printable(f"{m.name}: {note}"), soft_wrap=True)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from logitlab import plot
 from logitlab._app.io.source import printable
 from logitlab._app.report.analysis import CURVE_TEMPERATURES, Analysis
-from logitlab._app.report.evaluation import Evaluation, Scores
+from logitlab._app.report.evaluation import Evaluation, Scores, agresti_coull
 from logitlab._app.report.histogram import Distribution
 from logitlab._rows import Floats, Integers
 from logitlab.reliability import ReliabilityCurve
@@ -210,6 +210,21 @@ def class_gaps(a: Analysis, evaluation: Evaluation) -> str:
 
     label = "Mean confidence minus accuracy of each predicted class, with 95 % intervals"
     return svg(draw, name="gaps", label=label, width=4.4, height=0.8 + 0.21 * len(order))
+
+
+def group_gaps(a: Analysis) -> str:
+    """Mean confidence minus accuracy of each group."""
+    names = [shortened(printable(name), 16) for name in a.groups]
+    scores = [(s.rows, s.intervals) for s in a.groups.values()]
+    gap = [i["confidence"].value - i["accuracy"].value for _, i in scores]
+    half_width = [agresti_coull(i["accuracy"].value, rows)[1] for rows, i in scores]
+
+    def draw(figure: Any) -> None:
+        ax = plot.class_gaps(names, gap, half_width, ax=figure.add_subplot())
+        ax.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.3g} %".replace("-", "−"))
+
+    label = "Mean confidence minus accuracy of each group, with 95 % intervals"
+    return svg(draw, name="groups", label=label, width=4.4, height=0.8 + 0.21 * len(names))
 
 
 def entropy_over_steps(a: Analysis) -> str:

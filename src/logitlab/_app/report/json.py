@@ -109,6 +109,7 @@ def _input_summary(a: Analysis) -> dict[str, Any]:
         "plus_inf_rows": rows.plus_inf_rows,
         "looks_like_probabilities": a.looks_like_probabilities,
         "warnings": a.warnings,
+        "notes": a.notes,
         "zero_probabilities": rows.zeros if a.probabilities else None,
     }
 
@@ -140,6 +141,18 @@ def as_json(a: Analysis) -> dict[str, Any]:
         if evaluation
         else _score_values(None),
         "evaluation": _evaluation(evaluation) if evaluation else None,
+        "groups": {
+            "column": a.group_column,
+            "scores": {
+                name: {
+                    "rows": scores.rows,
+                    **{key: scores.intervals[score] for key, score in _KEYS.items()},
+                }
+                for name, scores in a.groups.items()
+            },
+        }
+        if a.group_column is not None
+        else None,
         "text": _text(a),
     }
     result: dict[str, Any] = json_values(values)

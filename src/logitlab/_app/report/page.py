@@ -44,6 +44,7 @@ def environment() -> Environment:
     env.filters.update(
         percent=percent, count=count, number=number, bounds=bounds, p_value=p_value, signed=signed
     )
+    env.filters.update(printable=printable)
     env.tests.update(significant=excludes_zero)
     env.globals.update(score_titles=SCORE_TITLES, min_rows=MIN_ROWS)
     return env
@@ -137,6 +138,7 @@ def as_html(a: Analysis) -> str:
             reliability=list(figures.reliability(evaluation)) if evaluation else [],
             classwise=list(figures.classwise_reliability(evaluation)) if evaluation else [],
             class_gaps=figures.class_gaps(a, evaluation) if evaluation else None,
+            group_gaps=figures.group_gaps(a) if a.groups else None,
             entropy_over_steps=None if evaluation else figures.entropy_over_steps(a),
             top_p=TOP_P,
             nucleus=[
@@ -175,6 +177,23 @@ def write(a: Analysis, directory: Path, other_files: Mapping[str, bytes] | None 
     write_files(files, directory)
 
 
+def _group_table(a: Analysis) -> Any:
+    from rich.table import Table
+
+    few = any(scores.rows < MIN_ROWS for scores in a.groups.values())
+    caption = f"* fewer than {MIN_ROWS} rows: the ECE is large by chance" if few else None
+    table = Table(title=f"groups: {a.group_column}", title_justify="left", caption=caption)
+    table.add_column("")
+    for title in ("rows", "accuracy", "mean confidence", "ECE", "log-loss (nats)"):
+        table.add_column(title, justify="right")
+    keys = ("accuracy", "confidence", "calibration_error", "log_loss")
+    for name, (rows, scores) in a.groups.items():
+        mark = " *" if rows < MIN_ROWS else ""
+        cells = (number(scores[key].value) for key in keys)
+        table.add_row(printable(name) + mark, count(rows), *cells)
+    return table
+
+
 def print_summary(a: Analysis, console: Any) -> None:
     """Print the summary and a table of the scores."""
     from rich.table import Table
@@ -182,6 +201,8 @@ def print_summary(a: Analysis, console: Any) -> None:
     evaluation, rows = a.evaluation, a.input_summary
     for warning in a.warnings:
         console.print(f"Warning: {warning}", soft_wrap=True)
+    for note in a.notes:
+        console.print(printable(note), soft_wrap=True)
     heading, details = headline(a)
     console.print(printable(f"{heading}: {details}"))
     columns = calibrators(evaluation) if evaluation else []
@@ -210,6 +231,8 @@ def print_summary(a: Analysis, console: Any) -> None:
     if evaluation and evaluation.temperature is not None:
         table.add_row("temperature", "1", f"{evaluation.temperature:.4g}")
     console.print(table)
+    if a.groups:
+        console.print(_group_table(a))
     if evaluation and evaluation.calibrated:
         console.print("Scores of the calibrators are 2-fold cross-fitted.")
     for name, reason in evaluation.failures.items() if evaluation else ():

@@ -1,0 +1,131 @@
+"""Scores of groups of rows with bootstrap confidence intervals."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from logitlab import _arrays, _checks
+from logitlab._bins import check_bins
+from logitlab._rows import Floats, Integers, as_rows, blocks, group_labels, softmax_rows
+from logitlab.resampling import (
+    Interval,
+    ScoreSums,
+    percentile_intervals,
+    resampled_sums,
+    scores_from_sums,
+)
+
+
+class GroupScores(NamedTuple):
+    """Scores of the rows of one group, with the keys of :func:`logitlab.bootstrap`."""
+
+    rows: int
+    intervals: dict[str, Interval]
+
+
+class GroupSums:
+    """Sums of the scores of each group, accumulated block by block in bounded memory."""
+
+    def __init__(self, groups: Integers, n_bins: int, dtype: np.dtype[Any]) -> None:
+        """`groups` are the numbers of the groups of all rows, `dtype` is the type of the logits."""
+        self._groups = groups
+        counts = np.bincount(groups)
+        order = np.argsort(groups, kind="stable")
+        self._position = np.empty(len(groups), np.int64)  # of a row in its group
+        starts = np.repeat(np.cumsum(counts) - counts, counts)
+        self._position[order] = np.arange(len(groups)) - starts
+        self._sums = [ScoreSums(int(rows), n_bins, dtype) for rows in counts]
+
+    def add(self, rows: Integers, z: Floats, y: Integers) -> None:
+        """Add rows that have a distribution; `rows` are their numbers among all rows."""
+        groups = self._groups[rows]
+        for group in np.unique(groups):
+            part = groups == group
+            self._sums[group].add(self._position[rows[part]], z[part], y[part])
+
+    def scores(
+        self, n_resamples: int, rng: Any, confidence_level: float = 0.95
+    ) -> list[GroupScores | None]:
+        """The scores of each group; None of one without rows."""
+        found: list[GroupScores | None] = []
+        for sums in self._sums:
+            rows = int(sums.bin_sums[0].sum())
+            if not rows:
+                found.append(None)
+                continue
+            value = scores_from_sums(sums.group_sums.sum(axis=0))
+            resampled = scores_from_sums(resampled_sums(sums.group_sums, n_resamples, rng))
+            intervals = percentile_intervals(value, resampled, confidence_level)
+            found.append(GroupScores(rows, intervals))
+        return found
+
+
+def group_scores(
+    z: Any,
+    y: Any,
+    groups: Any,
+    *,
+    n_bins: int = 15,
+    confidence_level: float = 0.95,
+    n_resamples: int = 1000,
+    rng: Any = 0,
+) -> dict[Any, GroupScores]:
+    """Scores of each group of rows, with bootstrap confidence intervals.
+
+    Those of a group are the result of :func:`bootstrap` for its rows alone. A model that is
+    calibrated over all rows can be overconfident in one group and underconfident in another
+    (multicalibration). The calibration error of a group of few rows is large by chance: compare
+    groups by confidence less accuracy.
+
+    Parameters
+    ----------
+    z : array, shape (..., K)
+        Logits.
+    y : array of int, shape (...)
+        Labels, 0 to K - 1.
+    groups : array, shape (...)
+        The group of each row: integers or strings.
+    n_bins, confidence_level, n_resamples, rng
+        As of :func:`bootstrap`. A seed gives every group the results of its own bootstrap.
+
+    Returns
+    -------
+    dict
+        By the values of `groups`, in ascending order: ``rows``, the number of rows, and
+        ``intervals``, the result of :func:`bootstrap`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`bootstrap`; `groups` has another shape than `y`, or is of another type.
+
+    References
+    ----------
+    U. Hebert-Johnson, M. Kim, O. Reingold, G. Rothblum, "Multicalibration: calibration for the
+    (computationally-identifiable) masses", ICML 2018.
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> z = [[2.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
+    >>> scores = logitlab.group_scores(z, [0, 0, 1, 0], ["a", "a", "b", "b"])
+    >>> {group: s.intervals["accuracy"].value for group, s in scores.items()}
+    {'a': 1.0, 'b': 0.5}
+    """
+    level = _checks.real(
+        confidence_level, "confidence_level", "between 0 and 1", lambda x: 0 < x < 1
+    )
+    n_resamples = _checks.integer(n_resamples, "n_resamples", 1)
+    check_bins(n_bins)
+    _checks.generator(rng)
+    z, y = _arrays.as_array(z, "z"), _arrays.as_array(y, "y")
+    found = group_labels(groups, tuple(y.shape))
+    values, numbers = np.unique(found, return_inverse=True)
+    z, y = as_rows(z, y)
+    sums = GroupSums(numbers.astype(np.int64), n_bins, z.dtype)
+    for part in blocks(*z.shape):
+        softmax_rows(z, part)  # raises an error for rows without a distribution
+        rows = np.arange(part.start, part.stop)
+        sums.add(rows, z[part].astype(np.float64), y[part])
+    scores = sums.scores(n_resamples, rng, level)
+    return {v: s for v, s in zip(values.tolist(), scores, strict=True) if s is not None}

@@ -1,0 +1,345 @@
+"""The settings of a sampler as one object, and sampling under them."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+from numpy.typing import NDArray
+
+from logitlab import _arrays, _checks, _dispatch
+from logitlab._backends import native_sampling
+from logitlab._backends.reference_sampling import Stage, truncates
+from logitlab.probabilities import log_softmax
+from logitlab.sampling import settings as rules
+from logitlab.sampling.calls import (
+    Call,
+    Draws,
+    check_call,
+    check_samples,
+    for_decisions,
+    take_classes,
+    to_library_of,
+)
+from logitlab.sampling.draws import (
+    check_row_keys,
+    generator_key,
+    without_replacement,
+    xtc_decisions,
+)
+from logitlab.sampling.requests import settings_of_request
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Sampler:
+    """The settings of a sampler: temperature, the stages of truncation and their order.
+
+    Each setting is one number or an array with one for each row. A stage at its neutral value (the
+    default) keeps every class. The stages apply one after another: each uses the distribution,
+    renormalized, of the classes that the stages before it kept.
+
+    Parameters
+    ----------
+    temperature : float or array
+        T: a scalar, or one value for each row.
+    top_k : int or array of int, optional
+        Keep the k most probable classes and all that are tied with the k-th, k >= 1.
+    top_p : float or array
+        Keep the smallest set of most probable classes whose total probability is at least p, in
+        (0, 1].
+    min_p : float or array
+        Keep the classes whose probability is at least `min_p` times the largest, in [0, 1].
+    typical_p : float or array
+        Locally typical sampling: keep the smallest set of classes whose -log p is closest to the
+        entropy and whose total probability is at least `typical_p`, in (0, 1], and their ties.
+    epsilon : float or array
+        Keep the classes of probability at least `epsilon`, in [0, 1], and the most probable.
+    eta : float or array
+        Keep the classes of probability at least min(eta, sqrt(eta) exp(-entropy)), eta in [0, 1],
+        and the most probable.
+    top_n_sigma : float or array
+        Keep the logits that are at most n standard deviations below the largest, n >= 0.
+    top_a : float or array
+        Keep the classes of probability at least a times the square of the largest, a in [0, 1].
+    xtc_probability, xtc_threshold : float or array
+        With this probability, remove all classes of probability at least `xtc_threshold` but the
+        least probable of them. Both in [0, 1].
+    dynatemp_range, dynatemp_exponent : float or array
+        Dynamic temperature: T is from max(0, temperature - range) to temperature + range, where the
+        normalized entropy to the power of the exponent is from 0 to 1. A range of 0 turns it off.
+    order : {"transformers", "vllm", "llama.cpp", "sglang"} or list of str
+        The order of the stages. Those that an engine does not have follow its own. A list holds
+        the names of the stages in use: "temperature", "top_k", "top_p", "min_p", "typical_p",
+        "epsilon", "eta", "top_n_sigma", "top_a" and "xtc".
+
+    Raises
+    ------
+    TypeError
+        A setting is not a number or an array of numbers.
+    ValueError
+        A setting is outside of its range; the order is unknown or lacks a stage in use.
+
+    See Also
+    --------
+    truncate, sample, sample_with_log_prob : the functions, which take the same settings.
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> sampler = logitlab.Sampler(temperature=0.8, top_k=50, min_p=0.05, order="vllm")
+    >>> sampler
+    Sampler(temperature=0.8, top_k=50, min_p=0.05, order='vllm')
+    >>> sampler.truncate([1.0, 4.0, 2.0, 2.0])
+    array([-inf,   4.,   2.,   2.])
+    >>> sampler.sample([1.0, 4.0, 2.0, 2.0], 8, rng=0)
+    array([1, 1, 1, 1, 1, 1, 1, 3])
+    >>> logitlab.Sampler.from_json(sampler.to_json()) == sampler
+    True
+    """
+
+    temperature: Any = 1.0
+    top_k: Any = None
+    top_p: Any = 1.0
+    min_p: Any = 0.0
+    typical_p: Any = 1.0
+    epsilon: Any = 0.0
+    eta: Any = 0.0
+    top_n_sigma: Any = math.inf
+    top_a: Any = 0.0
+    xtc_probability: Any = 0.0
+    xtc_threshold: Any = 0.1
+    dynatemp_range: Any = 0.0
+    dynatemp_exponent: Any = 1.0
+    order: Any = "transformers"
+
+    def __post_init__(self) -> None:
+        for name in rules.SETTINGS:
+            object.__setattr__(self, name, rules.check_setting(name, getattr(self, name)))
+        object.__setattr__(self, "order", rules.check_order(self.order))
+        object.__setattr__(self, "temperature", _check_temperature(self.temperature))
+        rules.check_names(self._settings)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def _changed(self) -> dict[str, Any]:
+        """The settings that differ from the defaults, as numbers and lists."""
+        changed = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if hasattr(value, "shape"):
+                value = _arrays.on_host(value, field.name).tolist()
+            if value != field.default:
+                changed[field.name] = value
+        return changed
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self._changed().items())
+        return f"Sampler({settings})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sampler) and self._changed() == other._changed()
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+    def to_json(self) -> str:
+        """The settings that differ from the defaults, as a JSON object; infinity is "inf"."""
+
+        def encoded(x: Any) -> Any:
+            if isinstance(x, list | tuple):
+                return [encoded(entry) for entry in x]
+            return str(x) if isinstance(x, float) and math.isinf(x) else x
+
+        return json.dumps({name: encoded(value) for name, value in self._changed().items()})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Sampler":
+        """The sampler of a JSON object, as :meth:`to_json` writes it.
+
+        Raises
+        ------
+        ValueError
+            The text is not a JSON object, or has an unknown setting; as :class:`Sampler`.
+        """
+
+        def decoded(x: Any) -> Any:
+            if isinstance(x, list):
+                return [decoded(entry) for entry in x]
+            return float(x) if x in ("inf", "-inf") else x
+
+        settings = json.loads(text)
+        if not isinstance(settings, dict):
+            raise ValueError(f"text must be a JSON object, got {text!r}")
+        names = [field.name for field in fields(cls)]
+        if unknown := [name for name in settings if name not in names]:
+            raise ValueError(f"text must have settings of {', '.join(names)}, got {unknown[0]!r}")
+        return cls(**{name: decoded(value) for name, value in settings.items()})
+
+    @classmethod
+    def from_request(cls, request: Mapping[str, Any], engine: str = "openai") -> "Sampler":
+        """The sampler of a request in the JSON format of an inference engine.
+
+        Parameters
+        ----------
+        request : dict
+            The body of a request, such as `{"temperature": 0.7, "top_k": -1}`. Values that turn
+            a stage off in the engine do so here. Settings that are missing have the engine's
+            defaults. Those that do not concern sampling (`model`, `max_tokens`, `stop`, ...) are
+            ignored.
+        engine : {"openai", "vllm", "sglang", "transformers", "llama.cpp"}
+            The engine whose conventions and order of stages the request has.
+
+        Raises
+        ------
+        ValueError
+            A setting is unknown, or one that a Sampler does not have is not at its neutral value;
+            as :class:`Sampler`.
+
+        Examples
+        --------
+        >>> import logitlab
+        >>> request = {"model": "m", "temperature": 0.7, "top_p": 0.9, "top_k": -1}
+        >>> logitlab.Sampler.from_request(request, engine="vllm")
+        Sampler(temperature=0.7, top_p=0.9, order='vllm')
+        """
+        return cls(**settings_of_request(request, engine))
+
+    @_dispatch.breaks_graph
+    def truncate(
+        self, z: Any, axis: int = -1, *, where: Any = None, rng: Any = None, row_keys: Any = None
+    ) -> Any:
+        """Logits with the removed classes set to -inf, as :func:`logitlab.truncate`."""
+        call = check_call(z, axis, self.temperature, where)
+        draws = None
+        if self._is_random:
+            draws = self._draws(call, 1, True, rng, row_keys)
+        has_xtc = None if draws is None or draws.has_xtc is None else draws.has_xtc[:, 0]
+        request = call.request
+        xp = array_namespace(request.z)
+        mask, _ = native_sampling.keep(*call.arguments, self._stages(call, has_xtc))
+        kept = to_library_of(request.z, mask)
+        device = getattr(request.z, "device", None)
+        excluded = xp.asarray(-xp.inf, dtype=request.z.dtype, device=device)
+        return request.restore(xp.where(kept, request.z, excluded))
+
+    @_dispatch.breaks_graph
+    def sample(
+        self,
+        z: Any,
+        n: int | None = None,
+        axis: int = -1,
+        *,
+        where: Any = None,
+        replacement: bool = True,
+        rng: Any = None,
+        row_keys: Any = None,
+    ) -> Any:
+        """Samples of each row, as :func:`logitlab.sample`."""
+        call = check_call(z, axis, self.temperature, where)
+        indices, _ = self._sample_indices(call, n, replacement, rng, row_keys)
+        return _arrays.scalar(to_library_of(call.request.z, indices))
+
+    @_dispatch.breaks_graph
+    def sample_with_log_prob(
+        self,
+        z: Any,
+        n: int | None = None,
+        axis: int = -1,
+        *,
+        where: Any = None,
+        replacement: bool = True,
+        rng: Any = None,
+        row_keys: Any = None,
+    ) -> tuple[Any, Any]:
+        """Samples and their log-probabilities, as :func:`logitlab.sample_with_log_prob`."""
+        call = check_call(z, axis, self.temperature, where)
+        indices, draws = self._sample_indices(call, n, replacement, rng, row_keys)
+        request = call.request
+        xp = array_namespace(request.z)
+        positions = to_library_of(request.z, indices.reshape(*call.batch, draws.n))
+
+        def log_prob_of(has_xtc: Any) -> Any:
+            kept, temperature = where, self.temperature
+            stages = self._stages(call, has_xtc)
+            if truncates(stages):
+                mask, rows = native_sampling.keep(*call.arguments, stages)
+                kept = request.restore(to_library_of(request.z, mask))
+                if rows is not None:
+                    temperature = to_library_of(request.z, rows.reshape(call.batch))
+            log_p = log_softmax(
+                request.restore(request.z), axis, temperature=temperature, where=kept
+            )
+            log_p = xp.moveaxis(log_p[None] if request.no_axis else log_p, axis, -1)
+            log_p = xp.reshape(log_p, (*call.batch, log_p.shape[-1]))
+            return take_classes(log_p, positions, xp)
+
+        log_prob = for_decisions(draws.has_xtc, log_prob_of, xp, request.z)
+        log_prob = xp.reshape(log_prob, indices.shape)
+        return _arrays.scalar(to_library_of(request.z, indices)), _arrays.scalar(log_prob)
+
+    @cached_property
+    def _is_random(self) -> bool:
+        """Whether XTC is applied to some rows and not to others."""
+        return bool(np.any((self.xtc_probability > 0) & (self.xtc_probability < 1)))
+
+    def _draws(self, call: Call, count: int, replacement: bool, rng: Any, row_keys: Any) -> Draws:
+        keys = check_row_keys(row_keys, call.batch)
+        if count * len(keys) >= 2**60:
+            raise MemoryError(f"{len(keys)} x {count} samples do not fit in memory")
+        key = generator_key(rng)
+        has_xtc = None
+        if self._is_random:
+            probability = rules.rows_of("xtc_probability", self.xtc_probability, call.batch)
+            # Without replacement, the samples of a row have one truncation.
+            has_xtc = xtc_decisions(probability, key, keys, count if replacement else 1)
+        return Draws(key if replacement else without_replacement(key), keys, count, has_xtc)
+
+    def _stages(self, call: Call, has_xtc: Any) -> list[Stage]:
+        if np.any(self.dynatemp_range != 0):
+            self._check_dynamic_temperature(call)
+        return rules.stages_of(self._settings, call.batch, has_xtc)
+
+    def _check_dynamic_temperature(self, call: Call) -> None:
+        width = rules.rows_of("dynatemp_range", self.dynatemp_range, call.batch)
+        _, axis, t, _ = call.arguments
+        if isinstance(t, np.ndarray):
+            t = np.broadcast_to(np.take(t, 0, axis), call.batch).reshape(-1)
+        if (negative := np.atleast_1d((t < 0) & (width > 0))).any():
+            flat = int(np.argmax(negative))
+            t, row = (t[flat], f" in {call.row_label(flat)}") if np.ndim(t) else (t, "")
+            raise ValueError(f"temperature must be >= 0 if dynatemp_range > 0, got {t}{row}")
+
+    def _sample_indices(
+        self, call: Call, n: Any, replacement: Any, rng: Any, row_keys: Any
+    ) -> tuple[NDArray[np.int64], Draws]:
+        """Sampled indices of shape batch + (n,), or of the batch shape if n is None."""
+        count = 1 if n is None else _checks.integer(n, "n", 1)
+        replacement = _checks.boolean(replacement, "replacement")
+        draws = self._draws(call, count, replacement, rng, row_keys)
+
+        def sample(has_xtc: Any) -> Any:
+            stages = self._stages(call, has_xtc)
+            return native_sampling.sample(
+                *call.arguments, stages, count, replacement, draws.key, draws.row_keys
+            )
+
+        indices = for_decisions(draws.has_xtc, sample, np, call.arguments[0])
+        check_samples(indices, call, replacement)
+        return indices.reshape(call.batch if n is None else (*call.batch, count)), draws
+
+
+def _check_temperature(temperature: Any) -> Any:
+    """A float, or an array with one for each row, which is checked beside the logits."""
+    if isinstance(temperature, list | tuple):
+        return np.array(temperature)
+    if isinstance(temperature, Real) and not _checks.is_boolean(temperature):
+        rule = "a number, 0 and ±inf included"
+        return _checks.real(temperature, "temperature", rule, lambda t: t == t)
+    return temperature
