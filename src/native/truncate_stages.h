@@ -83,7 +83,7 @@ class IntervalFinder {
   }
 
   void release() {
-    sorted_.release();
+    nearness_.release();
     weights_.release();
   }
 
@@ -151,54 +151,114 @@ class IntervalFinder {
     // Halved, as differences of large entries overflow; relative to the range, as squares do.
     const double top = double(m) / 2, range = top - double(least) / 2;
     if (!(range > 0)) return m;
-    const double inverse = 1 / range;
-    const auto below = [&](T x) { return (top - double(x) / 2) * inverse; };
-    double size = 0, mean = 0, variance = 0;
-    for (int64_t i = 0; i < k; ++i)
-      if (z[i] > kLowest) ++size, mean += below(z[i]);
-    mean /= size;
-    for (int64_t i = 0; i < k; ++i)
-      if (z[i] > kLowest) variance += (below(z[i]) - mean) * (below(z[i]) - mean);
-    const double distance = n * std::sqrt(variance / size);
+    const double size = double(count_at_least(z, k, least));
+    const Vec<double> tops(top), half(0.5), inverse(1 / range), lowest(-kInfinity<double>);
+    // The sum of a function of how far each entry is below m.
+    const auto sum_of = [&](auto term) {
+      Vec<double> sum(0.0);
+      T padded[kLanes];
+      for (int64_t i = 0; i < k; i += kLanes) {
+        if (k - i < kLanes) copy_padded(z + i, k - i, padded, kLanes, kLowest);
+        const Vec<double> x = load_double(k - i < kLanes ? padded : z + i);
+        const Vec<double> below = mul(sub(tops, mul(x, half)), inverse);
+        sum = add(sum, if_less(lowest, x, term(below), Vec<double>(0.0)));
+      }
+      return sum_of_lanes(sum);
+    };
+    const Vec<double> mean(sum_of([](const Vec<double>& x) { return x; }) / size);
+    const double variance = sum_of([&](const Vec<double>& x) {
+                              const Vec<double> difference = sub(x, mean);
+                              return mul(difference, difference);
+                            }) /
+                            size;
+    const double distance = n * std::sqrt(variance);
     if (distance >= 1) return least;
     const double bound = 2 * (top - distance * range);
     const T value = T(bound);
     return min(m, double(value) < bound ? next_after(value, kInfinity<T>) : value);
   }
 
-  // The entries closest to the entropy, -log p_i - H = E[z]/t - z_i/t, from both sides of E[z].
+  // The entries closest to the entropy: |-log p_i - H| = |E[z]/t - z_i/t|.
   Interval<T> typical(double p, const T* z, int64_t k, T m, double t) {
     const RowSums row = sums(z, k, m, t);
     const LogWeights<T> log_weights(m, t);
-    sorted_.clear();
-    for (int64_t i = 0; i < k; ++i)
-      if (z[i] > kLowest) sorted_.push_back(z[i]);
-    const int64_t size = sorted_.size();
-    if (size == 0) return {};
-    T* const x = sorted_.data();
-    sort_descending(x, size);
-    weights_.resize(size);
-    DoubleWeights<T>(m, t)(x, size, weights_.data());
-    int64_t below = 0;
-    while (below < size && log_weights(x[below]) >= row.mean) ++below;
-    int64_t above = below - 1;
-    const double wanted = p * row.total;
-    double mass = 0, farthest = -1;
-    while (above >= 0 || below < size) {
-      const double up = above >= 0 ? log_weights(x[above]) - row.mean : kInfinity<double>;
-      const double down = below < size ? row.mean - log_weights(x[below]) : kInfinity<double>;
-      const double next = min(up, down);
-      // The ties of the last entry are kept.
-      if (mass >= wanted && next > farthest) break;
-      farthest = next;
-      mass += weights_[up <= down ? above : below];
-      up <= down ? --above : ++below;
+    load_distances(z, k, m, t, row.mean);
+    const double farthest = farthest_of_mass(p * row.total);
+    Interval<T> kept{kInfinity<T>, kLowest};
+    for (int64_t i = 0; i < k; ++i) {
+      if (!(absolute(log_weights(z[i]) - row.mean) <= farthest) || z[i] == kLowest) continue;
+      kept.low = min(kept.low, z[i]), kept.high = max(kept.high, z[i]);
     }
-    return {x[below - 1], x[above + 1]};
+    return kept;
   }
 
-  Buffer<T> sorted_;
-  Buffer<double> weights_;
+  // For each entry, its negative distance from the mean and its weight.
+  LOGITLAB_FLATTEN void load_distances(const T* z, int64_t k, T m, double t, double mean) {
+    const DoubleWeights<T> weights(m, t);
+    const LogWeights<T> log_weights(m, t);
+    const Vec<double> means(mean), lowest(-kInfinity<double>), zero(0.0);
+    const int64_t padded_size = (k + kLanes - 1) / kLanes * kLanes;
+    nearness_.resize(padded_size), weights_.resize(padded_size);
+    T padded[kLanes];
+    double e[kBlock];
+    for (int64_t i = 0; i < k; i += kBlock) {
+      const int64_t size = min(kBlock, k - i);
+      weights(z + i, size, e);
+      fill(e + size, (kLanes - size % kLanes) % kLanes, 0.0);
+      for (int64_t j = 0; j < size; j += kLanes) {
+        if (size - j < kLanes) copy_padded(z + i + j, size - j, padded, kLanes, kLowest);
+        const Vec<double> x = load_double(size - j < kLanes ? padded : z + i + j);
+        const Vec<double> difference = sub(log_weights(x), means);
+        const Vec<double> nearness = smaller(difference, sub(zero, difference));
+        if_less(lowest, x, nearness, lowest).put(nearness_.data() + i + j);
+        if_less(lowest, x, Vec<double>(e + j), zero).put(weights_.data() + i + j);
+      }
+    }
+  }
+
+  // The largest distance of the nearest entries that together have the mass `wanted`.
+  double farthest_of_mass(double wanted) {
+    double *const x = nearness_.data(), *const w = weights_.data();
+    int64_t size = nearness_.size();
+    double nearest = -kLargest<double>;
+    for (int64_t i = 0; i < size; ++i) nearest = max(nearest, x[i]);
+    Bisection<double> range(-kInfinity<double>, next_after(nearest, kInfinity<double>));
+    double mass = 0;  // of the entries that are nearer than the range
+    bool halved = true;
+    while (halved && size > kSorted) {
+      double nearer = mass, middle;
+      for (int i = 0; i < kSteps && (halved = range.halve(middle)); ++i) {
+        const double sum = mass + mass_at_least(x, w, size, middle);
+        if (sum >= wanted)
+          range.set_low(middle);
+        else
+          range.set_high(middle), nearer = sum;
+      }
+      mass = nearer;
+      int64_t n = 0;
+      for (int64_t i = 0; i < size; ++i) {
+        const double value = x[i];
+        x[n] = value, w[n] = w[i];
+        n += value >= range.low() && value < range.high() && value > -kInfinity<double>;
+      }
+      size = (n + kLanes - 1) / kLanes * kLanes;
+      fill(x + n, size - n, -kInfinity<double>), fill(w + n, size - n, 0.0);
+    }
+    // All that are left are equal.
+    if (size > kSorted) return -x[0];
+    // The entries that are left, from the nearest.
+    double farthest = -nearest;
+    while (mass < wanted) {
+      const int64_t next = index_of_max(x, size);
+      if (size == 0 || x[next] == -kInfinity<double>) break;
+      farthest = -x[next];
+      mass += w[next], x[next] = -kInfinity<double>;
+    }
+    return farthest;
+  }
+
+  static constexpr int kSteps = 4;
+  Buffer<double> nearness_, weights_;
 };
 
 }  // namespace
