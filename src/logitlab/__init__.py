@@ -37,6 +37,7 @@ from logitlab.resampling import bootstrap
 from logitlab.sampling import Sampler, mirostat, sample, sample_with_log_prob, truncate
 from logitlab.scores import accuracy, brier_score, entropy, kl_divergence, top_k_accuracy
 from logitlab.smooth_calibration import smooth_calibration_error
+from logitlab.support import Support
 from logitlab.sweep import temperature_sweep
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ __all__ = [
     "SoftmaxRegression",
     "StructuredMatrixScaling",
     "StructuredVectorScaling",
+    "Support",
     "TemperatureScaling",
     "VectorScaling",
     "accuracy",
