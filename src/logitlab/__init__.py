@@ -30,6 +30,7 @@ from logitlab.decomposition import score_decomposition
 from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
 from logitlab.groups import group_scores
 from logitlab.linear_losses import linear_cross_entropy, linear_cross_entropy_and_grad
+from logitlab.log_probs import log_prob, sample_with_support
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
 from logitlab.reliability import calibration_error, calibration_test, reliability_curve
@@ -37,6 +38,7 @@ from logitlab.resampling import bootstrap
 from logitlab.sampling import Sampler, mirostat, sample, sample_with_log_prob, truncate
 from logitlab.scores import accuracy, brier_score, entropy, kl_divergence, top_k_accuracy
 from logitlab.smooth_calibration import smooth_calibration_error
+from logitlab.speculative import verify_draft
 from logitlab.support import Support
 from logitlab.sweep import temperature_sweep
 
@@ -81,6 +83,7 @@ __all__ = [
     "linear_cross_entropy",
     "linear_cross_entropy_and_grad",
     "load_calibrator",
+    "log_prob",
     "log_softmax",
     "logits",
     "logsumexp",
@@ -90,6 +93,7 @@ __all__ = [
     "risk_coverage_curve",
     "sample",
     "sample_with_log_prob",
+    "sample_with_support",
     "score_decomposition",
     "set_num_threads",
     "smooth_calibration_error",
@@ -97,6 +101,7 @@ __all__ = [
     "temperature_sweep",
     "top_k_accuracy",
     "truncate",
+    "verify_draft",
 ]
 
 

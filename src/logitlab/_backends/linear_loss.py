@@ -93,8 +93,9 @@ class _Layer(NamedTuple):
 def _kept_part(layer: _Layer, rows: slice, in_place: bool, xp: Namespace) -> _Layer:
     """The classes that some of these rows keep, or all if they are many, and their mask."""
     weight, bias, targets, *_ = layer
-    k, label, all_kept = weight.shape[0], targets.label, targets.kept
-    assert all_kept is not None
+    k = weight.shape[0]
+    label: Any = targets.label
+    all_kept: Any = targets.kept
     kept = all_kept.of_rows(rows)
     if not in_place:
         return layer._replace(mask=kept.mask(k))

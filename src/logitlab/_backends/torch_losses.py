@@ -261,11 +261,8 @@ def _gradients_from_logits(
 
     def row_losses(x: Tensor, weight: Tensor, bias: Tensor | None, t: Any) -> Tensor:
         z = x @ weight.T if bias is None else x @ weight.T + bias
-        z = (
-            z
-            if targets.kept is None
-            else torch.where(targets.kept.mask(len(weight)), z, -torch.inf)
-        )
+        if targets.kept is not None:
+            z = torch.where(targets.kept.mask(len(weight)), z, -torch.inf)
         of_rows = targets if targets.class_weight is None else targets.weighted(z.detach())
         loss: Tensor = RowLosses.apply(z, 1, t, None, *of_rows[:3])
         return loss
