@@ -30,15 +30,22 @@ from logitlab.decomposition import score_decomposition
 from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
 from logitlab.groups import group_scores
 from logitlab.linear_losses import linear_cross_entropy, linear_cross_entropy_and_grad
-from logitlab.log_probs import log_prob, sample_with_support
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
 from logitlab.reliability import calibration_error, calibration_test, reliability_curve
 from logitlab.resampling import bootstrap
-from logitlab.sampling import Sampler, mirostat, sample, sample_with_log_prob, truncate
+from logitlab.sampling import (
+    Sampler,
+    log_prob,
+    mirostat,
+    sample,
+    sample_with_log_prob,
+    sample_with_support,
+    truncate,
+    verify_draft,
+)
 from logitlab.scores import accuracy, brier_score, entropy, kl_divergence, top_k_accuracy
 from logitlab.smooth_calibration import smooth_calibration_error
-from logitlab.speculative import verify_draft
 from logitlab.support import Support
 from logitlab.sweep import temperature_sweep
 

@@ -1,4 +1,4 @@
-"""Samples with the classes that they were sampled from, and log-probabilities under these."""
+"""Log-probabilities of tokens, over all classes or over those that a truncation kept."""
 
 from typing import Any
 
@@ -7,16 +7,19 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _dispatch
-from logitlab._backends import native_sampling
 from logitlab.probabilities import log_softmax
-from logitlab.sampling import (
-    _check_call,
-    _check_truncation,
-    _sample_indices,
-    _take_classes,
-    _to_library_of,
-)
+from logitlab.sampling.calls import take_classes, to_library_of
 from logitlab.support import Support, row_label, support_mask
+
+
+def log_prob_of_classes(
+    z: Any, axis: int, temperature: Any, where: Any, classes: NDArray[np.int64]
+) -> Any:
+    """The log-probabilities of classes, (..., n), of each row."""
+    log_p = log_softmax(z, axis, temperature=temperature, where=where)
+    xp = array_namespace(log_p)
+    log_p = xp.moveaxis(log_p, axis, -1) if log_p.ndim else log_p[None]
+    return take_classes(log_p, to_library_of(log_p, classes), xp)
 
 
 def _check_tokens(tokens: Any, batch: tuple[int, ...], k: int) -> NDArray[np.int64]:
@@ -97,71 +100,9 @@ def log_prob(
     if support is not None:
         where = support_mask(z, axis, where, support)
     request = _arrays.request(z, axis, temperature, where)
-    class_axis = _arrays.one_axis(axis, z.ndim) and request.axes[0]
+    _arrays.one_axis(axis, z.ndim)
     batch = tuple(n for a, n in enumerate(request.z.shape) if a not in request.axes)
     classes = _check_tokens(tokens, batch, request.z.shape[request.axes[0]])
-    log_p = log_softmax(z, axis, temperature=temperature, where=where)
-    return _arrays.scalar(_take(log_p, class_axis, classes, batch))
-
-
-def _take(log_p: Any, axis: Any, classes: NDArray[np.int64], batch: tuple[int, ...]) -> Any:
-    """The log-probabilities of the classes."""
-    xp = array_namespace(log_p)
-    log_p = xp.moveaxis(log_p, axis, -1) if log_p.ndim else log_p[None]
-    positions = _to_library_of(log_p, classes.reshape(*batch, -1))
-    return xp.reshape(_take_classes(log_p, positions, xp), classes.shape)
-
-
-@_dispatch.breaks_graph
-def sample_with_support(
-    z: Any,
-    n: int | None = None,
-    axis: int = -1,
-    *,
-    temperature: Any = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    order: Any = "transformers",
-    where: Any = None,
-    replacement: bool = True,
-    rng: Any = None,
-    row_keys: Any = None,
-) -> tuple[Any, Support]:
-    r"""Samples as of :func:`sample`, and the classes that they were sampled from.
-
-    The trainer of a policy evaluates its log-probabilities over the classes that the truncation of
-    the sampler kept, whatever its own logits are: see :func:`log_prob`.
-
-    Parameters
-    ----------
-    z, n, axis, temperature, top_k, top_p, min_p, order, where, replacement, rng, row_keys
-        As in :func:`sample`.
-
-    Returns
-    -------
-    tokens : array of int64
-        As of :func:`sample`.
-    support : Support
-        The classes of each row that remain after truncation, but those with a logit of -inf. Of
-        tensors for a tensor, else of NumPy arrays.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`sample`.
-
-    Examples
-    --------
-    >>> import logitlab
-    >>> tokens, support = logitlab.sample_with_support([[1.0, 4.0, 4.0, 2.0]], top_k=2, rng=0)
-    >>> tokens, support.indices
-    (array([2]), array([1, 2], dtype=int32))
-    """
-    cut = _check_truncation(top_k, top_p, min_p, order)
-    call = _check_call(z, axis, temperature, where)
-    indices = _sample_indices(call, n, cut, replacement, rng, row_keys)
-    host, class_axis, *_ = call.arguments
-    mask = native_sampling.keep(*call.arguments, cut) & (host != -np.inf)
-    support = Support.from_mask(_to_library_of(call.request.z, mask), class_axis)
-    return _arrays.scalar(_to_library_of(call.request.z, indices)), support
+    several = classes if classes.ndim > len(batch) else classes[..., None]
+    found = log_prob_of_classes(z, axis, temperature, where, several)
+    return _arrays.scalar(array_namespace(z).reshape(found, classes.shape))

@@ -1,6 +1,5 @@
 """Verification of drafted tokens by rejection sampling."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,11 +7,20 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _dispatch
-from logitlab._backends.reference_sampling import Words, philox, uniforms
+from logitlab._backends import native_sampling
+from logitlab._backends.reference_sampling import (
+    Stage,
+    Words,
+    philox,
+    stages_of_rows,
+    truncates,
+    uniforms,
+)
 from logitlab._backends.targets import Targets
 from logitlab._rows import Floats, Integers, blocks
-from logitlab.probabilities import log_softmax, softmax
-from logitlab.sampling import _check_row_keys, _generator_key, _to_library_of, truncate
+from logitlab.sampling.calls import check_call, to_library_of
+from logitlab.sampling.draws import Key, check_row_keys, generator_key
+from logitlab.sampling.sampler import Sampler
 
 # xor-ed into the key: of the acceptance tests, and of the tokens that follow the accepted ones.
 _ACCEPTANCE, _NEXT_TOKEN = 0x2545F491, 0x61C88647
@@ -20,25 +28,24 @@ _BLOCK_SIZE = 1 << 20  # entries of the logits of one position
 
 
 class _Model(NamedTuple):
-    """Logits at every position of the sequences of a block, and how they are sampled from."""
+    """Logits at every position of some sequences, and how they are sampled from."""
 
     name: str
     z: NDArray[Any]  # (n, positions, K)
-    settings: Mapping[str, Any]  # arrays have one value for each sequence
+    temperature: Any  # a number, or (n, 1)
+    stages: list[Stage]  # arrays have one value for each sequence
 
     def of_sequences(self, rows: slice) -> "_Model":
-        return _Model(self.name, self.z[rows], self._settings_of(rows))
-
-    def _settings_of(self, rows: Any) -> dict[str, Any]:
-        return {name: _of_rows(x, rows) for name, x in self.settings.items()}
+        t = _of_rows(self.temperature, rows)
+        return _Model(self.name, self.z[rows], t, stages_of_rows(self.stages, rows))
 
     def at(self, rows: Integers, position: int) -> "_Rows":
         """The distributions of some sequences at one position."""
-        z, settings = self.z[rows, position], self._settings_of(rows)
-        t = settings.pop("temperature", 1.0)
-        if not settings:
+        z, t = self.z[rows, position], _of_rows(self.temperature, rows)
+        if not truncates(self.stages):
             return _Rows(z, t, None)
-        return _Rows(z, t, truncate(z, temperature=t, **settings) != -np.inf)
+        kept, dynamic = native_sampling.keep(z, 1, t, None, stages_of_rows(self.stages, rows))
+        return _Rows(z, t if dynamic is None else dynamic.reshape(-1, 1), kept)
 
 
 class _Rows(NamedTuple):
@@ -51,22 +58,25 @@ class _Rows(NamedTuple):
     def of(self, rows: Any) -> "_Rows":
         return _Rows(self.z[rows], _of_rows(self.temperature, rows), _of_rows(self.kept, rows))
 
+    def _compute(self, name: str, z: NDArray[Any]) -> NDArray[Any]:
+        function = getattr(_dispatch.backend(z), name)
+        result: NDArray[Any] = function(z, (1,), self.temperature, self.kept, None)
+        return result
+
     def log_prob(self, tokens: Integers) -> Floats:
         """The log-probability of one token of each row, in float64; NaN without a distribution."""
-        z, _, t, where, _ = _arrays.request(self.z, -1, self.temperature, self.kept)
-        loss: Floats = _dispatch.backend(z).target_loss(z, (1,), t, where, Targets(tokens), None)[0]
+        target_loss = _dispatch.backend(self.z).target_loss
+        arguments = self.z, (1,), self.temperature, self.kept, Targets(tokens), None
+        loss: Floats = target_loss(*arguments)[0]
         return -loss
 
     def probabilities(self) -> Floats:
-        p: Floats = softmax(
-            self.z.astype(np.float64), temperature=self.temperature, where=self.kept
-        )
-        return p
+        return self._compute("softmax", self.z.astype(np.float64))
 
     def rounded_log_prob(self, tokens: Integers) -> NDArray[Any]:
         """As of :func:`log_prob`, in the type of the logits."""
-        log_p = log_softmax(self.z, temperature=self.temperature, where=self.kept)
-        return np.asarray(np.take_along_axis(log_p, tokens[:, None], axis=1)[:, 0])
+        log_p = self._compute("log_softmax", self.z)
+        return np.take_along_axis(log_p, tokens[:, None], axis=1)[:, 0]
 
 
 def _of_rows(x: Any, rows: Any) -> Any:
@@ -104,7 +114,7 @@ class _Verification:
         draft: _Model | None,
         tokens: Integers,
         lengths: Integers,
-        key: tuple[int, int],
+        key: Key,
         row_keys: Words,
         first_row: int,
     ) -> None:
@@ -240,19 +250,15 @@ def _check_shapes(
         raise ValueError(f"draft_z must have shape (N, S, K) = {(n, s, k)}, got {draft.shape}")
 
 
-def _check_settings(settings: Mapping[str, Any], n: int) -> dict[str, Any]:
-    """The settings, those of several values as NumPy arrays with one for each sequence."""
-    checked = {}
-    for name, value in settings.items():
-        if name != "order" and (isinstance(value, list | tuple) or getattr(value, "ndim", 0) > 0):
-            value = _arrays.on_host(_arrays.as_array(value, name), name)
-            if value.shape != (n,):
-                raise ValueError(
-                    f"{name} must be a number or have shape ({n},), one value for each row, "
-                    f"got shape {value.shape}"
-                )
-        checked[name] = value
-    return checked
+def _check_model(name: str, z: NDArray[Any], sampler: Sampler) -> _Model:
+    """The logits with the settings of their sampler, one of each for each sequence."""
+    if np.any((sampler.xtc_probability > 0) & (sampler.xtc_probability < 1)):
+        raise ValueError(
+            "xtc_probability must be 0 or 1 to verify drafts, which does not know the random "
+            f"choices of their sampler, got {sampler.xtc_probability}"
+        )
+    call = check_call(z[:, 0], 1, sampler.temperature, None)
+    return _Model(name, z, call.arguments[2], sampler._stages(call, None))
 
 
 @_dispatch.breaks_graph
@@ -262,7 +268,7 @@ def verify_draft(
     tokens: Any,
     *,
     temperature: Any = 1.0,
-    draft_settings: Mapping[str, Any] | None = None,
+    draft_sampler: Sampler | None = None,
     rng: Any = None,
     row_keys: Any = None,
     **settings: Any,
@@ -286,10 +292,9 @@ def verify_draft(
         The drafted tokens; -1 after the end of a draft that is shorter than S.
     temperature : float or array
         T: a scalar, or one value for each row, shape (N,). T = 0 is greedy.
-    draft_settings : dict, optional
-        Temperature and truncation that the drafts were sampled with, as arguments of
-        :func:`sample`; those missing have their defaults, so that {} is softmax(draft_z). By
-        default they are those of the target.
+    draft_sampler : Sampler, optional
+        The temperature and truncation that the drafts were sampled with: ``Sampler()`` if from
+        softmax(draft_z). By default they are those of the target.
     rng, row_keys
         As in :func:`sample`, with one key for each row, shape (N,). The random numbers are not
         those of :func:`sample` under the same seed, so that drafts may be sampled with it.
@@ -326,23 +331,24 @@ def verify_draft(
     --------
     >>> import numpy as np
     >>> import logitlab
-    >>> target_z = np.array([[[1.0, 3.0, 2.0], [0.0, 0.0, 9.0]]])
+    >>> target_z = np.array([[[1.0, 3.0, 2.0], [0.0, 0.0, 3.0]]])
     >>> draft_z = np.array([[[1.0, 3.0, 1.0]]])
     >>> accepted, next_token, log_prob = logitlab.verify_draft(target_z, draft_z, [[1]], rng=0)
     >>> print(accepted, next_token, log_prob.round(4))
-    [1] [2] [[-0.4076 -0.0002]]
+    [1] [2] [[-0.4076 -0.0949]]
     """
     target = _check_logits(target_z, "target_z")
     draft = None if draft_z is None else _check_logits(draft_z, "draft_z")
     tokens, lengths = _check_tokens(tokens, target.shape[-1])
     _check_shapes(target, draft, tokens, lengths)
     n, positions, k = target.shape
-    keys = _check_row_keys(row_keys, (n,))
-    settings = _check_settings({"temperature": temperature, **settings}, n)
-    given = settings if draft_settings is None else _check_settings(draft_settings, n)
-    target_model = _Model("target_z", target, settings)
-    draft_model = None if draft is None else _Model("draft_z", draft, given)
-    key = _generator_key(rng)
+    keys = check_row_keys(row_keys, (n,))
+    sampler = Sampler(temperature=temperature, **settings)
+    target_model = _check_model("target_z", target, sampler)
+    draft_model = None
+    if draft is not None and draft.size:
+        draft_model = _check_model("draft_z", draft, draft_sampler or sampler)
+    key = generator_key(rng)
     accepted, next_token = np.zeros((2, n), np.int64)
     log_prob = np.zeros((n, positions), _arrays.native_type(target.dtype))
     for rows in blocks(n, k, _BLOCK_SIZE):
@@ -360,6 +366,6 @@ def verify_draft(
         log_prob[rows] = block.log_prob
     z = _arrays.as_floating(target_z, "target_z")
     rounded = array_namespace(z).astype(
-        _to_library_of(z, log_prob), _arrays.native_type(z.dtype), copy=False
+        to_library_of(z, log_prob), _arrays.native_type(z.dtype), copy=False
     )
-    return _to_library_of(z, accepted), _to_library_of(z, next_token), rounded
+    return to_library_of(z, accepted), to_library_of(z, next_token), rounded
