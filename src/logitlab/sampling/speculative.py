@@ -343,6 +343,8 @@ def verify_draft(
     _check_shapes(target, draft, tokens, lengths)
     n, positions, k = target.shape
     keys = check_row_keys(row_keys, (n,))
+    if not isinstance(draft_sampler, Sampler | None):
+        raise TypeError(f"draft_sampler must be a Sampler or None, got {draft_sampler!r}")
     sampler = Sampler(temperature=temperature, **settings)
     target_model = _check_model("target_z", target, sampler)
     draft_model = None
