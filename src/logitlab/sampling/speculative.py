@@ -41,7 +41,9 @@ class _Model(NamedTuple):
 
     def at(self, rows: Integers, position: int) -> "_Rows":
         """The distributions of some sequences at one position."""
-        z, t = self.z[rows, position], _of_rows(self.temperature, rows)
+        all_rows = len(rows) == len(self.z)
+        z = self.z[:, position] if all_rows else self.z[rows, position]
+        t = _of_rows(self.temperature, rows)
         if not truncates(self.stages):
             return _Rows(z, t, None)
         kept, dynamic = native_sampling.keep(z, 1, t, None, stages_of_rows(self.stages, rows))
@@ -55,8 +57,21 @@ class _Rows(NamedTuple):
     temperature: Any
     kept: NDArray[np.bool_] | None
 
-    def of(self, rows: Any) -> "_Rows":
+    def of(self, rows: NDArray[np.bool_]) -> "_Rows":
+        if rows.all():
+            return self
         return _Rows(self.z[rows], _of_rows(self.temperature, rows), _of_rows(self.kept, rows))
+
+    def without(self, tokens: Integers) -> "_Rows":
+        """These distributions without one class of each row."""
+        kept = np.ones(self.z.shape, bool) if self.kept is None else self.kept.copy()
+        np.put_along_axis(kept, tokens[:, None], False, axis=1)
+        return self._replace(kept=kept)
+
+    def sample(self, key: Key, row_keys: Words) -> Integers:
+        """A token of each row; -1 without a distribution."""
+        options: Any = [], 1, True, key, row_keys
+        return native_sampling.sample(self.z, 1, self.temperature, self.kept, *options)[:, 0]
 
     def _compute(self, name: str, z: NDArray[Any]) -> NDArray[Any]:
         function = getattr(_dispatch.backend(z), name)
@@ -93,16 +108,15 @@ def residual_weights(p: Floats, q: Floats) -> Floats:
     weights = np.maximum(p - q, 0.0)
     # A token is rejected only if p < q there, so that another has p > q, up to rounding.
     vanished = ~weights.any(axis=-1, keepdims=True)
-    return np.where(vanished, p, weights)
+    return np.where(vanished, p, weights) if vanished.any() else weights
 
 
-def _search(weights: Floats, u: Floats) -> Integers:
-    """For each row, the first class whose cumulative weight is above u times the total."""
-    cumulative = np.cumsum(weights, axis=-1)
-    total = cumulative[:, -1:]
-    index = (cumulative <= u[:, None] * total).sum(axis=-1)
-    # If the product is rounded up to the total: the last weight above 0.
-    return np.asarray(np.minimum(index, (cumulative < total).sum(axis=-1)))
+@np.errstate(divide="ignore")
+def _residual(p: _Rows, q: _Rows | None, tokens: Integers) -> _Rows:
+    """The distributions of the tokens that replace rejected ones."""
+    if q is None:
+        return p.without(tokens)
+    return _Rows(np.log(residual_weights(p.probabilities(), q.probabilities())), 1.0, None)
 
 
 class _Verification:
@@ -132,7 +146,10 @@ class _Verification:
             ended, active = active[at_end], active[~at_end]
             if len(ended):
                 p = self.target.at(ended, position)
-                self._finish(ended, position, p, self._probabilities(p, ended, position))
+                tokens = self._sample(p, ended)
+                self._check(self.target, tokens < 0, ended, position)
+                self.next_token[ended] = tokens
+                self.log_prob[ended, position] = p.rounded_log_prob(tokens)
             if not len(active):
                 return
             active = self._verify(active, position)
@@ -143,50 +160,42 @@ class _Verification:
         p = self.target.at(rows, position)
         log_p = p.log_prob(tokens)
         self._check(self.target, np.isnan(log_p), rows, position)
+        q: _Rows | None = None
         log_q: Any = 0.0  # the draft has probability 1 at its token
         if self.draft is not None:
             q = self.draft.at(rows, position)
             log_q = q.log_prob(tokens)
             self._check(self.draft, np.isnan(log_q), rows, position)
-            if (impossible := log_q == -np.inf).any():
-                row = int(np.argmax(impossible))
-                raise ValueError(
-                    "tokens must have a probability > 0 under draft_z and its settings, "
-                    f"got {tokens[row]} in {self._place(rows[row], position)}"
-                )
-        u = self._uniforms(_ACCEPTANCE, rows, position)
+            self._check_possible(tokens, log_q, rows, position)
+        draws = np.full(len(rows), position, np.uint64)
+        u = uniforms(philox(self._key(_ACCEPTANCE), self.row_keys[rows], draws))
         is_accepted = u <= acceptance_probability(log_p, log_q)
-        if is_accepted.any():
-            self.accepted[rows[is_accepted]] += 1
-            log_prob = p.of(is_accepted).rounded_log_prob(tokens[is_accepted])
-            self.log_prob[rows[is_accepted], position] = log_prob
-        rejected = ~is_accepted
-        if rejected.any():
-            p, tokens = p.of(rejected), tokens[rejected]
-            weights = p.probabilities()
-            if self.draft is None:
-                np.put_along_axis(weights, tokens[:, None], 0.0, axis=1)
-            else:
-                weights = residual_weights(weights, q.of(rejected).probabilities())
-            self._finish(rows[rejected], position, p, weights)
+        if not is_accepted.all():
+            rejected = ~is_accepted
+            q = None if q is None else q.of(rejected)
+            residual = _residual(p.of(rejected), q, tokens[rejected])
+            tokens[rejected] = self._sample(residual, rows[rejected])
+            self.next_token[rows[rejected]] = tokens[rejected]
+        self.accepted[rows] += is_accepted
+        self.log_prob[rows, position] = p.rounded_log_prob(tokens)
         remaining: Integers = rows[is_accepted]
         return remaining
 
-    def _finish(self, rows: Integers, position: int, p: _Rows, weights: Floats) -> None:
-        """Sample the token after the accepted ones of some sequences."""
-        tokens = _search(weights, self._uniforms(_NEXT_TOKEN, rows, 0))
-        self.next_token[rows] = tokens
-        self.log_prob[rows, position] = p.rounded_log_prob(tokens)
+    def _key(self, stream: int) -> Key:
+        return self.key[0] ^ stream, self.key[1]
 
-    def _uniforms(self, stream: int, rows: Integers, draw: int) -> Floats:
-        key = self.key[0] ^ stream, self.key[1]
-        return uniforms(philox(key, self.row_keys[rows], np.full(len(rows), draw, np.uint64)))
+    def _sample(self, p: _Rows, rows: Integers) -> Integers:
+        return p.sample(self._key(_NEXT_TOKEN), self.row_keys[rows])
 
-    def _probabilities(self, p: _Rows, rows: Integers, position: int) -> Floats:
-        """The probabilities of the target, which all exist."""
-        probabilities = p.probabilities()
-        self._check(self.target, np.isnan(probabilities[:, 0]), rows, position)
-        return probabilities
+    def _check_possible(
+        self, tokens: Integers, log_q: Floats, rows: Integers, position: int
+    ) -> None:
+        if (impossible := log_q == -np.inf).any():
+            row = int(np.argmax(impossible))
+            raise ValueError(
+                "tokens must have a probability > 0 under draft_z and its settings, "
+                f"got {tokens[row]} in {self._place(rows[row], position)}"
+            )
 
     def _check(
         self, model: _Model, undefined: NDArray[np.bool_], rows: Integers, position: int
