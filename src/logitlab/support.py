@@ -125,9 +125,11 @@ class Support:
         mask = _arrays.move_axis(mask, class_axis, -1, xp) if mask.ndim else mask[None]
         shape = tuple(mask.shape)
         dtype = xp.int32 if shape[-1] <= 2**31 else xp.int64
-        columns = xp.nonzero(mask)[-1]
-        sizes = _arrays.on_host(xp.sum(mask, axis=-1)).reshape(-1)
-        return cls(xp.astype(columns, dtype), _row_starts(sizes), shape)
+        k, rows = shape[-1], math.prod(shape[:-1])
+        positions = xp.nonzero(xp.reshape(mask, (-1,)))[0]
+        starts = _in_library_of(positions, np.arange(rows + 1) * k)
+        columns = positions % k if k else positions
+        return cls(xp.astype(columns, dtype), xp.searchsorted(positions, starts), shape)
 
     def to_mask(self) -> Array:
         """The boolean mask of the classes that remain.
