@@ -74,7 +74,7 @@ def _p_value(counts: NDArray[np.int64], p: NDArray[np.float64]) -> float:
 
 
 def measure(quick: bool) -> list[Row]:
-    """For each case: the number of drafts, the mean number of accepted tokens, the least p-value."""
+    """For each case: the number of drafts, the mean number accepted, the least p-value."""
     rows = []
     n = QUICK_DRAFTS if quick else DRAFTS
     for draft_name, settings_name, target, draft, options in _cases():

@@ -266,7 +266,9 @@ def _check_model(name: str, z: NDArray[Any], sampler: Sampler) -> _Model:
             "xtc_probability must be 0 or 1 to verify drafts, which does not know the random "
             f"choices of their sampler, got {sampler.xtc_probability}"
         )
-    call = check_call(z[:, 0], 1, sampler.temperature, None)
+    t = sampler.temperature
+    t = t if isinstance(t, float) else _arrays.on_host(t, "temperature")
+    call = check_call(z[:, 0], 1, t, None)
     return _Model(name, z, call.arguments[2], sampler._stages(call, None))
 
 
