@@ -73,9 +73,8 @@ def _p_value(counts: NDArray[np.int64], p: NDArray[np.float64]) -> float:
     return float(stats.chisquare(counts[p > 0], p[p > 0] * counts.sum()).pvalue)
 
 
-def measure(quick: bool) -> list[Row]:
+def measure(quick: bool) -> Iterator[Row]:
     """For each case: the number of drafts, the mean number accepted, the least p-value."""
-    rows = []
     n = QUICK_DRAFTS if quick else DRAFTS
     for draft_name, settings_name, target, draft, options in _cases():
         counts = np.zeros((S + 1, K + 1), np.int64)
@@ -86,29 +85,32 @@ def measure(quick: bool) -> list[Row]:
         t = options.get("temperature", 1.0)
         p = logitlab.softmax(logitlab.truncate(target, **options), temperature=t)
         least = min(_p_value(c[1:], q) for c, q in zip(counts, p, strict=True))
-        rows.append((draft_name, settings_name, n, counts[1:, 1:].sum() / n, least))
-    return rows
+        yield draft_name, settings_name, n, counts[1:, 1:].sum() / n, least
 
 
 def report(quick: bool, write: bool) -> None:
-    """Print the table; exit with status 1 if a test fails."""
-    rows = measure(quick)
-    tests = len(rows) * (S + 1)
+    """Print the table, each row when it is measured; exit with status 1 if a test fails."""
     lines = [
         "| draft | settings | drafts | accepted tokens | least p-value |",
         "|---|---|--:|--:|--:|",
     ]
-    lines += [f"| {a} | {b} | {n:,} | {mean:.3f} | {p:.3g} |" for a, b, n, mean, p in rows]
+    print("\n".join(lines))
+    rows = []
+    for row in measure(quick):
+        draft, settings, n, mean, p = row
+        lines.append(f"| {draft} | {settings} | {n:,} | {mean:.3f} | {p:.3g} |")
+        print(lines[-1], flush=True)
+        rows.append(row)
+    tests = len(rows) * (S + 1)
     note = (
         f"Tokens of drafts of {S} tokens of {K} classes, verified by `verify_draft`, against the "
         f"target: the least p-value of the chi-square tests of {S + 1} positions. A test fails "
         f"below {FALSE_ALARMS / tests:.2g}, so that equal distributions fail in all {tests} tests "
         f"together with a probability of at most {FALSE_ALARMS}."
     )
-    text = "\n".join(lines) + f"\n\n{note}"
-    print(text)
+    print(f"\n{note}")
     if write:
-        tables.write_page("speculative", text)
+        tables.write_page("speculative", "\n".join(lines) + f"\n\n{note}")
     failed = [row for row in rows if row[-1] < FALSE_ALARMS / tests]
     if failed:
         raise SystemExit(f"{len(failed)} of {len(rows)} cases fail")
