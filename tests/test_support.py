@@ -1,5 +1,6 @@
 """The support of samples, and losses and log-probabilities under it."""
 
+import array_api_strict
 import ml_dtypes
 import numpy as np
 import pytest
@@ -367,3 +368,21 @@ def test_jax():
     weight = np.eye(5, dtype=np.float32)
     found = logitlab.linear_cross_entropy(jax.numpy.asarray(z), weight, label, support=support)
     np.testing.assert_allclose(found, logitlab.cross_entropy(z, label, support=support), rtol=1e-5)
+
+
+def test_strict_arrays():
+    """Of a library that mixes with no other."""
+    z, mask = RNG.normal(size=(6, 5)), masked_rows(6, 5)
+    support, label = Support.from_mask(mask), mask.argmax(1)
+    given = array_api_strict.asarray(z), array_api_strict.asarray(label)
+    tokens, kept = logitlab.sample_with_support(given[0], top_k=2, rng=0)
+    assert kept == logitlab.sample_with_support(z, top_k=2, rng=0)[1]
+    assert type(tokens) is type(given[0])
+    for function in (logitlab.log_prob, logitlab.cross_entropy):
+        found = function(*given, support=support)
+        assert type(found) is type(given[0])
+        np.testing.assert_allclose(np.asarray(found), function(z, label, support=support))
+    weight = array_api_strict.asarray(np.eye(5))
+    loss = logitlab.linear_cross_entropy(given[0], weight, given[1], support=support)
+    expected = logitlab.cross_entropy(z, label, support=support)
+    np.testing.assert_allclose(float(loss), expected, rtol=1e-12)

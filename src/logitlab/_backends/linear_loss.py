@@ -7,7 +7,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_dask_array, is_writeable_array
 
 from logitlab import _tracing
-from logitlab._arrays import Array, Namespace, any_of
+from logitlab._arrays import Array, Namespace, any_of, like
 from logitlab._backends.targets import Targets
 
 # Of a block of logits, at most. Each block reads and writes the gradient by the weight once.
@@ -97,6 +97,8 @@ def _kept_part(layer: _Layer, rows: slice, in_place: bool, xp: Namespace) -> _La
     label: Any = targets.label
     all_kept: Any = targets.kept
     kept = all_kept.of_rows(rows)
+    if array_namespace(kept.indices) is not xp:  # NumPy's, for a library that cannot gather them
+        return layer._replace(mask=like(kept.mask(k), weight, xp, "support"))
     if not in_place:
         return layer._replace(mask=kept.mask(k))
     present = xp.zeros(k, dtype=xp.bool, device=getattr(weight, "device", None))
