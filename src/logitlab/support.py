@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
-from logitlab import _arrays, _dispatch
+from logitlab import _arrays, _checks, _dispatch
 from logitlab._arrays import Array, Shape
 from logitlab._backends.targets import Kept
 
@@ -17,9 +17,8 @@ Integers = NDArray[np.int64]
 
 
 def row_label(row: int, batch: Shape) -> str:
-    """A flat row number as the index of the row in its batch, for messages."""
-    index = tuple(map(int, np.unravel_index(row, batch))) if batch else (row,)
-    return f"row {index[0] if len(index) == 1 else index}"
+    """The words for the row of this flat number."""
+    return _checks.row_label(tuple(map(int, np.unravel_index(row, batch or (1,)))))
 
 
 def _row_starts(sizes: Any) -> Integers:
