@@ -16,6 +16,7 @@ from bench import (
     probabilities,
     regression,
     sampling,
+    speculative,
     sweep,
     sweep_report,
     tables,
@@ -40,6 +41,7 @@ def run_sweep(quick: bool, write: bool, against: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     names = ["softmax", "log_softmax", "logsumexp", "derivatives", "losses", "sampling"]
+    names += ["speculative"]
     names += ["calibration", "coverage", "regression", "laws", "picture", "sweep", "app", "memory"]
     parser.add_argument("benchmark", choices=names)
     parser.add_argument("--quick", action="store_true", help="measure fewer cases")
@@ -75,6 +77,9 @@ def main() -> None:
         return
     if args.benchmark == "laws":
         laws.run(args.write)
+        return
+    if args.benchmark == "speculative":
+        speculative.report(args.quick, args.write)
         return
     if args.benchmark == "sampling":
         rows = sampling.measure(args.quick)

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 SECTIONS = {
     "probabilities": "Probabilities",
     "sampling": "Sampling",
+    "support": "Sampling",
     "sweep": "Sampling",
     "derivatives": "Derivatives",
     "losses": "Losses",

@@ -27,7 +27,7 @@ LAYERS = [
     ["_bins", "linear_losses"],
     ["scores", "sampling", "derivatives", "losses"],
     ["_rows"],
-    ["probabilities"],
+    ["probabilities", "support"],
     ["_dispatch"],
     ["_registry", "_backends", "_out", "_labels", "_estimators"],
     ["_exact", "_arrays"],

@@ -198,6 +198,7 @@ READS_VALUES = {
     "truncate": lambda z, y: logitlab.truncate(z, top_k=2),
     "sample": lambda z, y: logitlab.sample(z, rng=0),
     "sample_with_log_prob": lambda z, y: logitlab.sample_with_log_prob(z, rng=0),
+    "sample_with_support": lambda z, y: logitlab.sample_with_support(z, rng=0)[0],
     "accuracy": logitlab.accuracy,
     "brier_score": logitlab.brier_score,
     "calibration_error": logitlab.calibration_error,

@@ -34,9 +34,19 @@ from logitlab.losses import cross_entropy, cross_entropy_and_grad
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
 from logitlab.reliability import calibration_error, calibration_test, reliability_curve
 from logitlab.resampling import bootstrap
-from logitlab.sampling import Sampler, mirostat, sample, sample_with_log_prob, truncate
+from logitlab.sampling import (
+    Sampler,
+    log_prob,
+    mirostat,
+    sample,
+    sample_with_log_prob,
+    sample_with_support,
+    truncate,
+    verify_draft,
+)
 from logitlab.scores import accuracy, brier_score, entropy, kl_divergence, top_k_accuracy
 from logitlab.smooth_calibration import smooth_calibration_error
+from logitlab.support import Support
 from logitlab.sweep import temperature_sweep
 
 if TYPE_CHECKING:
@@ -53,6 +63,7 @@ __all__ = [
     "SoftmaxRegression",
     "StructuredMatrixScaling",
     "StructuredVectorScaling",
+    "Support",
     "TemperatureScaling",
     "VectorScaling",
     "accuracy",
@@ -79,6 +90,7 @@ __all__ = [
     "linear_cross_entropy",
     "linear_cross_entropy_and_grad",
     "load_calibrator",
+    "log_prob",
     "log_softmax",
     "logits",
     "logsumexp",
@@ -88,6 +100,7 @@ __all__ = [
     "risk_coverage_curve",
     "sample",
     "sample_with_log_prob",
+    "sample_with_support",
     "score_decomposition",
     "set_num_threads",
     "smooth_calibration_error",
@@ -95,6 +108,7 @@ __all__ = [
     "temperature_sweep",
     "top_k_accuracy",
     "truncate",
+    "verify_draft",
 ]
 
 

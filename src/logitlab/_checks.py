@@ -51,6 +51,11 @@ def boolean(x: Any, name: str) -> bool:
     return bool(x)
 
 
+def row_label(index: tuple[int, ...]) -> str:
+    """The words for the row at this index of a batch."""
+    return f"row {index[0] if len(index) == 1 else index}"
+
+
 def choice(x: Any, name: str, choices: tuple[Any, ...]) -> Any:
     """Return x, checked to be one of `choices`."""
     if not any(x is c or (type(x) is type(c) and x == c) for c in choices):

@@ -24,6 +24,12 @@ def call_eagerly(function: Any, *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
 
 
+def _eager_linear_loss(*arguments: Any) -> Any:
+    """A linear cross-entropy that is not traced."""
+    checked = call_eagerly(linear_losses.check_arguments, *arguments)
+    return call_eagerly(linear_losses.loss_value, checked, arguments[8])
+
+
 def _as_floating(z: Tensor) -> Tensor:
     if z.dtype.is_complex:
         raise TypeError(f"z must be a real array, got {_arrays.dtype_name(z.dtype)}")
@@ -366,7 +372,13 @@ def linear_cross_entropy(
     ignore_index: Any,
     reduction: str,
     class_weight: Any,
+    support: Any,
 ) -> Any:
+    if support is not None:  # whose size depends on its values
+        return _eager_linear_loss(
+            x, weight, y, bias, temperature, smoothing, sample_weight, ignore_index, reduction,
+            class_weight, support,
+        )  # fmt: skip
     t, rows = _split_temperature(temperature, x.shape[:-1])
     smoothing = _as_float(smoothing, "label_smoothing")
     ignore = None if ignore_index is None else list(_checks.integers(ignore_index, "ignore_index"))

@@ -19,6 +19,7 @@ from logitlab.losses import (
     row_shares,
     weigh_labels,
 )
+from logitlab.support import Support, kept_classes
 
 
 class LinearLossArguments(NamedTuple):
@@ -54,6 +55,7 @@ def check_arguments(
     ignore_index: int | Sequence[int] | None,
     reduction: str,
     class_weight: Any = None,
+    support: Support | None = None,
 ) -> LinearLossArguments:
     """Check the arguments of a linear cross-entropy and convert them to arrays of x's library."""
     smoothing = check_options(label_smoothing, reduction)
@@ -88,7 +90,8 @@ def check_arguments(
     label = xp.reshape(_labels.labels(y, x, batch, k, ignore_index), (n,))
     row_weight = check_sample_weight(sample_weight, batch, x, label, ignore_index, xp)
     row_weight = row_weight if row_weight is None else xp.reshape(row_weight, (n,))
-    targets, divisor = Targets(label, smoothing=smoothing), None
+    kept = None if support is None else kept_classes(x, batch, k, support)
+    targets, divisor = Targets(label, smoothing=smoothing, kept=kept), None
     if class_weight is not None:
         class_weight = check_class_weight(class_weight, "class_weight", k, x, xp)
         class_weight, of_label = weigh_labels(class_weight, label, row_weight, reduction, xp)
@@ -162,6 +165,7 @@ def linear_cross_entropy(
     *,
     bias: Any = None,
     temperature: Any = 1.0,
+    support: Support | None = None,
     class_weight: Any = None,
     label_smoothing: float = 0.0,
     sample_weight: Any = None,
@@ -184,6 +188,9 @@ def linear_cross_entropy(
         Added to the logits.
     temperature : float or array
         T: a scalar, or one for each row, as in :func:`logitlab.softmax`.
+    support : Support, optional
+        The classes of each row that a truncation kept, as in :func:`logitlab.cross_entropy`. A
+        block of rows reads only the rows of `weight` that one of them keeps.
     class_weight : array, shape (K,), optional
         Weight of each class, finite and >= 0: the target of a class is multiplied by it, and "mean"
         divides by the sum of the weights of the labels, as in :class:`torch.nn.CrossEntropyLoss`.
@@ -230,6 +237,7 @@ def linear_cross_entropy(
         ignore_index,
         reduction,
         class_weight,
+        support,
     )
     if (compiled := _dispatch.compiled_functions(x)) is not None:
         return compiled.linear_cross_entropy(*arguments)
@@ -243,6 +251,7 @@ def linear_cross_entropy_and_grad(
     *,
     bias: Any = None,
     temperature: Any = 1.0,
+    support: Support | None = None,
     class_weight: Any = None,
     label_smoothing: float = 0.0,
     sample_weight: Any = None,
@@ -260,7 +269,7 @@ def linear_cross_entropy_and_grad(
         As in :func:`linear_cross_entropy`.
     temperature
         As in :func:`linear_cross_entropy`, not 0.
-    class_weight, label_smoothing, sample_weight, ignore_index
+    support, class_weight, label_smoothing, sample_weight, ignore_index
         As in :func:`linear_cross_entropy`.
     reduction
         As in :func:`linear_cross_entropy`. With "none" the gradients are those of the sum of the
@@ -301,6 +310,7 @@ def linear_cross_entropy_and_grad(
         ignore_index,
         reduction,
         class_weight,
+        support,
     )
     _arrays.check_differentiable(arguments.temperature, arguments.xp)
     loss, gradients = _loss_and_gradients(arguments, reduction, 1.0)

@@ -10,6 +10,7 @@ from array_api_compat import array_namespace
 from logitlab import _arrays, _checks, _dispatch, _labels
 from logitlab._arrays import Array, DType, Namespace, Shape
 from logitlab._backends.targets import Targets
+from logitlab.support import Support, support_mask
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -262,6 +263,7 @@ def cross_entropy(
     *,
     temperature: Any = 1.0,
     where: Any = None,
+    support: Support | None = None,
     weight: Any = None,
     label_smoothing: float = 0.0,
     sample_weight: Any = None,
@@ -286,6 +288,9 @@ def cross_entropy(
         T: a scalar, or one for each row.
     where : array of bool, optional
         Broadcasts to z. Classes where it is False are excluded.
+    support : Support, optional
+        The classes of each row that a truncation kept, as of :func:`sample_with_support`; the
+        others are excluded, as by `where`: the loss of a label outside of it is inf.
     weight : array, shape (K,), optional
         Weight of each class, finite and >= 0: the target of a class is multiplied by it.
     label_smoothing : float
@@ -327,6 +332,8 @@ def cross_entropy(
     >>> f"{logitlab.cross_entropy([[30.0, 0.0]], [0]):.10g}"
     '9.357622969e-14'
     """
+    if support is not None:
+        where = support_mask(z, axis, where, support)
     options = (where, weight, sample_weight, ignore_index, label_smoothing, reduction)
     loss = _plain_loss(z, y, axis, temperature, options, with_gradient=False)
     if loss is not None:
@@ -356,6 +363,7 @@ def cross_entropy_and_grad(
     *,
     temperature: Any = 1.0,
     where: Any = None,
+    support: Support | None = None,
     weight: Any = None,
     label_smoothing: float = 0.0,
     sample_weight: Any = None,
@@ -369,8 +377,10 @@ def cross_entropy_and_grad(
 
     Parameters
     ----------
-    z, y, axis, temperature, where, weight, label_smoothing, sample_weight, ignore_index, reduction
-        As in :func:`cross_entropy`; T is not 0. With "none" the gradient of each row is that of its
+    z, y, axis, temperature, where, support, weight
+        As in :func:`cross_entropy`; T is not 0.
+    label_smoothing, sample_weight, ignore_index, reduction
+        As in :func:`cross_entropy`. With "none" the gradient of each row is that of its
         own loss.
 
     Returns
@@ -392,6 +402,8 @@ def cross_entropy_and_grad(
     >>> gradient
     array([[ 0.5, -0.5]])
     """
+    if support is not None:
+        where = support_mask(z, axis, where, support)
     options = (where, weight, sample_weight, ignore_index, label_smoothing, reduction)
     result: tuple[Any, Any] | None = _plain_loss(
         z, y, axis, temperature, options, with_gradient=True

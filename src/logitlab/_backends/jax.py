@@ -83,7 +83,7 @@ def target_loss(
     targets: Targets,
     scale: float | Array | None,
 ) -> tuple[Array, Array | None]:
-    label, distribution, smoothing, _ = targets
+    label, distribution, smoothing = targets[:3]
     # At T < 0 the kernels replace +inf by -inf, which smoothing would leave out.
     covered = isinstance(temperature, float) and (temperature >= 0 or not smoothing)
     if not covered or label is None or distribution is not None or z.size == 0:

@@ -7,7 +7,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_dask_array, is_writeable_array
 
 from logitlab import _tracing
-from logitlab._arrays import Array, Namespace, any_of
+from logitlab._arrays import Array, Namespace, any_of, like
 from logitlab._backends.targets import Targets
 
 # Of a block of logits, at most. Each block reads and writes the gradient by the weight once.
@@ -62,13 +62,63 @@ def _replace_rows(a: Array, rows: slice, value: Array, in_place: bool, xp: Names
     return xp.concat([a[: rows.start, ...], value, a[rows.stop :, ...]])
 
 
-def _add_to_rows(a: Array, rows: slice, value: Array, in_place: bool, xp: Namespace) -> Array:
-    """`a` with a value added to some rows."""
+def _add_to_rows(
+    a: Array, rows: slice | Array, value: Array, in_place: bool, xp: Namespace
+) -> Array:
+    """`a` with a value added to some rows; their numbers, in place only, are distinct."""
+    if not isinstance(rows, slice):
+        a[rows, ...] += value
+        return a
     if in_place:
         view = a[rows, ...]
         view += value
         return a
     return _replace_rows(a, rows, a[rows, ...] + value, False, xp)
+
+
+class _Layer(NamedTuple):
+    """The part of the layer that a block of rows uses."""
+
+    weight: Array
+    bias: Array | None
+    targets: Targets
+    classes: Array | None = None  # their numbers; None for all
+    mask: Array | None = None  # (rows, classes): False at the excluded ones
+
+    def rows_of_tile(self, tile: slice) -> slice | Array:
+        """The rows of the whole weight that a slice of these classes stands for."""
+        return tile if self.classes is None else self.classes[tile]
+
+
+def _kept_part(layer: _Layer, rows: slice, in_place: bool, xp: Namespace) -> _Layer:
+    """The classes that some of these rows keep, or all if they are many, and their mask."""
+    weight, bias, targets, *_ = layer
+    k = weight.shape[0]
+    label: Any = targets.label
+    all_kept: Any = targets.kept
+    kept = all_kept.of_rows(rows)
+    if array_namespace(kept.indices) is not xp:  # NumPy's, for a library that cannot gather them
+        return layer._replace(mask=like(kept.mask(k), weight, xp, "support"))
+    if not in_place:
+        return layer._replace(mask=kept.mask(k))
+    present = xp.zeros(k, dtype=xp.bool, device=getattr(weight, "device", None))
+    present[kept.indices] = True
+    present[label[label >= 0]] = True
+    (classes,) = xp.nonzero(present)
+    if 2 * classes.shape[0] > k:
+        return layer._replace(mask=kept.mask(k))
+    number = xp.cumulative_sum(xp.astype(present, xp.int64)) - 1
+    class_weight = targets.class_weight
+    return _Layer(
+        weight[classes, ...],
+        None if bias is None else bias[classes],
+        targets._replace(
+            label=xp.where(label < 0, label, number[label]),
+            class_weight=None if class_weight is None else class_weight[classes],
+        ),
+        classes,
+        kept._replace(indices=number[kept.indices]).mask(classes.shape[0]),
+    )
 
 
 @np.errstate(all="ignore")
@@ -108,16 +158,21 @@ def linear_loss(
         if not has_values or any_of(ignored, xp):
             # An ignored row may contain NaN.
             x_rows = xp.where(ignored[:, None], 0.0, x_rows)
-        z = _product(x_rows, weight.T)
-        if bias is not None:
+        layer = _Layer(weight, bias, targets._replace(label=label_rows))
+        if targets.kept is not None:
+            layer = _kept_part(layer, rows, in_place, xp)
+        z = _product(x_rows, layer.weight.T)
+        if layer.bias is not None:
             if in_place:
-                z += bias
+                z += layer.bias
             else:
-                z = z + bias
+                z = z + layer.bias
+        if layer.mask is not None:
+            z = xp.where(layer.mask, z, -xp.inf)
         t_rows = t if isinstance(t, float) else t[rows, ...]
         scale_rows = factor[rows] if hasattr(factor, "shape") else factor
         block = xp.asarray(z, copy=True) if by_temperature else z
-        targets_rows = targets._replace(label=label_rows)
+        targets_rows = layer.targets
         if targets.class_weight is not None:
             targets_rows = targets_rows.weighted(z)
         loss, gradient = target_loss(block, (1,), t_rows, None, targets_rows, scale_rows)
@@ -131,13 +186,17 @@ def linear_loss(
             temperature_gradients.append(
                 xp.sum(gradient * distance, axis=-1, keepdims=True) / t_rows
             )
-        dx = _replace_rows(dx, rows, _product(gradient, weight), in_place, xp)
+        dx = _replace_rows(dx, rows, _product(gradient, layer.weight), in_place, xp)
         # By tiles of classes, so that the temporary product is small.
-        for classes in _slices(k, _TILE_CLASSES):
-            product = gradient[:, classes].T @ x_rows
-            dweight = _add_to_rows(dweight, classes, product, in_place, xp)
+        for tile in _slices(layer.weight.shape[0], _TILE_CLASSES):
+            product = gradient[:, tile].T @ x_rows
+            dweight = _add_to_rows(dweight, layer.rows_of_tile(tile), product, in_place, xp)
         if dbias is not None:
-            dbias = dbias + xp.sum(gradient, axis=0)
+            total = xp.sum(gradient, axis=0)
+            if layer.classes is None:
+                dbias = dbias + total
+            else:
+                dbias[layer.classes] += total
         del z, block, gradient  # at most one block exists at a time
     device = getattr(x, "device", None)  # a traced JAX array has none
     loss = xp.concat(losses) if losses else xp.zeros(0, dtype=x.dtype, device=device)

@@ -293,7 +293,7 @@ def row_losses(
             x = np.broadcast_to(x, batch)
         return contiguous(x, dtype).reshape(-1)
 
-    label, distribution, smoothing, _ = targets
+    label, distribution, smoothing = targets[:3]
     label = None if label is None else per_row(label, np.dtype(np.int64))
     if distribution is not None:
         distribution = contiguous(distribution, np.dtype("f8" if kind == "float64" else "f4"))

@@ -48,7 +48,7 @@ def is_dynamic(stages: list[Stage]) -> bool:
     return any(stage.name == "temperature" and stage.values for stage in stages)
 
 
-def _of_rows(stages: list[Stage], rows: slice) -> list[Stage]:
+def stages_of_rows(stages: list[Stage], rows: Any) -> list[Stage]:
     """The stages of some rows."""
 
     def part(x: Any) -> Any:
@@ -139,7 +139,7 @@ def sample(
         rows = slice(i, i + size)
         t = temperature if isinstance(temperature, float) else temperature[rows]
         mask = None if where is None else where[rows]
-        block = z[rows], t, mask, _of_rows(stages, rows)
+        block = z[rows], t, mask, stages_of_rows(stages, rows)
         if replacement:
             _sample_block(indices[rows], *block, key, row_keys[rows])
         else:

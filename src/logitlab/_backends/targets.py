@@ -7,6 +7,29 @@ from array_api_compat import array_namespace
 from logitlab._arrays import Array, Namespace
 
 
+class Kept(NamedTuple):
+    """The classes of each row that are not excluded, in compressed sparse row format."""
+
+    indices: Array  # the classes of all rows
+    offsets: Array  # where those of each row start in `indices`, and where the last end
+
+    def of_rows(self, rows: slice) -> "Kept":
+        """The classes of consecutive rows."""
+        offsets = self.offsets[rows.start : rows.stop + 1]
+        first, last = int(offsets[0]), int(offsets[-1])
+        return Kept(self.indices[first:last], offsets - first)
+
+    def mask(self, k: int) -> Array:
+        """The boolean mask, (rows, k)."""
+        xp = array_namespace(self.indices)
+        device = getattr(self.indices, "device", None)
+        rows = self.offsets.shape[0] - 1
+        starts = xp.repeat(xp.arange(rows, device=device) * k, xp.diff(self.offsets))
+        mask = xp.zeros(rows * k, dtype=xp.bool, device=device)
+        mask[starts + self.indices] = True
+        return xp.reshape(mask, (rows, k))
+
+
 class Targets(NamedTuple):
     """Labels or distributions, and the smoothing: this share of the target of a row is spread
     evenly over the classes that are not excluded. Labels beside distributions, which need not sum
@@ -16,6 +39,7 @@ class Targets(NamedTuple):
     distribution: Array | None = None  # (..., K), nonnegative, the classes last
     smoothing: float = 0.0
     class_weight: Array | None = None  # (K,), of the targets of a linear layer
+    kept: Kept | None = None  # of a linear layer: the classes that are not excluded
 
     def weighted(self, z: Array) -> "Targets":
         """The labels as distributions of the type of z, times the weights of the classes."""

@@ -190,7 +190,7 @@ def linear_loss(
     needs_autograd = scale is None and requires_gradient(*inputs) and readable(*inputs)
     if needs_autograd and covers_losses(x, len(weight), t, targets):
         loss = torch_losses.LinearRowLosses.apply(
-            x, weight, bias, t, targets.label, targets.smoothing, targets.class_weight
+            x, weight, bias, t, targets.label, targets.smoothing, *targets[3:]
         )
         return loss, None
     return torch_kernels.linear_loss(x, weight, bias, targets, t, scale, by_temperature)

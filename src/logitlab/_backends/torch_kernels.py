@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from logitlab._arrays import Array, Axes, dtype_name
 from logitlab._backends import native, reference
 from logitlab._backends.linear_loss import Gradients
-from logitlab._backends.targets import Targets
+from logitlab._backends.targets import Kept, Targets
 
 
 def _is_plain_memory(x: Tensor) -> bool:
@@ -180,7 +180,8 @@ def _targets_memory(targets: Targets) -> Targets:
     y = targets.distribution
     y = y.float() if y is not None and y.itemsize < 4 else y
     label, class_weight = _memory(targets.label), _memory(targets.class_weight)
-    return targets._replace(label=label, distribution=_memory(y), class_weight=class_weight)
+    kept = None if targets.kept is None else Kept(*map(_memory, targets.kept))
+    return Targets(label, _memory(y), targets.smoothing, class_weight, kept)
 
 
 def target_loss(

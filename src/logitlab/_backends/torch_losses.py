@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from logitlab._backends import native, torch_kernels
-from logitlab._backends.targets import Targets, residual
+from logitlab._backends.targets import Kept, Targets, residual
 from logitlab._backends.torch_autograd import (
     SoftmaxFunction,
     kernels_accept,
@@ -206,8 +206,8 @@ def reduced_linear_loss(
         return torch_kernels.linear_loss(x, weight, bias, targets, t, scale, by_temperature)
 
     def row_losses(x: Tensor, weight: Tensor, bias: Tensor | None, t: Any) -> Any:
-        label, _, smoothing, class_weight = targets
-        return LinearRowLosses.apply(x, weight, bias, t, label, smoothing, class_weight)
+        label, _, smoothing, class_weight, kept = targets
+        return LinearRowLosses.apply(x, weight, bias, t, label, smoothing, class_weight, kept)
 
     constants = (targets.label, targets.class_weight)
     inputs = (x, weight, bias, t)
@@ -231,18 +231,19 @@ class LinearRowLosses(torch.autograd.Function):  # type: ignore[misc]
         label: Any,
         smoothing: float,
         class_weight: Any,
+        kept: Kept | None,
     ) -> Any:
-        ctx.t, ctx.smoothing = t if isinstance(t, float) else None, smoothing
+        ctx.t, ctx.smoothing, ctx.kept = t if isinstance(t, float) else None, smoothing, kept
         tensor_t = None if isinstance(t, float) else t
         ctx.save_for_backward(x, weight, bias, label, tensor_t, class_weight)
-        targets = Targets(label, None, smoothing, class_weight)
+        targets = Targets(label, None, smoothing, class_weight, kept)
         return torch_kernels.linear_loss(x, weight, bias, targets, t, None, False)[0]
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
         x, weight, bias, label, t, class_weight = ctx.saved_tensors
         t = ctx.t if t is None else t
-        targets = Targets(label, None, ctx.smoothing, class_weight)
+        targets = Targets(label, None, ctx.smoothing, class_weight, ctx.kept)
         if not kernels_accept(g):
             return _gradients_from_logits(ctx, x, weight, bias, t, targets, g)
         scale = g * _per_row(slope_of(t), 1)
@@ -250,7 +251,7 @@ class LinearRowLosses(torch.autograd.Function):  # type: ignore[misc]
         gradients: Any = torch_kernels.linear_loss(
             x, weight, bias, targets, t, scale, by_temperature
         )[1]
-        return *gradients, None, None, None
+        return *gradients, *[None] * 4
 
 
 def _gradients_from_logits(
@@ -260,10 +261,12 @@ def _gradients_from_logits(
 
     def row_losses(x: Tensor, weight: Tensor, bias: Tensor | None, t: Any) -> Tensor:
         z = x @ weight.T if bias is None else x @ weight.T + bias
+        if targets.kept is not None:
+            z = torch.where(targets.kept.mask(len(weight)), z, -torch.inf)
         of_rows = targets if targets.class_weight is None else targets.weighted(z.detach())
         loss: Tensor = RowLosses.apply(z, 1, t, None, *of_rows[:3])
         return loss
 
     inputs = (x, weight, bias, t)
     gradients = _differentiable_gradients(ctx.needs_input_grad[:4], inputs, row_losses, g)
-    return *gradients, None, None, None
+    return *gradients, *[None] * 4

@@ -7,10 +7,9 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
-from logitlab import _arrays
+from logitlab import _arrays, _checks
 from logitlab._backends.reference_sampling import Words
 from logitlab.sampling.draws import Key
-from logitlab.sampling.settings import row_label
 
 
 class Call(NamedTuple):
@@ -22,7 +21,8 @@ class Call(NamedTuple):
 
     def row_label(self, flat: int) -> str:
         """The words for the row of this number."""
-        return row_label(tuple(map(int, np.unravel_index(flat, self.batch)))) if self.batch else "z"
+        index = tuple(map(int, np.unravel_index(flat, self.batch)))
+        return _checks.row_label(index) if index else "z"
 
 
 class Draws(NamedTuple):

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from logitlab import _arrays, _checks, _dispatch
 from logitlab.sampling.calls import Call, check_call, to_library_of
 from logitlab.sampling.sampler import Sampler
-from logitlab.sampling.settings import row_label
 
 _LARGEST_LOGITS = 100  # from which version 1 estimates the exponent of Zipf's law
 
@@ -25,7 +24,9 @@ def _check_mu(mu: Any, batch: tuple[int, ...]) -> NDArray[np.float64]:
         ) from None
     if (nan := np.isnan(values)).any():
         index = tuple(map(int, np.unravel_index(int(np.argmax(nan)), batch)))
-        raise ValueError(f"mu must not be nan{f', got nan in {row_label(index)}' if index else ''}")
+        raise ValueError(
+            f"mu must not be nan{f', got nan in {_checks.row_label(index)}' if index else ''}"
+        )
     return values
 
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from logitlab import _arrays, _checks, _dispatch
 from logitlab._backends import native_sampling
 from logitlab._backends.reference_sampling import Stage, truncates
-from logitlab.probabilities import log_softmax
 from logitlab.sampling import settings as rules
 from logitlab.sampling.calls import (
     Call,
@@ -23,7 +22,6 @@ from logitlab.sampling.calls import (
     check_call,
     check_samples,
     for_decisions,
-    take_classes,
     to_library_of,
 )
 from logitlab.sampling.draws import (
@@ -32,7 +30,9 @@ from logitlab.sampling.draws import (
     without_replacement,
     xtc_decisions,
 )
+from logitlab.sampling.log_probs import log_prob_of_classes
 from logitlab.sampling.requests import settings_of_request
+from logitlab.support import Support
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -263,7 +263,7 @@ class Sampler:
         indices, draws = self._sample_indices(call, n, replacement, rng, row_keys)
         request = call.request
         xp = array_namespace(request.z)
-        positions = to_library_of(request.z, indices.reshape(*call.batch, draws.n))
+        classes = indices.reshape(*call.batch, draws.n)
 
         def log_prob_of(has_xtc: Any) -> Any:
             kept, temperature = where, self.temperature
@@ -273,16 +273,42 @@ class Sampler:
                 kept = request.restore(to_library_of(request.z, mask))
                 if rows is not None:
                     temperature = to_library_of(request.z, rows.reshape(call.batch))
-            log_p = log_softmax(
-                request.restore(request.z), axis, temperature=temperature, where=kept
-            )
-            log_p = xp.moveaxis(log_p[None] if request.no_axis else log_p, axis, -1)
-            log_p = xp.reshape(log_p, (*call.batch, log_p.shape[-1]))
-            return take_classes(log_p, positions, xp)
+            z = request.restore(request.z)
+            return log_prob_of_classes(z, axis, temperature, kept, classes)
 
         log_prob = for_decisions(draws.has_xtc, log_prob_of, xp, request.z)
         log_prob = xp.reshape(log_prob, indices.shape)
         return _arrays.scalar(to_library_of(request.z, indices)), _arrays.scalar(log_prob)
+
+    @_dispatch.breaks_graph
+    def sample_with_support(
+        self,
+        z: Any,
+        n: int | None = None,
+        axis: int = -1,
+        *,
+        where: Any = None,
+        replacement: bool = True,
+        rng: Any = None,
+        row_keys: Any = None,
+    ) -> tuple[Any, Support]:
+        """Samples and the classes that they are from, as :func:`logitlab.sample_with_support`."""
+        if np.any(self.dynatemp_range != 0):
+            raise ValueError("dynatemp_range must be 0 for a support, which holds no temperature")
+        call = check_call(z, axis, self.temperature, where)
+        indices, draws = self._sample_indices(call, n, replacement, rng, row_keys)
+        has_xtc = draws.has_xtc
+        if has_xtc is not None and has_xtc.shape[1] > 1:
+            raise ValueError(
+                "n must be None or 1 for a support with xtc_probability between 0 and 1, "
+                f"got {draws.n}"
+            )
+        stages = self._stages(call, None if has_xtc is None else has_xtc[:, 0])
+        kept, _ = native_sampling.keep(*call.arguments, stages)
+        host, class_axis, *_ = call.arguments
+        mask = to_library_of(call.request.z, kept & (host != -np.inf))
+        tokens = _arrays.scalar(to_library_of(call.request.z, indices))
+        return tokens, Support.from_mask(mask, class_axis)
 
     @cached_property
     def _is_random(self) -> bool:

@@ -53,11 +53,6 @@ SETTINGS = {
 }
 
 
-def row_label(index: tuple[int, ...]) -> str:
-    """The words for a row at this index of the batch."""
-    return f"row {index[0] if len(index) == 1 else index}"
-
-
 def _array(name: str, x: Any) -> NDArray[Any]:
     """A setting with one value for each row, on the host."""
     x = _arrays.as_array(x, name)
@@ -85,7 +80,7 @@ def check_setting(name: str, x: Any) -> Any:
     values = _array(name, x)
     if not (valid := np.asarray(setting.valid(values))).all():
         index = tuple(map(int, np.unravel_index(int(np.argmin(valid)), valid.shape)))
-        row = f" in {row_label(index)}" if index else ""
+        row = f" in {_checks.row_label(index)}" if index else ""
         raise ValueError(f"{name} must be {setting.rule}, got {values[index]}{row}")
     if name == "top_k":
         values = np.minimum(values, _MAX_TOP_K).astype(np.int64)

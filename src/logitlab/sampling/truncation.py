@@ -6,6 +6,7 @@ from logitlab import _dispatch
 from logitlab._backends import native_sampling
 from logitlab.sampling.draws import generator_key
 from logitlab.sampling.sampler import Sampler
+from logitlab.support import Support
 
 
 @_dispatch.breaks_graph
@@ -204,3 +205,54 @@ def sample_with_log_prob(
     sampler = Sampler(temperature=temperature, **settings)
     keywords = {"where": where, "replacement": replacement, "rng": rng, "row_keys": row_keys}
     return sampler.sample_with_log_prob(z, n, axis, **keywords)
+
+
+@_dispatch.breaks_graph
+def sample_with_support(
+    z: Any,
+    n: int | None = None,
+    axis: int = -1,
+    *,
+    temperature: Any = 1.0,
+    where: Any = None,
+    replacement: bool = True,
+    rng: Any = None,
+    row_keys: Any = None,
+    **settings: Any,
+) -> tuple[Any, Support]:
+    r"""Samples as of :func:`sample`, and the classes that they were sampled from.
+
+    The trainer of a policy evaluates its log-probabilities over the classes that the truncation of
+    the sampler kept, whatever its own logits are: see :func:`log_prob`.
+
+    Parameters
+    ----------
+    z, n, axis, temperature, where, replacement, rng, row_keys, **settings
+        As in :func:`sample`.
+
+    Returns
+    -------
+    tokens : array of int64
+        As of :func:`sample`.
+    support : Support
+        The classes of each row that remain after truncation, but those with a logit of -inf. Of
+        tensors for a tensor, else of NumPy arrays.
+
+    Raises
+    ------
+    TypeError
+        As :func:`sample`.
+    ValueError
+        As :func:`sample`; a dynamic temperature, which a support does not hold; several samples of
+        a row with an XTC probability between 0 and 1, as each would have its own support.
+
+    Examples
+    --------
+    >>> import logitlab
+    >>> tokens, support = logitlab.sample_with_support([[1.0, 4.0, 4.0, 2.0]], top_k=2, rng=0)
+    >>> tokens, support.indices
+    (array([2]), array([1, 2], dtype=int32))
+    """
+    sampler = Sampler(temperature=temperature, **settings)
+    keywords = {"where": where, "replacement": replacement, "rng": rng, "row_keys": row_keys}
+    return sampler.sample_with_support(z, n, axis, **keywords)
