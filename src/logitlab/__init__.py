@@ -33,7 +33,7 @@ from logitlab.linear_losses import linear_cross_entropy, linear_cross_entropy_an
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
 from logitlab.reliability import calibration_error, calibration_test, reliability_curve
-from logitlab.resampling import bootstrap
+from logitlab.resampling import bootstrap, calibration_error_interval
 from logitlab.sampling import sample, sample_with_log_prob, truncate
 from logitlab.scores import accuracy, brier_score, entropy, kl_divergence, top_k_accuracy
 from logitlab.smooth_calibration import smooth_calibration_error
@@ -59,6 +59,7 @@ __all__ = [
     "bootstrap",
     "brier_score",
     "calibration_error",
+    "calibration_error_interval",
     "calibration_test",
     "check_softmax",
     "cross_entropy",

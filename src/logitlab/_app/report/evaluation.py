@@ -30,6 +30,7 @@ from logitlab.resampling import (
     ScoreSums,
     percentile_intervals,
     resampled_sums,
+    score_intervals,
     scores_from_sums,
 )
 
@@ -162,20 +163,19 @@ class ScoreAccumulator:
         `resampled` are the sums over resampled rows; `before` are the tally and the sums, over
         the same resampled rows, of the uncalibrated logits.
         """
-        value, resampled_scores = (
-            scores_from_sums(self.tally.group_sums.sum(axis=0)),
-            scores_from_sums(resampled),
-        )
         differences = None
         if before is not None:
+            value, value_before = (
+                scores_from_sums(tally.group_sums.sum(axis=0)) for tally in (self.tally, before[0])
+            )
             with np.errstate(invalid="ignore"):
                 differences = percentile_intervals(
-                    value - scores_from_sums(before[0].group_sums.sum(axis=0)),
-                    resampled_scores - scores_from_sums(before[1]),
+                    value - value_before,
+                    scores_from_sums(resampled) - scores_from_sums(before[1]),
                 )
         sums = self._class_sums
         return Scores(
-            percentile_intervals(value, resampled_scores),
+            score_intervals(self.tally, resampled),
             differences,
             float(error_from_sums(self.tally.bin_sums, 1, debiased=True)),
             None if sums is None else float(np.mean(error_from_sums(sums, 1))),
