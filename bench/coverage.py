@@ -75,7 +75,9 @@ def _sums(population: Population, rows: int, rng: np.random.Generator) -> Any:
 def table(quick: bool) -> str:
     """A Markdown table with a row for each population and size of the samples."""
     head = "| true error | classes, gaps | rows | mean error of the samples |"
-    lines = [head + "".join(f" coverage at {100 * level:g} % |" for level in LEVELS) + " mean width |"]
+    lines = [
+        head + "".join(f" coverage at {100 * level:g} % |" for level in LEVELS) + " mean width |"
+    ]
     lines.append("|---" * 7 + "|")
     for error in ERRORS[::3] if quick else ERRORS:
         for population in _populations(error):

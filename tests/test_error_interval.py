@@ -218,7 +218,10 @@ def test_weights_and_bins():
     assert unequal.high - unequal.low > 1.15 * (expected.high - expected.low)
     weight = rng.exponential(size=2000)
     value = logitlab.calibration_error(z, y, sample_weight=weight)
-    assert INTERVAL(z, y, sample_weight=weight).value == value
+    result = INTERVAL(z, y, sample_weight=weight)
+    assert result.value == value
+    of_scores = logitlab.bootstrap(z, y, sample_weight=weight)["calibration_error"]
+    assert of_scores == pytest.approx(result, abs=0.004)
     ignored = np.where(np.arange(2000) < 500, -100, y)
     assert INTERVAL(z, ignored, ignore_index=-100) == INTERVAL(z[500:], y[500:])
     assert INTERVAL(z.T, y, axis=0) == expected
