@@ -158,10 +158,10 @@ def report(quick: bool, write: bool) -> None:
 
 `logitlab.select_calibrator` and the calibrators of other libraries, fitted on a random half of the
 rows and evaluated on the other; {packages}. Difference of the log-loss: paired, with a 95 %
-interval; below 0, logitlab is better. Fit: median of {_REPEATS} on {machine()}, all in turn in one
-process; above 1 s, one fit. scikit-learn: `CalibratedClassifierCV` of a `FrozenEstimator`. A
-probability of 0 counts as 2⁻⁵². The logistic and beta calibration of netcal take a minute and more
-with 100 classes and are left out there.
+interval; below 0, logitlab is better. Fit: processor time, all in turn in one process on
+{machine()}; the median of 3 fits, above 0.5 s one fit. scikit-learn: `CalibratedClassifierCV` of
+a `FrozenEstimator`. A probability of 0 counts as 2⁻⁵². The logistic and beta calibration of netcal
+take a minute and more with 100 classes and are left out there.
 
 {calibrator_selection.counts(selections)}
 
