@@ -56,7 +56,7 @@ def main() -> None:
         memory.report(args.quick, args.write)
         return
     if args.benchmark == "calibration":
-        calibration.report(calibration.measure(args.quick), args.write)
+        calibration.report(args.quick, args.write)
         return
     if args.benchmark == "coverage":
         coverage.report(args.quick, args.write)

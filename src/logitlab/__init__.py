@@ -16,6 +16,7 @@ from logitlab.calibration import (
     VectorScaling,
     cross_fit,
     load_calibrator,
+    select_calibrator,
 )
 from logitlab.decisions import (
     ConformalSets,
@@ -88,6 +89,7 @@ __all__ = [
     "sample",
     "sample_with_log_prob",
     "score_decomposition",
+    "select_calibrator",
     "set_num_threads",
     "smooth_calibration_error",
     "softmax",
