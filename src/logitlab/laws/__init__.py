@@ -104,6 +104,7 @@ def check_softmax(
     >>> "nan" in report["overflow"].counterexample.result
     True
     """
+    from logitlab.laws.diagnosis import diagnose
     from logitlab.laws.evaluation import evaluate
 
     selected = _select_laws(laws)
@@ -119,13 +120,15 @@ def check_softmax(
         name=name,
     )
     tested = context.function
+    results = tuple(evaluate(context, law) for law in selected)
     return LawReport(
         function=tested.name,
         array_library=tested.library.name,
         computes="log_softmax" if tested.log else "softmax",
         dtypes=tested.dtypes,
-        results=tuple(evaluate(context, law) for law in selected),
+        results=results,
         strict=strict,
+        causes=diagnose(tested, results),
     )
 
 
@@ -218,7 +221,9 @@ def _make_context(
     _checks.choice(effort, "effort", ("quick", "full"))
     seed, axis = _checks.integer(seed, "seed", 0), _checks.integer(axis, "axis")
     _check_names(dtypes, "dtypes", FORMATS)
-    tested = TestedFunction(function, axis=axis, array_library=array_library, name=name)
+    tested = TestedFunction(
+        function, axis=axis, array_library=array_library, name=name, dtypes=dtypes
+    )
     if dtypes is not None:
         for dtype in dtypes:
             if dtype not in tested.dtypes:

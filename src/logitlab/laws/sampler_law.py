@@ -1,0 +1,91 @@
+"""A law of random functions: its tests, and their evaluation at one family-wise level."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from logitlab.laws.law import Counterexample, LawResult
+from logitlab.laws.tested_function import error_text
+
+FALSE_ALARMS = 1e-6  # the probability that a correct function fails any of the tests
+
+
+class Finding(NamedTuple):
+    """One test: a bound of the probability of what was seen, and the text to show for it.
+
+    `p_value` is 0 or 1 in a test that needs no statistics.
+    """
+
+    p_value: float
+    code: str
+    result: str
+    expected: str
+    statistical: bool = True
+    note: str = ""
+
+
+def certain(holds: bool, code: str, result: str, expected: str) -> Finding:
+    """A test that needs no statistics."""
+    return Finding(float(holds), code, result, expected, statistical=False)
+
+
+@dataclass(frozen=True)
+class SamplerLaw:
+    """A law of samplers or of verifiers.
+
+    Attributes
+    ----------
+    name, statement, source, reason : str
+        What the law says, where it comes from and why it matters.
+    tests : callable
+        The findings for a function and a seed.
+    requires : tuple of str
+        What the function must have a parameter for: ``seed``, ``temperature``, ``top_k``.
+    convention : bool
+        Whether the law is a convention, not a law of mathematics.
+    """
+
+    name: str
+    statement: str
+    source: str
+    reason: str
+    tests: Callable[[Any, int], Iterable[Finding]]
+    requires: tuple[str, ...] = ()
+    convention: bool = False
+
+
+def _findings(function: Any, law: SamplerLaw, seed: int) -> Iterator[Finding]:
+    try:
+        yield from law.tests(function, seed)
+    except Exception as error:  # the function may raise any class
+        yield certain(False, f"{function.name}: {law.name}", error_text(error), "a result")
+
+
+def evaluate(function: Any, laws: Sequence[SamplerLaw], seed: int) -> tuple[list[LawResult], int]:
+    """The results of the laws, and the number of statistical tests that share the level.
+
+    Each test has the level `FALSE_ALARMS` divided by their number (Bonferroni).
+    """
+    missing = {law.name: [x for x in law.requires if not function.names[x]] for law in laws}
+    findings = {
+        law.name: [] if missing[law.name] else list(_findings(function, law, seed)) for law in laws
+    }
+    n_tests = sum(f.statistical for found in findings.values() for f in found)
+    level = FALSE_ALARMS / max(n_tests, 1)
+    results = []
+    for law in laws:
+        if missing[law.name]:
+            note = f"the function has no parameter for {' and '.join(missing[law.name])}"
+            results.append(LawResult(law, "not applicable", note=note))
+            continue
+        found = findings[law.name]
+        worst = min(found, key=lambda finding: finding.p_value)
+        note = next((f.note for f in found if f.note), "")
+        if worst.p_value > level:
+            results.append(LawResult(law, "passes", note=note))
+            continue
+        text = f"; probability at most {worst.p_value:.1e}" if worst.statistical else ""
+        example = Counterexample(worst.code, worst.result + text, worst.expected, "float32")
+        failing = "differs" if law.convention else "fails"
+        results.append(LawResult(law, failing, None, example, by_dtype={"float32": (failing, 0.0)}))
+    return results, n_tests
