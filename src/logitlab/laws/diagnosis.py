@@ -142,7 +142,7 @@ def _temperature(probe: _Probe) -> str:
         return "the temperature has no effect"
     if probe([[0.0, -size]], temperature=size)[0, 1] == 0:
         return "the temperature is applied after rounding: to probabilities that were rounded to 0"
-    z = rounded(np.random.default_rng(1).normal(0, 8, (4, 20)), probe.dtype)
+    z = rounded(np.random.default_rng(1).normal(0, 1.5, (4, 20)), probe.dtype)
     p = probe(z, temperature=0.1)
     for dtype in _NARROWER.get(probe.dtype, ()):
         if _close(p, _softmax(rounded(z, dtype) / 0.1), 1e-4):

@@ -11,6 +11,7 @@ from logitlab._exact.formats import Floats
 if TYPE_CHECKING:  # they need Hypothesis and mpmath, which `import logitlab.laws` does not load
     from logitlab.laws.cases import Case, Strategies
     from logitlab.laws.context import Context
+    from logitlab.laws.sampler_law import SamplerLaw
 
 LEVELS = ("exact", "within", "inaccurate", "differs", "fails")
 MAX_ULP = 16.0  # of the level "within"
@@ -143,10 +144,11 @@ class LawResult:
 
     Attributes
     ----------
-    law : Law
+    law : Law or SamplerLaw
     level : str
         ``exact``, ``within`` (at most 16 ULP), ``inaccurate`` (more than 16 ULP, at most 1e-3
-        relative) or ``fails``; ``differs`` where a convention is not followed; ``not applicable``.
+        relative) or ``fails``; ``differs`` where a convention is not followed; ``not applicable``;
+        ``passes`` for a law of samplers.
     worst_ulp : float or None
         The largest deviation in ULP, where there is one.
     counterexample : Counterexample or None
@@ -160,7 +162,7 @@ class LawResult:
         laws that have them.
     """
 
-    law: Law
+    law: "Law | SamplerLaw"
     level: str
     worst_ulp: float | None = None
     counterexample: Counterexample | None = None

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # it needs Hypothesis
     from logitlab.laws.diagnosis import Cause
 
 _COLOURS = {
+    "passes": "green",
     "exact": "green",
     "within": "green",
     "inaccurate": "yellow",
@@ -35,13 +36,15 @@ class LawReport:
     array_library : str
         The library of the arrays that the function was called with.
     computes : str
-        ``softmax`` or ``log_softmax``.
+        ``softmax``, ``log_softmax``, ``sampling`` or ``speculative verification``.
     dtypes : tuple of str
-        The floating dtypes that it was checked in.
+        The floating dtypes that it was checked in; empty for a sampler.
     results : tuple of LawResult
     strict : bool
     causes : tuple of Cause
         The likely causes of the failures, each with a text and its dtypes.
+    note : str
+        What else is to be known of all results.
     """
 
     function: str
@@ -51,6 +54,7 @@ class LawReport:
     results: tuple[LawResult, ...]
     strict: bool = False
     causes: tuple["Cause", ...] = ()
+    note: str = ""
 
     def __bool__(self) -> bool:
         return not self.failures
@@ -76,6 +80,8 @@ class LawReport:
     @property
     def diagnosis(self) -> str:
         """One line: the dtypes that pass, the laws that fail in the others, the likely causes."""
+        if not self.dtypes:
+            return f"fails: {', '.join(self.failures)}" if self.failures else "passes"
         groups = self._dtypes_by_laws(self._failing_levels)
         passing = groups.pop((), [])
         parts = [f"{_listed(passing)} pass{'es' * (len(passing) == 1)}"] if passing else []
@@ -116,12 +122,13 @@ class LawReport:
         from rich.text import Text
 
         table = Table(title=f"{self.function}: {self.computes} of {self.array_library} arrays")
-        for heading in ("law", "result", "worst dtype", "note"):
+        for heading in ("law", "result", *["worst dtype"] * bool(self.dtypes), "note"):
             table.add_column(heading)
         for result in self.results:
             name = f"{result.law.name} *" if result.law.convention else result.law.name
             level = Text(str(result), style=_COLOURS[result.level])
-            table.add_row(name, level, _worst_dtype(result), Text(result.note, style="dim"))
+            worst = [_worst_dtype(result)] * bool(self.dtypes)
+            table.add_row(name, level, *worst, Text(result.note, style="dim"))
         n_fail = sum(result.level == "fails" for result in self.results)
         n_differ = sum(result.level == "differs" for result in self.results)
         table.caption = f"laws that fail: {n_fail}; conventions (*) that differ: {n_differ}"
@@ -141,6 +148,8 @@ class LawReport:
             result, c = shortest
             parts.append(example(f"shortest counterexample ({result.law.name}):", c, colour))
         parts += [Text(), table]
+        if self.note:
+            parts.append(Text(self.note, style="italic", no_wrap=True, overflow="ignore"))
         for result in self.results:
             if result.counterexample is not None:
                 heading = f"\n{result.law.name}: {result.law.statement}"
@@ -167,20 +176,22 @@ class LawReport:
             "strict": self.strict,
             "failures": self.failures,
             "diagnosis": self.diagnosis,
+            "note": self.note,
             "causes": [cause._asdict() for cause in self.causes],
             "laws": {result.law.name: _result_dict(result) for result in self.results},
         }
 
     def to_html(self) -> str:
         """The results as an HTML page."""
-        title = html.escape(f"{self.function}: conformance to the laws of softmax")
+        title = html.escape(f"{self.function}: conformance to the laws of {self.computes}")
         return _PAGE.format(title=title, table=self._repr_html_())
 
     def _repr_html_(self) -> str:
         """The results as a table for a notebook, with styles that apply to this table alone."""
+        arrays = f"{self.array_library} arrays"
         about = html.escape(
-            f"{self.computes} of {self.array_library} arrays; {', '.join(self.dtypes)}. "
-            f"{self.diagnosis}."
+            f"{self.computes} of {'; '.join(filter(None, [arrays, ', '.join(self.dtypes)]))}: "
+            f"{self.diagnosis}{'; ' * bool(self.note)}{self.note}."
         )
         rows = "\n".join(_html_row(result) for result in self.results)
         return _TABLE.format(about=about, rows=rows)
@@ -257,7 +268,7 @@ _TABLE = """<div class="logitlab-laws"><style>
 .logitlab-laws :is(th, .level) {{ white-space: nowrap; }}
 .logitlab-laws code {{ font-size: 12.5px; overflow-wrap: anywhere; }}
 .logitlab-laws .level {{ font-weight: 600; }}
-.logitlab-laws :is(.exact, .within) .level {{
+.logitlab-laws :is(.exact, .within, .passes) .level {{
  color: color-mix(in srgb, currentColor 30%, #1a9f3f); }}
 .logitlab-laws .inaccurate .level {{ color: color-mix(in srgb, currentColor 30%, #b8860b); }}
 .logitlab-laws .differs .level {{ color: color-mix(in srgb, currentColor 30%, #8250df); }}

@@ -61,6 +61,10 @@ def _findings(function: Any, law: SamplerLaw, seed: int) -> Iterator[Finding]:
         yield certain(False, f"{function.name}: {law.name}", error_text(error), "a result")
 
 
+def _bound(p_value: float) -> str:
+    return f"at most {p_value:.1e}" if p_value > 1e-300 else "below 1e-300"
+
+
 def evaluate(function: Any, laws: Sequence[SamplerLaw], seed: int) -> tuple[list[LawResult], int]:
     """The results of the laws, and the number of statistical tests that share the level.
 
@@ -84,8 +88,8 @@ def evaluate(function: Any, laws: Sequence[SamplerLaw], seed: int) -> tuple[list
         if worst.p_value > level:
             results.append(LawResult(law, "passes", note=note))
             continue
-        text = f"; probability at most {worst.p_value:.1e}" if worst.statistical else ""
+        text = f"; probability {_bound(worst.p_value)}" if worst.statistical else ""
         example = Counterexample(worst.code, worst.result + text, worst.expected, "float32")
         failing = "differs" if law.convention else "fails"
-        results.append(LawResult(law, failing, None, example, by_dtype={"float32": (failing, 0.0)}))
+        results.append(LawResult(law, failing, None, example))
     return results, n_tests

@@ -103,17 +103,22 @@ class TestedCallable:
             return {name: seed} if name else {}
         return {name: np.random.default_rng(seed)}
 
-    def call_code(self, arguments: Sequence[str], seed: int, options: dict[str, Any]) -> str:
-        """The source of a call, with the modules to import before it."""
+    def call_code(
+        self, arguments: Sequence[str], seed: int, options: dict[str, Any], setup: str = ""
+    ) -> str:
+        """The source of a call, with the modules to import before it and what `setup` assigns."""
         texts = [*arguments]
         if name := self.names["seed"]:
             is_torch = name == "generator" and self.library.name == "torch"
-            generator = f"{'torch.Generator().manual_seed' if is_torch else 'np.random.default_rng'}"
+            generator = (
+                f"{'torch.Generator().manual_seed' if is_torch else 'np.random.default_rng'}"
+            )
             texts.append(f"{name}={seed if name == 'seed' else f'{generator}({seed})'}")
         texts += [f"{name}={value!r}" for name, value in options.items()]
-        modules = ("numpy as np", self.library.imports, self._module)
+        modules = ["numpy as np", self.library.imports, self._module]
+        modules += ["logitlab"] * ("logitlab.sample(" in "".join(arguments))
         imports = ", ".join(dict.fromkeys(name for name in modules if name))
-        return f"import {imports}; {self._name}({', '.join(texts)})"
+        return f"import {imports}; {setup}{self._name}({', '.join(texts)})"
 
 
 class TestedSampler(TestedCallable):
