@@ -8,7 +8,8 @@ import torch
 
 import logitlab
 import samplers
-from logitlab.laws import frequencies, sampler_law, sampler_laws, verifier_laws
+from logitlab.laws import frequencies, sampler_evaluation, sampler_laws, verifier_laws
+from logitlab.laws.law import Finding, SamplerLaw
 
 ALL_DEFECTS = [
     pytest.param(function, law, id=f"{function.__name__}")
@@ -139,9 +140,9 @@ def test_bad_arguments(function, options, message):
 
 def test_the_level_is_shared():
     """A p-value above the level divided by the number of tests is no failure."""
-    findings = [sampler_law.Finding(1e-7, "code", "a", "b")] * 11
-    law = sampler_law.SamplerLaw("x", "", "", "", lambda function, seed: findings)
-    results, n_tests = sampler_law.evaluate(None, [law], 0)
+    findings = [Finding(1e-7, "code", "a", "b")] * 11
+    law = SamplerLaw("x", "", "", "", lambda function, seed: findings)
+    results, n_tests = sampler_evaluation.evaluate(None, [law], 0)
     assert (results[0].level, n_tests) == ("passes", 11)
-    law = sampler_law.SamplerLaw("x", "", "", "", lambda function, seed: findings[:10])
-    assert sampler_law.evaluate(None, [law], 0)[0][0].level == "fails"
+    law = SamplerLaw("x", "", "", "", lambda function, seed: findings[:10])
+    assert sampler_evaluation.evaluate(None, [law], 0)[0][0].level == "fails"

@@ -11,7 +11,6 @@ from logitlab._exact.formats import Floats
 if TYPE_CHECKING:  # they need Hypothesis and mpmath, which `import logitlab.laws` does not load
     from logitlab.laws.cases import Case, Strategies
     from logitlab.laws.context import Context
-    from logitlab.laws.sampler_law import SamplerLaw
 
 LEVELS = ("exact", "within", "inaccurate", "differs", "fails")
 MAX_ULP = 16.0  # of the level "within"
@@ -116,6 +115,50 @@ class Law:
         return "inaccurate" if not self.zero_tolerance and relative <= MAX_RELATIVE else "fails"
 
 
+class Finding(NamedTuple):
+    """One test: a bound of the probability of what was seen, and the text to show for it.
+
+    `p_value` is 0 or 1 in a test that needs no statistics.
+    """
+
+    p_value: float
+    code: str
+    result: str
+    expected: str
+    statistical: bool = True
+    note: str = ""
+
+
+def certain(holds: bool, code: str, result: str, expected: str) -> Finding:
+    """A test that needs no statistics."""
+    return Finding(float(holds), code, result, expected, statistical=False)
+
+
+@dataclass(frozen=True)
+class SamplerLaw:
+    """A law of samplers or of verifiers.
+
+    Attributes
+    ----------
+    name, statement, source, reason : str
+        What the law says, where it comes from and why it matters.
+    tests : callable
+        The findings for a function and a seed.
+    requires : tuple of str
+        What the function must have a parameter for: ``seed``, ``temperature``, ``top_k``.
+    convention : bool
+        Whether the law is a convention, not a law of mathematics.
+    """
+
+    name: str
+    statement: str
+    source: str
+    reason: str
+    tests: Callable[[Any, int], Iterable[Finding]]
+    requires: tuple[str, ...] = ()
+    convention: bool = False
+
+
 class Counterexample(NamedTuple):
     """Python code that shows a deviation, its result and the expected result.
 
@@ -162,7 +205,7 @@ class LawResult:
         laws that have them.
     """
 
-    law: "Law | SamplerLaw"
+    law: Law | SamplerLaw
     level: str
     worst_ulp: float | None = None
     counterexample: Counterexample | None = None

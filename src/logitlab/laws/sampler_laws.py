@@ -9,7 +9,7 @@ import numpy as np
 from logitlab._exact.formats import Floats
 from logitlab.laws.cases import Case, equal_case, explicit_case, normal_case
 from logitlab.laws.frequencies import show, softmax, tail_bound
-from logitlab.laws.sampler_law import Finding, SamplerLaw, certain
+from logitlab.laws.law import Finding, SamplerLaw, certain
 from logitlab.laws.tested_sampler import Integers, TestedSampler
 from logitlab.sampling import truncate
 

@@ -81,7 +81,7 @@ def check_sampler(
     >>> bool(logitlab.check_sampler(logitlab.sample, laws=["support", "frequencies", "top_p"]))
     True
     """
-    from logitlab.laws import sampler_law, sampler_laws, verifier_laws
+    from logitlab.laws import sampler_evaluation, sampler_laws, verifier_laws
     from logitlab.laws.tested_sampler import TestedSampler, TestedVerifier, is_verifier
 
     seed = _checks.integer(seed, "seed", 0)
@@ -91,7 +91,7 @@ def check_sampler(
     kind = TestedVerifier if verifies else TestedSampler
     tested = kind(function, array_library, name)
     selected = [law for law in known if laws is None or law.name in laws]
-    results, n_tests = sampler_law.evaluate(tested, selected, seed)
+    results, n_tests = sampler_evaluation.evaluate(tested, selected, seed)
     return LawReport(
         function=tested.name,
         array_library=tested.library.name,
@@ -99,6 +99,6 @@ def check_sampler(
         dtypes=(),
         results=tuple(results),
         strict=strict,
-        note=f"probability of a false alarm at most {sampler_law.FALSE_ALARMS:g} in all "
+        note=f"probability of a false alarm at most {sampler_evaluation.FALSE_ALARMS:g} in all "
         f"{n_tests} tests together",
     )

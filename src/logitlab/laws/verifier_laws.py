@@ -8,7 +8,7 @@ import numpy as np
 from logitlab._exact.formats import Floats, rounded
 from logitlab.laws.cases import explicit_case
 from logitlab.laws.frequencies import show, softmax, tail_bound
-from logitlab.laws.sampler_law import Finding, SamplerLaw, certain
+from logitlab.laws.law import Finding, SamplerLaw, certain
 from logitlab.laws.tested_sampler import Integers, TestedVerifier
 from logitlab.sampling import sample
 

@@ -1,57 +1,12 @@
-"""A law of random functions: its tests, and their evaluation at one family-wise level."""
+"""Checks the laws of samplers and verifiers at one family-wise level."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from logitlab.laws.law import Counterexample, LawResult
+from logitlab.laws.law import Counterexample, Finding, LawResult, SamplerLaw, certain
 from logitlab.laws.tested_function import error_text
 
 FALSE_ALARMS = 1e-6  # the probability that a correct function fails any of the tests
-
-
-class Finding(NamedTuple):
-    """One test: a bound of the probability of what was seen, and the text to show for it.
-
-    `p_value` is 0 or 1 in a test that needs no statistics.
-    """
-
-    p_value: float
-    code: str
-    result: str
-    expected: str
-    statistical: bool = True
-    note: str = ""
-
-
-def certain(holds: bool, code: str, result: str, expected: str) -> Finding:
-    """A test that needs no statistics."""
-    return Finding(float(holds), code, result, expected, statistical=False)
-
-
-@dataclass(frozen=True)
-class SamplerLaw:
-    """A law of samplers or of verifiers.
-
-    Attributes
-    ----------
-    name, statement, source, reason : str
-        What the law says, where it comes from and why it matters.
-    tests : callable
-        The findings for a function and a seed.
-    requires : tuple of str
-        What the function must have a parameter for: ``seed``, ``temperature``, ``top_k``.
-    convention : bool
-        Whether the law is a convention, not a law of mathematics.
-    """
-
-    name: str
-    statement: str
-    source: str
-    reason: str
-    tests: Callable[[Any, int], Iterable[Finding]]
-    requires: tuple[str, ...] = ()
-    convention: bool = False
 
 
 def _findings(function: Any, law: SamplerLaw, seed: int) -> Iterator[Finding]:
