@@ -13,7 +13,9 @@ from logitlab.laws.tested_function import TestedFunction
 
 _WRONG = 0.02  # a relative error beyond the rounding of a sum of few terms in any dtype
 _NARROWER = {"float64": ("bfloat16", "float16", "float32"), "float32": ("bfloat16", "float16")}
-_MULTIPLES = (2, 4, 8, 16, 32)
+_MULTIPLES = (2, 4, 8, 16, 32, 64, 128)
+_MAX_SUMMED = 48  # the loss of one of so many terms is beyond _WRONG
+_LENGTHS = (*range(1, _MAX_SUMMED + 1), 63, 64, 65, 80, 96, 100, 127, 128, 129)
 _LEVELS = ("inaccurate", "fails", "differs")
 
 
@@ -58,8 +60,11 @@ def _close(a: Floats, b: Floats, tolerance: float = _WRONG) -> bool:
 
 
 def _constant(probe: _Probe) -> str:
-    a, b = probe([[0.0, 1.0, 3.0], [2.0, 0.0, -1.0]])
-    return "the result does not depend on the logits" if np.array_equal(a, b) else ""
+    rows = [[0.0, 1.0, 3.0], [2.0, 0.0, -1.0]]
+    p, other = probe(rows), probe(rows[::-1])
+    if np.array_equal(p[0], p[1]):
+        return "the result does not depend on the logits"
+    return "the result is that of an earlier call" if np.array_equal(p, other) else ""
 
 
 def _axis(probe: _Probe) -> str:
@@ -100,11 +105,18 @@ def _maximum_of_all(probe: _Probe) -> str:
 
 
 def _last_entries(probe: _Probe) -> str:
-    lengths = range(1, 41)  # the loss of one of 40 entries is beyond the tolerance
-    wrong = [k for k in lengths if not _close(probe(np.zeros((1, k))), np.full((1, k), 1 / k))]
+    wrong: dict[int, int] = {}  # the number of entries lost by K; 0 if others are wrong too
+    for k in _LENGTHS:
+        bad = ~np.isclose(k * probe(np.zeros((1, k)))[0], 1.0, rtol=0, atol=_WRONG)
+        if bad.any():
+            wrong[k] = int(bad.sum()) * (not bad[: k - bad.sum()].any())
     for m in _MULTIPLES:
-        if wrong and all(k % m for k in wrong) and wrong[-1] > 32:
-            return f"the last entries are lost where K is not a multiple of {m} (K = {wrong[0]})"
+        not_written = all(lost == k % m for k, lost in wrong.items())
+        not_summed = all(k % m for k in wrong) and all(
+            k in wrong for k in range(min(wrong, default=0), _MAX_SUMMED + 1) if k % m
+        )
+        if wrong and max(wrong) > 32 and (not_written or not_summed):
+            return f"the last entries are lost where K is not a multiple of {m} (K = {min(wrong)})"
     return ""
 
 
