@@ -13,7 +13,7 @@ from logitlab.laws.law import Finding, SamplerLaw, certain
 from logitlab.laws.tested_sampler import Integers, TestedSampler
 from logitlab.sampling import truncate
 
-_ORDERS = ("transformers", "vllm", "llama.cpp")
+_ORDERS = ("transformers", "vllm", "llama.cpp", "sglang")
 _MANY, _FEW = 100_000, 20_000  # samples
 
 
@@ -45,7 +45,13 @@ def _frequencies(
 
 
 def _distribution(z: Floats, order: str, options: dict[str, Any]) -> Floats:
-    return softmax(truncate(z, order=order, **options), options.get("temperature", 1.0))
+    t = options.get("temperature", 1.0)
+    if order != "sglang":
+        return softmax(truncate(z, order=order, **options), t)
+    # Every stage is applied to the same distribution.
+    stages = [{key: value} for key, value in options.items() if key != "temperature"]
+    kept = [truncate(z, temperature=t, **stage) for stage in stages]
+    return softmax(np.minimum.reduce([z, *kept]), t)
 
 
 def support(sampler: TestedSampler, seed: int) -> Iterator[Finding]:
@@ -326,7 +332,7 @@ LAWS = (
     ),
     SamplerLaw(
         "order of stages",
-        "temperature and truncation together follow the order of transformers, vLLM or llama.cpp",
+        "temperature and truncation together follow transformers, vLLM, SGLang or llama.cpp",
         "documentation of these engines",
         "The order changes the kept set.",
         order,
