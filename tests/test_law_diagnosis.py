@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.special
 
 import logitlab
 import softmaxes
@@ -166,11 +167,20 @@ def test_one_line_for_each_dtype():
     lines = str(report).splitlines()
     text = "f: float32 and float64 pass; fails in float16: one class"
     assert lines[0].startswith(text)
-    assert "not normalised (float16)" in lines[0]
+    assert "not normalised (in float16)" in lines[0]
     assert lines[1] == "shortest counterexample (one class):"
     assert lines[2].endswith("f(np.array([0.0], dtype=np.float16))")
     correct = logitlab.check_softmax(softmaxes.correct_softmax, laws=["order"])
     assert str(correct).splitlines()[0].endswith("float16, bfloat16, float32 and float64 pass")
+
+
+def test_a_known_library():
+    """SciPy computes float16 in float16: long rows overflow."""
+    report = logitlab.check_softmax(
+        scipy.special.softmax, dtypes=["float16", "float32"], laws=["sum"]
+    )
+    text = "fails in float16: sum; likely cause: the sum is accumulated in float16 (in float16)"
+    assert report.diagnosis == f"float32 passes; {text}"
 
 
 def test_results_that_depend_on_the_batch_fail():

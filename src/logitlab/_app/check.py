@@ -170,7 +170,9 @@ def check(
         options: dict[str, Any] = {"laws": law or None, "array_library": array_library}
         options |= {"seed": seed, "strict": strict}
         if sampler is not None:
-            _refuse_options_of_softmax(function=function, program=program, dtype=dtype, full=full)
+            _refuse_options_of_softmax(
+                function=function, program=program, dtype=dtype, full=full, axis=axis != -1
+            )
             options["name"] = sampler.replace(":", ".")
             report = _check(check_sampler, _import_function(sampler), **options)
         else:

@@ -91,7 +91,7 @@ class LawReport:
             if laws:
                 parts.append(f"inaccurate in {_listed(dtypes)}: {_shortened(laws)}")
         for i, (text, found_in) in enumerate(self.causes):
-            where = "" if len(found_in) == len(self.dtypes) else f" ({_listed(found_in)})"
+            where = "" if len(found_in) == len(self.dtypes) else f" (in {_listed(found_in)})"
             parts.append(f"{'likely cause: ' * (i == 0)}{text}{where}")
         return "; ".join(parts)
 
