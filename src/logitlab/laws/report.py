@@ -108,13 +108,17 @@ class LawReport:
         return groups
 
     def _shortest_counterexample(self) -> tuple[LawResult, Counterexample] | None:
-        """The shortest of the laws that fail."""
+        """The shortest of the laws that fail, of those with literal numbers if there is one."""
         pairs = [
             (r, r.counterexample)
             for r in self.results
             if r.level in self._failing_levels and r.counterexample is not None
         ]
-        return min(pairs, key=lambda pair: len(pair[1].code), default=None)
+
+        def length(pair: tuple[LawResult, Counterexample]) -> tuple[bool, int]:
+            return "np.array(" not in pair[1].code, len(pair[1].code)
+
+        return min(pairs, key=length, default=None)
 
     def __rich__(self) -> Any:
         from rich.console import Group
