@@ -150,23 +150,6 @@ def equal_samples(target_logits: Any, draft_logits: Any, draft_tokens: Any, gene
     return accepted, samples[torch.arange(len(p)), accepted]
 
 
-def transformers_verifier(
-    target_logits: Any, draft_logits: Any, draft_tokens: Any, seed: int
-) -> Any:
-    """The function that verifies drafts in transformers, one draft at a time."""
-    import torch
-    from transformers.generation.utils import _speculative_sampling
-
-    torch.manual_seed(seed)
-    s, results = draft_tokens.shape[1], []
-    for target, draft, tokens in zip(
-        target_logits[:, None], draft_logits[:, None], draft_tokens[:, None], strict=True
-    ):
-        valid, n_matches = _speculative_sampling(tokens, draft, s, target)
-        results.append((int(n_matches), int(valid[0, -1])))
-    return tuple(np.array(results).T)
-
-
 # Title: function and array library.
 _SAMPLERS: dict[str, tuple[Any, str]] = {
     "logitlab.sample": (logitlab.sample, "numpy"),
@@ -180,7 +163,6 @@ _SAMPLERS: dict[str, tuple[Any, str]] = {
     "SGLang recipe": (sglang, "torch"),
 }
 _VERIFIERS: dict[str, tuple[Any, str]] = {
-    "transformers": (transformers_verifier, "torch"),
     "rejection sampling (vLLM recipe)": (rejection, "torch"),
     "equality with a sample of the target": (equal_samples, "torch"),
 }
