@@ -212,7 +212,7 @@ def page(samplers: dict[str, LawReport], verifiers: dict[str, LawReport]) -> str
     note = f"`python -m bench laws --samplers --write` on {tables.machine()}"
     parts = ["# Conformance of samplers", _INTRODUCTION, f"{note}; {tables.versions(_LIBRARIES)}."]
     level = next(iter(samplers.values())).note
-    parts += ["## Samplers", f"For each sampler: {level}.", _table(samplers)]
+    parts += ["## Samplers", f"Of a sampler that takes every parameter: {level}.", _table(samplers)]
     parts += ["## Speculative verification", _table(verifiers), "## Counterexamples"]
     for title, report in (samplers | verifiers).items():
         failing = [result for result in report if result.counterexample is not None]
