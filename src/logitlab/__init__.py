@@ -62,6 +62,7 @@ __all__ = [
     "calibration_error",
     "calibration_error_interval",
     "calibration_test",
+    "check_sampler",
     "check_softmax",
     "cross_entropy",
     "cross_entropy_and_grad",
@@ -121,10 +122,10 @@ def __getattr__(name: str) -> Any:
         from logitlab.regression.estimator import SoftmaxRegression
 
         return SoftmaxRegression
-    if name == "check_softmax":
-        from logitlab.laws import check_softmax
+    if name in ("check_sampler", "check_softmax"):
+        from logitlab import laws
 
-        return check_softmax
+        return getattr(laws, name)
     # importlib.metadata takes longer to import than the rest of the package.
     if name == "__version__":
         from importlib.metadata import version
