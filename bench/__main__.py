@@ -15,6 +15,7 @@ from bench import (
     picture,
     probabilities,
     regression,
+    samplers,
     sampling,
     speculative,
     sweep,
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument(
         "--against", action="store_true", help="sweep: compare the last two runs on this machine"
     )
+    parser.add_argument("--samplers", action="store_true", help="laws: check samplers")
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     args = parser.parse_args()
     if args.benchmark == "app":
@@ -58,7 +60,7 @@ def main() -> None:
         memory.report(args.quick, args.write)
         return
     if args.benchmark == "calibration":
-        calibration.report(calibration.measure(args.quick), args.write)
+        calibration.report(args.quick, args.write)
         return
     if args.benchmark == "coverage":
         coverage.report(args.quick, args.write)
@@ -76,7 +78,7 @@ def main() -> None:
         picture.write()
         return
     if args.benchmark == "laws":
-        laws.run(args.write)
+        (samplers if args.samplers else laws).run(args.write)
         return
     if args.benchmark == "speculative":
         speculative.report(args.quick, args.write)

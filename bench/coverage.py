@@ -1,64 +1,99 @@
-"""Coverage of the bootstrap interval of the calibration error, by simulation."""
+"""Coverage of the interval of the calibration error, by simulation."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import logitlab
 from bench.tables import write_between
 from logitlab._bins import uniform_bins
+from logitlab._error_interval import error_interval
 
-SCALES = (1.0, 1.1, 1.25, 1.5, 2.0)  # the logits are t z; t > 1 is overconfident
-SIZES = {1000: 300, 10_000: 120}  # number of rows of a sample: number of samples
-_CLASSES, _SPREAD, _BINS, _RESAMPLES = 4, 2.0, 15, 200
-_N_LARGE = 1 << 22  # rows of the estimate of the true error
-
-
-def _logits(rows: int, rng: np.random.Generator) -> Any:
-    return rng.standard_normal((rows, _CLASSES)) * _SPREAD
-
-
-def _true_error(t: float, rng: np.random.Generator) -> float:
-    """The calibration error of the logits t z if labels are sampled from softmax(z).
-
-    It uses the probability of a correct prediction instead of sampled labels, so it has no bias.
-    """
-    bins, gaps = uniform_bins(_BINS, np.dtype(float)), np.zeros(_BINS)
-    for _ in range(_N_LARGE >> 16):
-        z = _logits(1 << 16, rng)
-        confidence = logitlab.softmax(t * z).max(axis=1)
-        gap = confidence - logitlab.softmax(z).max(axis=1)
-        gaps += np.bincount(bins.indices(confidence), gap, _BINS)
-    return float(np.abs(gaps).sum() / _N_LARGE)
+CLASSES = {2: 2.0, 10: 2.0, 100: 3.0}  # number of classes: standard deviation of the logits
+ERRORS = (0.0, 0.005, 0.02, 0.1)  # calibration errors of the populations
+SIZES = (300, 3000, 30_000)  # number of rows of a sample
+LEVELS = (0.95, 0.9)
+_SAMPLES, _RESAMPLES, _STEPS = 300, 1000, 30
+_N_LARGE = 1 << 18  # rows of a population
+_BINS = uniform_bins(15, np.dtype(float))
 
 
-def _samples(t: float, rows: int, count: int, rng: np.random.Generator) -> Iterator[Any]:
-    """For each sample: the error, the debiased error and the bounds of the interval."""
-    for _ in range(count):
-        z = _logits(rows, rng)
-        y = (z + rng.gumbel(size=z.shape)).argmax(axis=1)
-        intervals = logitlab.bootstrap(t * z, y, n_bins=_BINS, n_resamples=_RESAMPLES, rng=rng)
-        debiased = logitlab.calibration_error(t * z, y, n_bins=_BINS, debiased=True)
-        error = intervals["calibration_error"]
-        yield error.value, float(debiased), error.low, error.high
+class Population(NamedTuple):
+    """Confidences of rows, and the probabilities that their predictions are correct."""
+
+    classes: int
+    gaps: str  # which bins have a gap
+    confidence: Any
+    accuracy: Any
+
+    def error(self) -> float:
+        gap = self.confidence - self.accuracy
+        return float(np.abs(np.bincount(_BINS.indices(self.confidence), gap)).sum() / len(gap))
+
+
+def _temperature(t: float, logits: Any, classes: int) -> Population:
+    """Labels sampled from softmax(z), evaluated at t z: every bin is overconfident if t > 1."""
+    accuracy = logitlab.softmax(logits).max(axis=1)
+    return Population(classes, "all bins", logitlab.softmax(t * logits).max(axis=1), accuracy)
+
+
+def _one_bin(t: float, logits: Any, classes: int) -> Population:
+    """The accuracy is the confidence, but 2 - t times it in the bin with the third most rows."""
+    confidence = logitlab.softmax(logits).max(axis=1)
+    bins = _BINS.indices(confidence)
+    wrong = bins == np.argsort(np.bincount(bins))[-3]
+    return Population(
+        classes, "one bin", confidence, np.where(wrong, (2 - t) * confidence, confidence)
+    )
+
+
+def _populations(error: float) -> Iterator[Population]:
+    """One population of each kind, with this calibration error, where there is one."""
+    for classes, spread in CLASSES.items():
+        logits = np.random.default_rng(0).standard_normal((_N_LARGE, classes)) * spread
+        for kind in (_temperature, _one_bin) if error else (_temperature,):
+            low, high = 1.0, 2.0 if kind is _one_bin else 16.0
+            if kind(high, logits, classes).error() < error:
+                continue
+            for _ in range(_STEPS if error else 0):
+                middle = (low + high) / 2
+                if kind(middle, logits, classes).error() < error:
+                    low = middle
+                else:
+                    high = middle
+            yield kind(low, logits, classes)
+
+
+def _sums(population: Population, rows: int, rng: np.random.Generator) -> Any:
+    """Sums over the bins of a sample."""
+    sampled = rng.integers(0, _N_LARGE, rows)
+    correct = rng.random(rows) < population.accuracy[sampled]
+    return _BINS.sums(population.confidence[sampled], correct)
 
 
 def table(quick: bool) -> str:
-    """A Markdown table with a row for each scale t."""
-    head = [f"{rows:,} rows: mean | debiased | coverage" for rows in SIZES]
-    lines = ["| scale t | true error | " + " | ".join(head) + " |", "|---" * 8 + "|"]
-    for t in SCALES[::4] if quick else SCALES:
-        true_error = _true_error(t, np.random.default_rng(0))
-        cells = [f"{t:g}" + (" (calibrated)" if t == 1 else "")]
-        cells.append(f"{true_error:.4f}" if true_error else "0")
-        for rows, count in SIZES.items():
-            rng = np.random.default_rng(rows)
-            samples = np.array(list(_samples(t, rows, count // (10 if quick else 1), rng)))
-            error, debiased, low, high = samples.T
-            coverage = np.mean((low <= true_error) & (true_error <= high))
-            cells += [f"{error.mean():.4f}", f"{debiased.mean():.4f}", f"{coverage:.0%}"]
-        lines.append("| " + " | ".join(cells).replace("%", " %") + " |")
+    """A Markdown table with a row for each population and size of the samples."""
+    head = "| true error | classes, gaps | rows | mean error of the samples |"
+    lines = [
+        head + "".join(f" coverage at {100 * level:g} % |" for level in LEVELS) + " mean width |"
+    ]
+    lines.append("|---" * 7 + "|")
+    for error in ERRORS[::3] if quick else ERRORS:
+        for population in _populations(error):
+            for rows in SIZES[:2] if quick else SIZES:
+                rng, covered, widths, errors = np.random.default_rng(rows), [], [], []
+                for _ in range(_SAMPLES // (10 if quick else 1)):
+                    sums = _sums(population, rows, rng)
+                    bounds = [error_interval(sums, level, _RESAMPLES, rng) for level in LEVELS]
+                    covered.append([low <= error <= high for low, high in bounds])
+                    widths.append(bounds[0][1] - bounds[0][0])
+                    errors.append(np.abs(sums[1] - sums[2]).sum() / rows)
+                coverage = "".join(f" {100 * c:.1f} % |" for c in np.mean(covered, axis=0))
+                lines.append(
+                    f"| {error:g} | {population.classes}, {population.gaps} | {rows:,} "
+                    f"| {np.mean(errors):.4f} |{coverage} {np.mean(widths):.4f} |"
+                )
     return "\n".join(lines)
 
 

@@ -24,6 +24,7 @@ LAYERS = [
     ["plot", "laws", "_torch_compile"],
     ["calibration", "decisions", "groups"],
     ["decomposition", "regression", "reliability", "resampling", "smooth_calibration", "sweep"],
+    ["_error_interval"],
     ["_bins", "linear_losses"],
     ["scores", "sampling", "derivatives", "losses"],
     ["_rows"],

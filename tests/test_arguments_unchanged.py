@@ -70,6 +70,11 @@ NUMPY_CALLS = {
     "accuracy": (logitlab.accuracy, (Z, Y), {"sample_weight": WEIGHT}),
     "brier_score": (logitlab.brier_score, (Z, Y), {"sample_weight": WEIGHT}),
     "calibration_error": (logitlab.calibration_error, (Z, Y), {"sample_weight": WEIGHT}),
+    "calibration_error_interval": (
+        logitlab.calibration_error_interval,
+        (Z, Y),
+        {"sample_weight": WEIGHT},
+    ),
     "calibration_test": (logitlab.calibration_test, (Z, Y), {}),
     "reliability_curve": (logitlab.reliability_curve, (Z, Y), {"sample_weight": WEIGHT}),
     "smooth_calibration_error": (

@@ -202,6 +202,7 @@ READS_VALUES = {
     "accuracy": logitlab.accuracy,
     "brier_score": logitlab.brier_score,
     "calibration_error": logitlab.calibration_error,
+    "calibration_error_interval": lambda z, y: logitlab.calibration_error_interval(z, y).high,
     "smooth_calibration_error": logitlab.smooth_calibration_error,
     "score_decomposition": logitlab.score_decomposition,
     "top_k_accuracy": lambda z, y: logitlab.top_k_accuracy(z, y, 2),

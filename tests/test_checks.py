@@ -53,3 +53,13 @@ def test_seeds(rng):
     with pytest.raises((TypeError, ValueError), match="rng must be None, an int >= 0 or a"):
         _checks.generator(rng)
     assert _checks.generator(3).integers(1 << 30) == _checks.generator(3).integers(1 << 30)
+
+
+def test_names():
+    """A list of known names or None."""
+    _checks.names(None, "laws", ["a"])
+    _checks.names(("a",), "laws", ["a", "b"])
+    with pytest.raises(TypeError, match="laws must be a list of names, got 'a'"):
+        _checks.names("a", "laws", ["a"])
+    with pytest.raises(ValueError, match="laws must be some of a, b, got 'c'"):
+        _checks.names(["c"], "laws", ["a", "b"])

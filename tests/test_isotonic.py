@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import isotonic_regression as scipy_isotonic_regression
+from sklearn.base import clone
 from sklearn.isotonic import IsotonicRegression
 
 import logitlab
@@ -240,6 +241,48 @@ def test_real_predictions(predictions):
         assert loss < before - 0.01
         assert error == pytest.approx(0.0092, abs=5e-4)
         assert logitlab.calibration_error(scaled, y) > 0.04
+
+
+def test_base():
+    """The function is that of the cross-fitted logits of the base, which is fitted on all rows."""
+    z, y = overconfident()
+    z = z * np.linspace(0.5, 2, z.shape[1])
+    weight = np.random.default_rng(0).random(len(y))
+    base = logitlab.VectorScaling()
+    isotonic = logitlab.IsotonicCalibration(base).fit(z, y, weight)
+    assert not hasattr(base, "scale_")
+    scaled = base.fit(z, y, weight).transform(z)
+    folds = logitlab.calibration.random_folds(len(y), 5, 0)
+    held_out = np.empty_like(z)
+    for k in range(5):
+        train = folds != k
+        fold = logitlab.VectorScaling().fit(z[train], y[train], weight[train])
+        held_out[~train] = fold.transform(z[~train])
+    expected = logitlab.IsotonicCalibration().fit(held_out, y, weight)
+    np.testing.assert_allclose(isotonic.log_odds_, expected.log_odds_, atol=1e-3)
+    np.testing.assert_allclose(isotonic.predict_proba(z), expected.predict_proba(scaled), atol=1e-3)
+    np.testing.assert_array_equal(isotonic.predict(z), scaled.argmax(axis=1))
+    assert clone(isotonic).base is not base
+    for bad in ("matrix", logitlab.MatrixScaling):
+        with pytest.raises(TypeError, match="base must be a calibrator or None, got"):
+            logitlab.IsotonicCalibration(bad).fit(z, y)
+    with pytest.raises(ValueError, match="z must have at least 2 rows"):
+        logitlab.IsotonicCalibration(base).fit(z[:1], y[:1])
+    z[7, 1] = -np.inf
+    with pytest.raises(ValueError, match="row 7 of z holds an infinite logit"):
+        logitlab.IsotonicCalibration(logitlab.MatrixScaling()).fit(z, y)
+
+
+def test_base_on_real_predictions(predictions):
+    """After matrix scaling, the calibration error on 100 classes is that of the noise."""
+    path, p, y = predictions
+    z = np.asarray(logitlab.logits(p.astype(np.float64)))
+    calibrator = logitlab.IsotonicCalibration(logitlab.StructuredMatrixScaling())
+    calibrated = logitlab.cross_fit(calibrator, z, y)
+    loss, error = logitlab.cross_entropy(calibrated, y), logitlab.calibration_error(calibrated, y)
+    ten = path.stem.endswith("-10")
+    assert loss == pytest.approx(0.2384 if ten else 0.9202, abs=1e-3)
+    assert error == pytest.approx(0.0069 if ten else 0.0087, abs=2e-3)
 
 
 def test_values_that_are_equal_in_the_type_of_the_logits():

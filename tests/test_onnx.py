@@ -70,6 +70,15 @@ def test_extreme_logits(kind, dtype, scale):
     np.testing.assert_allclose(probabilities[defined], expected[defined], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("base", CALIBRATORS)
+def test_isotonic_calibration_after_another_calibrator(base):
+    """At float64 the probabilities are equal up to rounding errors."""
+    calibrator = logitlab.IsotonicCalibration(base()).fit(*rows())
+    z = rows()[0]
+    p = run(to_onnx(calibrator, dtype=np.float64), z)[0]
+    np.testing.assert_allclose(p, calibrator.predict_proba(z), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(("y", "temperature"), [([0, 0], 0), ([1, 1], np.inf)])
 def test_limits_of_the_temperature(y, temperature):
     calibrator = logitlab.TemperatureScaling().fit([[1.0, 0.0], [1.0, 0.0]], y)

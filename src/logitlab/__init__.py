@@ -16,6 +16,7 @@ from logitlab.calibration import (
     VectorScaling,
     cross_fit,
     load_calibrator,
+    select_calibrator,
 )
 from logitlab.decisions import (
     ConformalSets,
@@ -33,7 +34,7 @@ from logitlab.linear_losses import linear_cross_entropy, linear_cross_entropy_an
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
 from logitlab.reliability import calibration_error, calibration_test, reliability_curve
-from logitlab.resampling import bootstrap
+from logitlab.resampling import bootstrap, calibration_error_interval
 from logitlab.sampling import (
     Sampler,
     log_prob,
@@ -71,7 +72,9 @@ __all__ = [
     "bootstrap",
     "brier_score",
     "calibration_error",
+    "calibration_error_interval",
     "calibration_test",
+    "check_sampler",
     "check_softmax",
     "cross_entropy",
     "cross_entropy_and_grad",
@@ -102,6 +105,7 @@ __all__ = [
     "sample_with_log_prob",
     "sample_with_support",
     "score_decomposition",
+    "select_calibrator",
     "set_num_threads",
     "smooth_calibration_error",
     "softmax",
@@ -134,10 +138,10 @@ def __getattr__(name: str) -> Any:
         from logitlab.regression.estimator import SoftmaxRegression
 
         return SoftmaxRegression
-    if name == "check_softmax":
-        from logitlab.laws import check_softmax
+    if name in ("check_sampler", "check_softmax"):
+        from logitlab import laws
 
-        return check_softmax
+        return getattr(laws, name)
     # importlib.metadata takes longer to import than the rest of the package.
     if name == "__version__":
         from importlib.metadata import version

@@ -1,7 +1,7 @@
 """Checks of arguments that are not arrays. The errors name the argument, the rule and the value."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any
 
@@ -62,6 +62,18 @@ def choice(x: Any, name: str, choices: tuple[Any, ...]) -> Any:
         listed = ", ".join(map(repr, choices))
         raise ValueError(f"{name} must be one of {listed}, got {x!r}")
     return x
+
+
+def names(values: Any, argument: str, known: Iterable[str]) -> None:
+    """Raise an error unless `values` is a list of known names or None."""
+    if values is None:
+        return
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{argument} must be a list of names, got {values!r}")
+    known = list(known)
+    for value in values:
+        if value not in known:
+            raise ValueError(f"{argument} must be some of {', '.join(known)}, got {value!r}")
 
 
 def generator(rng: Any) -> np.random.Generator:

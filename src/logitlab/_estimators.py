@@ -33,7 +33,7 @@ class Estimator:
         Parameters
         ----------
         deep : bool
-            Has no effect: no parameter is an estimator.
+            Has no effect: the parameters of a parameter are not listed.
 
         Returns
         -------

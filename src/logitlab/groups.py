@@ -10,9 +10,8 @@ from logitlab._rows import Floats, Integers, as_rows, blocks, group_labels, soft
 from logitlab.resampling import (
     Interval,
     ScoreSums,
-    percentile_intervals,
     resampled_sums,
-    scores_from_sums,
+    score_intervals,
 )
 
 
@@ -53,9 +52,9 @@ class GroupSums:
             if not rows:
                 found.append(None)
                 continue
-            value = scores_from_sums(sums.group_sums.sum(axis=0))
-            resampled = scores_from_sums(resampled_sums(sums.group_sums, n_resamples, rng))
-            intervals = percentile_intervals(value, resampled, confidence_level)
+            generator = np.random.default_rng(rng)
+            resampled = resampled_sums(sums.group_sums, n_resamples, generator)
+            intervals = score_intervals(sums, resampled, confidence_level, generator)
             found.append(GroupScores(rows, intervals))
         return found
 

@@ -74,7 +74,8 @@ def to_onnx(estimator: Any, *, dtype: Any = np.float32) -> "onnx.ModelProto":
     graph = _Graph(np.dtype(dtype))
     if isinstance(estimator, Calibrator):
         estimator._check_fitted()
-        return graph.model(_calibrated(estimator, graph), "logits", estimator.n_features_in_)
+        p = graph.softmax(_calibrated(estimator, graph, "logits"))
+        return graph.model(p, "logits", estimator.n_features_in_)
     if _is_regression(estimator):
         from sklearn.utils.validation import check_is_fitted
 
@@ -189,66 +190,68 @@ class _Graph:
         return model
 
 
-def _calibrated(calibrator: Any, graph: _Graph) -> str:
-    """The probabilities of a calibrator, from the input ``logits``."""
-    z = "logits"
+def _calibrated(calibrator: Any, graph: _Graph, z: str) -> str:
+    """The calibrated logits of the logits z."""
     if isinstance(calibrator, TemperatureScaling):
         t = calibrator.temperature_
         if t == 0:
             axes = graph.constant([-1], np.int64)
-            return graph.share(graph.add("Equal", z, graph.add("ReduceMax", z, axes, keepdims=1)))
+            largest = graph.add("Equal", z, graph.add("ReduceMax", z, axes, keepdims=1))
+            return graph.add("Log", graph.share(largest))
         if t == math.inf:
             excluded = graph.add("Equal", z, graph.constant(-math.inf))
-            return graph.share(graph.add("Not", excluded))
-        return graph.softmax(_shifted(t, graph))
+            return graph.add("Log", graph.share(graph.add("Not", excluded)))
+        return _shifted(t, graph, z)
     if isinstance(calibrator, IsotonicCalibration):
-        return graph.softmax(_isotonic(calibrator, graph))
+        if calibrator.base_ is not None:
+            z = _calibrated(calibrator.base_, graph, z)
+        return _isotonic(calibrator, graph, z)
     if isinstance(calibrator, BetaCalibration | PlattScaling):
-        return graph.softmax(_binary(calibrator, graph))
+        return _binary(calibrator, graph, z)
     bias = graph.constant(calibrator.bias_)
     if isinstance(calibrator, StructuredVectorScaling | StructuredMatrixScaling):
-        z = graph.add("LogSoftmax", _shifted(calibrator.temperature_, graph), axis=-1)
+        z = graph.add("LogSoftmax", _shifted(calibrator.temperature_, graph, z), axis=-1)
     else:
-        z = _centred(graph)
+        z = _centred(graph, z)
     if isinstance(calibrator, MatrixScaling | StructuredMatrixScaling):
         z = graph.add("Add", graph.add("MatMul", z, graph.constant(calibrator.weight_.T)), bias)
     else:
         excluded = graph.add("Equal", z, graph.constant(-math.inf))
         z = graph.add("Add", graph.add("Mul", z, graph.constant(calibrator.scale_)), bias)
         z = graph.add("Where", excluded, graph.constant(-math.inf), z)
-    return graph.softmax(z)
+    return z
 
 
-def _shifted(temperature: float, graph: _Graph) -> str:
+def _shifted(temperature: float, graph: _Graph, z: str) -> str:
     """The logits minus the largest of a row, over T: halves, as the difference may overflow."""
     axes, half = graph.constant([-1], np.int64), graph.constant(0.5)
-    halves = graph.add("Mul", "logits", half)
+    halves = graph.add("Mul", z, half)
     gap = graph.add("Sub", halves, graph.add("ReduceMax", halves, axes, keepdims=1))
     return graph.add("Div", gap, graph.constant(temperature / 2))
 
 
-def _centred(graph: _Graph) -> str:
+def _centred(graph: _Graph, z: str) -> str:
     """The logits minus the mean of those of a row above -inf; -inf stays."""
-    excluded = graph.add("Equal", "logits", graph.constant(-math.inf))
+    excluded = graph.add("Equal", z, graph.constant(-math.inf))
     axes, zero = graph.constant([-1], np.int64), graph.constant(0)
-    finite = graph.add("Where", excluded, zero, "logits")
+    finite = graph.add("Where", excluded, zero, z)
     count = graph.add("Where", excluded, zero, graph.constant(1))
     # Divided before the sum, because the sum of huge logits may overflow.
     shares = graph.add("Div", finite, graph.add("ReduceSum", count, axes, keepdims=1))
-    return graph.add("Sub", "logits", graph.add("ReduceSum", shares, axes, keepdims=1))
+    return graph.add("Sub", z, graph.add("ReduceSum", shares, axes, keepdims=1))
 
 
-def _isotonic(calibrator: IsotonicCalibration, graph: _Graph) -> str:
+def _isotonic(calibrator: IsotonicCalibration, graph: _Graph, z: str) -> str:
     """The logits of :class:`IsotonicCalibration`, as in its ``_transform``."""
     axes, lowest = graph.constant([-1], np.int64), graph.constant(-math.inf)
     zero, t = graph.constant(0), graph.constant(calibrator.temperature_)
     classes = graph.constant(np.arange(calibrator.n_features_in_), np.int64)
-    top = graph.add("Equal", graph.add("ArgMax", "logits", axis=-1, keepdims=1), classes)
-    others = graph.add("Where", top, lowest, "logits")
+    top = graph.add("Equal", graph.add("ArgMax", z, axis=-1, keepdims=1), classes)
+    others = graph.add("Where", top, lowest, z)
     largest = graph.add("ReduceMax", others, axes, keepdims=1)
     second = graph.add("Where", graph.add("Equal", largest, lowest), zero, largest)
     others = graph.add("Div", graph.add("Sub", others, second), t)
-    gap = graph.add("Sub", graph.add("ReduceMax", "logits", axes, keepdims=1), second)
+    gap = graph.add("Sub", graph.add("ReduceMax", z, axes, keepdims=1), second)
     rest = graph.add("ReduceLogSumExp", others, axes, keepdims=1)
     x = graph.add("Sub", graph.add("Div", gap, t), rest)
     # Sum over the linear pieces: the increase of the function from the start of a piece to x.
@@ -261,24 +264,24 @@ def _isotonic(calibrator: IsotonicCalibration, graph: _Graph) -> str:
     odds = graph.add("Add", increase, graph.constant(value[0]))
     margin = graph.add("Max", graph.add("Add", odds, rest), graph.constant(MIN_MARGIN))
     # NaN where the row holds NaN or +inf, else 0.
-    excluded = graph.add("Equal", "logits", lowest)
-    invalid = graph.add("Mul", graph.add("Where", excluded, zero, "logits"), zero)
+    excluded = graph.add("Equal", z, lowest)
+    invalid = graph.add("Mul", graph.add("Where", excluded, zero, z), zero)
     invalid = graph.add("ReduceSum", invalid, axes, keepdims=1)
     return graph.add("Where", top, graph.add("Add", margin, invalid), others)
 
 
-def _binary(calibrator: BetaCalibration | PlattScaling, graph: _Graph) -> str:
+def _binary(calibrator: BetaCalibration | PlattScaling, graph: _Graph, z: str) -> str:
     """The logits of a calibrator of two classes; 0 for class 0."""
     axes, zero, lowest = (
         graph.constant([-1], np.int64),
         graph.constant(0),
         graph.constant(-math.inf),
     )
-    excluded = graph.add("Equal", "logits", lowest)
-    finite = graph.add("Where", excluded, zero, "logits")
+    excluded = graph.add("Equal", z, lowest)
+    finite = graph.add("Where", excluded, zero, z)
     s = graph.clip(graph.add("MatMul", finite, graph.constant([[-1], [1]])))
     # Any log-odds do where a class is excluded: those of 0 do not overflow.
-    least = graph.add("ReduceMin", "logits", axes, keepdims=1)
+    least = graph.add("ReduceMin", z, axes, keepdims=1)
     s = graph.add("Where", graph.add("Equal", least, lowest), zero, s)
     if isinstance(calibrator, BetaCalibration):
         # -log p = max(-s, 0) + r and -log(1 - p) = max(s, 0) + r with r = log(1 + exp(-|s|))

@@ -219,7 +219,8 @@ def calibration_error(
     :math:`\left(\sum_b \frac{n_b}{N} |\mathrm{acc}_b - \mathrm{conf}_b|^q\right)^{1/q}` over bins b
     of the confidence (the largest probability of a row), with q = `norm`. The value expected under
     perfect calibration is not 0 but of the order of :math:`\sqrt{B/N}` for B bins and N rows. Use
-    :func:`calibration_test` to test whether the error is larger than that.
+    :func:`calibration_test` to test whether the error is larger than that, and
+    :func:`calibration_error_interval` for a confidence interval.
 
     Parameters
     ----------

@@ -43,10 +43,28 @@ def test_command_line(tmp_path):
     assert run("softmaxes:infinity_minus_infinity", "--law", "+inf", "--strict")[0] == 1
 
 
+def test_a_sampler_on_the_command_line():
+    """The same table, JSON and exit status."""
+    status, text = run("--sampler", "samplers:correct", "--law", "support", "--law", "seeds")
+    assert (status, "passes" in text.splitlines()[0]) == (0, True)
+    assert "probability of a false alarm at most 1e-06 in all 4 tests together" in text
+    status, text = run("--sampler", "samplers:greedy", "--law", "frequencies", "--json")
+    assert status == 1
+    values = json.loads(text)
+    assert values["failures"] == ["frequencies"]
+    assert "samplers.greedy(" in values["laws"]["frequencies"]["counterexample"]["code"]
+    assert run("--sampler", "samplers:corrected_from_target", "--law", "output distribution")[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "give one function"),
+        (["--sampler", "logitlab:softmax"], "function must return one token for each row"),
+        (["--sampler", "logitlab:sample", "--law", "gravity"], "--law must be some of support"),
+        (["--sampler", "samplers"], "MODULE:FUNCTION"),
+        (["--sampler", "logitlab:sample", "logitlab:softmax"], "MODULE:FUNCTION is for a softmax"),
+        (["--sampler", "logitlab:sample", "--full"], "--full is for a softmax"),
         (["softmaxes"], "MODULE:FUNCTION"),
         (["softmaxes:nothing_of_the_kind"], "nothing_of_the_kind"),
         (["no_such_module:f"], "no_such_module"),

@@ -40,9 +40,15 @@ class Method(StrEnum):
 
     auto = "auto"
     temperature = "temperature"
+    structured_vector = "structured_vector"
     vector = "vector"
+    structured_matrix = "structured_matrix"
     matrix = "matrix"
     isotonic = "isotonic"
+    structured_vector_isotonic = "structured_vector_isotonic"
+    vector_isotonic = "vector_isotonic"
+    structured_matrix_isotonic = "structured_matrix_isotonic"
+    matrix_isotonic = "matrix_isotonic"
 
 
 def calibrate(
@@ -57,9 +63,8 @@ def calibrate(
         Method,
         typer.Option(
             "--method",
-            help="auto: the simplest of uncalibrated, temperature, vector and matrix whose "
-            "cross-fitted log-loss is within one standard error of the best. isotonic: isotonic "
-            "regression of the probability of the predicted class.",
+            help="auto: the simplest whose cross-fitted log-loss is within one standard error "
+            "of the best. isotonic: isotonic regression of the probability of the predicted class.",
         ),
     ] = Method.auto,
     max_error: Annotated[
@@ -149,62 +154,56 @@ def _fit(
 ) -> tuple["SavedCalibrator", list[str]]:
     """The calibrator of the method, and a line about each rule.
 
-    It is fitted on all rows (of temperature scaling) or on a sample; with rules on half of a
-    sample, as their guarantees need other rows. The method is selected by all rows.
+    It is selected and fitted on a sample of the rows; temperature scaling is fitted on all rows.
+    With rules, both are done on half of a sample, as the guarantees of the rules need other rows.
     """
     from logitlab._app.report.analysis import fit_rows
     from logitlab._app.report.evaluation import SEED, random_halves
     from logitlab._app.rules import Rules, fit_rules
     from logitlab._app.saved import SavedCalibrator
-    from logitlab.calibration import (
-        IsotonicCalibration,
-        MatrixScaling,
-        TemperatureScaling,
-        VectorScaling,
-        cross_fit,
-    )
-    from logitlab.calibration.base import Calibrator, RowError, original_row_numbers
+    from logitlab.calibration import cross_fit, select_calibrator
+    from logitlab.calibration.base import RowError, original_row_numbers
+    from logitlab.calibration.selection import make_calibrator
 
     evaluation, source = analysis.evaluation, analysis.source
-    name = evaluation.selected if method is Method.auto else str(method)
+    name = str(method)
     if name in evaluation.failures:
         raise UserError(f"{source.source}: --method {name}: {evaluation.failures[name]}")
-    before = evaluation.uncalibrated
-    after: Any = evaluation.calibrated.get(name, before)
     has_rules = any(value is not None for value in rules)
-    kinds = {"vector": VectorScaling, "matrix": MatrixScaling, "isotonic": IsotonicCalibration}
-    calibrator: Calibrator = kinds.get(name, TemperatureScaling)()
     found = Rules()
     lines: list[str] = []
-    fixed = {"uncalibrated": 1.0, "temperature": None if has_rules else evaluation.temperature}
-    if (t := fixed.get(name)) is not None:
-        calibrator._set_saved({"temperature_": np.array(t)}, source.classes)
-    if has_rules or t is None:
-        rows, z = fit_rows(analysis, track)
-        is_fitted = random_halves(source.rows)[rows] == 1 if has_rules else np.ones(len(rows), bool)
-        least = min(is_fitted.sum(), (~is_fitted).sum()) if has_rules else len(rows)
-        if least < 2:
-            halves = "each half of the rows, for the calibrator and for the rules,"
-            raise UserError(
-                f"{source.source}: {halves if has_rules else 'the file'} must have at least 2 rows "
-                f"with a distribution, got {least}"
-            )
-        try:
-            if t is None:
-                with original_row_numbers(rows[is_fitted]):
-                    calibrator.fit(z[is_fitted], y[rows[is_fitted]])
-            if has_rules:
-                others = rows[~is_fitted]
-                with original_row_numbers(others):
-                    calibrated = calibrator.transform(z[~is_fitted].astype(np.float64))
-                found, lines = fit_rules(calibrated, y[others], *rules)
-            if name == "isotonic":  # not a column of the report
-                with original_row_numbers(rows):
-                    after = _scores(cross_fit(calibrator, z, y[rows], rng=SEED), y[rows])
-        except RowError as error:
-            raise UserError(f"{source.source}: row {error.row} {error.reason}") from None
-        except ValueError as error:
-            raise UserError(f"{source.source}: {error}") from None
+    rows, z = fit_rows(analysis, track)
+    is_fitted = random_halves(source.rows)[rows] == 1 if has_rules else np.ones(len(rows), bool)
+    least = min(is_fitted.sum(), (~is_fitted).sum()) if has_rules else len(rows)
+    if least < 2:
+        halves = "each half of the rows, for the calibrator and for the rules,"
+        raise UserError(
+            f"{source.source}: {halves if has_rules else 'the file'} must have at least 2 rows "
+            f"with a distribution, got {least}"
+        )
+    try:
+        with original_row_numbers(rows[is_fitted]):
+            if method is Method.auto:
+                labelled = z[is_fitted], y[rows[is_fitted]]
+                name, calibrator, _ = select_calibrator(*labelled, rng=SEED)
+            else:
+                calibrator = make_calibrator(name).fit(z[is_fitted], y[rows[is_fitted]])
+        if name == "temperature" and not has_rules and evaluation.temperature is not None:
+            calibrator._set_saved({"temperature_": np.array(evaluation.temperature)}, z.shape[1])
+        if has_rules:
+            others = rows[~is_fitted]
+            with original_row_numbers(others):
+                calibrated = calibrator.transform(z[~is_fitted].astype(np.float64))
+            found, lines = fit_rules(calibrated, y[others], *rules)
+        before = evaluation.uncalibrated
+        after: Any = before if name == "uncalibrated" else evaluation.calibrated.get(name)
+        if after is None:  # not a column of the report
+            with original_row_numbers(rows):
+                after = _scores(cross_fit(make_calibrator(name), z, y[rows], rng=SEED), y[rows])
+    except RowError as error:
+        raise UserError(f"{source.source}: row {error.row} {error.reason}") from None
+    except ValueError as error:
+        raise UserError(f"{source.source}: {error}") from None
     shown = ("log_loss", "brier_score", "calibration_error", "accuracy")
     details = {
         "method": name,

@@ -1,10 +1,11 @@
-"""`logitlab check`: checks a softmax against the laws."""
+"""`logitlab check`: checks a softmax or a sampler against the laws."""
 
 import importlib
 import json
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,14 +18,15 @@ from logitlab._app.io.outputs import (
     exit_on_user_error,
 )
 from logitlab._app.io.source import UserError
-from logitlab.laws import LawReport, check_softmax
+from logitlab.laws import LawReport, check_sampler, check_softmax
 
 
 def _load_function(target: str | None, program: str | None) -> tuple[Any, str | None]:
     """The function to check, and its name in the code of the counterexamples."""
     if (target is None) == (program is None):
         raise UserError(
-            "give one function to check: MODULE:FUNCTION, FILE.onnx or --program COMMAND"
+            "give one function to check: MODULE:FUNCTION, FILE.onnx, --program COMMAND or "
+            "--sampler MODULE:FUNCTION"
         )
     if program is not None:
         return _split_command(program), None
@@ -79,12 +81,20 @@ def _load_session(path: Path) -> Any:
 _OPTIONS = {"laws": "--law", "dtypes": "--dtype", "array_library": "--array-library"}
 
 
-def _check(function: Any, **options: Any) -> LawReport:
+def _check(check: Callable[..., LawReport], function: Any, **options: Any) -> LawReport:
     try:
-        return check_softmax(function, **options)
+        return check(function, **options)
     except (TypeError, ValueError) as error:
         argument, space, rule = str(error).partition(" ")
         raise UserError(f"{_OPTIONS.get(argument, argument)}{space}{rule}") from error
+
+
+def _refuse_options_of_softmax(**options: Any) -> None:
+    """Raise an error where an option is given that --sampler does not have."""
+    for option, value in options.items():
+        if value:
+            given = "MODULE:FUNCTION" if option == "function" else f"--{option}"
+            raise UserError(f"--sampler takes one function to check; {given} is for a softmax")
 
 
 def check(
@@ -102,6 +112,15 @@ def check(
         typer.Option(
             metavar="COMMAND",
             help="Check a program that reads .npy on stdin and writes .npy on stdout.",
+            show_default=False,
+        ),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Check a sampler, or a verifier of speculative drafts, against the laws of "
+            "sampling.",
             show_default=False,
         ),
     ] = None,
@@ -140,7 +159,7 @@ def check(
         typer.Option(metavar="FILE", help="Write an HTML page too.", show_default=False),
     ] = None,
 ) -> None:
-    """Check a softmax against the laws of softmax; exit status 1 if one fails."""
+    """Check a softmax or a sampler against the laws; exit status 1 if one fails."""
     from rich.console import Console
 
     with exit_on_user_error():
@@ -148,18 +167,19 @@ def check(
             raise UserError(f"--seed must be >= 0, got {seed}")
         if html is not None:
             check_file(html, [] if function is None else [Path(function)])
-        loaded, name = _load_function(function, program)
-        report = _check(
-            loaded,
-            name=name,
-            laws=law or None,
-            dtypes=dtype or None,
-            array_library=array_library,
-            axis=axis,
-            seed=seed,
-            effort="full" if full else "quick",
-            strict=strict,
-        )
+        options: dict[str, Any] = {"laws": law or None, "array_library": array_library}
+        options |= {"seed": seed, "strict": strict}
+        if sampler is not None:
+            _refuse_options_of_softmax(
+                function=function, program=program, dtype=dtype, full=full, axis=axis != -1
+            )
+            options["name"] = sampler.replace(":", ".")
+            report = _check(check_sampler, _import_function(sampler), **options)
+        else:
+            loaded, name = _load_function(function, program)
+            options |= {"name": name, "dtypes": dtype or None, "axis": axis}
+            effort = "full" if full else "quick"
+            report = _check(check_softmax, loaded, effort=effort, **options)
         if html is not None:
             with atomic_write(html) as temporary:
                 temporary.write_text(report.to_html(), "utf-8")

@@ -5,6 +5,7 @@ from logitlab.calibration.binary import BetaCalibration, PlattScaling
 from logitlab.calibration.cross_fit import cross_fit, random_folds
 from logitlab.calibration.isotonic import IsotonicCalibration
 from logitlab.calibration.saved import load_calibrator
+from logitlab.calibration.selection import Selection, select_calibrator
 from logitlab.calibration.structured import StructuredMatrixScaling, StructuredVectorScaling
 from logitlab.calibration.temperature import TemperatureScaling, TemperatureSearch
 
@@ -13,6 +14,7 @@ __all__ = [
     "IsotonicCalibration",
     "MatrixScaling",
     "PlattScaling",
+    "Selection",
     "StructuredMatrixScaling",
     "StructuredVectorScaling",
     "TemperatureScaling",
@@ -21,4 +23,5 @@ __all__ = [
     "cross_fit",
     "load_calibrator",
     "random_folds",
+    "select_calibrator",
 ]

@@ -82,7 +82,7 @@ class _AffineScaling(Calibrator):
         t = t if 0 < t < math.inf else 1.0
         x = _centre_rows(z.astype(np.float64) / t, np)
         w = np.full(len(y), 1 / len(y)) if weight is None else weight / weight.sum()
-        self._set_fitted(minimum(self._objective(x, y, w)), t)
+        self._set_fitted(minimum(self._objective(x, y, w), self._tolerance), t)
 
     def _transform(self, z: Any, xp: Any) -> Any:
         self._check_entries(z, xp)

@@ -47,6 +47,7 @@ class Calibrator(Estimator, ABC):
 
     # The fitted attributes with their shapes: K is the number of classes, other lengths are free.
     _fitted: ClassVar[dict[str, tuple[str, ...]]]
+    _tolerance = 1e-9  # of the probabilities, at which an iterative fit ends
 
     @abstractmethod
     def _fit(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
@@ -261,9 +262,13 @@ class Calibrator(Estimator, ABC):
     def _to_bytes(self, metadata: dict[str, Any]) -> bytes:
         """Return the contents of the file of :meth:`save`, with more metadata."""
         self._check_fitted()
-        arrays = {name: np.asarray(getattr(self, name)) for name in self._fitted}
-        more = {"classes": self.n_features_in_, "parameters": self.get_params(), **metadata}
+        arrays, parameters = self._state()
+        more = {"classes": self.n_features_in_, "parameters": parameters, **metadata}
         return _saved.to_bytes(type(self).__name__, arrays, more)
+
+    def _state(self) -> tuple[_saved.Arrays, dict[str, Any]]:
+        """Return the fitted attributes, and the parameters as JSON values."""
+        return {name: np.asarray(getattr(self, name)) for name in self._fitted}, self.get_params()
 
     def _set_saved(self, arrays: _saved.Arrays, k: int) -> None:
         """Set the fitted attributes; a ValueError says what is wrong with them."""

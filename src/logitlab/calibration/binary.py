@@ -113,7 +113,7 @@ class BetaCalibration(_BinaryCalibration):
         for used in ([1, 1], [0, 1], [1, 0], [0, 0]):
             # A class with probability 1 has no influence on the scale of its logit.
             objective = VectorObjective(logs * used, y, weight / weight.sum(), 0.0)
-            theta = minimum(objective)
+            theta = minimum(objective, self._tolerance)
             scale = theta[0] * used / temperature
             if (scale >= 0).all():
                 loss = objective.value_and_gradient(theta)[0]
@@ -173,7 +173,8 @@ class PlattScaling(_BinaryCalibration):
         both = np.concatenate([weight * (1 - target), weight * target]) / weight.sum()
         x = np.stack([np.zeros(len(s)), s / temperature], axis=1)
         labels = np.repeat([0, 1], len(s))
-        theta = minimum(VectorObjective(np.concatenate([x, x]), labels, both, 0.0))
+        objective = VectorObjective(np.concatenate([x, x]), labels, both, 0.0)
+        theta = minimum(objective, self._tolerance)
         self.slope_, self.intercept_ = float(theta[0, 1] / temperature), float(theta[1] @ [-1, 1])
 
     def _calibrate(self, s: Any, xp: Any) -> Any:

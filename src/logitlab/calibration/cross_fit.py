@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks
 from logitlab._estimators import check_dense
-from logitlab._rows import Integers, labelled_rows
-from logitlab.calibration.base import original_row_numbers
+from logitlab._rows import Floats, Integers, labelled_rows
+from logitlab.calibration.base import Calibrator, original_row_numbers
+
+_FOLD_TOLERANCE = 1e-4  # of probabilities that only serve to fit or to select a calibrator
 
 
 class Splitter(Protocol):
@@ -134,3 +136,21 @@ def cross_fit(
         with original_row_numbers(numbers[test]):
             calibrated[numbers[test]] = fitted.transform(logits[test])
     return np.moveaxis(calibrated.reshape(*y.shape, -1), -1, axis)
+
+
+def out_of_fold_logits(
+    calibrator: Calibrator, z: NDArray[Any], y: Integers, weight: Floats | None, folds: Integers
+) -> NDArray[Any]:
+    """Return checked rows, those of each fold calibrated by a copy fitted on the other folds.
+
+    The probabilities of iterative fits are exact to 1e-4.
+    """
+    calibrated = np.empty(z.shape, np.result_type(z, np.float32))
+    for k in range(int(folds.max()) + 1):
+        train, test = np.flatnonzero(folds != k), folds == k
+        fitted = copy.deepcopy(calibrator)
+        fitted._tolerance = _FOLD_TOLERANCE
+        with original_row_numbers(train):
+            fitted.fit(z[train], y[train], None if weight is None else weight[train])
+        calibrated[test] = fitted.transform(z[test].astype(np.float64))
+    return calibrated

@@ -1,5 +1,6 @@
 """Isotonic calibration: isotonic regression of the probability of the predicted class."""
 
+import copy
 import math
 from typing import Any, ClassVar
 
@@ -7,12 +8,15 @@ import numpy as np
 from array_api_compat import device
 from numpy.typing import NDArray
 
-from logitlab import _arrays
+from logitlab import _arrays, _saved
 from logitlab._bins import isotonic_regression
 from logitlab._rows import Floats, Integers, blocks
 from logitlab.calibration.base import Calibrator, as_type_of, check_below_infinity
+from logitlab.calibration.cross_fit import out_of_fold_logits, random_folds
 from logitlab.calibration.temperature import fit_temperature
 
+_CV, _SEED = 5, 0  # folds of the logits of the base
+_BASE = "base."  # prefix of the names of its arrays in a file
 MIN_MARGIN = 2.0**-10  # between the calibrated logits of the predicted class and any other
 
 
@@ -38,8 +42,18 @@ class IsotonicCalibration(Calibrator):
     clipped such that its logit is :math:`2^{-10}` above the next. Of equal largest logits, the
     first is the predicted class. Adding a constant to a row changes nothing. -inf excludes a class.
 
+    Parameters
+    ----------
+    base : calibrator, optional
+        A calibrator that is applied to the logits first, for example ``MatrixScaling()``. It is
+        copied, and fitted on all rows. The isotonic regression is fitted on 5-fold cross-fitted
+        logits of `base`, because those of the rows of its fit are overconfident. "The predicted
+        class" above is then that of the logits after `base`.
+
     Attributes
     ----------
+    base_ : calibrator or None
+        The fitted `base`.
     temperature_ : float
         T; 1 where the log-loss has no minimum at a positive finite T.
     log_odds_, calibrated_log_odds_ : array, shape (M,)
@@ -70,10 +84,32 @@ class IsotonicCalibration(Calibrator):
            [0.25, 0.5 , 0.25]])
     """
 
+    base_: Calibrator | None
     temperature_: float
     log_odds_: Floats
     calibrated_log_odds_: Floats
     _fitted: ClassVar = {"temperature_": (), "log_odds_": ("M",), "calibrated_log_odds_": ("M",)}
+
+    def __init__(self, base: Calibrator | None = None) -> None:
+        self.base = base
+
+    def _state(self) -> tuple[_saved.Arrays, dict[str, Any]]:
+        arrays, parameters = super()._state()
+        if self.base_ is not None:
+            base_arrays, base_parameters = self.base_._state()
+            arrays |= {f"{_BASE}{name}": array for name, array in base_arrays.items()}
+            parameters["base"] = {"kind": type(self.base_).__name__, "parameters": base_parameters}
+        return arrays, parameters
+
+    def _set_saved(self, arrays: _saved.Arrays, k: int) -> None:
+        own = {name: array for name, array in arrays.items() if not name.startswith(_BASE)}
+        self.base_ = copy.deepcopy(self.base)
+        if self.base_ is None:
+            own = arrays
+        else:
+            of_base = {name.removeprefix(_BASE): arrays[name] for name in arrays.keys() - own}
+            self.base_._set_saved(of_base, k)
+        super()._set_saved(own, k)
 
     def _check_saved(self, name: str, array: NDArray[Any]) -> None:
         super()._check_saved(name, array)
@@ -83,7 +119,11 @@ class IsotonicCalibration(Calibrator):
             raise ValueError(f"{name} must be ascending, with at least one number")
 
     def _fit(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
-        check_below_infinity(z, np)
+        if self.base is None:
+            self.base_ = None
+            check_below_infinity(z, np)
+        else:
+            z = self._fit_base(self.base, z, y, weight)
         t = fit_temperature(z, y, weight)
         self.temperature_ = t if 0 < t < math.inf else 1.0
         log_odds, correct = np.empty(len(y)), np.empty(len(y))
@@ -100,6 +140,17 @@ class IsotonicCalibration(Calibrator):
         self.log_odds_, self.calibrated_log_odds_ = _fit_function(
             log_odds[finite], correct[finite], w[finite], z.shape[1]
         )
+
+    def _fit_base(
+        self, base: Any, z: NDArray[Any], y: Integers, weight: Floats | None
+    ) -> NDArray[Any]:
+        """Fit a copy of `base` on all rows, and return its cross-fitted logits."""
+        if not isinstance(base, Calibrator):
+            raise TypeError(f"base must be a calibrator or None, got {base!r}")
+        if len(y) < 2:
+            raise ValueError(f"z must have at least 2 rows for cross-fitting of base, got {len(y)}")
+        self.base_ = copy.deepcopy(base).fit(z, y, weight)
+        return out_of_fold_logits(base, z, y, weight, random_folds(len(y), min(_CV, len(y)), _SEED))
 
     def _split(self, z: Any, xp: Any) -> tuple[Any, Any, Any, Any]:
         """Return what defines the distribution of a row, at the temperature.
@@ -121,8 +172,11 @@ class IsotonicCalibration(Calibrator):
         return top, gap, rest, others
 
     def _transform(self, z: Any, xp: Any) -> Any:
-        check_below_infinity(z, xp)
         wide = _arrays.at_least_float32(z, xp)
+        if self.base_ is None:
+            check_below_infinity(z, xp)
+        else:
+            wide = self.base_.transform(wide)
         with np.errstate(invalid="ignore"):
             top, gap, rest, others = self._split(wide, xp)
             margin = self._interpolate(gap - rest, xp) + rest

@@ -18,7 +18,6 @@ from logitlab.regression.threads import map_in_threads, single_blas_thread
 _BLOCK = 1 << 16  # logits of a block: its intermediate results stay in the cache
 _SEPARATED = 1e-18  # a log-loss at which all probabilities are exact to the last digit
 _EPS = float(np.finfo(float).eps)
-_TOLERANCE = 1e-9  # of the probabilities: the solver stops at an excess of its square
 _MAX_ITERATIONS = 1000
 
 
@@ -84,11 +83,15 @@ class PenalizedLoss(ABC):
         return value < _SEPARATED
 
 
-def minimum(objective: PenalizedLoss) -> Floats:
-    """Return the parameters with the least value."""
+def minimum(objective: PenalizedLoss, tolerance: float) -> Floats:
+    """Return the parameters with the least value.
+
+    The solver stops where the probabilities are exact to the tolerance: the relative excess of
+    the objective over its minimum is about half of its square.
+    """
     with single_blas_thread():
         return minimize(
-            objective, objective.start, _TOLERANCE, _MAX_ITERATIONS, rounding=_EPS / 2
+            objective, objective.start, tolerance, _MAX_ITERATIONS, rounding=_EPS / 2
         ).theta
 
 

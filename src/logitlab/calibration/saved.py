@@ -66,16 +66,24 @@ def load_calibrator(path: str | os.PathLike[str]) -> Calibrator:
 def read_calibrator(path: str | os.PathLike[str]) -> tuple[Calibrator, dict[str, Any]]:
     """The calibrator of a file, and the other metadata, which are not checked."""
     kind, arrays, metadata = _saved.read(path)
-    if kind not in _KINDS:
-        raise ValueError(f"{path}: the kind must be one of {', '.join(_KINDS)}, got {kind!r}")
     try:
-        calibrator = _KINDS[kind](**metadata.pop("parameters"))
+        calibrator = _unfitted(kind, metadata.pop("parameters"))
         k = metadata.pop("classes")
         if type(k) is not int or not 1 <= k <= _MAX_CLASSES:
             raise ValueError(f"the number of classes must be 1 to {_MAX_CLASSES}, got {k!r}")
         calibrator._set_saved(arrays, k)
-    except (KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError):
         raise ValueError(f"{path}: the metadata are incomplete") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return calibrator, metadata
+
+
+def _unfitted(kind: Any, parameters: Any) -> Calibrator:
+    """The calibrator with these parameters, of which "base" may be another calibrator."""
+    if kind not in _KINDS:
+        raise ValueError(f"the kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+    base = parameters.get("base")
+    if base is not None:
+        parameters = {**parameters, "base": _unfitted(base["kind"], base["parameters"])}
+    return _KINDS[kind](**parameters)

@@ -61,7 +61,7 @@ class _StructuredScaling(Calibrator):
         self.temperature_ = t if 0 < t < math.inf else 1.0
         x = log_softmax(z.astype(np.float64), temperature=self.temperature_)
         w = np.full(len(y), 1 / len(y)) if weight is None else weight / weight.sum()
-        self._set_fitted(minimum(self._objective(x, y, w, ridge)))
+        self._set_fitted(minimum(self._objective(x, y, w, ridge), self._tolerance))
 
     def _transform(self, z: Any, xp: Any) -> Any:
         self._check_entries(z, xp)

@@ -1,7 +1,7 @@
-"""A conformance suite for softmax: laws to check any implementation against."""
+"""A conformance suite: laws to check any softmax, sampler or speculative verifier against."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from logitlab import _checks
@@ -9,6 +9,7 @@ from logitlab._exact.formats import FORMATS
 from logitlab.laws.array_libraries import program
 from logitlab.laws.law import Counterexample, Law, LawResult
 from logitlab.laws.report import LawReport
+from logitlab.laws.samplers import check_sampler
 
 if TYPE_CHECKING:  # these modules need Hypothesis and mpmath
     from logitlab.laws.context import Context
@@ -19,6 +20,7 @@ __all__ = [
     "LawReport",
     "LawResult",
     "as_tests",
+    "check_sampler",
     "check_softmax",
     "program",
 ]
@@ -104,6 +106,7 @@ def check_softmax(
     >>> "nan" in report["overflow"].counterexample.result
     True
     """
+    from logitlab.laws.diagnosis import diagnose
     from logitlab.laws.evaluation import evaluate
 
     selected = _select_laws(laws)
@@ -119,13 +122,15 @@ def check_softmax(
         name=name,
     )
     tested = context.function
+    results = tuple(evaluate(context, law) for law in selected)
     return LawReport(
         function=tested.name,
         array_library=tested.library.name,
         computes="log_softmax" if tested.log else "softmax",
         dtypes=tested.dtypes,
-        results=tuple(evaluate(context, law) for law in selected),
+        results=results,
         strict=strict,
+        causes=diagnose(tested, results),
     )
 
 
@@ -181,22 +186,10 @@ def as_tests(
     return test
 
 
-def _check_names(names: Any, argument: str, known: Iterable[str]) -> None:
-    """Raise an error unless `names` is a list of known names or None."""
-    if names is None:
-        return
-    if isinstance(names, str) or not isinstance(names, Iterable):
-        raise TypeError(f"{argument} must be a list of names, got {names!r}")
-    known = list(known)
-    for name in names:
-        if name not in known:
-            raise ValueError(f"{argument} must be some of {', '.join(known)}, got {name!r}")
-
-
 def _select_laws(names: Sequence[str] | None) -> list[Law]:
     from logitlab.laws.catalogue import LAWS
 
-    _check_names(names, "laws", LAWS)
+    _checks.names(names, "laws", LAWS)
     return [law for law in LAWS.values() if names is None or law.name in names]
 
 
@@ -217,8 +210,10 @@ def _make_context(
 
     _checks.choice(effort, "effort", ("quick", "full"))
     seed, axis = _checks.integer(seed, "seed", 0), _checks.integer(axis, "axis")
-    _check_names(dtypes, "dtypes", FORMATS)
-    tested = TestedFunction(function, axis=axis, array_library=array_library, name=name)
+    _checks.names(dtypes, "dtypes", FORMATS)
+    tested = TestedFunction(
+        function, axis=axis, array_library=array_library, name=name, dtypes=dtypes
+    )
     if dtypes is not None:
         for dtype in dtypes:
             if dtype not in tested.dtypes:

@@ -56,7 +56,7 @@ def evaluate(context: Context, law: Law) -> LawResult:
     level, ulps = worst.severity
     counterexample = None
     if LEVELS[level] not in ("exact", "within"):
-        case, row = _smallest_case(context, law, worst)
+        case, row = _literal_case(context, law, *_smallest_case(context, law, worst), level)
         counterexample = _counterexample(context, law, case, row)
     return LawResult(law, LEVELS[level], ulps, counterexample, "", by_dtype, measurements)
 
@@ -144,6 +144,20 @@ def _smallest_case(context: Context, law: Law, worst: WorstRow) -> tuple[Case, i
         single = explicit_case(single.z, case.dtype, options=case.options, parameter=case.parameter)
     deadline = time.monotonic() + budget
     return (single, 0) if is_as_severe(single) else (case, row)
+
+
+def _literal_case(context: Context, law: Law, case: Case, row: int, level: int) -> tuple[Case, int]:
+    """A case of few classes with its numbers written out, in as few decimals as possible."""
+    if case.n_classes > 8 or case.z.size > 128 or case.source.startswith("np.array("):
+        return case, row
+    for decimals in (0, 1, 2, 3, 17):
+        literal = explicit_case(
+            np.round(case.z, decimals), case.dtype, parameter=case.parameter, options=case.options
+        )
+        severity, at = _severity(law, law.measure(context, literal))
+        if at is not None and severity.level >= level:
+            return literal, at
+    return case, row
 
 
 def _counterexample(context: Context, law: Law, case: Case, row: int) -> Counterexample:

@@ -116,7 +116,7 @@ def batch(context: Context, case: Case) -> Deviation:
     result = context.result(case)
     if result.error:
         return from_error(result.error)
-    rows = range(len(case.z)) if len(case.z) < 10 else (0, 1, len(case.z) // 2, len(case.z) - 1)
+    rows = range(len(case.z)) if len(case.z) < 20 else (0, 1, len(case.z) // 2, len(case.z) - 1)
     alone = result.values.copy()
     for i in rows:
         single = context.function(_part(case, np.s_[i : i + 1], ""))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # they need Hypothesis and mpmath, which `import logitlab.law
 LEVELS = ("exact", "within", "inaccurate", "differs", "fails")
 MAX_ULP = 16.0  # of the level "within"
 MAX_RELATIVE = 1e-3  # of the level "inaccurate"
+_SHOWN_ULP = 1e15  # a larger number says no more than the level
 _ROUNDED_ONCE = 0.505  # ULP: a result in wider arithmetic, rounded once
 
 
@@ -75,6 +76,8 @@ class Law:
         Whether any deviation is a failure.
     limits_relative : bool
         Whether a relative error beyond 1e-3 is a failure even within 16 ULP.
+    allows_rounding : bool
+        Whether the convention is about rounding alone: a deviation beyond 16 ULP and 1e-3 fails.
     code : callable, optional
         The Python code that shows a row of a case; by default the call.
     not_applicable : callable
@@ -93,6 +96,7 @@ class Law:
     convention: bool = False
     zero_tolerance: bool = False
     limits_relative: bool = False
+    allows_rounding: bool = False
     code: Callable[["Context", "Case", int], str] | None = None
     not_applicable: Callable[["Context"], str] = lambda context: ""
     dtypes: tuple[str, ...] = ()
@@ -105,9 +109,54 @@ class Law:
             return "fails"
         if not self.zero_tolerance and ulps <= MAX_ULP:
             return "within"
-        if self.convention:
+        beyond_rounding = ulps > MAX_ULP and relative > MAX_RELATIVE
+        if self.convention and not (self.allows_rounding and beyond_rounding):
             return "differs"
         return "inaccurate" if not self.zero_tolerance and relative <= MAX_RELATIVE else "fails"
+
+
+class Finding(NamedTuple):
+    """One test: a bound of the probability of what was seen, and the text to show for it.
+
+    `p_value` is 0 or 1 in a test that needs no statistics.
+    """
+
+    p_value: float
+    code: str
+    result: str
+    expected: str
+    statistical: bool = True
+    note: str = ""
+
+
+def certain(holds: bool, code: str, result: str, expected: str) -> Finding:
+    """A test that needs no statistics."""
+    return Finding(float(holds), code, result, expected, statistical=False)
+
+
+@dataclass(frozen=True)
+class SamplerLaw:
+    """A law of samplers or of verifiers.
+
+    Attributes
+    ----------
+    name, statement, source, reason : str
+        What the law says, where it comes from and why it matters.
+    tests : callable
+        The findings for a function and a seed.
+    requires : tuple of str
+        What the function must have a parameter for: ``seed``, ``temperature``, ``top_k``.
+    convention : bool
+        Whether the law is a convention, not a law of mathematics.
+    """
+
+    name: str
+    statement: str
+    source: str
+    reason: str
+    tests: Callable[[Any, int], Iterable[Finding]]
+    requires: tuple[str, ...] = ()
+    convention: bool = False
 
 
 class Counterexample(NamedTuple):
@@ -138,10 +187,11 @@ class LawResult:
 
     Attributes
     ----------
-    law : Law
+    law : Law or SamplerLaw
     level : str
         ``exact``, ``within`` (at most 16 ULP), ``inaccurate`` (more than 16 ULP, at most 1e-3
-        relative) or ``fails``; ``differs`` where a convention is not followed; ``not applicable``.
+        relative) or ``fails``; ``differs`` where a convention is not followed; ``not applicable``;
+        ``passes`` for a law of samplers.
     worst_ulp : float or None
         The largest deviation in ULP, where there is one.
     counterexample : Counterexample or None
@@ -155,7 +205,7 @@ class LawResult:
         laws that have them.
     """
 
-    law: Law
+    law: Law | SamplerLaw
     level: str
     worst_ulp: float | None = None
     counterexample: Counterexample | None = None
@@ -171,7 +221,7 @@ class LawResult:
     def __str__(self) -> str:
         if self.level == "within" and self.worst_ulp is not None:
             return f"within {_three_digits(self.worst_ulp)} ULP"
-        finite = self.worst_ulp is not None and 0 < self.worst_ulp < np.inf
+        finite = self.worst_ulp is not None and 0 < self.worst_ulp < _SHOWN_ULP
         if self.level == "inaccurate" or (finite and self.level in ("fails", "differs")):
             return f"{self.level} ({_three_digits(self.worst_ulp or 0)} ULP)"
         return self.level

@@ -2,13 +2,17 @@
 
 import html
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from logitlab.laws.law import LawResult
+from logitlab.laws.law import Counterexample, LawResult
+
+if TYPE_CHECKING:  # it needs Hypothesis
+    from logitlab.laws.diagnosis import Cause
 
 _COLOURS = {
+    "passes": "green",
     "exact": "green",
     "within": "green",
     "inaccurate": "yellow",
@@ -32,11 +36,15 @@ class LawReport:
     array_library : str
         The library of the arrays that the function was called with.
     computes : str
-        ``softmax`` or ``log_softmax``.
+        ``softmax``, ``log_softmax``, ``sampling`` or ``speculative verification``.
     dtypes : tuple of str
-        The floating dtypes that it was checked in.
+        The floating dtypes that it was checked in; empty for a sampler.
     results : tuple of LawResult
     strict : bool
+    causes : tuple of Cause
+        The likely causes of the failures, each with a text and its dtypes.
+    note : str
+        What else is to be known of all results.
     """
 
     function: str
@@ -45,6 +53,8 @@ class LawReport:
     dtypes: tuple[str, ...]
     results: tuple[LawResult, ...]
     strict: bool = False
+    causes: tuple["Cause", ...] = ()
+    note: str = ""
 
     def __bool__(self) -> bool:
         return not self.failures
@@ -59,10 +69,56 @@ class LawReport:
         raise KeyError(law)
 
     @property
+    def _failing_levels(self) -> tuple[str, ...]:
+        return ("fails", "differs") if self.strict else ("fails",)
+
+    @property
     def failures(self) -> list[str]:
         """The names of the laws that fail; with ``strict``, of the conventions that differ too."""
-        failing = ("fails", "differs") if self.strict else ("fails",)
-        return [result.law.name for result in self.results if result.level in failing]
+        return [r.law.name for r in self.results if r.level in self._failing_levels]
+
+    @property
+    def diagnosis(self) -> str:
+        """One line: the dtypes that pass, the laws that fail in the others, the likely causes."""
+        if not self.dtypes:
+            return f"fails: {', '.join(self.failures)}" if self.failures else "passes"
+        groups = self._dtypes_by_laws(self._failing_levels)
+        passing = groups.pop((), [])
+        parts = [f"{_listed(passing)} pass{'es' * (len(passing) == 1)}"] if passing else []
+        for laws, dtypes in groups.items():
+            parts.append(f"fails in {_listed(dtypes)}: {_shortened(laws)}")
+        for laws, dtypes in self._dtypes_by_laws(("inaccurate",)).items():
+            if laws:
+                parts.append(f"inaccurate in {_listed(dtypes)}: {_shortened(laws)}")
+        for i, (text, found_in) in enumerate(self.causes):
+            where = "" if len(found_in) == len(self.dtypes) else f" (in {_listed(found_in)})"
+            parts.append(f"{'likely cause: ' * (i == 0)}{text}{where}")
+        return "; ".join(parts)
+
+    def _dtypes_by_laws(self, levels: tuple[str, ...]) -> dict[tuple[str, ...], list[str]]:
+        """The dtypes by the laws that have one of the levels in them."""
+        laws: dict[str, list[str]] = {dtype: [] for dtype in self.dtypes}
+        for result in self.results:
+            for dtype, (level, _) in result.by_dtype.items():
+                if level in levels:
+                    laws.setdefault(dtype, []).append(result.law.name)
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for dtype, names in laws.items():
+            groups.setdefault(tuple(names), []).append(dtype)
+        return groups
+
+    def _shortest_counterexample(self) -> tuple[LawResult, Counterexample] | None:
+        """The shortest of the laws that fail, of those with literal numbers if there is one."""
+        pairs = [
+            (r, r.counterexample)
+            for r in self.results
+            if r.level in self._failing_levels and r.counterexample is not None
+        ]
+
+        def length(pair: tuple[LawResult, Counterexample]) -> tuple[bool, int]:
+            return "np.array(" not in pair[1].code, len(pair[1].code)
+
+        return min(pairs, key=length, default=None)
 
     def __rich__(self) -> Any:
         from rich.console import Group
@@ -70,27 +126,38 @@ class LawReport:
         from rich.text import Text
 
         table = Table(title=f"{self.function}: {self.computes} of {self.array_library} arrays")
-        for heading in ("law", "result", "worst dtype", "note"):
+        for heading in ("law", "result", *["worst dtype"] * bool(self.dtypes), "note"):
             table.add_column(heading)
         for result in self.results:
             name = f"{result.law.name} *" if result.law.convention else result.law.name
             level = Text(str(result), style=_COLOURS[result.level])
-            table.add_row(name, level, _worst_dtype(result), Text(result.note, style="dim"))
+            worst = [_worst_dtype(result)] * bool(self.dtypes)
+            table.add_row(name, level, *worst, Text(result.note, style="dim"))
         n_fail = sum(result.level == "fails" for result in self.results)
         n_differ = sum(result.level == "differs" for result in self.results)
         table.caption = f"laws that fail: {n_fail}; conventions (*) that differ: {n_differ}"
-        parts: list[Any] = [table]
+
+        def example(heading: str, c: Counterexample, style: str) -> Text:
+            # Not wrapped at the width of the terminal, so that the code can be pasted.
+            text = Text(no_wrap=True, overflow="ignore")
+            text.append(f"{heading}\n", style=style)
+            text.append(f"{c.code}\n", style="bold")
+            return text.append(f"    result    {c.result}\n    expected  {c.expected}")
+
+        colour = "red" if self.failures else "green"
+        line = f"{self.function}: {self.diagnosis}"
+        parts: list[Any] = [Text(line, style=colour, no_wrap=True, overflow="ignore")]
+        shortest = self._shortest_counterexample()
+        if shortest is not None:
+            result, c = shortest
+            parts.append(example(f"shortest counterexample ({result.law.name}):", c, colour))
+        parts += [Text(), table]
+        if self.note:
+            parts.append(Text(self.note, style="italic", no_wrap=True, overflow="ignore"))
         for result in self.results:
             if result.counterexample is not None:
-                c = result.counterexample
-                # Not wrapped at the width of the terminal, so that the code can be pasted.
-                text = Text(no_wrap=True, overflow="ignore")
-                text.append(
-                    f"\n{result.law.name}: {result.law.statement}\n", style=_COLOURS[result.level]
-                )
-                text.append(f"{c.code}\n", style="bold")
-                text.append(f"    result    {c.result}\n    expected  {c.expected}")
-                parts.append(text)
+                heading = f"\n{result.law.name}: {result.law.statement}"
+                parts.append(example(heading, result.counterexample, _COLOURS[result.level]))
         return Group(*parts)
 
     def __str__(self) -> str:
@@ -112,22 +179,35 @@ class LawReport:
             "passed": bool(self),
             "strict": self.strict,
             "failures": self.failures,
+            "diagnosis": self.diagnosis,
+            "note": self.note,
+            "causes": [cause._asdict() for cause in self.causes],
             "laws": {result.law.name: _result_dict(result) for result in self.results},
         }
 
     def to_html(self) -> str:
         """The results as an HTML page."""
-        title = html.escape(f"{self.function}: conformance to the laws of softmax")
+        title = html.escape(f"{self.function}: conformance to the laws of {self.computes}")
         return _PAGE.format(title=title, table=self._repr_html_())
 
     def _repr_html_(self) -> str:
         """The results as a table for a notebook, with styles that apply to this table alone."""
-        failures = f"Fails: {', '.join(self.failures)}." if self.failures else "Passes."
+        arrays = f"{self.array_library} arrays"
         about = html.escape(
-            f"{self.computes} of {self.array_library} arrays; {', '.join(self.dtypes)}. {failures}"
+            f"{self.computes} of {'; '.join(filter(None, [arrays, ', '.join(self.dtypes)]))}: "
+            f"{self.diagnosis}{'; ' * bool(self.note)}{self.note}."
         )
         rows = "\n".join(_html_row(result) for result in self.results)
         return _TABLE.format(about=about, rows=rows)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def _shortened(laws: Sequence[str]) -> str:
+    more = len(laws) - 3
+    return ", ".join(laws) if more <= 1 else f"{', '.join(laws[:3])} and {more} more"
 
 
 def _category(result: LawResult) -> str:
@@ -192,7 +272,7 @@ _TABLE = """<div class="logitlab-laws"><style>
 .logitlab-laws :is(th, .level) {{ white-space: nowrap; }}
 .logitlab-laws code {{ font-size: 12.5px; overflow-wrap: anywhere; }}
 .logitlab-laws .level {{ font-weight: 600; }}
-.logitlab-laws :is(.exact, .within) .level {{
+.logitlab-laws :is(.exact, .within, .passes) .level {{
  color: color-mix(in srgb, currentColor 30%, #1a9f3f); }}
 .logitlab-laws .inaccurate .level {{ color: color-mix(in srgb, currentColor 30%, #b8860b); }}
 .logitlab-laws .differs .level {{ color: color-mix(in srgb, currentColor 30%, #8250df); }}

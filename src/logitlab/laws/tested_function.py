@@ -1,6 +1,7 @@
 """A softmax of any array library as a function of NumPy arrays, and the code that calls it."""
 
 import inspect
+import itertools
 import re
 import sys
 import warnings
@@ -14,6 +15,7 @@ from logitlab.laws import array_libraries
 from logitlab.laws.cases import Case, explicit_case
 
 _TEMPERATURE_PARAMETERS = ("temperature", "T")
+_PROBED_FIRST = ("float32", "float64", "float16", "bfloat16")
 
 
 class Result(NamedTuple):
@@ -87,6 +89,8 @@ class TestedFunction:
         The library of the arrays to call it with.
     name : str, optional
         The name of the function in the code of counterexamples.
+    dtypes : sequence of str, optional
+        The floating dtypes to call it with; by default all.
 
     Attributes
     ----------
@@ -106,11 +110,14 @@ class TestedFunction:
         axis: int = -1,
         array_library: str | None = None,
         name: str | None = None,
+        dtypes: Sequence[str] | None = None,
     ) -> None:
-        only_dtype = None
+        # A kernel may take one dtype only, and stop the process when called with another.
+        tried = list(dtypes) if dtypes else sorted(FORMATS, key=_PROBED_FIRST.index)
         self.name, self._call_name, self._module, self._call_source = "softmax", "", "", ""
         if hasattr(function, "get_inputs"):
             function, only_dtype = array_libraries.session_function(function)
+            tried = [only_dtype]
             array_library = array_library or "numpy"
             self._call_source = "session.run(None, {session.get_inputs()[0].name: %s})[0]"
         elif isinstance(function, Sequence) and not isinstance(function, str):
@@ -143,16 +150,16 @@ class TestedFunction:
         keywords = [s for s in ("axis", "dim") if parameters is None or s in parameters]
         # A signature says which keyword exists; without one, torch's dim is tried before axis.
         keywords = [*keywords[:1], ""] if parameters else [*reversed(keywords), ""]
-        self._find_library(array_library, keywords, only_dtype or "float32")
-        self.dtypes = self._supported_dtypes([only_dtype] if only_dtype else list(FORMATS))
+        self._find_library(array_library, keywords, tried)
+        self.dtypes = self._supported_dtypes([dtype for dtype in FORMATS if dtype in tried])
         self.log = self._returns_log()
 
-    def _find_library(self, library: str | None, keywords: list[str], dtype: str) -> None:
+    def _find_library(self, library: str | None, keywords: list[str], dtypes: list[str]) -> None:
         """Find the array library that the function takes, and its keyword for the axis."""
-        case = explicit_case([[0.0, 1.0, 2.0], [3.0, 1.0, 0.0]], dtype)
+        cases = [explicit_case([[0.0, 1.0, 2.0], [3.0, 1.0, 0.0]], dtype) for dtype in dtypes]
         names = [library] if library else array_libraries.imported_libraries()
-        errors = []
-        for name in names:
+        errors: dict[str, str] = {}  # the first of each library
+        for case, name in itertools.product(cases, names):
             self.library = array_libraries.array_library(name)
             for keyword in keywords:
                 self._axis_argument = {keyword: self.axis} if keyword else {}
@@ -161,10 +168,11 @@ class TestedFunction:
                     if library is None and name == "numpy":
                         self._adopt_result_library(case)
                     return
-            errors.append(f"{name}: {result.error}")
+            errors.setdefault(name, result.error)
+        texts = [f"{name}: {error}" for name, error in errors.items()]
         raise TypeError(
             f"function must return probabilities for a {' or '.join(names)} array of shape "
-            f"{self.to_axis(case.z).shape}, got {'; '.join(errors)}"
+            f"{self.to_axis(cases[0].z).shape}, got {'; '.join(texts)}"
         )
 
     def _adopt_result_library(self, case: Case) -> None:

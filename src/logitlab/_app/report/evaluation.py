@@ -18,6 +18,7 @@ from logitlab._rows import Floats, Integers
 from logitlab.calibration import MatrixScaling, TemperatureSearch, VectorScaling, random_folds
 from logitlab.calibration.base import RowError, original_row_numbers
 from logitlab.calibration.isotonic import isotonic_frequencies
+from logitlab.calibration.selection import MAX_CLASSES
 from logitlab.reliability import (
     CalibrationTest,
     ReliabilityCurve,
@@ -25,11 +26,11 @@ from logitlab.reliability import (
     curve_from_sums,
 )
 from logitlab.resampling import (
-    SCORES,
     Interval,
     ScoreSums,
     percentile_intervals,
     resampled_sums,
+    score_intervals,
     scores_from_sums,
 )
 
@@ -37,7 +38,6 @@ SEED = 0
 N_BINS = 15
 N_RESAMPLES = 1000
 FIT_ELEMENTS = 1 << 24  # entries of the rows that vector and matrix scaling are fitted on
-MAX_CLASSES = {"vector": 2000, "matrix": 200}
 _ROUNDING = 1e-12  # rounding error of a difference of scores, whose size is about 1
 _LISTED = 10  # errors and confusions that are listed
 
@@ -104,7 +104,6 @@ class Evaluation:
     rows: int
     uncalibrated: Scores
     calibrated: dict[str, Scores]  # cross-fitted: temperature, vector, matrix
-    selected: str  # of uncalibrated and the calibrators, by the log-loss
     failures: dict[str, str]  # why a calibrator was not fitted
     temperature: float | None  # fitted on all rows
     fold_temperatures: tuple[float, ...] | None
@@ -162,20 +161,19 @@ class ScoreAccumulator:
         `resampled` are the sums over resampled rows; `before` are the tally and the sums, over
         the same resampled rows, of the uncalibrated logits.
         """
-        value, resampled_scores = (
-            scores_from_sums(self.tally.group_sums.sum(axis=0)),
-            scores_from_sums(resampled),
-        )
         differences = None
         if before is not None:
+            value, value_before = (
+                scores_from_sums(tally.group_sums.sum(axis=0)) for tally in (self.tally, before[0])
+            )
             with np.errstate(invalid="ignore"):
                 differences = percentile_intervals(
-                    value - scores_from_sums(before[0].group_sums.sum(axis=0)),
-                    resampled_scores - scores_from_sums(before[1]),
+                    value - value_before,
+                    scores_from_sums(resampled) - scores_from_sums(before[1]),
                 )
         sums = self._class_sums
         return Scores(
-            percentile_intervals(value, resampled_scores),
+            score_intervals(self.tally, resampled),
             differences,
             float(error_from_sums(self.tally.bin_sums, 1, debiased=True)),
             None if sums is None else float(np.mean(error_from_sums(sums, 1))),
@@ -347,11 +345,6 @@ def evaluate(
         rows=int(uncalibrated.tally.bin_sums[0].sum()),
         uncalibrated=scores[0],
         calibrated=dict(zip(calibrated, scores[1:], strict=True)),
-        selected=_select_calibrator(
-            ["uncalibrated", *calibrated],
-            [s["log_loss"] for s in scores],
-            [scores_from_sums(part)[SCORES.index("log_loss")] for part in parts],
-        ),
         failures=failures,
         temperature=temperature,
         fold_temperatures=fold_temperatures,
@@ -362,21 +355,6 @@ def evaluate(
         confusions=uncalibrated.confusions(),
         cells=cells,
     )
-
-
-def _select_calibrator(names: list[str], losses: list[float], resampled: list[Floats]) -> str:
-    """The first name whose loss is at most a standard error above the least one.
-
-    The names are ordered from the simplest. The standard error is that of the paired difference
-    of the two losses, over the same resampled rows.
-    """
-    best = int(np.argmin(losses))
-    for name, loss, values in zip(names[:best], losses, resampled, strict=False):
-        with np.errstate(invalid="ignore", over="ignore"):  # infinite and huge losses
-            error = float(np.std(values - resampled[best]))
-        if loss <= losses[best] + error:
-            return name
-    return names[best]
 
 
 def random_halves(rows: int) -> Integers:
