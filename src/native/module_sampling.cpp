@@ -15,11 +15,11 @@
 #include "threads.h"
 
 // The parameters that both functions have in their signatures.
-#define TRUNCATION_PARAMETERS                                                               \
-  "kind: int, z: numpy.typing.NDArray[typing.Any], axis: int, "                             \
-  "t: float | numpy.typing.NDArray[numpy.float64], "                                        \
-  "where: numpy.typing.NDArray[typing.Any] | None, "                                        \
-  "stages: collections.abc.Sequence[tuple[int, *tuple[float | "                             \
+#define TRUNCATION_PARAMETERS                                   \
+  "kind: int, z: numpy.typing.NDArray[typing.Any], axis: int, " \
+  "t: float | numpy.typing.NDArray[numpy.float64], "            \
+  "where: numpy.typing.NDArray[typing.Any] | None, "            \
+  "stages: collections.abc.Sequence[tuple[int, *tuple[float | " \
   "numpy.typing.NDArray[numpy.float64], ...]]]"
 
 namespace logitlab {
@@ -59,7 +59,7 @@ class TruncationArgs {
       set(args.parameter, given, 1, batch.rows);
       set(args.exponent, given, 2, batch.rows);
       for (int64_t row = 0; row < (args.parameter.values ? batch.rows : 1); ++row)
-        check(args.stage, args.parameter.of_row(row));
+        check(args.stage, value_of_row(args.parameter, row));
     }
   }
 
@@ -114,8 +114,8 @@ void keep(int kind, nb::handle z, int axis, nb::handle t, nb::handle where,
 // Writes classes to `found`, int64 of shape (rows, n). row_keys is uint64 of shape (rows,), or has
 // the uniform numbers, doubles of shape (rows, n).
 void sample(int kind, nb::handle z, int axis, nb::handle t, nb::handle where,
-            const std::vector<nb::tuple>& stages, bool replacement, uint32_t key_a, uint32_t key_b, nb::handle row_keys,
-            nb::handle found) {
+            const std::vector<nb::tuple>& stages, bool replacement, uint32_t key_a, uint32_t key_b,
+            nb::handle row_keys, nb::handle found) {
   const View zv("z", z, type_of(kind), PyBUF_STRIDES),
       found_view("found", found, kLabels, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE);
   check_axis(zv.buffer, axis);
@@ -188,16 +188,15 @@ void define_sampling(nb::module_& m) {
   m.def("keep", keep, nb::arg("kind"), nb::arg("z"), nb::arg("axis"), nb::arg("t"),
         nb::arg("where").none(), nb::arg("stages"), nb::arg("kept"),
         nb::arg("used_temperatures").none(),
-        nb::sig("def keep(" TRUNCATION_PARAMETERS
-                ", kept: numpy.typing.NDArray[typing.Any], "
+        nb::sig("def keep(" TRUNCATION_PARAMETERS ", kept: numpy.typing.NDArray[typing.Any], "
                 "used_temperatures: numpy.typing.NDArray[numpy.float64] | None) -> None"));
   m.def("plain_sample", plain_sample, nb::arg("z").none(), nb::arg("axis").none(),
         nb::arg("temperature").none(), nb::arg("key_a"), nb::arg("key_b"),
         nb::sig("def plain_sample(z: typing.Any, axis: typing.Any, temperature: typing.Any, "
                 "key_a: int, key_b: int) -> typing.Any"));
   m.def("sample", sample, nb::arg("kind"), nb::arg("z"), nb::arg("axis"), nb::arg("t"),
-        nb::arg("where").none(), nb::arg("stages"), nb::arg("replacement"), nb::arg("key_a"), nb::arg("key_b"),
-        nb::arg("row_keys"), nb::arg("found"),
+        nb::arg("where").none(), nb::arg("stages"), nb::arg("replacement"), nb::arg("key_a"),
+        nb::arg("key_b"), nb::arg("row_keys"), nb::arg("found"),
         nb::sig("def sample(" TRUNCATION_PARAMETERS ", replacement: bool, key_a: int, key_b: int, "
                 "row_keys: numpy.typing.NDArray[typing.Any], "
                 "found: numpy.typing.NDArray[numpy.int64]) -> None"));

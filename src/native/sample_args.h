@@ -26,8 +26,11 @@ constexpr int kMaxStages = 10;
 struct Parameter {
   double value = 0;
   const double* values = nullptr;
-  double of_row(int64_t row) const { return values ? values[row] : value; }
 };
+// With internal linkage, as the kernels must not share functions.
+static inline double value_of_row(const Parameter& parameter, int64_t row) {
+  return parameter.values ? parameter.values[row] : parameter.value;
+}
 
 struct StageArgs {
   Stage stage;

@@ -29,12 +29,13 @@ class TruncatedRow {
     double stage_temperature = 1;
     for (int i = 0; i < truncation.count; ++i) {
       const StageArgs& args = truncation.stages[i];
-      const double parameter = args.parameter.of_row(row);
+      const double parameter = value_of_row(args.parameter, row);
       if (args.stage == Stage::temperature) {
         if (t < 0) negate();
         t = std::fabs(t);
         if (parameter > 0)
-          t = intervals_.dynamic_temperature(z_, k_, t, parameter, args.exponent.of_row(row));
+          t = intervals_.dynamic_temperature(z_, k_, t, parameter,
+                                             value_of_row(args.exponent, row));
         stage_temperature = t;
       } else if (!keeps_all(args.stage, parameter) &&
                  !apply(args.stage, parameter, stage_temperature)) {

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from numbers import Real
 from typing import Any
 
@@ -293,7 +293,7 @@ class Sampler:
         row_keys: Any = None,
     ) -> tuple[Any, Support]:
         """Samples and the classes that they are from, as :func:`logitlab.sample_with_support`."""
-        if np.any(self.dynatemp_range != 0):
+        if self._has_dynamic_temperature:
             raise ValueError("dynatemp_range must be 0 for a support, which holds no temperature")
         call = check_call(z, axis, self.temperature, where)
         indices, draws = self._sample_indices(call, n, replacement, rng, row_keys)
@@ -327,9 +327,22 @@ class Sampler:
             has_xtc = xtc_decisions(probability, key, keys, count if replacement else 1)
         return Draws(key if replacement else without_replacement(key), keys, count, has_xtc)
 
+    @cached_property
+    def _has_dynamic_temperature(self) -> bool:
+        return bool(np.any(self.dynatemp_range != 0))
+
+    @cached_property
+    def _stages_of_any_row(self) -> list[Stage] | None:
+        """The stages, unless they depend on the row."""
+        if any(isinstance(value, np.ndarray) for value in self._settings.values()):
+            return None
+        return rules.stages_of(self._settings, (), None)
+
     def _stages(self, call: Call, has_xtc: Any) -> list[Stage]:
-        if np.any(self.dynatemp_range != 0):
+        if self._has_dynamic_temperature:
             self._check_dynamic_temperature(call)
+        if has_xtc is None and (stages := self._stages_of_any_row) is not None:
+            return stages
         return rules.stages_of(self._settings, call.batch, has_xtc)
 
     def _check_dynamic_temperature(self, call: Call) -> None:
@@ -359,6 +372,18 @@ class Sampler:
         indices = for_decisions(draws.has_xtc, sample, np, call.arguments[0])
         check_samples(indices, call, replacement)
         return indices.reshape(call.batch if n is None else (*call.batch, count)), draws
+
+
+def sampler_of(**settings: Any) -> Sampler:
+    """The sampler of these settings; that of numbers is made once."""
+    if all(type(value) in (int, float, str) or value is None for value in settings.values()):
+        return _sampler_of_numbers(**settings)
+    return Sampler(**settings)
+
+
+@lru_cache(maxsize=64, typed=True)
+def _sampler_of_numbers(**settings: Any) -> Sampler:
+    return Sampler(**settings)
 
 
 def _check_temperature(temperature: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 from logitlab import _dispatch
 from logitlab._backends import native_sampling
 from logitlab.sampling.draws import generator_key
-from logitlab.sampling.sampler import Sampler
+from logitlab.sampling.sampler import sampler_of
 from logitlab.support import Support
 
 
@@ -72,7 +72,7 @@ def truncate(
     >>> logitlab.truncate([1.0, 4.0, 2.0, 2.0], top_p=0.8)
     array([-inf,   4.,   2., -inf])
     """
-    sampler = Sampler(temperature=temperature, **settings)
+    sampler = sampler_of(temperature=temperature, **settings)
     return sampler.truncate(z, axis, where=where, rng=rng, row_keys=row_keys)
 
 
@@ -156,7 +156,7 @@ def sample(
         found = native_sampling.plain_sample(z, axis, temperature, generator_key(rng))
         if found is not None:
             return found
-    sampler = Sampler(temperature=temperature, **settings)
+    sampler = sampler_of(temperature=temperature, **settings)
     keywords = {"where": where, "replacement": replacement, "rng": rng, "row_keys": row_keys}
     return sampler.sample(z, n, axis, **keywords)
 
@@ -202,7 +202,7 @@ def sample_with_log_prob(
     >>> print(index, log_prob.round(4))
     2 -0.6931
     """
-    sampler = Sampler(temperature=temperature, **settings)
+    sampler = sampler_of(temperature=temperature, **settings)
     keywords = {"where": where, "replacement": replacement, "rng": rng, "row_keys": row_keys}
     return sampler.sample_with_log_prob(z, n, axis, **keywords)
 
@@ -253,6 +253,6 @@ def sample_with_support(
     >>> tokens, support.indices
     (array([2]), array([1, 2], dtype=int32))
     """
-    sampler = Sampler(temperature=temperature, **settings)
+    sampler = sampler_of(temperature=temperature, **settings)
     keywords = {"where": where, "replacement": replacement, "rng": rng, "row_keys": row_keys}
     return sampler.sample_with_support(z, n, axis, **keywords)
