@@ -173,24 +173,27 @@ def _apply(z: Any, changes: _Changes, bias: Any) -> Any:
     def widened(x: Any) -> Any:
         return xp.astype(x, wide)
 
-    def rounded(x: Any, start: Any, biased: Any) -> Any:
-        """Finite logits stay finite, and -inf stays -inf."""
-        x = xp.where(xp.isfinite(biased), xp.clip(x, -largest, largest), x)
-        return xp.astype(xp.where(start == -xp.inf, start, x), out.dtype)
+    def rounded(x: Any, start: Any, added: Any) -> Any:
+        """Finite logits stay finite; -inf stays -inf, and a bias of -inf excludes."""
+        is_finite = xp.isfinite(start) & xp.isfinite(added)
+        x = xp.where(is_finite, xp.clip(x, -largest, largest), x)
+        is_excluded = (start == -xp.inf) | (added == -xp.inf)
+        return xp.astype(xp.where(is_excluded, -xp.inf, x), out.dtype)
 
     out = _copy(z)
     with np.errstate(all="ignore"):
         if bias is not None:
-            start, added = widened(out), widened(bias)
-            out = rounded(start + added, start, start + added)
+            bias = xp.broadcast_to(widened(bias), z.shape)
+            start = widened(z)
+            out = rounded(start + bias, start, bias)
         if len(changes.position):
-            at, add, repetition, penalty = (to_library_of(z, x) for x in changes)
-            start = widened(xp.reshape(z, (-1,))[at])
-            biased = start + widened(add)
+            at, added, repetition, penalty = (to_library_of(z, x) for x in changes)
+            start, added = widened(xp.reshape(z, (-1,))[at]), widened(added)
             if bias is not None:
-                biased = biased + widened(xp.reshape(xp.broadcast_to(bias, z.shape), (-1,))[at])
-            x = xp.where(biased > 0, biased / widened(repetition), biased * widened(repetition))
-            xp.reshape(out, (-1,))[at] = rounded(x - widened(penalty), start, biased)
+                added = added + xp.reshape(bias, (-1,))[at]
+            x = start + added
+            x = xp.where(x > 0, x / widened(repetition), x * widened(repetition))
+            xp.reshape(out, (-1,))[at] = rounded(x - widened(penalty), start, added)
     return out
 
 
