@@ -57,8 +57,13 @@ def apply_bitmask(out: Any, words: Any) -> None:
     """Ban the tokens whose bit is 0."""
     k = out.shape[1]
     if isinstance(out, np.ndarray):
-        bits = np.unpackbits(words.view(np.uint8), axis=1, count=k, bitorder="little")
-        np.copyto(out, -np.inf, where=bits == 0)
+        # For each byte of the mask, the bytes of 8 logits that remain, and of -inf for the others.
+        bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+        keep = np.repeat(255 * bits, out.itemsize, axis=1)
+        fill = np.tile(np.array([-np.inf], out.dtype).view(np.uint8), 8) & ~keep
+        for row, word in zip(out.view(np.uint8), words.view(np.uint8), strict=True):
+            row &= keep.take(word, axis=0).reshape(-1)[: len(row)]
+            row |= fill.take(word, axis=0).reshape(-1)[: len(row)]
         return
     xp = array_namespace(out)
     shifts = xp.arange(_WORD, dtype=words.dtype, device=out.device)

@@ -1,5 +1,6 @@
 """Lists of tokens of each row: their forms, counts, and what repeats the end of a history."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,14 +31,6 @@ class TokenLists(NamedTuple):
     def flat(self, k: int) -> Ints:
         """The index of each token in the flat logits of rows of k tokens."""
         return self.rows * k + self.tokens
-
-
-class Counts(NamedTuple):
-    """The distinct pairs of a row and a token, in order."""
-
-    position: Ints  # in the flat logits
-    is_seen: NDArray[np.bool_]  # in the prompt or in the output
-    in_output: Ints  # the count
 
 
 def _integers(x: Any, name: str) -> NDArray[Any]:
@@ -143,24 +136,16 @@ def joined(first: TokenLists, second: TokenLists) -> TokenLists:
     return TokenLists(tokens, first.offsets + second.offsets, first.is_given)
 
 
-def count_tokens(prompt: TokenLists, output: TokenLists, others: TokenLists, k: int) -> Counts:
-    """The pairs of a row and a token of any of the lists, with their counts in the output."""
-    # The codes of a pair are adjacent; the last two bits tell the list.
-    size = 4 * k * len(output.is_given)
-    dtype = np.int32 if size < 2**31 else np.int64
-    codes = np.concatenate(
-        [
-            (lists.flat(k) << 2 | kind).astype(dtype)
-            for kind, lists in enumerate((others, prompt, output))
-        ]
-    )
-    codes.sort()
-    pairs, kind = codes >> 2, codes & 3
-    starts = np.flatnonzero(np.diff(pairs, prepend=-1))
-    ends = np.append(starts[1:], len(codes))[: len(starts)]
-    before = np.concatenate([[0], np.cumsum(kind == 2)])
-    position = pairs[starts].astype(np.int64)
-    return Counts(position, kind[ends - 1] > 0, before[ends] - before[starts])
+def last_occurrences(lists: TokenLists, k: int) -> Ints:
+    """For each token, the index of its last occurrence in its row."""
+    tokens = lists.tokens
+    last, last_of_token = np.empty_like(tokens), np.empty(k, np.int64)
+    for start, end in itertools.pairwise(lists.offsets.tolist()):
+        row = tokens[start:end]
+        # Of several values for one index, NumPy assigns the last.
+        last_of_token[row] = np.arange(start, end)
+        last[start:end] = last_of_token[row]
+    return last
 
 
 def repeated_lengths(history: TokenLists, limit: Ints) -> Ints:

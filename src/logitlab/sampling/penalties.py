@@ -17,8 +17,8 @@ from logitlab.sampling.histories import (
     Rows,
     TokenLists,
     check_breakers,
-    count_tokens,
     joined,
+    last_occurrences,
     lengths_after_breakers,
     repeated_lengths,
 )
@@ -61,16 +61,16 @@ class _Settings:
 class _Changes(NamedTuple):
     """What changes the logits of some tokens: a bias, a factor by the sign, and a penalty."""
 
-    position: Ints  # in the flat logits, distinct and increasing
+    position: Ints  # in the flat logits, distinct
     bias: NDArray[np.float64]
     repetition: NDArray[np.float64]
     penalty: NDArray[np.float64]
 
 
 def _dry_penalty(
-    settings: _Settings, history: TokenLists, breakers: list[Ints], k: int
-) -> tuple[Ints, NDArray[np.float64]]:
-    """The tokens that would continue a repeated sequence, as flat indices, and their penalties."""
+    settings: _Settings, history: TokenLists, breakers: list[Ints]
+) -> NDArray[np.float64]:
+    """For each token, the penalty of repeating what follows the tokens before it."""
     multiplier, base = settings.each("dry_multiplier"), settings.each("dry_base")
     allowed = settings.each("dry_allowed_length").astype(np.int64)
     with np.errstate(divide="ignore"):
@@ -81,15 +81,18 @@ def _dry_penalty(
     lengths = repeated_lengths(history, np.where(multiplier == 0, 0, limit))
     single = [breaker[0] for breaker in breakers if len(breaker) == 1]
     rows = history.rows
-    at = (lengths >= allowed[rows]) & ~np.isin(history.tokens, single)
-    excess = (lengths - allowed[rows])[at]
-    return history.flat(k)[at], (multiplier[rows[at]] * base[rows[at]] ** excess)
+    is_penalized = (lengths >= allowed[rows]) & ~np.isin(history.tokens, single)
+    at = np.flatnonzero(is_penalized)
+    penalty = np.zeros(len(lengths))
+    penalty[at] = multiplier[rows[at]] * base[rows[at]] ** (lengths[at] - allowed[rows[at]])
+    return penalty
 
 
 def _map_biases(x: Any, rows: Rows) -> tuple[TokenLists, NDArray[np.float64]]:
     """The tokens and the biases of one mapping for every row, or of one for each."""
-    maps = [x] * rows.n if isinstance(x, Mapping) else [{} if m is None else m for m in x]
-    if len(maps) != rows.n or not all(isinstance(m, Mapping) for m in maps):
+    maps = [x] if isinstance(x, Mapping) else [{} if m is None else m for m in x]
+    n = 1 if isinstance(x, Mapping) else rows.n
+    if len(maps) != n or not all(isinstance(m, Mapping) for m in maps):
         raise ValueError(
             f"logit_bias must be a mapping, one mapping for each of the {rows.n} rows of z, "
             f"or an array, got {x!r:.60}"
@@ -100,7 +103,10 @@ def _map_biases(x: Any, rows: Rows) -> tuple[TokenLists, NDArray[np.float64]]:
         for m in maps
         for bias in m.values()
     ]
-    return rows.lists([*tokens], "logit_bias"), np.array(biases, np.float64)
+    if isinstance(x, Mapping):
+        lists = rows.lists(np.array(tokens[0], np.int64), "logit_bias", is_common=True)
+        return lists, np.tile(biases, rows.n)
+    return rows.lists(tokens, "logit_bias"), np.array(biases, np.float64)
 
 
 def _is_map(x: Any) -> bool:
@@ -137,21 +143,31 @@ def _find_changes(
     biased, biases = _map_biases(bias, rows) if _is_map(bias) else (empty, np.empty(0))
     breakers = check_breakers(breakers, rows.k)
     has_dry = "dry_multiplier" in settings
-    whole = has_dry or "repetition_penalty" in settings
-    used = whole or "frequency_penalty" in settings or "presence_penalty" in settings
-    counts = count_tokens(prompt if whole else empty, output if used else empty, biased, rows.k)
-    row = counts.position // rows.k
-    repetition = np.where(counts.is_seen, settings.each("repetition_penalty")[row], 1.0)
-    penalty = counts.in_output * settings.each("frequency_penalty")[row]
-    penalty += (counts.in_output > 0) * settings.each("presence_penalty")[row]
+    if not (has_dry or "repetition_penalty" in settings):
+        prompt = empty
+        if not ("frequency_penalty" in settings or "presence_penalty" in settings):
+            output = empty
+    history = joined(prompt, output)
+    # In each row the biased tokens, then the prompt, then the output.
+    lists = joined(biased, history)
+    last = last_occurrences(lists, rows.k)
+    order = np.arange(len(last))
+    at = np.flatnonzero(last == order)
+    row = lists.rows[at]
+    first_output = np.repeat(lists.offsets[1:] - output.lengths, lists.lengths)
+    count = np.bincount(last[order >= first_output], minlength=len(last))[at]
+    is_seen = at >= (lists.offsets[:-1] + biased.lengths)[row]
+    repetition = np.where(is_seen, settings.each("repetition_penalty")[row], 1.0)
+    penalty = count * settings.each("frequency_penalty")[row]
+    penalty += (count > 0) * settings.each("presence_penalty")[row]
     if has_dry:
-        repeated, dry = _dry_penalty(settings, joined(prompt, output), breakers, rows.k)
-        largest = np.zeros(len(penalty))
-        np.maximum.at(largest, np.searchsorted(counts.position, repeated), dry)
-        penalty += largest
-    added = np.zeros(len(penalty))
-    added[np.searchsorted(counts.position, biased.flat(rows.k))] = biases
-    return _Changes(counts.position, added, repetition, penalty)
+        largest = np.zeros(len(last))
+        places = np.arange(len(history.tokens)) + biased.offsets[history.rows + 1]
+        np.maximum.at(largest, last[places], _dry_penalty(settings, history, breakers))
+        penalty += largest[at]
+    added = np.zeros(len(last))
+    added[last[np.arange(len(biases)) + history.offsets[biased.rows]]] = biases
+    return _Changes(lists.flat(rows.k)[at], added[at], repetition, penalty)
 
 
 def _copy(z: Any) -> Any:
