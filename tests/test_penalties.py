@@ -310,6 +310,10 @@ def test_arrays_and_layouts():
     tensor = torch.from_numpy(z.copy()).T.contiguous().T
     np.testing.assert_array_equal(penalize(tensor, history, **options), expected)
     assert penalize(z[:0], [], repetition_penalty=2.0).shape == (0, 9)
+    no_rows = {"bitmask": np.zeros((0, 1), np.int32), "allowed_token_ids": [1]}
+    for x in (z[:0], torch.from_numpy(z[:0])):
+        assert penalize(x, np.zeros((0, 3), int), dry_multiplier=1.0, **no_rows).shape == (0, 9)
+    assert penalize(z[:, :0]).shape == (4, 0)
     assert penalize(np.arange(3), [1], presence_penalty=1).tolist() == [0.0, 0.0, 2.0]
 
 

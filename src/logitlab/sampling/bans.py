@@ -68,7 +68,7 @@ def apply_bitmask(out: Any, words: Any) -> None:
     xp = array_namespace(out)
     shifts = xp.arange(_WORD, dtype=words.dtype, device=out.device)
     bits = (words[..., None] >> shifts) & 1
-    out.masked_fill_(bits.reshape(len(words), -1)[:, :k] == 0, -xp.inf)
+    out.masked_fill_(bits.flatten(1)[:, :k] == 0, -xp.inf)
 
 
 def check_some_left(z: Any, out: Any, rows: Rows) -> None:

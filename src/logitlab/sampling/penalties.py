@@ -8,7 +8,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
-from logitlab import _arrays, _checks, _dispatch
+from logitlab import _arrays, _checks, _dispatch, _tracing
 from logitlab._exact.formats import FORMATS
 from logitlab.sampling import bans
 from logitlab.sampling.calls import to_library_of
@@ -111,7 +111,9 @@ def _map_biases(x: Any, rows: Rows) -> tuple[TokenLists, NDArray[np.float64]]:
 
 def _is_map(x: Any) -> bool:
     is_list = isinstance(x, list | tuple)
-    return isinstance(x, Mapping) or (is_list and any(isinstance(m, Mapping) for m in x))
+    return isinstance(x, Mapping) or (
+        is_list and any(m is None or isinstance(m, Mapping) for m in x)
+    )
 
 
 def _array_bias(x: Any, z: Any, rows: Rows) -> Any:
@@ -321,6 +323,7 @@ def penalize(
     """
     given = {name: value for name, value in locals().items() if name in SETTINGS}
     z = _arrays.as_floating(z, "z")
+    _tracing.check_values(z, "z")
     shape = tuple(z.shape)
     if len(shape) not in (1, 2):
         raise ValueError(f"z must have the shape (N, K) or (K,), got {shape}")
