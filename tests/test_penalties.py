@@ -18,13 +18,10 @@ K = 7
 
 def dry_length(history, j, breakers):
     """The length of the repetition that history[j] continued."""
-    n = 0
-    while n < j and history[j - 1 - n] == history[len(history) - 1 - n]:
-        tail = history[len(history) - 1 - n :]
-        if any(tail[: len(b)] == b for b in breakers):
-            break
-        n += 1
-    return n
+    end = len(history)
+    after = [p + len(b) for b in breakers for p in range(end) if history[p : p + len(b)] == b]
+    limit = min(j, end - max(after, default=0))
+    return max(n for n in range(limit + 1) if history[j - n : j] == history[end - n :])
 
 
 def penalized_row(row, prompt, tokens, bias, mask, s):
