@@ -297,8 +297,9 @@ def test_arrays_and_layouts():
     """The caller's array is not changed; any layout, type and library has the same result."""
     z = arrays.normal((4, 9), np.float64)
     history = [[1, 2], [3], [], [4, 4]]
-    options = {"repetition_penalty": 1.5, "frequency_penalty": [1, 2, 3, 4], "bitmask": [[509]] * 4}
-    options["bitmask"] = np.array(options["bitmask"], np.int32)
+    options = {"repetition_penalty": 1.5, "frequency_penalty": [1, 2, 3, 4]}
+    options["bitmask"] = np.full((4, 1), 509, np.int32)
+    options["logit_bias"] = np.asfortranarray(arrays.normal((4, 9), np.float64))
     before = z.copy()
     expected = penalize(z, history, **options)
     np.testing.assert_array_equal(z, before)

@@ -169,7 +169,8 @@ def _find_changes(
         penalty += largest[at]
     added = np.zeros(len(last))
     added[last[np.arange(len(biases)) + history.offsets[biased.rows]]] = biases
-    return _Changes(lists.flat(rows.k)[at], added[at], repetition, penalty)
+    position = row * rows.k + lists.tokens[at]
+    return _Changes(position, added[at], repetition, penalty)
 
 
 def _copy(z: Any) -> Any:
@@ -203,7 +204,7 @@ def _apply(z: Any, changes: _Changes, bias: Any) -> Any:
         if bias is not None:
             bias = xp.broadcast_to(widened(bias), z.shape)
             start = widened(z)
-            out = rounded(start + bias, start, bias)
+            out[...] = rounded(start + bias, start, bias)
         if len(changes.position):
             at, added, repetition, penalty = (to_library_of(z, x) for x in changes)
             start, added = widened(xp.reshape(z, (-1,))[at]), widened(added)
