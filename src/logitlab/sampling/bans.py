@@ -39,8 +39,9 @@ def check_bitmask(x: Any, rows: Rows, z: Any) -> Any:
     if not isinstance(z, np.ndarray):
         import torch
 
-        words_of = mask if isinstance(mask, torch.Tensor) else torch.from_numpy(np.asarray(mask))
-        return words_of.to(z.device).view(torch.int32).reshape(rows.n, words)
+        if not isinstance(mask, torch.Tensor):
+            mask = torch.tensor(np.ascontiguousarray(mask).view(np.int32))
+        return mask.to(z.device).view(torch.int32).reshape(rows.n, words)
     return np.ascontiguousarray(_arrays.on_host(mask, "bitmask"), "<u4").reshape(rows.n, words)
 
 
