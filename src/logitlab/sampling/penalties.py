@@ -157,7 +157,7 @@ def _find_changes(
     at = np.flatnonzero(last == order)
     row = lists.rows[at]
     first_output = np.repeat(lists.offsets[1:] - output.lengths, lists.lengths)
-    count = np.bincount(last[order >= first_output], minlength=len(last))[at]
+    count = np.bincount(last, weights=order >= first_output, minlength=len(last))[at]
     is_seen = at >= (lists.offsets[:-1] + biased.lengths)[row]
     repetition = np.where(is_seen, settings.each("repetition_penalty")[row], 1.0)
     penalty = count * settings.each("frequency_penalty")[row]

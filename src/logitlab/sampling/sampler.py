@@ -199,8 +199,8 @@ class Sampler:
         Raises
         ------
         ValueError
-            A setting is unknown, or one that a Sampler does not have is not at its neutral value;
-            as :class:`Sampler`.
+            A setting is unknown, or one that a Sampler does not have, such as those of
+            :func:`penalize`, is not at its neutral value; as :class:`Sampler`.
 
         Examples
         --------
