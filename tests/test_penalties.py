@@ -319,9 +319,14 @@ def test_other_libraries():
     jax = pytest.importorskip("jax.numpy")
     z = arrays.normal((2, 9), np.float32)
     history = [[1, 2, 2], [3]]
-    result = penalize(jax.asarray(z), history, frequency_penalty=1.0)
+    options = {"frequency_penalty": 1.0, "bitmask": np.array([[7], [-1]], np.int32)}
+    expected = penalize(z, history, logit_bias=z, **options)
+    options["bitmask"] = jax.asarray(options["bitmask"])
+    result = penalize(jax.asarray(z), history, logit_bias=jax.asarray(z), **options)
     assert type(result) is type(jax.asarray(z))
-    np.testing.assert_array_equal(result, penalize(z, history, frequency_penalty=1.0))
+    np.testing.assert_array_equal(result, expected)
+    with pytest.raises(TypeError, match="logit_bias must be an array of the same library as z"):
+        penalize(z, history, logit_bias=torch.zeros(9))
 
 
 def test_gradient():
@@ -380,7 +385,7 @@ ERRORS = [
     (
         (),
         {"logit_bias": np.zeros(6)},
-        "logit_bias must have the shape (4, 7) of z or (7,), got (6,)",
+        "logit_bias must have the shape (4, 7) or (7,), got (6,)",
     ),
     ((), {"logit_bias": np.full((4, 7), nan)}, "must not be nan, got nan for token 0 in row 0"),
     (

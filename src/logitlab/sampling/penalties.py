@@ -117,15 +117,16 @@ def _is_map(x: Any) -> bool:
 
 
 def _array_bias(x: Any, z: Any, rows: Rows) -> Any:
-    """A bias of each logit as an array of the library of z, (N, K) or (1, K)."""
+    """A bias of each logit, (N, K) or (1, K): a tensor, or a NumPy array."""
     xp = array_namespace(z)
     bias = _arrays.like(_arrays.as_floating(x, "logit_bias"), z, xp, "logit_bias")
-    if tuple(bias.shape) not in (((rows.n, rows.k), (rows.k,)) if rows.is_matrix else ((rows.k,),)):
-        raise ValueError(
-            f"logit_bias must have the shape {tuple(z.shape) if rows.is_matrix else (rows.k,)} "
-            f"of z{f' or ({rows.k},)' if rows.is_matrix else ''}, got {tuple(bias.shape)}"
-        )
+    shapes = [tuple(z.shape), (rows.k,)] if rows.is_matrix else [(rows.k,)]
+    if tuple(bias.shape) not in shapes:
+        listed = " or ".join(map(str, shapes))
+        raise ValueError(f"logit_bias must have the shape {listed}, got {tuple(bias.shape)}")
     bias = xp.reshape(bias, (-1, rows.k))
+    bias = bias if is_torch_array(bias) else _arrays.on_host(bias, "logit_bias")
+    xp = array_namespace(bias)
     if _arrays.any_of(nan := xp.isnan(bias), xp):
         row, token = divmod(_arrays.first_true(nan, xp), rows.k)
         raise ValueError(f"logit_bias must not be nan, got nan for token {token} in row {row}")
@@ -335,7 +336,7 @@ def penalize(
     # Other libraries' arrays cannot be written to.
     x = z if is_torch_array(z) else _arrays.on_host(z)
     x = x.reshape(rows.n, rows.k)
-    bias = None if logit_bias is None or _is_map(logit_bias) else _array_bias(logit_bias, x, rows)
+    bias = None if logit_bias is None or _is_map(logit_bias) else _array_bias(logit_bias, z, rows)
     changes = _find_changes(settings, rows, before, output, logit_bias, dry_sequence_breakers)
 
     banned = [rows.lists(banned_token_ids, "banned_token_ids", is_common=True).flat(rows.k)]
