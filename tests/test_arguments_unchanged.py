@@ -49,6 +49,11 @@ ARRAY_CALLS = {
         {"bias": BIAS, "temperature": T, "sample_weight": WEIGHT},
     ),
     "truncate": (logitlab.truncate, (Z,), {"temperature": T, "where": WHERE}),
+    "penalize": (
+        logitlab.penalize,
+        (Z, np.zeros((len(Z), 3), int)),
+        {"repetition_penalty": T, "logit_bias": Z},
+    ),
     "sample": (logitlab.sample, (Z,), {"temperature": T, "where": WHERE, "row_keys": Y}),
     "sample_with_log_prob": (logitlab.sample_with_log_prob, (Z,), {"temperature": T}),
     "sample_with_support": (logitlab.sample_with_support, (Z,), {"where": WHERE, "row_keys": Y}),

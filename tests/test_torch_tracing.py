@@ -65,6 +65,7 @@ FUNCTIONS = {
 USES_VECTOR = {"jacobian_product", "hessian_product", "kl_divergence"}  # of four rows
 READS_VALUES = {
     "truncate": lambda z, y: logitlab.truncate(z, top_k=2),
+    "penalize": lambda z, y: logitlab.penalize(z, y[:, None], repetition_penalty=2.0),
     "sample": lambda z, y: logitlab.sample(z, 3, rng=0),
     "sample_with_log_prob": lambda z, y: logitlab.sample_with_log_prob(z, 3, rng=0)[1],
     "accuracy": lambda z, y: torch.tensor(logitlab.accuracy(z, y)),
@@ -142,7 +143,7 @@ def test_functions_that_read_values_refuse_to_be_traced(tracer, name):
         TRACERS[tracer](READS_VALUES[name])(*data(1))
 
 
-@pytest.mark.parametrize("name", ["truncate", "sample", "sample_with_log_prob"])
+@pytest.mark.parametrize("name", ["truncate", "penalize", "sample", "sample_with_log_prob"])
 def test_torch_compile_calls_sampling_eagerly(name):
     torch._dynamo.reset()
     function = READS_VALUES[name]

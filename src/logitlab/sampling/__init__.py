@@ -2,6 +2,7 @@
 
 from logitlab.sampling.log_probs import log_prob
 from logitlab.sampling.mirostat import mirostat
+from logitlab.sampling.penalties import penalize
 from logitlab.sampling.sampler import Sampler
 from logitlab.sampling.settings import ORDERS, SETTINGS
 from logitlab.sampling.speculative import verify_draft
@@ -18,6 +19,7 @@ __all__ = [
     "Sampler",
     "log_prob",
     "mirostat",
+    "penalize",
     "sample",
     "sample_with_log_prob",
     "sample_with_support",

@@ -118,8 +118,8 @@ class Sampler:
     order: Any = "transformers"
 
     def __post_init__(self) -> None:
-        for name in rules.SETTINGS:
-            object.__setattr__(self, name, rules.check_setting(name, getattr(self, name)))
+        for name, setting in rules.SETTINGS.items():
+            object.__setattr__(self, name, rules.check_setting(name, getattr(self, name), setting))
         object.__setattr__(self, "order", rules.check_order(self.order))
         object.__setattr__(self, "temperature", _check_temperature(self.temperature))
         rules.check_names(self._settings)
@@ -199,8 +199,8 @@ class Sampler:
         Raises
         ------
         ValueError
-            A setting is unknown, or one that a Sampler does not have is not at its neutral value;
-            as :class:`Sampler`.
+            A setting is unknown, or one that a Sampler does not have, such as those of
+            :func:`penalize`, is not at its neutral value; as :class:`Sampler`.
 
         Examples
         --------

@@ -15,7 +15,7 @@ ORDERS = {
     "llama.cpp": ("top_n_sigma", "top_k", "typical_p", "top_p", "min_p", "xtc", "temperature"),
     "sglang": ("temperature", "top_p", "top_k", "min_p"),
 }
-_MAX_TOP_K = 1 << 32  # more classes than a truncated row has
+_LARGEST = 1 << 32  # of integers: more classes than a truncated row has
 
 
 class Setting(NamedTuple):
@@ -25,6 +25,7 @@ class Setting(NamedTuple):
     neutral: float | None  # keeps every class; None: any number of classes
     rule: str
     valid: Callable[[Any], Any]
+    is_integer: bool = False
 
 
 def _share(stage: str, neutral: float, rule: str = "in [0, 1]") -> Setting:
@@ -38,7 +39,7 @@ def _nonnegative(stage: str, neutral: float) -> Setting:
 
 
 SETTINGS = {
-    "top_k": Setting("top_k", None, ">= 1", lambda x: x >= 1),
+    "top_k": Setting("top_k", None, ">= 1", lambda x: x >= 1, is_integer=True),
     "top_p": _share("top_p", 1.0, "in (0, 1]"),
     "min_p": _share("min_p", 0.0),
     "typical_p": _share("typical_p", 1.0, "in (0, 1]"),
@@ -53,37 +54,39 @@ SETTINGS = {
 }
 
 
-def _array(name: str, x: Any) -> NDArray[Any]:
+def _array(name: str, x: Any, is_integer: bool) -> NDArray[Any]:
     """A setting with one value for each row, on the host."""
     x = _arrays.as_array(x, name)
     dtype = _arrays.dtype_name(x.dtype)
     kinds: tuple[str, ...] = ("int", "uint", "float", "bfloat")
     wanted = "a real number or an array of real numbers"
-    if name == "top_k":
+    if is_integer:
         kinds, wanted = kinds[:2], "an int or an array of ints"
     if not dtype.startswith(kinds) and 0 not in x.shape:
         raise TypeError(f"{name} must be {wanted}, got {dtype}")
     values = _arrays.on_host(x, name)
-    return values if name == "top_k" else values.astype(np.float64)
+    return values if is_integer else values.astype(np.float64)
 
 
-def check_setting(name: str, x: Any) -> Any:
+def check_setting(name: str, x: Any, setting: Setting) -> Any:
     """A checked setting: a number, or a read-only array with one for each row."""
-    setting = SETTINGS[name]
     if x is None:
         return setting.neutral
     has_rows = isinstance(x, list | tuple) or getattr(x, "ndim", 0) > 0
-    if name == "top_k" and not has_rows:
-        return _checks.integer(x, name, 1)
+    if setting.is_integer and not has_rows:
+        number = _checks.integer(x, name)
+        if not setting.valid(number):
+            raise ValueError(f"{name} must be {setting.rule}, got {number}")
+        return number
     if not has_rows and (isinstance(x, np.generic) or not hasattr(x, "ndim")):
         return _checks.real(x, name, setting.rule, setting.valid)
-    values = _array(name, x)
+    values = _array(name, x, setting.is_integer)
     if not (valid := np.asarray(setting.valid(values))).all():
         index = tuple(map(int, np.unravel_index(int(np.argmin(valid)), valid.shape)))
         row = f" in {_checks.row_label(index)}" if index else ""
         raise ValueError(f"{name} must be {setting.rule}, got {values[index]}{row}")
-    if name == "top_k":
-        values = np.minimum(values, _MAX_TOP_K).astype(np.int64)
+    if setting.is_integer:
+        values = np.minimum(values, _LARGEST).astype(np.int64)
     if values.ndim == 0:
         return values.item()
     values.flags.writeable = False
@@ -134,7 +137,7 @@ def check_names(settings: Mapping[str, Any]) -> None:
 def rows_of(name: str, value: Any, batch: tuple[int, ...]) -> Any:
     """A setting as a float, or as a float64 array with one for each row in the batch."""
     if not isinstance(value, np.ndarray):
-        return float(min(value, _MAX_TOP_K)) if name == "top_k" else value
+        return float(min(value, _LARGEST)) if isinstance(value, int) else value
     try:
         return np.broadcast_to(value, batch).astype(np.float64).reshape(-1)
     except ValueError:
