@@ -67,12 +67,12 @@ def read_calibrator(path: str | os.PathLike[str]) -> tuple[Calibrator, dict[str,
     """The calibrator of a file, and the other metadata, which are not checked."""
     kind, arrays, metadata = _saved.read(path)
     try:
-        calibrator = _unfitted(kind, metadata.pop("parameters"))
+        calibrator = _unfitted(kind, metadata.pop("parameters", None))
         k = metadata.pop("classes")
         if type(k) is not int or not 1 <= k <= _MAX_CLASSES:
             raise ValueError(f"the number of classes must be 1 to {_MAX_CLASSES}, got {k!r}")
         calibrator._set_saved(arrays, k)
-    except (AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, RecursionError, TypeError):
         raise ValueError(f"{path}: the metadata are incomplete") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

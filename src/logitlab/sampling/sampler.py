@@ -150,7 +150,13 @@ class Sampler:
         return hash(self.to_json())
 
     def to_json(self) -> str:
-        """The settings that differ from the defaults, as a JSON object; infinity is "inf"."""
+        """The settings that differ from the defaults.
+
+        Returns
+        -------
+        str
+            A JSON object, for :meth:`from_json`; infinity is "inf".
+        """
 
         def encoded(x: Any) -> Any:
             if isinstance(x, list | tuple):
@@ -215,7 +221,18 @@ class Sampler:
     def truncate(
         self, z: Any, axis: int = -1, *, where: Any = None, rng: Any = None, row_keys: Any = None
     ) -> Any:
-        """Logits with the removed classes set to -inf, as :func:`logitlab.truncate`."""
+        """Logits with the removed classes set to -inf.
+
+        Parameters
+        ----------
+        z, axis, where, rng, row_keys
+            As in :func:`logitlab.truncate`.
+
+        Returns
+        -------
+        array, shape of z
+            Of the array type and dtype of z.
+        """
         call = check_call(z, axis, self.temperature, where)
         draws = None
         if self._is_random:
@@ -241,7 +258,18 @@ class Sampler:
         rng: Any = None,
         row_keys: Any = None,
     ) -> Any:
-        """Samples of each row, as :func:`logitlab.sample`."""
+        """Samples of each row.
+
+        Parameters
+        ----------
+        z, n, axis, where, replacement, rng, row_keys
+            As in :func:`logitlab.sample`.
+
+        Returns
+        -------
+        array of int64, shape of z without the class axis, with n as a new last axis
+            Indices along the class axis.
+        """
         call = check_call(z, axis, self.temperature, where)
         indices, _ = self._sample_indices(call, n, replacement, rng, row_keys)
         return _arrays.scalar(to_library_of(call.request.z, indices))
@@ -258,7 +286,18 @@ class Sampler:
         rng: Any = None,
         row_keys: Any = None,
     ) -> tuple[Any, Any]:
-        """Samples and their log-probabilities, as :func:`logitlab.sample_with_log_prob`."""
+        """Samples of each row and their log-probabilities.
+
+        Parameters
+        ----------
+        z, n, axis, where, replacement, rng, row_keys
+            As in :func:`logitlab.sample`.
+
+        Returns
+        -------
+        indices, log_prob : array
+            As of :func:`logitlab.sample_with_log_prob`.
+        """
         call = check_call(z, axis, self.temperature, where)
         indices, draws = self._sample_indices(call, n, replacement, rng, row_keys)
         request = call.request
@@ -292,7 +331,19 @@ class Sampler:
         rng: Any = None,
         row_keys: Any = None,
     ) -> tuple[Any, Support]:
-        """Samples and the classes that they are from, as :func:`logitlab.sample_with_support`."""
+        """Samples of each row and the classes that they are from.
+
+        Parameters
+        ----------
+        z, n, axis, where, replacement, rng, row_keys
+            As in :func:`logitlab.sample`.
+
+        Returns
+        -------
+        tokens : array of int64
+        support : Support
+            As of :func:`logitlab.sample_with_support`.
+        """
         if self._has_dynamic_temperature:
             raise ValueError("dynatemp_range must be 0 for a support, which holds no temperature")
         call = check_call(z, axis, self.temperature, where)
