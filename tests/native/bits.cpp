@@ -123,10 +123,8 @@ std::vector<Truncation> truncations() {
                     {Stage::top_n_sigma, {2}, {}},
                     {Stage::typical_p, {0.95}, {}},
                     {Stage::xtc, {0.2}, {}}}});
-  found.push_back({3,
-                   {{Stage::eta, {0.001}, {}},
-                    {Stage::epsilon, {0.0005}, {}},
-                    {Stage::top_a, {0.01}, {}}}});
+  found.push_back(
+      {3, {{Stage::eta, {0.001}, {}}, {Stage::epsilon, {0.0005}, {}}, {Stage::top_a, {0.01}, {}}}});
   return found;
 }
 
