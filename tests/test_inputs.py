@@ -39,8 +39,8 @@ def rows_of(kind):
 
 def parameters(fitted):
     """The fitted numbers of an estimator."""
-    names = sorted(name for name in vars(fitted) if name.endswith("_"))
-    return [np.asarray(getattr(fitted, name)) for name in names if name != "groups_"]
+    found = [getattr(fitted, name) for name in sorted(vars(fitted)) if name.endswith("_")]
+    return [np.asarray(x) for x in found if x is not None]
 
 
 def values(result):
