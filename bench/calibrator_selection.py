@@ -222,7 +222,7 @@ def counts(results: list[dict[str, Any]]) -> str:
     faster = sum(row["seconds"] > ours[row["problem"]] for row in near)
     return (
         f"Of {len(others)} comparisons, the log-loss of `select_calibrator` is significantly lower "
-        f"in {better} and significantly higher in {worse}. Of the {len(near)} fits whose log-loss "
-        f"is not significantly higher than its own, it takes less time than {faster}, "
-        "and more than the others: it fits several calibrators, each on two folds."
+        f"in {better} and significantly higher in {worse}. {len(near)} fits have a log-loss that "
+        f"is not significantly higher; {len(near) - faster} of them take less time, as "
+        "`select_calibrator` fits several calibrators, each on two folds."
     )

@@ -328,3 +328,34 @@ def test_stages_that_an_engine_lacks_follow_its_own():
     first = logitlab.truncate(z, order=("top_a", "temperature"), **options)
     assert (first != expected).any()
     assert math.isclose(expected[0], z[0])
+
+
+INTERVALS = {
+    "typical_p": 0.5,
+    "epsilon": 0.1,
+    "eta": 0.1,
+    "top_n_sigma": 1.0,
+    "top_a": 0.1,
+    "xtc_probability": 1.0,
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.longdouble])
+@pytest.mark.parametrize("name", INTERVALS)
+def test_infinite_logits(name, dtype):
+    """+inf has all of the probability at T >= 0 and none at T < 0, in the reference too."""
+    z = np.array([np.inf, 1.0, 2.0, -np.inf], dtype)
+    for temperature in (0.5, 1.0, np.inf):
+        kept = logitlab.truncate(z, temperature=temperature, **{name: INTERVALS[name]}) > -np.inf
+        assert kept[0]
+        assert name == "xtc_probability" or not kept[1:].any()
+    for temperature in (-1.0, -np.inf):
+        kept = logitlab.truncate(z, temperature=temperature, **{name: INTERVALS[name]}) > -np.inf
+        assert not kept[[0, 3]].any()
+        assert kept.any()
+
+
+def test_dynamic_temperature_of_a_subnormal_entropy():
+    """An exponent of 0 gives temperature + range, whatever the entropy."""
+    z = np.array([[0.0, -720.0]])
+    assert logitlab.sample(z, dynatemp_range=0.5, dynatemp_exponent=0.0, rng=0).tolist() == [0]

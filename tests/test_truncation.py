@@ -150,6 +150,16 @@ def test_top_p_decides_by_float64_masses(k):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_top_p_of_nearly_1(dtype):
+    """The search ends where weights are lost in the rounding of the total."""
+    rng = np.random.default_rng(0)
+    z = -40 + rng.standard_normal(100_000) * 0.5
+    z[rng.choice(len(z), 1000, replace=False)] = rng.uniform(0, 2, 1000)
+    kept = logitlab.truncate(z.astype(dtype), top_p=1 - 2**-53) > -inf
+    assert kept[z > 0].all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("k", [17, 1000, 5000, 60_000])
 def test_top_k_of_long_rows(k, dtype):
     """The n-th largest by bisection, with ties, infinities and numbers of any magnitude."""

@@ -3,6 +3,7 @@
 
 #include "chunk_kernel.h"
 #include "sorting.h"
+#include "transpose4.h"
 #include "workspace.h"
 
 namespace logitlab {
@@ -52,17 +53,24 @@ class Bisection {
   int steps_ = 0;
 };
 
-// Calls use(i), in order, for every i with z[i] >= bound and for others near them; fast where these
-// are few.
-template <class T, class Use>
-void for_each_near(const T* z, int64_t k, T bound, Use use) {
-  const Vec<T> bounds(bound);
+// Makes `values` the entries from low to high; fast where these are few. If low is -inf, more of it
+// may follow.
+template <class T>
+void collect_between(const T* z, int64_t k, T low, T high, Buffer<T>& values) {
+  const Vec<T> lows(low);
+  T last[kLanes];
+  int64_t n = 0;
+  // Every entry is read once, as another thread of Python may change the row.
+  const auto use = [&](const Vec<T>& v) {
+    if (all_less(v, lows)) return;
+    if (values.size() < n + kLanes) values.resize(2 * n + kLanes);
+    n += pack_between(v, low, high, values.data() + n);
+  };
   int64_t i = 0;
-  for (; i + kLanes <= k; i += kLanes) {
-    if (all_less(Vec<T>(z + i), bounds)) continue;
-    for (int64_t j = i; j < i + kLanes; ++j) use(j);
-  }
-  for (; i < k; ++i) use(i);
+  for (; i + kLanes <= k; i += kLanes) use(Vec<T>(z + i));
+  copy_padded(z + i, k - i, last, kLanes, -kInfinity<T>);
+  use(Vec<T>(last));
+  values.resize(n);
 }
 
 template <class T>
@@ -88,10 +96,7 @@ T nth_largest_of(const T* z, int64_t k, int64_t n, T m, Buffer<T>& values) {
     else
       range.set_high(middle), at_least_high = at_least;
   }
-  values.clear();
-  for_each_near(z, k, range.low(), [&](int64_t i) {
-    if (z[i] >= range.low() && z[i] < range.high()) values.push_back(z[i]);
-  });
+  collect_between(z, k, range.low(), next_after(range.high(), -kInfinity<T>), values);
   const int64_t left = n - at_least_high;
   // There are fewer where another thread of Python has changed the row.
   if (values.size() < left) return -kInfinity<T>;

@@ -8,7 +8,6 @@
 
 #include "bisection.h"
 #include "exact_row.h"
-#include "transpose4.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
@@ -124,14 +123,13 @@ class TopP {
   bool find_with(const Weights& weights, Threshold<T>& threshold) {
     low_ = lowest_, high_ = m_;
     if (k_ > 8 * kSample) set_bracket(weights);
-    for (;;) {
+    sum_and_collect(weights);
+    const double wanted = p_ * total_;
+    if ((high_ < m_ && above_ >= wanted) ||
+        (low_ > lowest_ && above_ + sum(weights_.data(), size_) < wanted)) {
+      // The threshold is outside of the bracket.
+      low_ = lowest_, high_ = m_;
       sum_and_collect(weights);
-      if (above_ >= p_ * total_ && high_ < m_)
-        low_ = high_, high_ = m_;
-      else if (low_ > lowest_ && above_ + sum(weights_.data(), size_) < p_ * total_)
-        high_ = low_, low_ = lowest_;
-      else
-        break;
     }
     const double tolerance = 2 * p_ * (1 - p_) * Weights::kError * total_;
     return find_in_bracket(weights, above_, p_ * total_, tolerance, threshold);
@@ -234,24 +232,6 @@ class TopP {
     return before < wanted - tolerance && mass >= wanted + tolerance;
   }
 
-  // Makes values_ the entries above `bound`; returns their number.
-  int64_t collect_above(T bound) {
-    const Vec<T> bounds(bound);
-    const T low = next_after(bound, kInfinity<T>);
-    T last[kLanes];
-    int64_t n = 0;
-    const auto use = [&](const Vec<T>& v) {
-      if (all_less(v, bounds)) return;
-      if (values_.size() < n + kLanes) values_.resize(2 * n + kLanes);
-      n += pack_between(v, low, kInfinity<T>, values_.data() + n);
-    };
-    int64_t i = 0;
-    for (; i + kLanes <= k_; i += kLanes) use(Vec<T>(z_ + i));
-    copy_padded(z_ + i, k_ - i, last, kLanes, kLowest);
-    use(Vec<T>(last));
-    return n;
-  }
-
   // A bracket that holds the threshold in nearly all rows, from entries at even distances. Those of
   // large weight are few, and have most of the variance: they are all collected.
   template <class Weights>
@@ -263,7 +243,8 @@ class TopP {
     if (!(m > kLowest)) return;
     const T heavy = nth_largest_of(sample, kSample, kHeavySample, m, values_);
     if (heavy == kLowest) return;
-    const int64_t n_heavy = collect_above(heavy);
+    collect_between(z_, k_, next_after(heavy, kInfinity<T>), kInfinity<T>, values_);
+    const int64_t n_heavy = values_.size();
     pad_and_weigh(weights, n_heavy);
     const double heavy_mass = sum(weights_.data(), size_);
     // The others of the sample stand for the others of the row.

@@ -97,10 +97,7 @@ class ThresholdFinder {
       maxima_.append(lane, kLanes);
     }
     const T bound = nth_largest_of(maxima_.data(), maxima_.size(), n, m, values_);
-    maxima_.clear();
-    for_each_near(z, k, bound, [&](int64_t i) {
-      if (z[i] >= bound) maxima_.push_back(z[i]);
-    });
+    collect_between(z, k, bound, kInfinity<T>, maxima_);
     // There are fewer where another thread of Python has changed the row.
     if (maxima_.size() <= n) return maxima_.size() < n ? kLowest : bound;
     return nth_largest_of(maxima_.data(), maxima_.size(), n, m, values_);

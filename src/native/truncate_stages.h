@@ -12,7 +12,7 @@ namespace {
 // Keeps the entries from `low` to `high`; never -inf.
 template <class T>
 struct Interval {
-  T low = -kInfinity<T>, high = kInfinity<T>;
+  T low = -kLargest<T>, high = kInfinity<T>;
 };
 
 inline double log_of_total(double total) { return log1p_of(max(total - 1, 0.0)); }
@@ -75,9 +75,9 @@ class IntervalFinder {
     const double entropy = m == kInfinity<T> ? log_of_total(double(count(z, k, m)))
                                              : sums(z, k, m, 1).entropy(),
                  share = min(entropy / log_of_total(double(size)), 1.0),
-                 power = share > 0       ? exp_of(-exponent * log1p_of(1 / share - 1), 0)
-                         : exponent == 0 ? 1
-                                         : 0,
+                 power = exponent == 0 ? 1
+                         : share > 0   ? exp_of(-exponent * log1p_of(1 / share - 1), 0)
+                                       : 0,
                  low = max(0.0, t - width);
     return low + (t + width - low) * power;
   }

@@ -84,7 +84,7 @@ class TruncatedRow {
       compact(finder_.threshold(stage, parameter, z_, k_, m, t));
     } else {
       const Interval<T> kept = intervals_.interval(stage, parameter, z_, k_, m, t);
-      if (kept.low > -kInfinity<T>) compact({kept.low, kAllTies});
+      compact({max(kept.low, -kLargest<T>), kAllTies});
       if (kept.high < m) compact_up_to(kept.high);
     }
     return k_ > 0;

@@ -31,7 +31,7 @@ def _entropy(v: _Weights) -> Column:
 
 def _most_probable(v: _Weights) -> Mask:
     """The largest entries; at T = inf all, whose probabilities are equal."""
-    return np.asarray(v.at_max | (v.included & (v.scale == np.inf)))
+    return np.asarray(v.at_max | (v.weighted & (v.scale == np.inf)))
 
 
 def top_k(w: Column, v: _Weights, k: Column) -> Mask:
@@ -90,7 +90,7 @@ def top_n_sigma(w: Column, v: _Weights, n: Column) -> Mask:
     size = np.sum(v.weighted, axis=1, keepdims=True)
     mean = np.sum(r, axis=1, keepdims=True) / size
     variance = np.sum(np.where(v.weighted, (r - mean) ** 2, 0.0), axis=1, keepdims=True) / size
-    near = r <= np.where(n == np.inf, np.inf, n * np.sqrt(variance))
+    near = (r <= np.where(n == np.inf, np.inf, n * np.sqrt(variance))) | v.at_max
     return np.asarray(v.weighted & (near | (v.scale == np.inf)) | (n == np.inf))
 
 
