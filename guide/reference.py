@@ -37,6 +37,7 @@ SECTIONS = {
 MODULES = {
     "logitlab.plot": "Pictures",
     "logitlab.torch": "torch modules",
+    "logitlab.transformers": "Sampling in transformers",
     "logitlab.onnx": "ONNX models",
 }
 

@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -121,7 +120,7 @@ class Sampler:
         for name, setting in rules.SETTINGS.items():
             object.__setattr__(self, name, rules.check_setting(name, getattr(self, name), setting))
         object.__setattr__(self, "order", rules.check_order(self.order))
-        object.__setattr__(self, "temperature", _check_temperature(self.temperature))
+        object.__setattr__(self, "temperature", rules.check_temperature(self.temperature))
         rules.check_names(self._settings)
 
     @property
@@ -233,6 +232,12 @@ class Sampler:
         array, shape of z
             Of the array type and dtype of z.
         """
+        return self._truncate(z, axis, where, rng, row_keys)[0]
+
+    def _truncate(
+        self, z: Any, axis: int = -1, where: Any = None, rng: Any = None, row_keys: Any = None
+    ) -> tuple[Any, Any]:
+        """Logits with the removed classes set to -inf, and the temperature."""
         call = check_call(z, axis, self.temperature, where)
         draws = None
         if self._is_random:
@@ -240,11 +245,17 @@ class Sampler:
         has_xtc = None if draws is None or draws.has_xtc is None else draws.has_xtc[:, 0]
         request = call.request
         xp = array_namespace(request.z)
-        mask, _ = native_sampling.keep(*call.arguments, self._stages(call, has_xtc))
-        kept = to_library_of(request.z, mask)
+        kept, temperature = self._keep(call, self._stages(call, has_xtc))
         device = getattr(request.z, "device", None)
         excluded = xp.asarray(-xp.inf, dtype=request.z.dtype, device=device)
-        return request.restore(xp.where(kept, request.z, excluded))
+        return request.restore(xp.where(kept, request.z, excluded)), temperature
+
+    def _keep(self, call: Call, stages: list[Stage]) -> tuple[Any, Any]:
+        """The mask of the kept classes, and the temperature: of each row if it is dynamic."""
+        mask, rows = native_sampling.keep(*call.arguments, stages)
+        z = call.request.z
+        t = self.temperature if rows is None else to_library_of(z, rows.reshape(call.batch))
+        return to_library_of(z, mask), t
 
     @_dispatch.breaks_graph
     def sample(
@@ -308,10 +319,8 @@ class Sampler:
             kept, temperature = where, self.temperature
             stages = self._stages(call, has_xtc)
             if truncates(stages):
-                mask, rows = native_sampling.keep(*call.arguments, stages)
-                kept = request.restore(to_library_of(request.z, mask))
-                if rows is not None:
-                    temperature = to_library_of(request.z, rows.reshape(call.batch))
+                mask, temperature = self._keep(call, stages)
+                kept = request.restore(mask)
             z = request.restore(request.z)
             return log_prob_of_classes(z, axis, temperature, kept, classes)
 
@@ -435,13 +444,3 @@ def sampler_of(**settings: Any) -> Sampler:
 @lru_cache(maxsize=64, typed=True)
 def _sampler_of_numbers(**settings: Any) -> Sampler:
     return Sampler(**settings)
-
-
-def _check_temperature(temperature: Any) -> Any:
-    """A float, or an array with one for each row, which is checked beside the logits."""
-    if isinstance(temperature, list | tuple):
-        return np.array(temperature)
-    if isinstance(temperature, Real) and not _checks.is_boolean(temperature):
-        rule = "a number, 0 and ±inf included"
-        return _checks.real(temperature, "temperature", rule, lambda t: t == t)
-    return temperature

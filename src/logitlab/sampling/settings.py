@@ -1,6 +1,7 @@
 """The settings of a sampler: their rules, the stages that they belong to, the engines' orders."""
 
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,6 +92,16 @@ def check_setting(name: str, x: Any, setting: Setting) -> Any:
         return values.item()
     values.flags.writeable = False
     return values
+
+
+def check_temperature(temperature: Any) -> Any:
+    """A float, or an array with one for each row, which is checked beside the logits."""
+    if isinstance(temperature, list | tuple):
+        return np.array(temperature)
+    if isinstance(temperature, Real) and not _checks.is_boolean(temperature):
+        rule = "a number, 0 and ±inf included"
+        return _checks.real(temperature, "temperature", rule, lambda t: t == t)
+    return temperature
 
 
 def check_order(order: Any) -> Any:
