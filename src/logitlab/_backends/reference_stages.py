@@ -103,7 +103,7 @@ def xtc(w: Column, v: _Weights, threshold: Column) -> Mask:
     """All but the entries of probability >= threshold that are above the least of them."""
     above = (v.e >= threshold * _total(v)) & v.weighted
     least = np.min(np.where(above, w, np.inf), axis=1, keepdims=True)
-    return np.asarray((w <= least) | (v.scale == np.inf))
+    return np.asarray(((w <= least) | (v.scale == np.inf)) & (w > -np.inf))
 
 
 def dynamic_temperature(v: _Weights, t: Column, width: Column, exponent: Column) -> Column:
