@@ -235,7 +235,9 @@ def test_weights_and_bins():
     ("options", "message"),
     [
         ({"confidence_level": 1.0}, "confidence_level must be between 0 and 1, got 1.0"),
-        ({"n_resamples": 0}, "n_resamples must be >= 1, got 0"),
+        ({"n_resamples": 39}, "n_resamples must be >= 40, got 39"),
+        ({"confidence_level": 0.9, "n_resamples": 19}, "n_resamples must be >= 20, got 19"),
+        ({"confidence_level": 0.999}, "n_resamples must be >= 2000, got 1000"),
         ({"n_resamples": 100_001}, "n_resamples must be <= 100000, got 100001"),
         ({"rng": "a"}, "rng must be None, an int >= 0 or a numpy.random.Generator, got 'a'"),
         ({"n_bins": 0}, "n_bins must be >= 1, got 0"),

@@ -104,8 +104,28 @@ def test_rows_that_candidates_cannot_fit():
     selection = logitlab.select_calibrator(z, y)
     assert selection.name == "temperature"
     assert not {"matrix", "structured_matrix"} & set(selection.log_loss)
-    z[0, y[0]] = -np.inf  # an infinite loss, before and after every calibrator
-    assert logitlab.select_calibrator(z, y).name == "uncalibrated"
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (np.nan, "holds NaN, or only -inf: it has no distribution"),
+        (np.inf, r"has \+inf for a class that is not its label"),
+        (-np.inf, "has the logit -inf for its label"),
+    ],
+)
+def test_rows_without_a_finite_loss(bad, reason):
+    """They are refused by their number among all rows, unless they have the weight 0."""
+    z, y = normal(40, 3), np.arange(40) % 3
+    z[5, (y[5] + (bad > 0)) % 3] = bad
+    with pytest.raises(ValueError, match=f"^row 5 of z {reason}"):
+        logitlab.select_calibrator(z, y)
+    weight = np.ones(40)
+    weight[0] = 0
+    with pytest.raises(ValueError, match=f"^row 5 of z {reason}"):
+        logitlab.select_calibrator(z, y, weight)
+    weight[5] = 0
+    assert np.isfinite(list(logitlab.select_calibrator(z, y, weight).log_loss.values())).all()
 
 
 def test_many_classes():
@@ -123,6 +143,8 @@ def test_bad_input():
     for bad in (1, 21, "a"):
         with pytest.raises((TypeError, ValueError), match="cv must be"):
             logitlab.select_calibrator(z, y, cv=bad)
+    with pytest.raises(ValueError, match=r"^z must have 2 or more rows .*, got 1"):
+        logitlab.select_calibrator(z[:1], y[:1])
     with pytest.raises(ValueError, match="y must"):
         logitlab.select_calibrator(z, y + 1)
 

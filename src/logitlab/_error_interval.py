@@ -122,6 +122,11 @@ def _boundary(
     return (near_low + near_high) / 2
 
 
+def least_resamples(confidence_level: float) -> int:
+    """The number of simulations of which one is half of 1 - `confidence_level`."""
+    return math.ceil(2 / (1 - confidence_level) * (1 - _ROUNDING))
+
+
 def error_interval(
     sums: NDArray[np.float64],
     confidence_level: float = 0.95,

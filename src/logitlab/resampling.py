@@ -14,7 +14,7 @@ from logitlab._bins import (
     make_bins,
     uniform_bins,
 )
-from logitlab._error_interval import error_interval
+from logitlab._error_interval import error_interval, least_resamples
 from logitlab._rows import (
     Floats,
     Integers,
@@ -162,7 +162,8 @@ def score_intervals(
     values = scores_from_sums(tally.group_sums.sum(axis=0))
     intervals = percentile_intervals(values, scores_from_sums(resampled), confidence_level)
     error = intervals["calibration_error"].value
-    bounds = error_interval(tally.bin_sums, confidence_level, rng=rng)
+    n_resamples = min(max(1000, least_resamples(confidence_level)), _MAX_SIMULATIONS)
+    bounds = error_interval(tally.bin_sums, confidence_level, n_resamples, rng)
     return {**intervals, "calibration_error": Interval(error, *bounds)}
 
 
@@ -220,7 +221,7 @@ def calibration_error_interval(
     confidence_level : float
         Confidence level of the interval, between 0 and 1.
     n_resamples : int
-        Number of simulated samples.
+        Number of simulated samples, from 2 / (1 - `confidence_level`) to 100000.
     rng : None, int or numpy.random.Generator
         Seed or generator of the simulations.
     sample_weight, ignore_index
@@ -235,8 +236,8 @@ def calibration_error_interval(
     Raises
     ------
     TypeError, ValueError
-        As :func:`calibration_error`; `confidence_level` outside (0, 1); `n_resamples` outside 1
-        to 100000.
+        As :func:`calibration_error`; `confidence_level` outside (0, 1); `n_resamples` out of
+        range.
 
     Notes
     -----
@@ -267,7 +268,8 @@ def calibration_error_interval(
     """
     check_bins(n_bins, strategy)
     level = _check_level(confidence_level)
-    n_resamples, rng = _checks.integer(n_resamples, "n_resamples", 1), _checks.generator(rng)
+    n_resamples = _checks.integer(n_resamples, "n_resamples", least_resamples(level))
+    rng = _checks.generator(rng)
     if n_resamples > _MAX_SIMULATIONS:
         raise ValueError(f"n_resamples must be <= {_MAX_SIMULATIONS}, got {n_resamples}")
     z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
@@ -299,7 +301,8 @@ def bootstrap(
 
     The interval of the calibration error of one model is that of
     :func:`calibration_error_interval`, which contains the true error with the probability
-    `confidence_level` also near 0, where resampling is biased upwards. The difference of two
+    `confidence_level` also near 0, where resampling is biased upwards; it has its own simulations,
+    1000 or more, whatever `n_resamples` is. The difference of two
     calibration errors has a percentile interval; its coverage is too small if both are near 0.
 
     Parameters

@@ -113,7 +113,9 @@ def test_probabilities_as_one_score():
     row = int(np.argmax((s < 0) | (s > 1)))
     message = fails("report", "d.npz:s", "--probabilities")
     assert f"row {row}: the probability of class 1 must be in 0 to 1, got {s[row]:g}" in message
-    assert "labels must be 0 or 1" in fails("report", "d.npz:s", "--labels", "d.npz:names")
+    message = fails("report", "d.npz:s", "--labels", "d.npz:names")
+    assert "d.npz:names: the label of row 0 must be 0 or 1, got" in message
+    assert "write 1 for the class whose score d.npz:s has and 0 for the other" in message
 
 
 @pytest.mark.parametrize("file", ["z.npy", "f.npy", "z.npz", "z.safetensors"])

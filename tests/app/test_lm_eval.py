@@ -219,13 +219,26 @@ def broken():
     yield "not JSON", line + "\n{", "line 2 is not JSON"
     yield "not an object", "3\n", "line 1 must be a JSON object of a question"
     yield "no array", "[{]", "not a JSON array"
-    yield "twice", f"{line}\n{line}", "lines 1 and 2 are of the same doc_id 0"
+    yield "twice", f"{line}\n{line}", "line 1 and line 2 are of the same doc_id 0"
     yield "no responses", json.dumps({"doc_id": 0}), "must have filtered_resps or resps"
     yield (
         "generated text",
         json.dumps({**good, "filtered_resps": ["the answer is 4"]}),
-        "only multiple-choice tasks have logits",
+        "line 1 holds generated text, not log-likelihoods, got ['the answer is 4']; only multiple",
     )
+    yield "a generated number", json.dumps({**good, "filtered_resps": ["42"]}), "generated text"
+    yield (
+        "a huge integer",
+        json.dumps({**good, "filtered_resps": [[10**400, False], [1, False]]}),
+        "line 1: filtered_resps must hold the log-likelihood of each choice",
+    )
+    yield "a huge acc", json.dumps({**good, "acc": 10**400, "target": "x"}), "line 1: target must"
+    yield (
+        "NaN",
+        json.dumps({**good, "filtered_resps": [["nan", "False"], ["-1", "True"]]}),
+        "line 1: a log-likelihood must be finite or -inf, got nan",
+    )
+    yield "an element", json.dumps([good, {"doc_id": 1}]), "element 2 must have filtered_resps"
     yield "one choice", json.dumps({**good, "filtered_resps": [[-1, True]]}), "2 or more choices"
     yield (
         "a target that is no choice",
@@ -245,6 +258,23 @@ def test_errors(text, message):
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.count("\n") == 1
     assert message in result.stderr
+
+
+def test_apply_to_other_numbers_of_choices():
+    """Fewer choices than in the fit end with -inf; more are refused."""
+    samples = logged()
+    write("s.jsonl", samples)
+    assert run("calibrate", "s.jsonl", "--method", "temperature").exit_code == 0
+    write("short.jsonl", [s for s in samples if len(s["filtered_resps"]) == 3])
+    assert run("apply", "logitlab-calibrator", "short.jsonl", "-o", "p.npy").exit_code == 0
+    p, z = np.load("p.npy"), read("short.jsonl")[0]
+    calibrator = logitlab.load_calibrator("logitlab-calibrator/calibrator.safetensors")
+    expected = logitlab.softmax(z / calibrator.temperature_)
+    np.testing.assert_allclose(p, np.pad(expected, ((0, 0), (0, 1))), rtol=1e-6)
+    write("long.jsonl", [sample(0, [-1.0, -2, -3, -4, -5], 0, 1.0, list("abcde"))])
+    result = run("apply", "logitlab-calibrator", "long.jsonl")
+    assert result.exit_code == 2
+    assert "long.jsonl: a question must have at most 4 choices" in result.stderr
 
 
 def test_options_without_meaning():

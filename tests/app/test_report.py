@@ -365,9 +365,9 @@ def test_progress_on_a_terminal(tmp_path):
         (lambda z, y: (z[y < 2], y[y < 2] + 1), "these labels seem to count from 1"),
         (
             lambda z, y: (np.where(y[:, None] == 0, np.nan, z), y),
-            "rows hold NaN; they are excluded",
+            "of 200 rows; excluded.",
         ),
-        (lambda z, y: (np.where(y[:, None] == 0, -np.inf, z), y), "rows hold only -inf"),
+        (lambda z, y: (np.where(y[:, None] == 0, -np.inf, z), y), "Only -inf in "),
     ],
 )
 def test_warnings_come_first(tmp_path, monkeypatch, change, warning):

@@ -64,7 +64,7 @@ def test_the_column_of_groups_is_no_class(table, no_figures):
 
 
 def test_arrays(no_figures):
-    """Groups have the shape of the labels; a group without rows has no scores."""
+    """Groups have the shape of the labels; a group without rows has a note alone."""
     rng = np.random.default_rng(0)
     z, y = rng.normal(size=(4, 3, 10)), rng.integers(0, 3, (4, 10))
     groups = np.arange(4).repeat(10).reshape(4, 10)
@@ -72,10 +72,32 @@ def test_arrays(no_figures):
     np.savez("d.npz", z=z, y=y, g=groups, short=groups[0])
     options = ("d.npz:z", "--axis", 1, "--labels", "d.npz:y", "--ignore-index", -100)
     assert run(*options, "--group", "d.npz:g").exit_code == 0
-    values = json.loads(Path("logitlab-report/report.json").read_text())["groups"]["scores"]
+    report = json.loads(Path("logitlab-report/report.json").read_text())
+    note = "Groups of g whose rows are all ignored or excluded: '2'."
+    assert note in report["input_summary"]["notes"]
+    values = report["groups"]["scores"]
     assert {name: scores["rows"] for name, scores in values.items()} == dict.fromkeys("013", 10)
     message = run(*options, "--group", "d.npz:short").stderr
     assert "groups must have shape (4, 10) as the rows of d.npz:z, got (10,)" in message
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "npy"])
+def test_missing_group(table, suffix):
+    """An empty cell is as little a group as NaN is."""
+    site = table[2]
+    site[7] = ""
+    frame = pd.DataFrame({"site": np.where(site == "", None, site), "x": 0})
+    spec = {"csv": "g.csv:site", "parquet": "g.parquet:site", "npy": "g.npy"}[suffix]
+    match suffix:
+        case "csv":
+            frame.to_csv("g.csv", index=False)
+        case "parquet":
+            frame.to_parquet("g.parquet")
+        case "npy":
+            np.save("g.npy", site)
+    result = run("t.csv:a,b,c,d", "--labels", "t.csv:y", "--group", spec)
+    assert result.exit_code == 2
+    assert "the group of row 7 is missing" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -103,8 +103,9 @@ def apply(
             if out.suffix.lower() == ".npy" and (top is not None or probabilities):
                 raise UserError(f"{out}: an .npy file holds all probabilities; omit the option")
         saved = read_saved(calibrator)
-        source = open_logits(logits, axis=axis, probabilities=saved.probabilities)
-        saved.check_columns(source)
+        source = saved.match_columns(
+            open_logits(logits, axis=axis, probabilities=saved.probabilities)
+        )
         for note in describe_layout(source, saved.probabilities):
             print_line(note, err=out is None)
         with progress(shown=sys.stderr.isatty()) as track:

@@ -51,6 +51,9 @@ class Method(StrEnum):
     matrix_isotonic = "matrix_isotonic"
 
 
+_HALVES = "Half of the rows fit the calibrator, the other half the rules."
+
+
 def calibrate(
     logits: Annotated[
         str,
@@ -63,8 +66,10 @@ def calibrate(
         Method,
         typer.Option(
             "--method",
-            help="auto: the simplest whose cross-fitted log-loss is within one standard error "
-            "of the best. isotonic: isotonic regression of the probability of the predicted class.",
+            metavar="METHOD",
+            help=f"One of {', '.join(Method)}. auto: the simplest whose cross-fitted log-loss is "
+            "within one standard error of the best. isotonic: isotonic regression of the "
+            "probability of the predicted class.",
         ),
     ] = Method.auto,
     max_error: Annotated[
@@ -72,7 +77,7 @@ def calibrate(
         typer.Option(
             metavar="R",
             help="Save a rule that accepts confident rows only: their error is at most R, with "
-            "probability 0.95. Half of the rows fit the calibrator, the other half the rules.",
+            f"probability 0.95. {_HALVES}",
             show_default=False,
         ),
     ] = None,
@@ -81,7 +86,7 @@ def calibrate(
         typer.Option(
             metavar="C",
             help="Save a rule for sets of classes: each contains the true class with probability "
-            "C at least.",
+            f"C at least. {_HALVES}",
             show_default=False,
         ),
     ] = None,

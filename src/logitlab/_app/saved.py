@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from logitlab._app.io.json_values import json_values
+from logitlab._app.io.lm_eval import pad_choices
 from logitlab._app.io.passes import as_floating, logits_of_probabilities
 from logitlab._app.io.source import Logits, UserError
 from logitlab._app.rules import Rules, read_rules
@@ -49,8 +50,11 @@ class SavedCalibrator:
         )
         return data
 
-    def check_columns(self, source: Logits) -> None:
-        """Refuse logits of other classes."""
+    def match_columns(self, source: Logits) -> Logits:
+        """The logits with the classes of the calibrator; logits of others are refused.
+
+        A sample log, whose longest question may have fewer choices, gets columns of -inf.
+        """
         k = self.calibrator.n_features_in_
         if source.one_score != self.one_score:
             rule = "one number for each row, the" if self.one_score else f"{k} columns of"
@@ -59,6 +63,13 @@ class SavedCalibrator:
             raise UserError(
                 f"{source.source}: must have {rule} {given}, as {self.path} was fitted to, "
                 f"got {got}"
+            )
+        if source.is_sample_log and source.classes < k:
+            return pad_choices(source, k)
+        if source.is_sample_log and source.classes > k:
+            raise UserError(
+                f"{source.source}: a question must have at most {k} choices, as those that "
+                f"{self.path} was fitted to, got {source.classes}"
             )
         if source.classes != k:
             raise UserError(
@@ -72,6 +83,7 @@ class SavedCalibrator:
                     f"{source.source}: column {i} must be {expected!r} as in {self.path}, "
                     f"got {name!r}"
                 )
+        return source
 
     def names_of(self, source: Logits) -> tuple[str, ...] | None:
         """The names of the classes, if the logits or the file have them."""

@@ -12,7 +12,7 @@ from logitlab.calibration.base import Calibrator, original_row_numbers
 from logitlab.calibration.cross_fit import out_of_fold_logits, random_folds
 from logitlab.calibration.isotonic import IsotonicCalibration
 from logitlab.calibration.structured import StructuredMatrixScaling, StructuredVectorScaling
-from logitlab.calibration.temperature import TemperatureScaling
+from logitlab.calibration.temperature import TemperatureScaling, refuse_infinite_loss
 from logitlab.losses import cross_entropy
 
 MAX_CLASSES = {"vector": 2000, "matrix": 200}
@@ -94,7 +94,8 @@ def select_calibrator(
     Raises
     ------
     TypeError, ValueError
-        As the ``fit`` of a calibrator for labels and weights; `cv` out of range.
+        As the ``fit`` of a calibrator for labels and weights; `cv` out of range; fewer than 2 rows;
+        a row without a distribution, or with probability 0 for its label.
 
     References
     ----------
@@ -113,10 +114,14 @@ def select_calibrator(
     ('temperature', 1.98)
     """
     rows, labels, weight, numbers = labelled_rows(z, y, sample_weight)
+    if len(labels) < 2:
+        raise ValueError(f"z must have 2 or more rows to select a calibrator, got {len(labels)}")
     folds = random_folds(len(labels), cv, rng)
     w = np.full(len(labels), 1 / len(labels)) if weight is None else weight / weight.sum()
     logits: dict[str, NDArray[Any]] = {"uncalibrated": rows}
     losses = {"uncalibrated": _losses(rows, labels)}
+    with original_row_numbers(numbers):
+        refuse_infinite_loss(rows, labels, losses["uncalibrated"])
 
     def cross_fit(name: str, calibrator: Calibrator, z: NDArray[Any]) -> None:
         with contextlib.suppress(ValueError):  # cannot be fitted to these rows

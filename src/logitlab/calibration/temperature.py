@@ -23,6 +23,22 @@ _LOG_RANGE = math.log(math.ulp(0)), math.log(sys.float_info.max)  # range of log
 _CHUNK = 1 << 26  # entries passed to the search at a time
 
 
+def refuse_infinite_loss(z: NDArray[Any], y: Integers, losses: Floats) -> None:
+    """Raise for the first row whose loss is infinite or undefined at every temperature."""
+    label_logit = np.take_along_axis(z, y[:, None], axis=-1)[:, 0]
+    largest = z.max(axis=-1)
+    for bad, reason in (
+        (np.isnan(losses), "holds NaN, or only -inf: it has no distribution"),
+        (label_logit == -np.inf, "has the logit -inf for its label: its log-loss is infinite"),
+        (
+            (largest == np.inf) & (label_logit < np.inf),
+            "has +inf for a class that is not its label: its log-loss is infinite",
+        ),
+    ):
+        if bad.any():
+            raise RowError(int(bad.argmax()), reason)
+
+
 class TemperatureSearch:
     r"""Find the temperature with the least mean log-loss, one pass over the rows at each step.
 
@@ -64,21 +80,6 @@ class TemperatureSearch:
             sd = float(np.ldexp(np.sqrt(np.mean(centred**2)), exponent))
         return float(np.clip(1.0, sd / 100, 10 * sd)) if 0 < sd < math.inf else largest
 
-    def _refuse_infinite_loss(self, z: NDArray[Any], y: Integers, losses: Floats) -> None:
-        """Raise for the first row whose loss is infinite or undefined at every temperature."""
-        label_logit = np.take_along_axis(z, y[:, None], axis=-1)[:, 0]
-        largest = z.max(axis=-1)
-        for bad, reason in (
-            (np.isnan(losses), "holds NaN, or only -inf: it has no distribution"),
-            (label_logit == -np.inf, "has the logit -inf for its label: its log-loss is infinite"),
-            (
-                (largest == np.inf) & (label_logit < np.inf),
-                "has +inf for a class that is not its label: its log-loss is infinite",
-            ),
-        ):
-            if bad.any():
-                raise RowError(int(bad.argmax()), reason)
-
     def add(self, z: NDArray[Any], y: Integers, weight: Floats | None = None) -> None:
         """Add rows to this pass: z of shape (n, K), labels in range, weights above 0.
 
@@ -94,7 +95,7 @@ class TemperatureSearch:
             return
         loss, slope, curvature, label_margin = moments(z, y, self.temperature).T
         if not (np.isfinite(loss).all() and np.isfinite(label_margin).all()):
-            self._refuse_infinite_loss(z, y, loss)
+            refuse_infinite_loss(z, y, loss)
         self._slope += float(w @ slope)
         self._curvature += float(w @ curvature)
         self._label_largest = self._label_largest and not label_margin.any()

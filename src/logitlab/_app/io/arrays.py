@@ -199,6 +199,8 @@ def read_groups(spec: str, logits: Logits) -> Groups:
     if values.shape != logits.shape[:-1]:
         raise UserError(_shape_error(spec, values.shape, logits, "groups"))
     values = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+    if values.dtype.kind == "U" and (empty := np.char.strip(values) == "").any():
+        raise UserError(f"{spec}: the group of row {int(empty.argmax())} is missing")
     distinct, numbers = np.unique(values.reshape(-1), return_inverse=True)
     if len(distinct) > MAX_GROUPS:
         raise UserError(
@@ -232,12 +234,15 @@ def _classes(spec: str, y: NDArray[Any], logits: Logits) -> ClassLabels:
             found[index], f"Labels: {values}, matched to the columns of the same name."
         )
     if y.dtype.kind == "U":
+        if logits.one_score:
+            row = int(np.argmin(np.isin(y, ("0", "1"))))
+            raise UserError(
+                f"{spec}: the label of row {row} must be 0 or 1, got {str(y[row])!r}; write 1 for "
+                f"the class whose score {logits.source} has and 0 for the other"
+            )
         raise UserError(
             f"{spec}: the labels are names, but the columns of {logits.source} have none; use the "
             "number of the column, from 0, as the label"
-            if not logits.one_score
-            else f"{spec}: labels must be 0 or 1, as {logits.source} has the score of class 1, got "
-            f"{str(y[0])!r}"
         )
     if len(outside := distinct[(distinct < 0) | (distinct >= k)]):
         row = int(np.argmax(y == outside[0]))

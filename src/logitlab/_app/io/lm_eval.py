@@ -27,7 +27,7 @@ SUFFIX = ".jsonl"
 
 
 class _Question(NamedTuple):
-    line: int
+    place: str  # in the file, for messages: `line 3`, `element 3` of an array
     log_likelihoods: Floats
     by_number: int | None  # the true choice, if the target is its number
     by_text: int | None  # the true choice, if the target is its text
@@ -48,56 +48,72 @@ class _Question(NamedTuple):
 
 def read_samples(path: Path, source: str) -> Logits:
     """The logits of a sample log: questions with fewer choices than others end with -inf."""
-    questions = [_question(path, line, sample) for line, sample in _samples(path)]
+    questions = [_question(f"{path}: {place}", place, sample) for place, sample in _samples(path)]
     z = np.full((len(questions), max(len(q.log_likelihoods) for q in questions)), -np.inf)
     for row, question in zip(z, questions, strict=True):
         row[: len(question.log_likelihoods)] = question.log_likelihoods
     return replace(in_memory(source, z), labels=lambda: _labels(path, questions))
 
 
-def _samples(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The objects of the file, with the numbers of their lines or positions."""
+def pad_choices(logits: Logits, classes: int) -> Logits:
+    """The logits of a sample log with `classes` columns: the additional ones are -inf."""
+    z = np.concatenate(list(logits.read()))
+    missing = np.full((len(z), classes - logits.classes), -np.inf)
+    return replace(in_memory(logits.source, np.hstack([z, missing])), labels=logits.labels)
+
+
+def _samples(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The objects of the file, with their places: `line 3`, `element 3` of an array."""
     with catch_read_errors(path):
         text = path.read_text("utf-8")
-    found: list[tuple[int, Any]] = []
+    found: list[tuple[str, Any]] = []
     if text.lstrip().startswith("["):
         try:
-            found = list(enumerate(json.loads(text), 1))
+            found = [(f"element {i}", sample) for i, sample in enumerate(json.loads(text), 1)]
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: not a JSON array: {error}") from None
     else:
         for number, line in enumerate(text.split("\n"), 1):
             try:
-                found += [(number, json.loads(line))] if line.strip() else []
+                found += [(f"line {number}", json.loads(line))] if line.strip() else []
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}: line {number} is not JSON: {error}") from None
     if not found:
         raise UserError(f"{path}: must have at least one question, got none")
-    seen: dict[str, int] = {}
-    for number, sample in found:
+    seen: dict[str, str] = {}
+    for place, sample in found:
         if not isinstance(sample, dict):
-            raise UserError(f"{path}: line {number} must be a JSON object of a question")
-        key = repr(sample.get("doc_id", f"line {number}"))
+            raise UserError(f"{path}: {place} must be a JSON object of a question")
+        key = repr(sample.get("doc_id", place))
         if key in seen:
             raise UserError(
-                f"{path}: lines {seen[key]} and {number} are of the same doc_id {key}; keep one "
+                f"{path}: {seen[key]} and {place} are of the same doc_id {key}; keep one "
                 "filter and one repetition of each question"
             )
-        seen[key] = number
+        seen[key] = place
     return found
 
 
-def _question(path: Path, line: int, sample: dict[str, Any]) -> _Question:
+def _question(where: str, place: str, sample: dict[str, Any]) -> _Question:
+    """The question of an object; `where` is its file and place."""
     responses = sample.get("filtered_resps", sample.get("resps"))
     if not isinstance(responses, list) or not responses:
-        raise UserError(f"{path}: line {line} must have filtered_resps or resps, a list of choices")
+        raise UserError(f"{where} must have filtered_resps or resps, a list of choices")
+    if any(map(_is_generated, responses)):
+        raise UserError(
+            f"{where} holds generated text, not log-likelihoods, got {str(responses)[:60]}; only "
+            "multiple-choice tasks have logits"
+        )
     try:
         log_likelihoods = np.array([_number(response) for response in responses])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(
-            f"{path}: line {line}: filtered_resps must hold the log-likelihood of each choice, got "
+            f"{where}: filtered_resps must hold the log-likelihood of each choice, got "
             f"{str(responses)[:60]}; only multiple-choice tasks have logits"
         ) from None
+    if not (log_likelihoods < np.inf).all():
+        wrong = log_likelihoods[~(log_likelihoods < np.inf)][0]
+        raise UserError(f"{where}: a log-likelihood must be finite or -inf, got {wrong}")
     arguments = [_texts(a) for a in _values(sample.get("arguments", []))]
     if len(arguments) != len(responses):
         arguments = []
@@ -108,17 +124,24 @@ def _question(path: Path, line: int, sample: dict[str, Any]) -> _Question:
         log_likelihoods, arguments = log_likelihoods[:n], arguments[:n]
     if n < 2:
         raise UserError(
-            f"{path}: line {line}: a question must have 2 or more choices, got {n}; only "
+            f"{where}: a question must have 2 or more choices, got {n}; only "
             "multiple-choice tasks have logits"
         )
     target = sample.get("target")
     try:
         acc = float(sample["acc"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         acc = None
     return _Question(
-        line, log_likelihoods, _by_number(target, n), _by_text(target, arguments), target, acc
+        place, log_likelihoods, _by_number(target, n), _by_text(target, arguments), target, acc
     )
+
+
+def _is_generated(response: Any) -> bool:
+    """Whether a response is a text without the flag that follows a log-likelihood."""
+    while isinstance(response, list) and len(response) == 1:
+        response = response[0]
+    return isinstance(response, str)
 
 
 def _number(response: Any) -> float:
@@ -182,9 +205,9 @@ def _labels(path: Path, questions: list[_Question]) -> ClassLabels:
     if not found:
         wrong = next((q for q in questions if q.by_number is q.by_text is None), questions[0])
         raise UserError(
-            f"{path}: line {wrong.line}: target must be the number, from 0, or the text of one of "
-            f"{len(wrong.log_likelihoods)} choices in every line, got {str(wrong.target)[:60]!r}; "
-            "give --labels"
+            f"{path}: {wrong.place}: target must be the number, from 0, or the text of one of "
+            f"{len(wrong.log_likelihoods)} choices in every question, got "
+            f"{str(wrong.target)[:60]!r}; give --labels"
         )
     kind, y = next(iter(found.items()))
     rows = pluralize(len(y), "question")

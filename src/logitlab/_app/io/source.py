@@ -68,6 +68,11 @@ class Logits:
     labels: Callable[[], ClassLabels] | None = None  # if the file has them
 
     @property
+    def is_sample_log(self) -> bool:
+        """Whether the logits are those of choices; only sample logs have labels."""
+        return self.labels is not None
+
+    @property
     def rows(self) -> int:
         return int(np.prod(self.shape[:-1]))
 

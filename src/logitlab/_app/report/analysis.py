@@ -101,11 +101,11 @@ class Analysis:
             found.append(_PROBABILITIES_HINT.format(reason))
         rows = self.source.rows
         for n, reason in (
-            (self.input_summary.nan_rows, "hold NaN"),
-            (self.input_summary.empty_rows, "hold only -inf"),
+            (self.input_summary.nan_rows, "NaN"),
+            (self.input_summary.empty_rows, "Only -inf"),
         ):
             if n:
-                found.append(f"{n} of {rows} rows {reason}; they are excluded.")
+                found.append(f"{reason} in {n} of {rows} rows; excluded.")
         if self.evaluation is None or self.label_counts is None:
             return found
         occurring = np.flatnonzero(self.label_counts)
@@ -237,17 +237,23 @@ def analyse(
         fitted = fit_sample.collected()
         evaluation = evaluate(passes, labels, uncalibrated, fitted, folds)
         decided = decisions(*fitted, labels, folds, evaluation.fold_temperatures)
+    notes = [*describe_layout(source, probabilities), *([mapping] if mapping else [])]
     found = {}
     if groups is not None and group_sums is not None:
         scores = group_sums.scores(N_RESAMPLES, SEED)
         found = {n: s for n, s in zip(groups.names, scores, strict=True) if s is not None}
+        if without_rows := [name for name in groups.names if name not in found]:
+            names = ", ".join(map(repr, without_rows))
+            notes.append(
+                f"Groups of {groups.column} whose rows are all ignored or excluded: {names}."
+            )
     ignored = 0 if included is None else int(np.count_nonzero(~included))
     excluded = ignored + input_summary.nan_rows + input_summary.empty_rows
     excluded += input_summary.unpaired_rows
     return Analysis(
         source=source,
         probabilities=probabilities,
-        notes=[*describe_layout(source, probabilities), *([mapping] if mapping else [])],
+        notes=notes,
         label_warnings=label_warnings,
         input_summary=input_summary,
         evaluated_rows=source.rows - excluded,
