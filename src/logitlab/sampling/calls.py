@@ -58,6 +58,20 @@ def to_library_of(z: Any, x: NDArray[Any]) -> Any:
     return array_namespace(z).asarray(x, device=getattr(z, "device", None))
 
 
+def with_probability(kept: NDArray[np.bool_], call: Call) -> NDArray[np.bool_]:
+    """The kept classes without those that have probability 0 at any precision."""
+    z, axis, t, _ = call.arguments
+    kept = kept & (z != -np.inf)
+    infinite = kept & (z == np.inf)
+    if infinite.any():
+        # At T >= 0, all of the probability; at T < 0, none.
+        kept &= np.where(t < 0, ~infinite, infinite | ~infinite.any(axis=axis, keepdims=True))
+    if np.any(t == 0):
+        largest = np.max(np.where(kept, z, -np.inf), axis=axis, keepdims=True, initial=-np.inf)
+        kept &= (t != 0) | (z == largest)
+    return kept
+
+
 def take_classes(x: Any, classes: Any, xp: Any) -> Any:
     """The entries of x, (..., K), at these classes, (..., n)."""
     if hasattr(xp, "take_along_axis"):

@@ -22,8 +22,10 @@ from logitlab.sampling.calls import (
     check_samples,
     for_decisions,
     to_library_of,
+    with_probability,
 )
 from logitlab.sampling.draws import (
+    check_rng,
     check_row_keys,
     generator_key,
     without_replacement,
@@ -133,7 +135,8 @@ class Sampler:
         for field in fields(self):
             value = getattr(self, field.name)
             if hasattr(value, "shape"):
-                value = _arrays.on_host(value, field.name).tolist()
+                host = _arrays.on_host(value, field.name)
+                value = (host + 0.0 if field.name == "temperature" else host).tolist()
             if value != field.default:
                 changed[field.name] = value
         return changed
@@ -182,9 +185,8 @@ class Sampler:
         settings = json.loads(text)
         if not isinstance(settings, dict):
             raise ValueError(f"text must be a JSON object, got {text!r}")
-        names = [field.name for field in fields(cls)]
-        if unknown := [name for name in settings if name not in names]:
-            raise ValueError(f"text must have settings of {', '.join(names)}, got {unknown[0]!r}")
+        if unknown := [name for name in settings if name not in _NAMES]:
+            raise ValueError(f"text must have settings of {', '.join(_NAMES)}, got {unknown[0]!r}")
         return cls(**{name: decoded(value) for name, value in settings.items()})
 
     @classmethod
@@ -242,6 +244,10 @@ class Sampler:
         draws = None
         if self._is_random:
             draws = self._draws(call, 1, True, rng, row_keys)
+        else:
+            check_rng(rng)
+            if row_keys is not None:
+                check_row_keys(row_keys, call.batch)
         has_xtc = None if draws is None or draws.has_xtc is None else draws.has_xtc[:, 0]
         request = call.request
         xp = array_namespace(request.z)
@@ -365,10 +371,9 @@ class Sampler:
             )
         stages = self._stages(call, None if has_xtc is None else has_xtc[:, 0])
         kept, _ = native_sampling.keep(*call.arguments, stages)
-        host, class_axis, *_ = call.arguments
-        mask = to_library_of(call.request.z, kept & (host != -np.inf))
+        mask = to_library_of(call.request.z, with_probability(kept, call))
         tokens = _arrays.scalar(to_library_of(call.request.z, indices))
-        return tokens, Support.from_mask(mask, class_axis)
+        return tokens, Support.from_mask(mask, call.arguments[1])
 
     @cached_property
     def _is_random(self) -> bool:
@@ -434,8 +439,16 @@ class Sampler:
         return indices.reshape(call.batch if n is None else (*call.batch, count)), draws
 
 
-def sampler_of(**settings: Any) -> Sampler:
-    """The sampler of these settings; that of numbers is made once."""
+_NAMES = tuple(field.name for field in fields(Sampler))
+
+
+def sampler_of(function: str, /, **settings: Any) -> Sampler:
+    """The sampler of the settings of a function; that of numbers is made once."""
+    if unknown := [name for name in settings if name not in _NAMES]:
+        raise TypeError(
+            f"{function}() got an unexpected keyword argument {unknown[0]!r}; "
+            f"the settings are {', '.join(_NAMES)}"
+        )
     if all(type(value) in (int, float, str) or value is None for value in settings.values()):
         return _sampler_of_numbers(**settings)
     return Sampler(**settings)
