@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from logitlab import _arrays, _checks
 from logitlab._backends.reference_sampling import Words
 from logitlab.sampling.draws import Key
+from logitlab.sampling.settings import rows_of
 
 
 class Call(NamedTuple):
@@ -45,6 +46,18 @@ def check_call(z: Any, axis: Any, temperature: Any, where: Any) -> Call:
         t = _arrays.on_host(t, "temperature").astype(np.float64, copy=False)
     mask = None if request.where is None else _arrays.on_host(request.where, "where")
     return Call(request, batch, (_arrays.on_host(request.z), request.axes[0], t, mask))
+
+
+def check_dynamic_temperature(call: Call, width: Any) -> None:
+    """Refuse rows of a negative temperature whose `dynatemp_range` is above 0."""
+    width = rows_of("dynatemp_range", width, call.batch)
+    _, axis, t, _ = call.arguments
+    if isinstance(t, np.ndarray):
+        t = np.broadcast_to(np.take(t, 0, axis), call.batch).reshape(-1)
+    if (negative := np.atleast_1d((t < 0) & (width > 0))).any():
+        flat = int(np.argmax(negative))
+        t, row = (t[flat], f" in {call.row_label(flat)}") if np.ndim(t) else (t, "")
+        raise ValueError(f"temperature must be >= 0 if dynatemp_range > 0, got {t}{row}")
 
 
 def to_library_of(z: Any, x: NDArray[Any]) -> Any:

@@ -19,6 +19,7 @@ from logitlab.sampling.calls import (
     Call,
     Draws,
     check_call,
+    check_dynamic_temperature,
     check_samples,
     for_decisions,
     to_library_of,
@@ -198,8 +199,8 @@ class Sampler:
         request : dict
             The body of a request, such as `{"temperature": 0.7, "top_k": -1}`. Values that turn
             a stage off in the engine do so here. Settings that are missing have the engine's
-            defaults. Those that do not concern sampling (`model`, `max_tokens`, `stop`, ...) are
-            ignored.
+            defaults, but `do_sample` is True. Those that do not concern sampling (`model`,
+            `max_tokens`, `stop`, ...) are ignored.
         engine : {"openai", "vllm", "sglang", "transformers", "llama.cpp"}
             The engine whose conventions and order of stages the request has.
 
@@ -207,7 +208,8 @@ class Sampler:
         ------
         ValueError
             A setting is unknown, or one that a Sampler does not have, such as those of
-            :func:`penalize`, is not at its neutral value; as :class:`Sampler`.
+            :func:`penalize`, is not at its neutral value; the temperature is negative (that of
+            llama.cpp, <= 0, selects the largest logit); as :class:`Sampler`.
 
         Examples
         --------
@@ -405,20 +407,10 @@ class Sampler:
 
     def _stages(self, call: Call, has_xtc: Any) -> list[Stage]:
         if self._has_dynamic_temperature:
-            self._check_dynamic_temperature(call)
+            check_dynamic_temperature(call, self.dynatemp_range)
         if has_xtc is None and (stages := self._stages_of_any_row) is not None:
             return stages
         return rules.stages_of(self._settings, call.batch, has_xtc)
-
-    def _check_dynamic_temperature(self, call: Call) -> None:
-        width = rules.rows_of("dynatemp_range", self.dynatemp_range, call.batch)
-        _, axis, t, _ = call.arguments
-        if isinstance(t, np.ndarray):
-            t = np.broadcast_to(np.take(t, 0, axis), call.batch).reshape(-1)
-        if (negative := np.atleast_1d((t < 0) & (width > 0))).any():
-            flat = int(np.argmax(negative))
-            t, row = (t[flat], f" in {call.row_label(flat)}") if np.ndim(t) else (t, "")
-            raise ValueError(f"temperature must be >= 0 if dynatemp_range > 0, got {t}{row}")
 
     def _sample_indices(
         self, call: Call, n: Any, replacement: Any, rng: Any, row_keys: Any
