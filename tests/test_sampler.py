@@ -116,6 +116,27 @@ def test_errors(call, error, message):
             },
             {"typical_p": 0.5, "order": "llama.cpp"},
         ),
+        ("llama.cpp", {"temperature": -1}, {"temperature": 0.0, "order": "llama.cpp"}),
+        (
+            "llama.cpp",
+            {
+                "temperature": 0,
+                "dry_multiplier": 0.0,
+                "dry_base": 1.75,
+                "dry_sequence_breakers": [":"],
+                "min_keep": 0,
+                "mirostat": 0,
+                "mirostat_tau": 5.0,
+                "repeat_last_n": 64,
+                "grammar": "",
+            },
+            {"temperature": 0.0, "order": "llama.cpp"},
+        ),
+        (
+            "openai",
+            {"tools": [], "tool_choice": "auto", "response_format": {"type": "text"}},
+            {},
+        ),
         ("llama.cpp", {"temperature": 0}, {"temperature": 0.0, "order": "llama.cpp"}),
         (
             "llama.cpp",
@@ -133,12 +154,20 @@ def test_requests(engine, request_, expected):
 @pytest.mark.parametrize(
     ("engine", "request_", "error", "message"),
     [
-        ("openai", {"top_k": 5}, ValueError, "request must have settings of openai: temperature"),
+        ("openai", {"top_k": 5}, ValueError, "'top_k' is unknown in a request of openai"),
         ("vllm", {"repetition_penalty": 1.2}, ValueError, "repetition_penalty must be 1 in the"),
         ("vllm", {"top_p": "0.5"}, TypeError, "top_p must be a number, got '0.5'"),
         ("vllm", {"top_p": 0}, ValueError, "top_p must be in (0, 1], got 0.0"),
         ("sglang", {"top_k": 0}, ValueError, "top_k must be >= 1, got 0"),
         ("llama.cpp", {"mirostat": 2}, ValueError, "mirostat must be 0 in the request"),
+        *(
+            (engine, {"temperature": -1}, ValueError, "temperature must be >= 0 in a request of")
+            for engine in ("openai", "vllm", "sglang", "transformers")
+        ),
+        ("openai", {"logit_bias": {"5": 1}}, ValueError, "logit_bias must be {} in the request"),
+        ("openai", {"response_format": {"type": "json_object"}}, ValueError, "must be {'type': 't"),
+        ("openai", {"tool_choice": "required"}, ValueError, "tool_choice must be 'none' in the"),
+        ("transformers", {"do_sample": "no"}, TypeError, "do_sample must be True or False"),
         ("tgi", {}, ValueError, "engine must be one of 'openai', 'vllm'"),
     ],
 )

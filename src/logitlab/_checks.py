@@ -38,7 +38,10 @@ def real(x: Any, name: str, rule: str, valid: Callable[[float], bool]) -> float:
     """Return x as a float, checked to be `valid`; `rule` states the condition in words."""
     if not isinstance(x, Real) or is_boolean(x):
         raise TypeError(f"{name} must be a real number, got {x!r}")
-    value = float(x)
+    try:
+        value = float(x)
+    except OverflowError:
+        raise ValueError(f"{name} must be {rule}, got a number too large for a float") from None
     if not valid(value):
         raise ValueError(f"{name} must be {rule}, got {value}")
     return value

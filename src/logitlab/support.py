@@ -1,6 +1,7 @@
 """The classes of each row that a truncation keeps, in compressed sparse row format."""
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +79,10 @@ class Support:
     shape: Shape
 
     def __post_init__(self) -> None:
-        shape = tuple(int(n) for n in self.shape)
+        try:
+            shape = tuple(map(operator.index, self.shape))
+        except TypeError:
+            raise TypeError(f"shape must be a tuple of ints, got {self.shape!r}") from None
         indices = _integers(self.indices, "indices")
         offsets = _integers(self.offsets, "offsets")
         if not shape or min(shape) < 0:
@@ -164,6 +168,10 @@ class Support:
             raise ValueError("supports must have at least one element, got none")
         first = supports[0]
         for number, support in enumerate(supports):
+            if not isinstance(support, Support):
+                raise TypeError(
+                    f"supports must be of logitlab.Support, got {support!r} at {number}"
+                )
             if len(support.shape) < 2 or support.shape[1:] != first.shape[1:]:
                 raise ValueError(
                     "supports must have a batch axis and agree in the others and in K, got shapes "
@@ -215,7 +223,7 @@ def _integers(x: Any, name: str) -> Array:
     """A one-dimensional array of int64, or of int32 for `indices`."""
     x = _arrays.as_array(x, name)
     dtype = _arrays.dtype_name(x.dtype)
-    if not dtype.startswith(("int", "uint")):
+    if not dtype.startswith(("int", "uint")) and 0 not in x.shape:
         raise TypeError(f"{name} must be an integer array, got {dtype}")
     if x.ndim != 1:
         raise ValueError(f"{name} must have 1 dimension, got shape {tuple(x.shape)}")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from logitlab import _arrays, _checks
 from logitlab._backends.reference_sampling import Words
 from logitlab.sampling.draws import Key
+from logitlab.sampling.settings import rows_of
 
 
 class Call(NamedTuple):
@@ -47,6 +48,18 @@ def check_call(z: Any, axis: Any, temperature: Any, where: Any) -> Call:
     return Call(request, batch, (_arrays.on_host(request.z), request.axes[0], t, mask))
 
 
+def check_dynamic_temperature(call: Call, width: Any) -> None:
+    """Refuse rows of a negative temperature whose `dynatemp_range` is above 0."""
+    width = rows_of("dynatemp_range", width, call.batch)
+    _, axis, t, _ = call.arguments
+    if isinstance(t, np.ndarray):
+        t = np.broadcast_to(np.take(t, 0, axis), call.batch).reshape(-1)
+    if (negative := np.atleast_1d((t < 0) & (width > 0))).any():
+        flat = int(np.argmax(negative))
+        t, row = (t[flat], f" in {call.row_label(flat)}") if np.ndim(t) else (t, "")
+        raise ValueError(f"temperature must be >= 0 if dynatemp_range > 0, got {t}{row}")
+
+
 def to_library_of(z: Any, x: NDArray[Any]) -> Any:
     """A NumPy array as an array of the library and on the device of z."""
     if isinstance(z, np.ndarray):
@@ -56,6 +69,20 @@ def to_library_of(z: Any, x: NDArray[Any]) -> Any:
 
         return torch.from_numpy(x).to(z.device)
     return array_namespace(z).asarray(x, device=getattr(z, "device", None))
+
+
+def with_probability(kept: NDArray[np.bool_], call: Call) -> NDArray[np.bool_]:
+    """The kept classes without those that have probability 0 at any precision."""
+    z, axis, t, _ = call.arguments
+    kept = kept & (z != -np.inf)
+    infinite = kept & (z == np.inf)
+    if infinite.any():
+        # At T >= 0, all of the probability; at T < 0, none.
+        kept &= np.where(t < 0, ~infinite, infinite | ~infinite.any(axis=axis, keepdims=True))
+    if np.any(t == 0):
+        largest = np.max(np.where(kept, z, -np.inf), axis=axis, keepdims=True, initial=-np.inf)
+        kept &= (t != 0) | (z == largest)
+    return kept
 
 
 def take_classes(x: Any, classes: Any, xp: Any) -> Any:

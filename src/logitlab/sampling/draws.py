@@ -22,26 +22,32 @@ _NO_REPLACEMENT = 0x5851F42D
 _XTC = 0x14057B7E
 
 
-def generator_key(rng: Any) -> Key:
-    """The two 32-bit words of the key of the counter-based generator."""
+def check_rng(rng: Any) -> Any:
+    """A seed as an int; None or a generator unchanged."""
     is_seed = hasattr(rng, "__index__") and np.ndim(rng) == 0 and not _checks.is_boolean(rng)
     rng = _checks.integer(rng, "rng") if is_seed else rng
-    if rng is None or (is_seed and rng >= 0):
-        a, b = np.random.SeedSequence(None if rng is None else int(rng)).generate_state(2)
+    is_torch = type(rng).__module__.partition(".")[0] == "torch" and hasattr(rng, "initial_seed")
+    if rng is None or is_torch or isinstance(rng, np.random.Generator) or (is_seed and rng >= 0):
+        return rng
+    raise (ValueError if is_seed else TypeError)(
+        f"rng must be None, an int >= 0, a numpy.random.Generator or a torch.Generator, got {rng!r}"
+    )
+
+
+def generator_key(rng: Any) -> Key:
+    """The two 32-bit words of the key of the counter-based generator."""
+    rng = check_rng(rng)
+    if rng is None or isinstance(rng, int):
+        a, b = np.random.SeedSequence(rng).generate_state(2)
         return int(a), int(b)
     if isinstance(rng, np.random.Generator):
         word = _random_word(rng)
-    elif type(rng).__module__.partition(".")[0] == "torch" and hasattr(rng, "initial_seed"):
+    else:
         import torch
 
         shape = (1,)
         low, high = -(2**63), 2**63 - 1
         word = int(torch.randint(low, high, shape, generator=rng, device=rng.device)[0])
-    else:
-        raise (ValueError if is_seed else TypeError)(
-            "rng must be None, an int >= 0, a numpy.random.Generator or a torch.Generator, "
-            f"got {rng!r}"
-        )
     return word & 0xFFFFFFFF, word >> 32 & 0xFFFFFFFF
 
 

@@ -37,6 +37,8 @@ def _integers(x: Any, name: str) -> NDArray[Any]:
     values = _arrays.on_host(_arrays.as_array(x, name), name)
     if values.dtype.kind not in "iu" and values.size:
         raise TypeError(f"{name} must be integers, got {_arrays.dtype_name(values.dtype)}")
+    if values.dtype == np.uint64 and values.size and values.max() >= 2**63:
+        raise ValueError(f"{name} must be < 2**63, got {values.max()}")
     return values.astype(np.int64, copy=False)
 
 

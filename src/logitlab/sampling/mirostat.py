@@ -47,7 +47,9 @@ def _top_k(call: Call, mu: NDArray[np.float64]) -> NDArray[np.int64]:
     excess = s - 1
     # Where the exponent is 1: the limit of (1 - K^-excess)/excess.
     norm = np.where(
-        excess == 0, math.log(max(classes, 2)), -np.expm1(-excess * math.log(classes)) / excess
+        excess == 0,
+        math.log(max(classes, 2)),
+        -np.expm1(-excess * math.log(max(classes, 1))) / excess,
     )
     k = (np.exp2(mu) / norm) ** (1 / s)
     return np.asarray(np.clip(np.nan_to_num(k, nan=1.0), 1, max(classes, 1)), np.int64)

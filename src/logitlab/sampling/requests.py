@@ -5,60 +5,152 @@ from typing import Any, NamedTuple
 
 from logitlab import _checks
 
-# Parts of a request that have no effect on the distribution of one token.
+# Parts of a request that have no effect on the distribution of one token: text, output, and the
+# details of penalties, Mirostat and beams, which are off in a request that is accepted.
 _IGNORED = {
+    "add_generation_prompt",
+    "add_special_tokens",
     "best_of",
+    "bos_token_id",
+    "cache_implementation",
     "cache_prompt",
+    "chat_template",
+    "chat_template_kwargs",
+    "continue_final_message",
+    "custom_params",
+    "decoder_start_token_id",
     "detokenize",
+    "documents",
+    "dry_allowed_length",
+    "dry_base",
+    "dry_penalty_last_n",
+    "dry_sequence_breakers",
+    "early_stopping",
     "echo",
+    "eos_token_id",
+    "flat_logprobs",
+    "id_slot",
     "ignore_eos",
     "include_stop_str_in_output",
+    "length_penalty",
     "logprobs",
     "max_completion_tokens",
     "max_length",
     "max_new_tokens",
+    "max_time",
     "max_tokens",
     "messages",
     "metadata",
+    "mirostat_eta",
+    "mirostat_tau",
+    "modalities",
     "model",
     "n",
+    "n_discard",
+    "n_indent",
+    "n_keep",
     "n_predict",
     "n_probs",
+    "no_stop_trim",
     "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_logits",
+    "output_scores",
     "pad_token_id",
+    "parallel_tool_calls",
+    "penalize_nl",
+    "penalty_last_n",
+    "post_sampling_probs",
+    "priority",
     "prompt",
+    "prompt_cache_key",
     "prompt_logprobs",
+    "renormalize_logits",
+    "repeat_last_n",
+    "request_id",
+    "response_fields",
+    "return_dict_in_generate",
     "return_logprob",
+    "return_progress",
+    "return_token_ids",
+    "return_tokens",
+    "return_tokens_as_token_ids",
+    "safety_identifier",
     "sampling_seed",
     "seed",
+    "service_tier",
     "skip_special_tokens",
     "spaces_between_special_tokens",
     "stop",
+    "stop_regex",
+    "stop_strings",
     "stop_token_ids",
     "store",
     "stream",
     "stream_options",
+    "suffix",
+    "t_max_predict_ms",
+    "timings_per_token",
     "top_logprobs",
     "truncate_prompt_tokens",
     "use_cache",
     "user",
 }
-# Settings that change the logits before a sampler, at the values that leave them unchanged.
+# Settings that change the logits before a sampler, at the values that leave them unchanged; the
+# last one is what the error says.
+_OFF, _ONE, _ABSENT = (None, 0), (None, 1), (None,)
+_NO_LIST: tuple[Any, ...] = (None, [])
 _OTHERS: dict[str, tuple[Any, ...]] = {
-    "allowed_token_ids": (None,),
-    "bad_words": (None, []),
-    "dry_multiplier": (None, 0),
-    "frequency_penalty": (None, 0),
-    "logit_bias": (None, {}, []),
-    "min_tokens": (None, 0),
-    "min_new_tokens": (None, 0),
-    "mirostat": (None, 0),
-    "no_repeat_ngram_size": (None, 0),
-    "num_beams": (None, 1),
-    "presence_penalty": (None, 0),
-    "repeat_penalty": (None, 1),
-    "repetition_penalty": (None, 1),
-    "top_h": (None,),
+    "allowed_token_ids": _ABSENT,
+    "bad_words": _NO_LIST,
+    "bad_words_ids": _NO_LIST,
+    "begin_suppress_tokens": _NO_LIST,
+    "diversity_penalty": _OFF,
+    "dry_multiplier": _OFF,
+    "ebnf": _ABSENT,
+    "encoder_no_repeat_ngram_size": _OFF,
+    "encoder_repetition_penalty": _ONE,
+    "exponential_decay_length_penalty": _ABSENT,
+    "forced_bos_token_id": _ABSENT,
+    "forced_eos_token_id": _ABSENT,
+    "frequency_penalty": _OFF,
+    "function_call": (None, "auto", "none"),
+    "functions": _NO_LIST,
+    "grammar": (None, ""),
+    "guidance_scale": _ONE,
+    "guided_choice": _ABSENT,
+    "guided_grammar": _ABSENT,
+    "guided_json": _ABSENT,
+    "guided_regex": _ABSENT,
+    "json_schema": _ABSENT,
+    "logit_bias": (None, [], {}),
+    "logits_processors": _NO_LIST,
+    "lora": _NO_LIST,
+    "min_keep": (None, 1, 0),
+    "min_length": _OFF,
+    "min_new_tokens": _OFF,
+    "min_tokens": _OFF,
+    "mirostat": _OFF,
+    "no_repeat_ngram_size": _OFF,
+    "num_beam_groups": _ONE,
+    "num_beams": _ONE,
+    "penalty_alpha": _OFF,
+    "presence_penalty": _OFF,
+    "regex": _ABSENT,
+    "remove_invalid_values": (None, False),
+    "repeat_penalty": _ONE,
+    "repetition_penalty": _ONE,
+    "response_format": (None, {"type": "text"}),
+    "sequence_bias": _ABSENT,
+    "structural_tag": _ABSENT,
+    "structured_outputs": _ABSENT,
+    "suppress_tokens": _NO_LIST,
+    "tool_choice": (None, "auto", "none"),
+    "tools": _NO_LIST,
+    "top_h": _ABSENT,
+    "use_beam_search": (None, False),
+    "watermarking_config": _ABSENT,
 }
 _LLAMA_STAGES = {"typ_p": "typical_p"}
 _LLAMA_OTHERS = ("dry", "infill", "penalties")
@@ -137,8 +229,8 @@ def _check_names(request: Mapping[str, Any], engine: str, known: set[str]) -> No
             continue
         if name not in _OTHERS:
             raise ValueError(
-                f"request must have settings of {engine}: {', '.join(sorted(known))} "
-                f"(ignored: {', '.join(sorted(_IGNORED))}), got {name!r}"
+                f"{name!r} is unknown in a request of {engine}, which has the settings "
+                f"{', '.join(sorted(known))}"
             )
         if value not in _OTHERS[name]:
             raise ValueError(
@@ -182,7 +274,9 @@ def settings_of_request(request: Mapping[str, Any], engine: str) -> dict[str, An
         if "temperature" not in settings["order"]:
             settings.pop("temperature", None)
     t = settings.get("temperature", 1.0)
-    if given.get("do_sample") is False or greedy(t):
+    if engine != "llama.cpp" and t < 0:
+        raise ValueError(f"temperature must be >= 0 in a request of {engine}, got {t}")
+    if not _checks.boolean(given.get("do_sample", True), "do_sample") or greedy(t):
         # The largest logit, whatever the truncation.
         order = {"order": settings["order"]} if "order" in settings else {}
         return {"temperature": 0.0, **(order if isinstance(order.get("order"), str) else {})}

@@ -19,11 +19,14 @@ from logitlab.sampling.calls import (
     Call,
     Draws,
     check_call,
+    check_dynamic_temperature,
     check_samples,
     for_decisions,
     to_library_of,
+    with_probability,
 )
 from logitlab.sampling.draws import (
+    check_rng,
     check_row_keys,
     generator_key,
     without_replacement,
@@ -133,7 +136,8 @@ class Sampler:
         for field in fields(self):
             value = getattr(self, field.name)
             if hasattr(value, "shape"):
-                value = _arrays.on_host(value, field.name).tolist()
+                host = _arrays.on_host(value, field.name)
+                value = (host + 0.0 if field.name == "temperature" else host).tolist()
             if value != field.default:
                 changed[field.name] = value
         return changed
@@ -182,9 +186,8 @@ class Sampler:
         settings = json.loads(text)
         if not isinstance(settings, dict):
             raise ValueError(f"text must be a JSON object, got {text!r}")
-        names = [field.name for field in fields(cls)]
-        if unknown := [name for name in settings if name not in names]:
-            raise ValueError(f"text must have settings of {', '.join(names)}, got {unknown[0]!r}")
+        if unknown := [name for name in settings if name not in _NAMES]:
+            raise ValueError(f"text must have settings of {', '.join(_NAMES)}, got {unknown[0]!r}")
         return cls(**{name: decoded(value) for name, value in settings.items()})
 
     @classmethod
@@ -196,8 +199,8 @@ class Sampler:
         request : dict
             The body of a request, such as `{"temperature": 0.7, "top_k": -1}`. Values that turn
             a stage off in the engine do so here. Settings that are missing have the engine's
-            defaults. Those that do not concern sampling (`model`, `max_tokens`, `stop`, ...) are
-            ignored.
+            defaults, but `do_sample` is True. Those that do not concern sampling (`model`,
+            `max_tokens`, `stop`, ...) are ignored.
         engine : {"openai", "vllm", "sglang", "transformers", "llama.cpp"}
             The engine whose conventions and order of stages the request has.
 
@@ -205,7 +208,8 @@ class Sampler:
         ------
         ValueError
             A setting is unknown, or one that a Sampler does not have, such as those of
-            :func:`penalize`, is not at its neutral value; as :class:`Sampler`.
+            :func:`penalize`, is not at its neutral value; the temperature is negative (that of
+            llama.cpp, <= 0, selects the largest logit); as :class:`Sampler`.
 
         Examples
         --------
@@ -242,6 +246,10 @@ class Sampler:
         draws = None
         if self._is_random:
             draws = self._draws(call, 1, True, rng, row_keys)
+        else:
+            check_rng(rng)
+            if row_keys is not None:
+                check_row_keys(row_keys, call.batch)
         has_xtc = None if draws is None or draws.has_xtc is None else draws.has_xtc[:, 0]
         request = call.request
         xp = array_namespace(request.z)
@@ -365,10 +373,9 @@ class Sampler:
             )
         stages = self._stages(call, None if has_xtc is None else has_xtc[:, 0])
         kept, _ = native_sampling.keep(*call.arguments, stages)
-        host, class_axis, *_ = call.arguments
-        mask = to_library_of(call.request.z, kept & (host != -np.inf))
+        mask = to_library_of(call.request.z, with_probability(kept, call))
         tokens = _arrays.scalar(to_library_of(call.request.z, indices))
-        return tokens, Support.from_mask(mask, class_axis)
+        return tokens, Support.from_mask(mask, call.arguments[1])
 
     @cached_property
     def _is_random(self) -> bool:
@@ -400,20 +407,10 @@ class Sampler:
 
     def _stages(self, call: Call, has_xtc: Any) -> list[Stage]:
         if self._has_dynamic_temperature:
-            self._check_dynamic_temperature(call)
+            check_dynamic_temperature(call, self.dynatemp_range)
         if has_xtc is None and (stages := self._stages_of_any_row) is not None:
             return stages
         return rules.stages_of(self._settings, call.batch, has_xtc)
-
-    def _check_dynamic_temperature(self, call: Call) -> None:
-        width = rules.rows_of("dynatemp_range", self.dynatemp_range, call.batch)
-        _, axis, t, _ = call.arguments
-        if isinstance(t, np.ndarray):
-            t = np.broadcast_to(np.take(t, 0, axis), call.batch).reshape(-1)
-        if (negative := np.atleast_1d((t < 0) & (width > 0))).any():
-            flat = int(np.argmax(negative))
-            t, row = (t[flat], f" in {call.row_label(flat)}") if np.ndim(t) else (t, "")
-            raise ValueError(f"temperature must be >= 0 if dynatemp_range > 0, got {t}{row}")
 
     def _sample_indices(
         self, call: Call, n: Any, replacement: Any, rng: Any, row_keys: Any
@@ -434,8 +431,16 @@ class Sampler:
         return indices.reshape(call.batch if n is None else (*call.batch, count)), draws
 
 
-def sampler_of(**settings: Any) -> Sampler:
-    """The sampler of these settings; that of numbers is made once."""
+_NAMES = tuple(field.name for field in fields(Sampler))
+
+
+def sampler_of(function: str, /, **settings: Any) -> Sampler:
+    """The sampler of the settings of a function; that of numbers is made once."""
+    if unknown := [name for name in settings if name not in _NAMES]:
+        raise TypeError(
+            f"{function}() got an unexpected keyword argument {unknown[0]!r}; "
+            f"the settings are {', '.join(_NAMES)}"
+        )
     if all(type(value) in (int, float, str) or value is None for value in settings.values()):
         return _sampler_of_numbers(**settings)
     return Sampler(**settings)

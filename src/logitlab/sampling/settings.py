@@ -1,10 +1,10 @@
 """The settings of a sampler: their rules, the stages that they belong to, the engines' orders."""
 
 from collections.abc import Callable, Mapping
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import is_array_api_obj
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks
@@ -53,12 +53,16 @@ SETTINGS = {
     "dynatemp_range": _nonnegative("temperature", 0.0),
     "dynatemp_exponent": _nonnegative("temperature", 1.0),
 }
+_TEMPERATURE = Setting("temperature", 1.0, "a number, 0 and ±inf included", lambda t: t == t)
 
 
 def _array(name: str, x: Any, is_integer: bool) -> NDArray[Any]:
     """A setting with one value for each row, on the host."""
     x = _arrays.as_array(x, name)
     dtype = _arrays.dtype_name(x.dtype)
+    if dtype == "object" and is_integer and all(type(n) is int for n in x.flat):
+        limited: NDArray[Any] = np.clip(x, -_LARGEST, _LARGEST).astype(np.int64)
+        return limited
     kinds: tuple[str, ...] = ("int", "uint", "float", "bfloat")
     wanted = "a real number or an array of real numbers"
     if is_integer:
@@ -66,7 +70,7 @@ def _array(name: str, x: Any, is_integer: bool) -> NDArray[Any]:
     if not dtype.startswith(kinds) and 0 not in x.shape:
         raise TypeError(f"{name} must be {wanted}, got {dtype}")
     values = _arrays.on_host(x, name)
-    return values if is_integer else values.astype(np.float64)
+    return values if is_integer else values.astype(np.float64) + 0.0  # no -0.0
 
 
 def check_setting(name: str, x: Any, setting: Setting) -> Any:
@@ -80,7 +84,7 @@ def check_setting(name: str, x: Any, setting: Setting) -> Any:
             raise ValueError(f"{name} must be {setting.rule}, got {number}")
         return number
     if not has_rows and (isinstance(x, np.generic) or not hasattr(x, "ndim")):
-        return _checks.real(x, name, setting.rule, setting.valid)
+        return _checks.real(x, name, setting.rule, setting.valid) + 0.0
     values = _array(name, x, setting.is_integer)
     if not (valid := np.asarray(setting.valid(values))).all():
         index = tuple(map(int, np.unravel_index(int(np.argmin(valid)), valid.shape)))
@@ -94,14 +98,16 @@ def check_setting(name: str, x: Any, setting: Setting) -> Any:
     return values
 
 
-def check_temperature(temperature: Any) -> Any:
-    """A float, or an array with one for each row, which is checked beside the logits."""
-    if isinstance(temperature, list | tuple):
-        return np.array(temperature)
-    if isinstance(temperature, Real) and not _checks.is_boolean(temperature):
-        rule = "a number, 0 and ±inf included"
-        return _checks.real(temperature, "temperature", rule, lambda t: t == t)
-    return temperature
+def check_temperature(t: Any) -> Any:
+    """As a setting; a tensor stays one, and its values are checked beside the logits."""
+    if t is None:
+        raise TypeError("temperature must be a real number or array, got None")
+    if is_array_api_obj(t) and not isinstance(t, np.ndarray | np.generic):
+        dtype = _arrays.dtype_name(t.dtype)
+        if not dtype.startswith(("float", "bfloat", "int", "uint")):
+            raise TypeError(f"temperature must be a real number or array, got {dtype}")
+        return t
+    return check_setting("temperature", t, _TEMPERATURE)
 
 
 def check_order(order: Any) -> Any:

@@ -20,7 +20,7 @@ from logitlab._backends.targets import Targets
 from logitlab._rows import Floats, Integers, blocks
 from logitlab.sampling.calls import check_call, to_library_of
 from logitlab.sampling.draws import Key, check_row_keys, generator_key
-from logitlab.sampling.sampler import Sampler
+from logitlab.sampling.sampler import Sampler, sampler_of
 
 # xor-ed into the key: of the acceptance tests, and of the tokens that follow the accepted ones.
 _ACCEPTANCE, _NEXT_TOKEN = 0x2545F491, 0x61C88647
@@ -218,7 +218,6 @@ def _check_tokens(tokens: Any, k: int) -> tuple[Integers, Integers]:
         raise TypeError(f"tokens must be an integer array, got {_arrays.dtype_name(tokens.dtype)}")
     if tokens.ndim != 2:
         raise ValueError(f"tokens must have shape (N, S), got {tuple(tokens.shape)}")
-    tokens = tokens.astype(np.int64)
     invalid = (tokens < -1) | (tokens >= k)
     ended = np.logical_or.accumulate(tokens == -1, axis=1)
     for wrong, rule in (
@@ -231,7 +230,7 @@ def _check_tokens(tokens: Any, k: int) -> tuple[Integers, Integers]:
             raise ValueError(
                 f"tokens must be {rule}, got {token} in row {row} at position {position}"
             )
-    return tokens, (~ended).sum(axis=1)
+    return tokens.astype(np.int64), (~ended).sum(axis=1)
 
 
 def _check_logits(z: Any, name: str) -> NDArray[Any]:
@@ -356,7 +355,7 @@ def verify_draft(
     keys = check_row_keys(row_keys, (n,))
     if not isinstance(draft_sampler, Sampler | None):
         raise TypeError(f"draft_sampler must be a Sampler or None, got {draft_sampler!r}")
-    sampler = Sampler(temperature=temperature, **settings)
+    sampler = sampler_of("verify_draft", temperature=temperature, **settings)
     target_model = _check_model("target_z", target, sampler)
     draft_model = None
     if draft is not None and draft.size:

@@ -72,7 +72,7 @@ def truncate(
     >>> logitlab.truncate([1.0, 4.0, 2.0, 2.0], top_p=0.8)
     array([-inf,   4.,   2., -inf])
     """
-    sampler = sampler_of(temperature=temperature, **settings)
+    sampler = sampler_of("truncate", temperature=temperature, **settings)
     return sampler.truncate(z, axis, where=where, rng=rng, row_keys=row_keys)
 
 
@@ -156,7 +156,7 @@ def sample(
         found = native_sampling.plain_sample(z, axis, temperature, generator_key(rng))
         if found is not None:
             return found
-    sampler = sampler_of(temperature=temperature, **settings)
+    sampler = sampler_of("sample", temperature=temperature, **settings)
     keywords = {"where": where, "replacement": replacement, "rng": rng, "row_keys": row_keys}
     return sampler.sample(z, n, axis, **keywords)
 
@@ -202,7 +202,7 @@ def sample_with_log_prob(
     >>> print(index, log_prob.round(4))
     2 -0.6931
     """
-    sampler = sampler_of(temperature=temperature, **settings)
+    sampler = sampler_of("sample_with_log_prob", temperature=temperature, **settings)
     keywords = {"where": where, "replacement": replacement, "rng": rng, "row_keys": row_keys}
     return sampler.sample_with_log_prob(z, n, axis, **keywords)
 
@@ -235,8 +235,9 @@ def sample_with_support(
     tokens : array of int64
         As of :func:`sample`.
     support : Support
-        The classes of each row that remain after truncation, but those with a logit of -inf. Of
-        tensors for a tensor, else of NumPy arrays.
+        The classes of each row that remain after truncation, but those that have no probability at
+        any precision: a logit of -inf; at T < 0 of +inf; at T >= 0 a finite one beside +inf; at
+        T = 0 all but the tied maxima. Of tensors for a tensor, else of NumPy arrays.
 
     Raises
     ------
@@ -253,6 +254,6 @@ def sample_with_support(
     >>> tokens, support.indices
     (array([2]), array([1, 2], dtype=int32))
     """
-    sampler = sampler_of(temperature=temperature, **settings)
+    sampler = sampler_of("sample_with_support", temperature=temperature, **settings)
     keywords = {"where": where, "replacement": replacement, "rng": rng, "row_keys": row_keys}
     return sampler.sample_with_support(z, n, axis, **keywords)
