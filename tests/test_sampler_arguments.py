@@ -62,6 +62,7 @@ def test_temperature_is_copied():
     assert sampler.temperature.tolist() == [0.5, 1.0]
     with pytest.raises(ValueError, match="read-only"):
         sampler.temperature[0] = 9
+    assert sampler.truncate(torch.zeros(2, 3)).shape == (2, 3)  # without a warning
     tensor = torch.ones(2, requires_grad=True)
     assert Sampler(temperature=tensor).temperature is tensor
 

@@ -223,7 +223,11 @@ def like(x: Any, z: Array, xp: Namespace, name: str) -> Array:
                 f"got {type(x).__name__}"
             ) from None
     x = np.asarray(x)
-    return x if xp is np else xp.asarray(x, device=getattr(z, "device", None))
+    if xp is np:
+        return x
+    # torch warns of read-only memory.
+    x = x if x.flags.writeable else x.copy()
+    return xp.asarray(x, device=getattr(z, "device", None))
 
 
 def any_of(condition: Array, xp: Namespace) -> bool:
