@@ -203,6 +203,8 @@ def _for_rows(sampler: Sampler, rows: int) -> Sampler:
 
 def _scaled(truncated: Tensor, temperature: Any) -> Tensor:
     """Logits over T; log-probabilities in the rows where no division gives the distribution."""
+    if isinstance(temperature, np.ndarray):
+        temperature = torch.tensor(temperature)  # a copy: torch warns of read-only memory
     t = torch.as_tensor(temperature, dtype=truncated.dtype, device=truncated.device).reshape(-1, 1)
     divides = (t > 0) & t.isfinite()
     scaled = truncated / t
