@@ -333,20 +333,18 @@ def test_real_predictions(tmp_path, monkeypatch):
 
 
 def test_a_label_of_probability_0(folder):
-    """An infinite log-loss is null in JSON, and the calibrator is saved all the same."""
+    """No method can be selected by or fitted to an infinite log-loss; the row is named."""
     p = logitlab.softmax(rows(200)[0].astype(float)).round(1)
     p /= p.sum(1, keepdims=True)
-    y = p.argmin(1)
-    np.savez("p.npz", p=p, y=y)
-    arguments = ("--probabilities", "--json")
-    result = calibrate(*arguments, logits="p.npz:p", labels="p.npz:y")
-    assert json.loads(result.stdout)["uncalibrated"]["log_loss"] is None
-    assert run("apply", "out", "q.npy").stderr == "logitlab: q.npy: no such file\n"
-    isotonic = ("--labels", "p.npz:y", "--method", "isotonic", *arguments)
-    for options in ([], ["--coverage", 0.9]):
-        result = run("calibrate", "p.npz:p", *isotonic, *options)
-        assert result.exit_code == 2
-        assert result.stderr.startswith("logitlab: p.npz:p: row ")
+    np.savez("p.npz", p=p, y=p.argmin(1))
+    arguments = ("--labels", "p.npz:y", "--probabilities", "--json")
+    for method in ("auto", "temperature", "isotonic"):
+        for options in ([], ["--coverage", 0.9]):
+            result = run("calibrate", "p.npz:p", *arguments, "--method", method, *options)
+            assert result.exit_code == 2
+            assert result.stderr.startswith("logitlab: p.npz:p: ")
+            assert " row " in result.stderr
+            assert not Path("logitlab-calibrator").exists()
 
 
 def test_half_types_have_the_predictions_of_the_calibrator(folder):
