@@ -89,7 +89,7 @@ def generate_tokens(
 
     Parameters
     ----------
-    model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs
+    model, input_ids, logits_processor, stopping_criteria, generation_config
         Passed by ``generate``.
     sampler : Sampler
         The settings. One value for each prompt holds for all of its sequences
@@ -98,6 +98,8 @@ def generate_tokens(
         The source of random numbers. The same int gives the same tokens.
     row_keys : array of int, optional
         Distinct keys of the sequences, one for each; by default their indices in the batch.
+    **model_kwargs
+        Passed by ``generate``.
 
     Returns
     -------
