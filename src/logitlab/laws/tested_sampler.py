@@ -23,17 +23,20 @@ PARAMETERS = {
     "top_p": ("top_p",),
     "min_p": ("min_p",),
 }
+_SETTINGS = ("temperature", "top_k", "top_p", "min_p")
 _MAX_ENTRIES = 1 << 22  # of a batch of repeated rows
 
 
 def parameter_names(function: Any) -> list[str]:
-    """The names of the parameters of a callable."""
+    """The names of the parameters of a callable; one with `**keywords` takes every truncation."""
     if not callable(function):
         raise TypeError(f"function must be a callable, got {type(function).__name__}")
     try:
-        return list(inspect.signature(function).parameters)
+        parameters = inspect.signature(function).parameters
     except (TypeError, ValueError) as error:
         raise TypeError(f"function must have a signature, got {function!r}") from error
+    has_keywords = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return [*parameters, *(_SETTINGS if has_keywords else ())]
 
 
 def to_integers(x: Any) -> Integers:
