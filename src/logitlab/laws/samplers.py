@@ -28,7 +28,8 @@ def check_sampler(
     function : callable
         A sampler ``function(logits, n, seed=0, temperature=1.0, top_k=3, top_p=0.9, min_p=0.1)``:
         float32 logits of shape (N, K) give n tokens for each row, of shape (N, n). Every parameter
-        but the logits may be missing: the laws about it are not applicable. Without ``n``
+        but the logits may be missing: the laws about it are not applicable. A function with
+        ``**keywords`` is taken to have all settings. Without ``n``
         (also ``num_samples``, ``n_samples``, ``size``) it returns one token for each row. In place
         of ``seed`` it may have ``rng`` or ``random_state``, which get a
         :class:`numpy.random.Generator`, or ``generator``, which gets a ``torch.Generator``.
