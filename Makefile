@@ -44,7 +44,7 @@ sanitize:
 	rm -rf build/sanitize
 
 # The kernels of 64-bit Arm, cross-built and emulated, give the bits of those of x86-64.
-BITS = -std=c++17 -O2 -ffp-contract=off -pthread -Isrc/native tests/native/bits.cpp \
+BITS = -std=c++17 -O1 -ffp-contract=off -pthread -Isrc/native tests/native/bits.cpp \
 	src/native/exact_row.cpp src/native/memory.cpp src/native/sorting.cpp src/native/threads.cpp
 neon:
 	mkdir -p build
