@@ -2,8 +2,8 @@
 #pragma once
 
 #include "chunk_kernel.h"
+#include "pack.h"
 #include "sorting.h"
-#include "transpose4.h"
 #include "workspace.h"
 
 namespace logitlab {
@@ -52,6 +52,15 @@ class Bisection {
   T low_, high_;
   int steps_ = 0;
 };
+
+// Entries of a row of at least so many, at even distances.
+constexpr int64_t kSample = 4096;
+template <class T>
+void copy_sample(const T* z, int64_t k, T* sample) {
+  constexpr int64_t blocks = kSample / kLanes;
+  for (int64_t b = 0; b < blocks; ++b)
+    copy(z + b * (k - kLanes) / (blocks - 1), kLanes, sample + b * kLanes);
+}
 
 // Makes `values` the entries from low to high; fast where these are few. If low is -inf, more of it
 // may follow.
@@ -112,7 +121,19 @@ inline double sum_of_lanes(const Vec<double>& x) {
 }
 
 inline Vec<double> load_double(const float* z) { return widen(Vec<float>(z)); }
+template <class T>
+Vec<double> widened_sum(const Vec<T>* x) {
+  return add(add(widen(x[0]), widen(x[1])), add(widen(x[2]), widen(x[3])));
+}
 inline Vec<double> load_double(const double* z) { return Vec<double>(z); }
+// The entries as numbers of another type that has all of them.
+template <class To, class T>
+Vec<To> load_as(const T* z) {
+  if constexpr (sizeof(To) == sizeof(T))
+    return Vec<To>(z);
+  else
+    return load_double(z);
+}
 
 // The sum of the weights of the entries that are at least x; k is a multiple of sixteen.
 template <class T>

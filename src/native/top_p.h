@@ -21,10 +21,11 @@ struct Threshold {
 };
 constexpr int64_t kAllTies = std::numeric_limits<int64_t>::max();
 
-// exp((z - m)/t) times a constant, in T, as doubles. Applicable where in_range().
+// exp((z - m)/t) times a constant, in T. Applicable where in_range().
 template <class T>
 class FastWeights {
  public:
+  using Weight = T;
   // At most so large is the relative error of a weight, but for the common constant (0.76
   // kEpsilon was the largest of ten million).
   static constexpr double kError = 1.25 * kEpsilon<T>;
@@ -33,16 +34,19 @@ class FastWeights {
     if (in_range_) frame_ = exponent_frame(m, beta_);
   }
   bool in_range() const { return in_range_; }
-  Vec<double> operator()(const Vec<T>& z) const {
-    return widen(weights(z, Vec<T>(beta_.c), Vec<T>(beta_.c_low), Vec<T>(frame_.rounding),
-                         Vec<T>(frame_.floor)));
-  }
   // Of n entries, a multiple of sixteen.
+  void operator()(const T* z, int64_t n, T* e) const {
+    for (int64_t i = 0; i < n; i += kLanes) (*this)(z + i).put(e + i);
+  }
   void operator()(const T* z, int64_t n, double* e) const {
-    for (int64_t i = 0; i < n; i += kLanes) (*this)(Vec<T>(z + i)).put(e + i);
+    for (int64_t i = 0; i < n; i += kLanes) widen((*this)(z + i)).put(e + i);
   }
 
  private:
+  Vec<T> operator()(const T* z) const {
+    return weights(Vec<T>(z), Vec<T>(beta_.c), Vec<T>(beta_.c_low), Vec<T>(frame_.rounding),
+                   Vec<T>(frame_.floor));
+  }
   InverseTemperature<T> beta_;
   ExponentFrame<T> frame_;
   bool in_range_;
@@ -52,6 +56,7 @@ class FastWeights {
 template <class T>
 class DoubleWeights {
  public:
+  using Weight = double;
   static constexpr double kError = 0;
   DoubleWeights(T m, double t) : m_(m), t_(t), beta_(inverse_temperature<double>(t)) {
     in_range_ = beta_.in_range && absolute(double(m) * beta_.c) < Range<double>::max_exponent;
@@ -96,12 +101,11 @@ class TopP {
     // All entries below the share (1 - p)/k of the largest weight together are less than 1 - p.
     const double lowest = double(m) - t * (log1p_of(double(k) / (1 - p)) + 1);
     lowest_ = lowest > -double(kLargest<T>) ? next_after(T(lowest), kLowest) : kLowest;
+    Threshold<T> threshold;
     if constexpr (sizeof(T) < sizeof(double)) {
       const FastWeights<T> fast(m, t);
-      Threshold<T> threshold;
       if (fast.in_range() && find_with(fast, threshold)) return threshold;
     }
-    Threshold<T> threshold;
     find_with(DoubleWeights<T>(m, t), threshold);
     return threshold;
   }
@@ -113,7 +117,7 @@ class TopP {
 
  private:
   static constexpr T kLowest = -kInfinity<T>;
-  static constexpr int64_t kBlock = 512, kSample = 4096, kSampledBlocks = kSample / kLanes;
+  static constexpr int64_t kBlock = 512, kGroup = 4 * kLanes;
   static constexpr int64_t kHeavySample = 64;  // of the sample, the entries that are all collected
   static constexpr int kSteps = 4;
   static constexpr double kDeviations = 4;  // of the estimated mass at both ends of the bracket
@@ -139,31 +143,37 @@ class TopP {
   // weights.
   template <class Weights>
   LOGITLAB_FLATTEN void sum_and_collect(const Weights& weights) {
-    const Vec<double> high{double(high_)}, zero(0.0);
+    using Weight = typename Weights::Weight;
     const Vec<T> low(low_);
+    const Vec<Weight> high{Weight(high_)}, zero(Weight(0));
     Vec<double> total(0.0), above(0.0);
     int64_t n = 0;
-    double e[kBlock];
-    T last[kLanes];
+    Weight e[kBlock];
+    T padded[kBlock];
     values_.resize(min(k_, int64_t(1) << 12) + kLanes);
     for (int64_t i = 0; i < k_; i += kBlock) {
-      const int64_t size = min(kBlock, k_ - i), whole = size / kLanes * kLanes;
+      const int64_t size = min(kBlock, k_ - i), whole = (size + kGroup - 1) / kGroup * kGroup;
+      const T* z = z_ + i;
+      if (size < whole) copy_padded(z, size, padded, whole, kLowest), z = padded;
+      weights(z, whole, e);
+      fill(e + size, whole - size, Weight(0));
       if (values_.size() < n + kBlock + kLanes) values_.resize(min(2 * n, k_) + kBlock + kLanes);
-      const auto use = [&](const T* z, const double* e) {
-        const Vec<T> v(z);
-        const Vec<double> w(e);
-        total = add(total, w);
-        if (all_less(v, low)) return;
-        above = add(above, if_less(high, load_double(z), w, zero));
-        n += pack_between(v, low_, high_, values_.data() + n);
-      };
-      weights(z_ + i, whole, e);
-      for (int64_t j = 0; j < whole; j += kLanes) use(z_ + i + j, e + j);
-      if (whole == size) continue;
-      copy_padded(z_ + i + whole, size - whole, last, kLanes, kLowest);
-      weights(last, kLanes, e);
-      fill(e + size - whole, kLanes - (size - whole), 0.0);
-      use(last, e);
+      for (int64_t j = 0; j < whole; j += kGroup) {
+        Vec<Weight> w[4], w_above[4];
+        bool has_above = false;
+        for (int g = 0; g < 4; ++g) {
+          const int64_t at = j + g * kLanes;
+          const Vec<T> v(z + at);
+          w[g] = Vec<Weight>(e + at);
+          w_above[g] = zero;
+          if (all_less(v, low)) continue;
+          has_above = true;
+          w_above[g] = if_less(high, load_as<Weight>(z + at), w[g], zero);
+          n += pack_between(v, low_, high_, values_.data() + n);
+        }
+        total = add(total, widened_sum(w));
+        if (has_above) above = add(above, widened_sum(w_above));
+      }
     }
     total_ = sum_of_lanes(total), above_ = sum_of_lanes(above);
     pad_and_weigh(weights, n);
@@ -237,8 +247,7 @@ class TopP {
   template <class Weights>
   void set_bracket(const Weights& weights) {
     T sample[kSample];
-    for (int64_t b = 0; b < kSampledBlocks; ++b)
-      copy(z_ + b * (k_ - kLanes) / (kSampledBlocks - 1), kLanes, sample + b * kLanes);
+    copy_sample(z_, k_, sample);
     const T m = largest(sample, kSample);
     if (!(m > kLowest)) return;
     const T heavy = nth_largest_of(sample, kSample, kHeavySample, m, values_);

@@ -35,10 +35,12 @@ class LogWeights {
   double half_, m_, inverse_;
 };
 
-// Sums over a row of the weights exp((z - m)/t).
+// Sums over a row of the weights exp((z - m)/t), and bounds of their errors.
 struct RowSums {
   double total = 0;
-  double mean = 0;  // of (z - m)/t, under the softmax
+  double mean = 0;         // of (z - m)/t, under the softmax
+  double total_error = 0;  // relative
+  double mean_error = 0;   // absolute
 
   // -sum p log p
   double entropy() const { return max(log_of_total(total) - mean, 0.0); }
@@ -51,20 +53,22 @@ class IntervalFinder {
   Interval<T> interval(Stage stage, double parameter, const T* z, int64_t k, T m, double t) {
     const bool only_ties = t == 0 || m == kInfinity<T>, equal = !only_ties && t > kLargest<double>;
     if (equal && stage != Stage::epsilon && stage != Stage::eta && stage != Stage::top_a) return {};
-    switch (stage) {
-      case Stage::typical_p:
-        return only_ties ? Interval<T>{m} : typical(parameter, z, k, m, t);
-      case Stage::top_n_sigma:
-        return {only_ties ? m : sigma_bound(parameter, z, k, m)};
-      case Stage::xtc:
-        return only_ties ? Interval<T>{} : xtc(parameter, z, k, m, t);
-      default:
-        break;
-    }
-    if (only_ties) return {m};
+    if (stage == Stage::top_n_sigma) return {only_ties ? m : sigma_bound(parameter, z, k, m)};
+    if (only_ties) return stage == Stage::xtc ? Interval<T>{} : Interval<T>{m};
     // All probabilities are equal.
     if (equal) return {};
-    return {entry_of_share(least_share(stage, parameter, sums(z, k, m, t)), m, t)};
+    Interval<T> kept;
+    if constexpr (sizeof(T) < sizeof(double)) {
+      const FastWeights<T> fast(m, t);
+      if (fast.in_range() && t > 1e-30 && t < 1e30) {
+        const RowSums row = stage == Stage::typical_p || stage == Stage::eta
+                                ? fast_sums<true>(fast, z, k, m, t)
+                                : fast_sums<false>(fast, z, k, m, t);
+        if (find(stage, parameter, row, z, k, m, t, kept)) return kept;
+      }
+    }
+    find(stage, parameter, sums(z, k, m, t), z, k, m, t, kept);
+    return kept;
   }
 
   // T between max(0, t - width) and t + width, by the entropy at T = 1 relative to log n.
@@ -83,13 +87,31 @@ class IntervalFinder {
   }
 
   void release() {
+    values_.release();
     nearness_.release();
     weights_.release();
+    order_.release();
   }
 
  private:
   static constexpr T kLowest = -kInfinity<T>;
   static constexpr int64_t kBlock = 512;
+
+  // False where the errors of the sums may change the interval.
+  bool find(Stage stage, double parameter, const RowSums& row, const T* z, int64_t k, T m, double t,
+            Interval<T>& kept) {
+    if (stage == Stage::typical_p) return typical(parameter, row, z, k, m, t, kept);
+    const double share = stage == Stage::xtc ? parameter * row.total
+                                             : least_share(stage, parameter, row),
+                 error = 2 * row.total_error + row.mean_error;
+    if (stage == Stage::xtc && share * (1 - error) > 1) return kept = {}, true;
+    const T low = entry_of_share(share * (1 - error), m, t),
+            high = entry_of_share(share * (1 + error), m, t);
+    if (low != high && count_at_least(z, k, low) != count_at_least(z, k, high)) return false;
+    if (stage != Stage::xtc) return kept = {high}, true;
+    kept = {kLowest, smallest_from(high, z, k)};
+    return error == 0 || share * (1 + error) <= 1;
+  }
 
   // The least weight that is kept, where that of m is 1.
   static double least_share(Stage stage, double parameter, const RowSums& row) {
@@ -103,6 +125,42 @@ class IntervalFinder {
   static T entry_of_share(double share, T m, double t) {
     if (!(share > 0)) return kLowest;
     return share >= 1 ? m : ThresholdFinder<T>::min_p_threshold(share, m, t);
+  }
+
+  // The same in T, which is float, with the mean if WithMean. The relative errors are 1.25 epsilon
+  // of a weight, 1.5 of (z - m)/t, 0.5 of their product.
+  template <bool WithMean>
+  LOGITLAB_FLATTEN static RowSums fast_sums(const FastWeights<T>& weights, const T* z, int64_t k,
+                                            T m, double t) {
+    constexpr int64_t group = 4 * kLanes;
+    const Vec<T> top(m), inverse{T(1 / t)}, lowest(T(-800));
+    Vec<double> total(0.0), weighted(0.0);
+    T e[kBlock], padded[kBlock], unit[kLanes];
+    fill(padded, kLanes, m);
+    weights(padded, kLanes, unit);
+    for (int64_t i = 0; i < k; i += kBlock) {
+      const int64_t size = min(kBlock, k - i), whole = (size + group - 1) / group * group;
+      const T* block = z + i;
+      if (size < whole) copy_padded(block, size, padded, whole, kLowest), block = padded;
+      weights(block, whole, e);
+      fill(e + size, whole - size, T(0));
+      for (int64_t j = 0; j < whole; j += group) {
+        Vec<T> w[4], x[4];
+        for (int g = 0; g < 4; ++g) {
+          const int64_t at = j + g * kLanes;
+          w[g] = Vec<T>(e + at);
+          if constexpr (WithMean)
+            x[g] = mul(w[g], larger(mul(sub(Vec<T>(block + at), top), inverse), lowest));
+        }
+        total = add(total, widened_sum(w));
+        if constexpr (WithMean) weighted = add(weighted, widened_sum(x));
+      }
+    }
+    RowSums row;
+    const double sum = sum_of_lanes(total);
+    row.total = max(sum / double(unit[0]), 1.0), row.mean = sum_of_lanes(weighted) / sum;
+    row.total_error = 3 * kEpsilon<T>, row.mean_error = -6 * kEpsilon<T> * row.mean;
+    return row;
   }
 
   LOGITLAB_FLATTEN RowSums sums(const T* z, int64_t k, T m, double t) {
@@ -132,17 +190,20 @@ class IntervalFinder {
     return row;
   }
 
-  static T smallest_from(T bound, const T* z, int64_t k) {
-    T least = kInfinity<T>;
-    for (int64_t i = 0; i < k; ++i)
-      if (z[i] >= bound && z[i] > kLowest) least = min(least, z[i]);
-    return least;
-  }
-
-  Interval<T> xtc(double threshold, const T* z, int64_t k, T m, double t) {
-    const double share = threshold * sums(z, k, m, t).total;
-    if (share > 1) return {};
-    return {kLowest, smallest_from(entry_of_share(share, m, t), z, k)};
+  // The smallest of the entries that are at least `bound` and above -inf.
+  LOGITLAB_FLATTEN static T smallest_from(T bound, const T* z, int64_t k) {
+    const Vec<T> bounds(max(bound, -kLargest<T>)), none(kInfinity<T>);
+    Vec<T> least = none;
+    T padded[kLanes];
+    for (int64_t i = 0; i < k; i += kLanes) {
+      if (k - i < kLanes) copy_padded(z + i, k - i, padded, kLanes, kInfinity<T>);
+      const Vec<T> x(k - i < kLanes ? padded : z + i);
+      least = smaller(if_less(x, bounds, none, x), least);
+    }
+    T lane[kLanes], result = kInfinity<T>;
+    least.put(lane);
+    for (T x : lane) result = min(result, x);
+    return result;
   }
 
   // m - n sigma, with the population standard deviation of the entries above -inf.
@@ -178,18 +239,75 @@ class IntervalFinder {
     return min(m, double(value) < bound ? next_after(value, kInfinity<T>) : value);
   }
 
-  // The entries closest to the entropy: |-log p_i - H| = |E[z]/t - z_i/t|.
-  Interval<T> typical(double p, const T* z, int64_t k, T m, double t) {
-    const RowSums row = sums(z, k, m, t);
-    const LogWeights<T> log_weights(m, t);
-    load_distances(z, k, m, t, row.mean);
-    const double farthest = farthest_of_mass(p * row.total);
-    Interval<T> kept{kInfinity<T>, kLowest};
-    for (int64_t i = 0; i < k; ++i) {
-      if (!(absolute(log_weights(z[i]) - row.mean) <= farthest) || z[i] == kLowest) continue;
-      kept.low = min(kept.low, z[i]), kept.high = max(kept.high, z[i]);
+  // The entries closest to the entropy: |-log p_i - H| = |E[z]/t - z_i/t|. False where the errors
+  // of the sums may change them.
+  bool typical(double p, const RowSums& row, const T* z, int64_t k, T m, double t,
+               Interval<T>& kept) {
+    // The n nearest entries of a sample tell how far away the entries of the row may be left out.
+    if (k > 8 * kSample && absolute(m) < T(1e30) && t < 1e30) {
+      T sample[kSample];
+      copy_sample(z, k, sample);
+      for (int64_t n = 64; n <= 512; n *= 8) {
+        load_distances(sample, kSample, m, t, row.mean);
+        const double nearest = largest(nearness_.data(), kSample),
+                     distance = -nth_largest_of(nearness_.data(), kSample, n, nearest, order_);
+        if (!(distance - row.mean < 700)) break;
+        collect_between(z, k, next_after(T(m + t * (row.mean - distance)), kLowest),
+                        next_after(T(m + t * (row.mean + distance)), kInfinity<T>), values_);
+        bool certain = false;
+        const Farthest found =
+            keep_nearest(p, row, values_.data(), values_.size(), m, t, kept, certain);
+        const double slack = 1e-9 * (1 - row.mean + absolute(double(m)) / t) + 4 * row.mean_error;
+        if (found.mass >= p * row.total && found.distance < distance - slack) return certain;
+      }
     }
-    return kept;
+    bool certain = false;
+    keep_nearest(p, row, z, k, m, t, kept, certain);
+    return certain;
+  }
+
+  // The nearest entries that together have a certain mass: the distance of the farthest one, their
+  // mass, and that without the farthest one.
+  struct Farthest {
+    double distance, mass, mass_before;
+  };
+
+  // The interval of the entries of z that are nearest to the mean and have a share p of the mass of
+  // the row; `certain` where the errors of the sums of the row do not change it.
+  Farthest keep_nearest(double p, const RowSums& row, const T* z, int64_t k, T m, double t,
+                        Interval<T>& kept, bool& certain) {
+    load_distances(z, k, m, t, row.mean);
+    const double wanted = p * row.total;
+    const Farthest found = farthest_of_mass(wanted);
+    const LogWeights<T> log_weights(m, t);
+    const Vec<double> mean(row.mean), farthest(found.distance), one(1.0), zero(0.0),
+        inside(found.distance - 2 * row.mean_error), outside(found.distance + 2 * row.mean_error),
+        lowest(-kInfinity<double>), infinity(kInfinity<double>);
+    Vec<double> low = infinity, high = lowest, in_doubt = zero;
+    T padded[kLanes];
+    for (int64_t i = 0; i < k; i += kLanes) {
+      if (k - i < kLanes) copy_padded(z + i, k - i, padded, kLanes, kLowest);
+      const Vec<double> x = load_double(k - i < kLanes ? padded : z + i),
+                        distance = if_less(lowest, x, distance_of(log_weights(x), mean), infinity);
+      low = smaller(if_less(farthest, distance, infinity, x), low);
+      high = larger(if_less(farthest, distance, lowest, x), high);
+      in_doubt =
+          add(in_doubt, if_less(distance, inside, zero, if_less(outside, distance, zero, one)));
+    }
+    double lows[kLanes], highs[kLanes];
+    low.put(lows), high.put(highs);
+    kept = {kInfinity<T>, kLowest};
+    for (int i = 0; i < kLanes; ++i)
+      kept.low = min(kept.low, T(lows[i])), kept.high = max(kept.high, T(highs[i]));
+    certain = row.total_error == 0 ||
+              (sum_of_lanes(in_doubt) == 1 && found.mass_before < wanted * (1 - row.total_error) &&
+               found.mass >= wanted * (1 + row.total_error));
+    return found;
+  }
+
+  static Vec<double> distance_of(const Vec<double>& x, const Vec<double>& mean) {
+    const Vec<double> difference = sub(x, mean);
+    return larger(difference, sub(Vec<double>(0.0), difference));
   }
 
   // For each entry, its negative distance from the mean and its weight.
@@ -208,21 +326,20 @@ class IntervalFinder {
       for (int64_t j = 0; j < size; j += kLanes) {
         if (size - j < kLanes) copy_padded(z + i + j, size - j, padded, kLanes, kLowest);
         const Vec<double> x = load_double(size - j < kLanes ? padded : z + i + j);
-        const Vec<double> difference = sub(log_weights(x), means);
-        const Vec<double> nearness = smaller(difference, sub(zero, difference));
+        const Vec<double> nearness = sub(zero, distance_of(log_weights(x), means));
         if_less(lowest, x, nearness, lowest).put(nearness_.data() + i + j);
         if_less(lowest, x, Vec<double>(e + j), zero).put(weights_.data() + i + j);
       }
     }
   }
 
-  // The largest distance of the nearest entries that together have the mass `wanted`.
-  double farthest_of_mass(double wanted) {
+  // Of the entries of load_distances; overwrites them.
+  Farthest farthest_of_mass(double wanted) {
     double *const x = nearness_.data(), *const w = weights_.data();
     int64_t size = nearness_.size();
-    double nearest = -kLargest<double>;
-    for (int64_t i = 0; i < size; ++i) nearest = max(nearest, x[i]);
-    Bisection<double> range(-kInfinity<double>, next_after(nearest, kInfinity<double>));
+    const double nearest = size ? largest(x, size) : -kInfinity<double>;
+    // No distance is larger, as (z - m)/t is at least -800.
+    Bisection<double> range(-2000.0, next_after(nearest, kInfinity<double>));
     double mass = 0;  // of the entries that are nearer than the range
     bool halved = true;
     while (halved && size > kSorted) {
@@ -239,26 +356,27 @@ class IntervalFinder {
       for (int64_t i = 0; i < size; ++i) {
         const double value = x[i];
         x[n] = value, w[n] = w[i];
-        n += value >= range.low() && value < range.high() && value > -kInfinity<double>;
+        n += int(value >= range.low()) & int(value < range.high());
       }
       size = (n + kLanes - 1) / kLanes * kLanes;
       fill(x + n, size - n, -kInfinity<double>), fill(w + n, size - n, 0.0);
     }
     // All that are left are equal.
-    if (size > kSorted) return -x[0];
+    if (size > kSorted) return {-x[0], mass + mass_at_least(x, w, size, x[0]), mass};
     // The entries that are left, from the nearest.
-    double farthest = -nearest;
-    while (mass < wanted) {
+    Farthest farthest{-nearest, mass, mass};
+    while (farthest.mass < wanted) {
       const int64_t next = index_of_max(x, size);
       if (size == 0 || x[next] == -kInfinity<double>) break;
-      farthest = -x[next];
-      mass += w[next], x[next] = -kInfinity<double>;
+      farthest = {-x[next], farthest.mass + w[next], farthest.mass};
+      x[next] = -kInfinity<double>;
     }
     return farthest;
   }
 
   static constexpr int kSteps = 4;
-  Buffer<double> nearness_, weights_;
+  Buffer<T> values_;
+  Buffer<double> nearness_, weights_, order_;
 };
 
 }  // namespace
