@@ -85,6 +85,9 @@ def test_errors(call, error, message):
         call()
 
 
+LLAMA = {"top_k": 40, "top_p": 0.95, "min_p": 0.05, "order": "llama.cpp"}
+
+
 @pytest.mark.parametrize(
     ("engine", "request_", "expected"),
     [
@@ -102,7 +105,7 @@ def test_errors(call, error, message):
         (
             "llama.cpp",
             {},
-            {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "order": "llama.cpp"},
+            LLAMA | {"temperature": 0.8},
         ),
         (
             "llama.cpp",
@@ -116,7 +119,23 @@ def test_errors(call, error, message):
             },
             {"typical_p": 0.5, "order": "llama.cpp"},
         ),
-        ("llama.cpp", {"temperature": -1}, {"temperature": 0.0, "order": "llama.cpp"}),
+        ("llama.cpp", {"temperature": -1}, LLAMA | {"temperature": 0.0}),
+        ("llama.cpp", {"temperature": 0}, LLAMA | {"temperature": 0.0}),
+        (
+            "llama.cpp",
+            {"temperature": 0, "dynatemp_range": 0.5},
+            LLAMA | {"temperature": 0.0, "dynatemp_range": 0.5},
+        ),
+        (
+            "llama.cpp",
+            {"temperature": -1, "dynatemp_range": 2.0},
+            LLAMA | {"temperature": 0.5, "dynatemp_range": 0.5},
+        ),
+        (
+            "llama.cpp",
+            {"temperature": -1, "dynatemp_range": 0.5},
+            LLAMA | {"temperature": 0.0},
+        ),
         (
             "llama.cpp",
             {
@@ -130,14 +149,13 @@ def test_errors(call, error, message):
                 "repeat_last_n": 64,
                 "grammar": "",
             },
-            {"temperature": 0.0, "order": "llama.cpp"},
+            LLAMA | {"temperature": 0.0},
         ),
         (
             "openai",
             {"tools": [], "tool_choice": "auto", "response_format": {"type": "text"}},
             {},
         ),
-        ("llama.cpp", {"temperature": 0}, {"temperature": 0.0, "order": "llama.cpp"}),
         (
             "llama.cpp",
             {"samplers": ["penalties", "temperature", "min_p"]},
@@ -174,6 +192,54 @@ def test_requests(engine, request_, expected):
 def test_request_errors(engine, request_, error, message):
     with pytest.raises(error, match=re.escape(message)):
         Sampler.from_request(request_, engine=engine)
+
+
+def dynamic_temperature_of_llama_cpp(z, temperature, width, exponent):
+    """Probabilities by the formulas of its source.
+
+    `llama_sampler_temp_ext_apply` and `llama_sampler_temp_impl` in src/llama-sampling.cpp of
+    github.com/ggml-org/llama.cpp, commit 0344068cf112.
+    """
+    if width > 0:
+        if len(z) <= 1:
+            return np.ones(1)
+        low, high = max(0.0, temperature - width), temperature + width
+        p = np.exp(z - z.max())
+        p /= p.sum()
+        entropy = -np.sum(p * np.log(p))
+        temperature = low + (high - low) * (entropy / np.log(len(z))) ** exponent
+    if temperature <= 0:
+        return (np.arange(len(z)) == z.argmax()).astype(float)
+    p = np.exp((z - z.max()) / temperature)
+    return p / p.sum()
+
+
+@pytest.mark.parametrize("temperature", [-2.0, -0.5, -0.2, 0.0, 0.3, 1.0])
+@pytest.mark.parametrize("width", [0.0, 0.2, 0.5, 1.0, -1.0])
+@pytest.mark.parametrize("exponent", [1.0, 2.0])
+def test_dynamic_temperature_of_llama_cpp(temperature, width, exponent):
+    """At T <= 0 too: a range above 0 gives a temperature above 0."""
+    request_ = {"temperature": temperature, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    request_ |= {"dynatemp_range": width, "dynatemp_exponent": exponent}
+    sampler = Sampler.from_request(request_, engine="llama.cpp")
+    for z in (np.array([0.5, 2.0, 1.0, -1.0]), np.array([3.0]), np.linspace(0, 1, 50)):
+        p = np.zeros(len(z))
+        tokens, log_p = sampler.sample_with_log_prob(z, 2000, rng=0)
+        p[tokens] = np.exp(log_p)
+        expected = dynamic_temperature_of_llama_cpp(z, temperature, width, exponent)
+        np.testing.assert_allclose(p[tokens], expected[tokens], rtol=1e-12)
+        assert expected[p == 0].sum() < 0.01
+
+
+@pytest.mark.parametrize("temperature", [0, -1])
+@pytest.mark.parametrize(
+    ("stage", "token"),
+    [({"typ_p": 0.2}, 1), ({"xtc_probability": 1, "xtc_threshold": 0.1}, 2), ({}, 0)],
+)
+def test_zero_temperature_of_llama_cpp_is_the_last_stage(temperature, stage, token):
+    """It selects the largest of the logits that the stages before it kept."""
+    sampler = Sampler.from_request({"temperature": temperature, **stage}, engine="llama.cpp")
+    assert (sampler.sample(np.log([8.0, 4.0, 2.0, 1.0, 1.0]), 20, rng=0) == token).all()
 
 
 def mirostat_by_definition(z, mu, version):

@@ -46,6 +46,17 @@ def run(code):
     return names
 
 
+STAGES = {
+    "k": ("2", {"top_k": 2}),
+    "p": ("0.6", {"top_p": 0.6}),
+    "minp": ("0.2", {"min_p": 0.2}),
+    "typical": ("0.5", {"typical_p": 0.5}),
+    "epsilon": ("0.1", {"epsilon": 0.1}),
+    "eta": ("0.3", {"eta": 0.3}),
+    "nsigma": ("1", {"top_n_sigma": 1.0}),
+    "topa": ("0.3", {"top_a": 0.3}),
+    "xtc": ("0.1", {"xtc_probability": 1.0, "xtc_threshold": 0.1}),
+}
 STATES = [
     {},
     {"T": "0"},
@@ -56,7 +67,41 @@ STATES = [
     {"edit": "1:7.5,0:-inf"},
     {"n": "1000", "seed": "7", "T": "1.5", "p": "0.8"},
     {"z": "0.5, -2, 1e3 3"},
+    *({name: value, "T": "0.7", "n": "100"} for name, (value, _) in STAGES.items()),
+    {"dynatemp": "0.5", "exponent": "2", "typical": "0.9", "order": "llama.cpp", "n": "10"},
+    {"dynatemp": "0.5", "T": "inf", "nsigma": "inf"},
 ]
+
+
+@pytest.mark.parametrize("order", logitlab.sampling.ORDERS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages(datasets, stage, order):
+    """The classes of logitlab.truncate, and their probabilities."""
+    value, settings = STAGES[stage]
+    z = np.array([2.0, 1, 3, 5, 4])
+    bars = get_view(datasets, set="five", T="1.5", order=order, **{stage: value})["bars"]
+    expected = logitlab.truncate(z, temperature=1.5, order=order, **settings)
+    assert bars["removed"] == (expected == -np.inf).tolist()
+    assert any(bars["removed"])
+    assert bars["n_kept"] == bars["removed"].count(False)
+    assert bars["p"] == logitlab.softmax(expected, temperature=1.5).tolist()
+
+
+def test_dynamic_temperature(datasets):
+    """The probabilities that samples have; the temperature of the row is shown."""
+    z = np.array([2.0, 1, 3, 5, 4])
+    shown = get_view(datasets, set="five", T="1.5", dynatemp="1", exponent="2", open="jacobian")
+    token, log_prob = logitlab.sample_with_log_prob(
+        z, 500, rng=0, temperature=1.5, dynatemp_range=1.0, dynatemp_exponent=2.0
+    )
+    np.testing.assert_allclose(np.log(shown["bars"]["p"])[token], log_prob, rtol=1e-12)
+    t = shown["bars"]["temperature"]
+    np.testing.assert_allclose(logitlab.softmax(z, temperature=t), shown["bars"]["p"])
+    assert 0.5 < t < 2.5
+    assert t != 1.5
+    assert "dynamic temperature" in shown["code"]
+    assert shown["jacobian"]["bound"] == 0.25 / t
+    assert "dynatemp_exponent" not in get_view(datasets, exponent="2")["code"]
 
 
 @pytest.mark.parametrize("settings", STATES, ids=str)
@@ -246,6 +291,10 @@ def test_large_file_is_not_read(tmp_path):
         ({"shift": "inf"}, "shift must be finite, got inf"),
         ({"p": "2"}, r"top_p must be in \(0, 1\], got 2.0"),
         ({"k": "0"}, "k must be >= 1, got 0"),
+        ({"typical": "0"}, r"typical_p must be in \(0, 1\], got 0.0"),
+        ({"xtc": "2"}, r"xtc_threshold must be in \[0, 1\], got 2.0"),
+        ({"eta": "x"}, "eta must be a number, got 'x'"),
+        ({"T": "-1", "dynatemp": "1"}, "temperature must be >= 0 if dynatemp_range > 0, got -1.0"),
         ({"row": "1"}, "row must be <= 0, got 1"),
         ({"edit": "9:1"}, "edit must be <= 4, got 9"),
         ({"edit": "1:x"}, "edit must be a number, got 'x'"),
@@ -274,6 +323,16 @@ def test_order_with_excluded_classes(datasets, T):
     assert bars["reversed"] == T.startswith("-")
     assert bare["same_order"]
     assert bare["rank"] == ([4, 1, 2, 3, 4] if T.startswith("-") else [4, 3, 2, 1, 4])
+
+
+@pytest.mark.parametrize("T", ["-1", "1"])
+def test_stages_that_remove_the_most_probable(datasets, T):
+    """Then logits and probabilities are not in the same order."""
+    for stage, value in (("xtc", "0.1"), ("typical", "0.2"), ("p", "0.5"), ("k", "2")):
+        z = "2.1 1.4 0.7 0 0" if T == "1" else "-2.1 -1.4 -0.7 0 0"
+        bars = get_view(datasets, z=z, T=T, **{stage: value})["bars"]
+        assert bars["same_order"] == (stage in ("p", "k"))
+        assert bars["removed"][0] == (stage in ("xtc", "typical"))
 
 
 def test_row_without_a_distribution(datasets):

@@ -118,6 +118,69 @@ def test_temperature_slider(open_page):
     np.testing.assert_array_equal(shown.run_code()["p"], p)
 
 
+SLIDERS = {  # of a stage: where the slider is dragged to, and its settings of logitlab.truncate
+    "k": (0.4, "top_k"),
+    "p": (0.5, "top_p"),
+    "minp": (0.3, "min_p"),
+    "typical": (0.5, "typical_p"),
+    "epsilon": (0.8, "epsilon"),
+    "eta": (0.8, "eta"),
+    "nsigma": (0.2, "top_n_sigma"),
+    "topa": (0.6, "top_a"),
+    "xtc": (0.2, "xtc_threshold"),
+    "dynatemp": (0.2, "dynatemp_range"),
+}
+
+
+@pytest.mark.parametrize("order", ["transformers", "llama.cpp"])
+@pytest.mark.parametrize("name", SLIDERS)
+def test_stages(open_page, name, order):
+    """Off by default; the picture, the code and the address are those of logitlab.truncate."""
+    to, setting = SLIDERS[name]
+    shown = open_page(f"set=five&T=1.5&order={order}")
+    page = shown.page
+    page.evaluate("document.querySelector('#more').open = true")
+    assert page.input_value(f"#{name}-text") == "off"
+    assert "Sampler" not in page.inner_text("#code")
+    drag(page, f"#{name}", to)
+    shown.wait()
+    value = float(page.input_value(f"#{name}-text"))
+    settings = {setting: int(value) if name == "k" else value, "order": order}
+    if name == "xtc":
+        settings["xtc_probability"] = 1.0
+    z = np.array([2.0, 1, 3, 5, 4])
+    kept = logitlab.truncate(z, temperature=1.5, **settings) > -np.inf
+    assert kept.all() == (name == "dynatemp")
+    p = np.zeros(5)
+    tokens, log_p = logitlab.sample_with_log_prob(z, 1000, rng=0, temperature=1.5, **settings)
+    p[tokens] = np.exp(log_p)
+    np.testing.assert_allclose(shown.probabilities(), p, atol=1e-5)
+    removed = page.eval_on_selector_all("#bars li", "all => all.map(a => a.matches('.removed'))")
+    assert removed == (~kept).tolist()
+    assert f"{setting}={settings[setting]!r}" in page.inner_text("#code")
+    np.testing.assert_allclose(shown.run_code()["p"], p, rtol=1e-12)
+    assert page.inner_text("#used") == ("" if name in ("k", "p", "minp") else "(1 on)")
+    page.fill(f"#{name}-text", "off")
+    page.press(f"#{name}-text", "Enter")
+    shown.wait()
+    assert f"{name}=" not in shown.state()
+    page.focus(f"#{name}")  # a field with the focus is not changed
+    page.keyboard.press("End" if name in ("k", "p", "typical", "nsigma", "xtc") else "Home")
+    shown.wait()
+    assert page.input_value(f"#{name}-text") == "off"
+    np.testing.assert_allclose(shown.probabilities(), logitlab.softmax(z / 1.5), atol=1e-5)
+
+
+def test_dynamic_temperature(open_page):
+    """Its exponent, and the temperature of the row in the hint."""
+    shown = open_page("set=five&dynatemp=0.5&exponent=2")
+    assert shown.page.locator("#exponent").is_visible()  # opened, as a stage is on
+    t = float(shown.page.inner_text("#dynatemp-hint").split("T = ")[1].rstrip("."))
+    z = np.array([2.0, 1, 3, 5, 4])
+    np.testing.assert_allclose(shown.probabilities(), logitlab.softmax(z, temperature=t), atol=1e-4)
+    assert "This row" not in open_page("set=five").page.text_content("#dynatemp-hint")
+
+
 def test_editing_a_logit(open_page):
     """By mouse and by keyboard: the bars, the address and the code follow."""
     shown = open_page("set=five&shift=2")
@@ -367,11 +430,19 @@ def test_address(open_page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("state", ["set=gentle&n=100", "set=tail&n=10000", "by=mistake&T=2&p=0.9"])
+@pytest.mark.parametrize(
+    "state",
+    ["set=gentle&n=100", "set=tail&n=10000", "by=mistake&T=2&p=0.9", "dynatemp=1&typical=0.9"],
+)
 def test_narrow_screen(open_page, state, scheme):
-    """At 400 pixels: no horizontal scrolling, every control has a name, the scheme is used."""
-    shown = open_page(state, viewport={"width": 400, "height": 800}, color_scheme=scheme)
-    assert shown.page.evaluate("document.documentElement.scrollWidth") <= 400
+    """At 390 pixels: no horizontal scrolling, every control has a name, the scheme is used."""
+    shown = open_page(state, viewport={"width": 390, "height": 800}, color_scheme=scheme)
+    assert shown.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert shown.page.locator("#settings details[open]").count() == 0
+    shown.page.evaluate(
+        "document.querySelectorAll('#settings details').forEach(d => d.open = true)"
+    )
+    assert shown.page.evaluate("document.documentElement.scrollWidth") <= 390
     unnamed = shown.page.evaluate(
         """[...document.querySelectorAll("button, input, select, [role=slider], [role=img]")]
            .filter(e => !(e.ariaLabel || e.labels?.length || e.textContent.trim())).length"""

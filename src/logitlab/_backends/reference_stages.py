@@ -53,8 +53,8 @@ def top_p(w: Column, v: _Weights, p: Column) -> Mask:
 
 
 def min_p(w: Column, v: _Weights, p: Column) -> Mask:
-    """p_i >= min_p * max p."""
-    return np.asarray(v.e >= p)
+    """p_i >= min_p * max p. At min_p = 1 the largest, also where all weights are rounded to 1."""
+    return np.asarray((v.e >= p) & ((p < 1) | _most_probable(v)))
 
 
 def typical_p(w: Column, v: _Weights, p: Column) -> Mask:

@@ -160,7 +160,8 @@ class _Engine(NamedTuple):
     names: dict[str, str]  # of its settings, and what a sampler calls them
     off: dict[str, Callable[[Any], bool]]  # the values that turn a stage off
     defaults: dict[str, Any]
-    greedy: Callable[[Any], bool]  # whether a temperature selects the largest logit
+    # Whether a temperature selects the largest logit whatever the stages are.
+    greedy: Callable[[Any], bool]
 
 
 def _same(*names: str) -> dict[str, str]:
@@ -213,7 +214,7 @@ _ENGINES = {
             "dynatemp_range": _is_zero_or_less,
         },
         {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05},
-        _is_zero_or_less,
+        _below(0),
     ),
 }
 
@@ -246,6 +247,19 @@ def _llama_order(samplers: Any) -> list[str]:
     ]
 
 
+def _llama_temperature(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of llama.cpp with a temperature >= 0 that has the effect of a negative one.
+
+    A dynamic temperature is from max(0, T - range) to T + range, and a temperature <= 0 selects the
+    largest logit.
+    """
+    t, width = settings.get("temperature", 1.0), settings.get("dynatemp_range", 0.0)
+    if t >= 0:
+        return settings
+    half = max(0.0, (t + width) / 2)  # from 0 to t + width
+    return {**settings, "temperature": half, "dynatemp_range": half}
+
+
 def settings_of_request(request: Mapping[str, Any], engine: str) -> dict[str, Any]:
     """The arguments of a Sampler for a request in the JSON format of an engine."""
     _checks.choice(engine, "engine", tuple(_ENGINES))
@@ -273,13 +287,13 @@ def settings_of_request(request: Mapping[str, Any], engine: str) -> dict[str, An
                 settings.pop(name, None)
         if "temperature" not in settings["order"]:
             settings.pop("temperature", None)
+    if engine == "llama.cpp":
+        settings = _llama_temperature(settings)
     t = settings.get("temperature", 1.0)
-    if engine != "llama.cpp" and t < 0:
+    if t < 0:
         raise ValueError(f"temperature must be >= 0 in a request of {engine}, got {t}")
     if not _checks.boolean(given.get("do_sample", True), "do_sample") or greedy(t):
-        # The largest logit, whatever the truncation.
-        order = {"order": settings["order"]} if "order" in settings else {}
-        return {"temperature": 0.0, **(order if isinstance(order.get("order"), str) else {})}
+        return {"temperature": 0.0, **{k: settings[k] for k in ("order",) if k in settings}}
     if engine == "vllm" and 0 < t < 0.01:
         settings["temperature"] = 0.01
     return settings

@@ -208,8 +208,9 @@ class Sampler:
         ------
         ValueError
             A setting is unknown, or one that a Sampler does not have, such as those of
-            :func:`penalize`, is not at its neutral value; the temperature is negative (that of
-            llama.cpp, <= 0, selects the largest logit); as :class:`Sampler`.
+            :func:`penalize`, is not at its neutral value; the temperature is negative, but for
+            llama.cpp, where it selects the largest of the logits that are left, as 0 does, unless
+            `dynatemp_range` is larger than its magnitude; as :class:`Sampler`.
 
         Examples
         --------

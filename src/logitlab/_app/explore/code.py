@@ -21,11 +21,21 @@ def python_code(state: State, row: Row) -> str:
     z = z if state.shift == 0 else f"{z} + {state.shift!r}"
     if z != "z":
         lines.append(f"z = {z}")
-    temperature = "" if state.temperature == 1 else f", temperature={_number(state.temperature)}"
-    truncation = "".join(f", {name}={value!r}" for name, value in state.truncation.items())
-    truncated = f"logitlab.truncate(z{temperature}{truncation})" if truncation else "z"
-    lines.append(f"p = logitlab.softmax({truncated}{temperature})")
+    settings = {"temperature": state.temperature} if state.temperature != 1 else {}
+    options = {
+        name: _number(x) if isinstance(x, float) else repr(x)
+        for name, x in {**settings, **state.truncation}.items()
+    }
+    truncated, samples = "z", "logitlab.sample(z, "
+    keywords = "".join(f", {name}={x}" for name, x in options.items())
+    if state.truncation:
+        lines.append(f"sampler = logitlab.Sampler({keywords[2:]})")
+        truncated, samples, keywords = "sampler.truncate(z)", "sampler.sample(z, ", ""
+    t, note = row.temperature, ""
+    if t != state.temperature:
+        note = "  # the dynamic temperature of this row"
+    temperature = "" if t == 1 else f", temperature={_number(t)}"
+    lines.append(f"p = logitlab.softmax({truncated}{temperature}){note}")
     if state.n_samples:
-        options = f"{temperature}{truncation}, rng={state.seed}"
-        lines.append(f"samples = logitlab.sample(z, {state.n_samples}{options})")
+        lines.append(f"samples = {samples}{state.n_samples}{keywords}, rng={state.seed})")
     return "\n".join(["import numpy as np", "import logitlab", "", *lines])

@@ -26,7 +26,7 @@ def jacobian(state: State, row: Row, indices: Integers) -> dict[str, Any]:
     """The Jacobian of the classes shown, and its size as a function of a further scale."""
     finite = row.truncated > -np.inf
     indices = indices[finite[indices]][:_MAX_CLASSES]
-    t = state.temperature
+    t = row.temperature
     if math.isinf(t):
         raise ValueError("At an infinite temperature every entry of the Jacobian is 0.")
     rows = jacobian_rows(row.truncated, indices, t)

@@ -11,11 +11,24 @@ import numpy as np
 from logitlab._app.explore.datasets import Dataset, Datasets
 from logitlab._checks import choice
 from logitlab._rows import Floats
-from logitlab.sampling import ORDERS, truncate
+from logitlab.sampling import ORDERS, Sampler
 
 ORDERS_OF_ROWS = ("number", "certain", "uncertain", "mistake")
 MAX_SAMPLES = 100_000
 MAX_TYPED = 10_000  # logits of a row that is typed in
+# Numbers in the address, and the settings of a Sampler that they are.
+_STAGES = {
+    "p": "top_p",
+    "minp": "min_p",
+    "typical": "typical_p",
+    "epsilon": "epsilon",
+    "eta": "eta",
+    "nsigma": "top_n_sigma",
+    "topa": "top_a",
+    "xtc": "xtc_threshold",
+    "dynatemp": "dynatemp_range",
+    "exponent": "dynatemp_exponent",
+}
 
 
 def _float(name: str, text: str) -> float:
@@ -72,6 +85,11 @@ class State:
     seed: int = 0
     open_panels: tuple[str, ...] = ()
 
+    @property
+    def sampler(self) -> Sampler:
+        """The temperature and the truncation."""
+        return Sampler(temperature=self.temperature, **self.truncation)
+
 
 def parse_state(text: str, datasets: Datasets) -> State:
     """The settings of an address such as ``set=five&T=0.5&p=0.9``; missing ones are defaults."""
@@ -108,14 +126,17 @@ def parse_state(text: str, datasets: Datasets) -> State:
 
 
 def _truncation(given: Mapping[str, str]) -> dict[str, Any]:
-    """The arguments of logitlab.truncate, which checks their values."""
+    """The settings of a Sampler, which checks their values, but the temperature."""
     options: dict[str, Any] = {}
     if "k" in given:
         options["top_k"] = _integer("k", given["k"], 1, 2**53)
-    if "p" in given:
-        options["top_p"] = _float("p", given["p"])
-    if "minp" in given:
-        options["min_p"] = _float("minp", given["minp"])
+    for key, name in _STAGES.items():
+        if key in given:
+            options[name] = _float(key, given[key])
+    if "xtc_threshold" in options:
+        options["xtc_probability"] = 1.0
+    if "dynatemp_range" not in options:
+        options.pop("dynatemp_exponent", None)
     order = choice(given.get("order", "transformers"), "order", tuple(ORDERS))
     if options and order != "transformers":
         options["order"] = order
@@ -130,6 +151,7 @@ class Row:
     z: Floats  # with the edits
     scaled: Floats  # c z + shift
     truncated: Floats  # scaled, -inf where truncation removes a class
+    temperature: float  # T, or the dynamic temperature
 
 
 def apply_settings(state: State, number: int) -> Row:
@@ -139,7 +161,5 @@ def apply_settings(state: State, number: int) -> Row:
         z[k] = value
     with np.errstate(over="ignore"):
         scaled = state.scale * z + state.shift
-    truncated = scaled
-    if state.truncation:
-        truncated = truncate(scaled, temperature=state.temperature, **state.truncation)
-    return Row(number, z, scaled, truncated)
+    truncated, temperature = state.sampler._truncate(scaled)
+    return Row(number, z, scaled, truncated, float(temperature))

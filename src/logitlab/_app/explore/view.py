@@ -16,7 +16,6 @@ from logitlab._rows import Floats, Integers
 from logitlab.plot.canvas import ranking_logits
 from logitlab.plot.temperature import temperature_path
 from logitlab.probabilities import softmax
-from logitlab.sampling import sample
 from logitlab.scores import entropy
 
 _MAX_BARS = 40  # classes that have a bar
@@ -52,7 +51,7 @@ def _bars(state: State, row: Row, p: Floats) -> dict[str, Any]:
     # Ranks start at 1; equal logits have the same rank.
     descending = -ranking_logits(row.scaled, t)
     rank = 1 + np.searchsorted(np.sort(descending), descending[indices])
-    nats = float(entropy(row.truncated, temperature=t))
+    nats = float(entropy(row.truncated, temperature=row.temperature))
     n_kept = int(np.sum(row.truncated > -np.inf))
     return {
         "classes": len(p),
@@ -73,22 +72,24 @@ def _bars(state: State, row: Row, p: Floats) -> dict[str, Any]:
         "sum": float(p.sum()),
         "shift_change": float(np.max(np.abs(shifted - original))),
         "scale_change": float(np.max(np.abs(scaled - original))),
-        "same_order": _same_order(ranking_logits(row.truncated, t), p),
+        "same_order": _same_order(row, t, p),
         "reversed": t < 0,
+        "temperature": row.temperature,
     }
 
 
-def _same_order(z: Floats, p: Floats) -> bool:
-    """Whether probabilities increase with logits, ties included."""
-    ascending = p[np.argsort(z, kind="stable")]
-    return not bool(np.any(np.diff(ascending) < 0))
+def _same_order(row: Row, t: float, p: Floats) -> bool:
+    """Whether probabilities increase with logits, ties included, and the largest are kept."""
+    ascending = p[np.argsort(ranking_logits(row.truncated, t), kind="stable")]
+    z, kept = ranking_logits(row.scaled, t), row.truncated > -np.inf
+    largest_removed = np.max(z, where=~kept, initial=-np.inf)
+    return not np.any(np.diff(ascending) < 0) and not np.any(z[kept] < largest_removed)
 
 
 def _samples(state: State, row: Row, p: Floats, indices: Integers) -> dict[str, Any]:
     """Counts of n samples, frequencies with 95 % margins, and the first samples."""
     n, shown = state.n_samples, p[indices]
-    options = {"temperature": state.temperature, **state.truncation, "rng": state.seed}
-    samples = sample(row.scaled, n, **options)
+    samples = state.sampler.sample(row.scaled, n, rng=state.seed)
     counts = np.bincount(samples, minlength=len(p))
     return {
         "counts": counts[indices],
@@ -128,7 +129,7 @@ def view(state: State) -> dict[str, Any]:
         n_ranked = len(order)
         number = int(order[min(state.position, n_ranked - 1)])
     row = apply_settings(state, number)
-    p = softmax(row.truncated, temperature=state.temperature)
+    p = softmax(row.truncated, temperature=row.temperature)
     bars = _bars(state, row, p)
     labels = state.dataset.labels if state.typed is None else None
     true_class = None if labels is None else int(labels[number])

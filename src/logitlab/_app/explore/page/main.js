@@ -7,7 +7,20 @@ import { count, html, parse, percent, text } from "./svg.js";
 
 const at = (id) => document.getElementById(id);
 const HINT = at("T-hint").textContent; // for T >= 0
+const DYNAMIC_HINT = at("dynatemp-hint").textContent;
 let latest = null;
+
+function share() {
+  return { value: (position) => String(position), position: (value) => value };
+}
+
+// 0, and 1e-4 to 1 on a logarithmic scale.
+function smallShare() {
+  return {
+    value: (position) => position <= 0 ? "0" : rounded(10 ** (position / 25 - 4)),
+    position: (value) => value <= 0 ? 0 : Math.max(1, 25 * (Math.log10(value) + 4)),
+  };
+}
 
 // Conversions between the position of a slider and its value. An empty value is the default.
 const SLIDERS = {
@@ -21,9 +34,19 @@ const SLIDERS = {
     value: (position) => position >= 100 ? "" : String(Math.max(1, Math.round(classes() ** (position / 100)))),
     position: (value) => value === "" ? 100 : classes() > 1 ? (100 * Math.log(value)) / Math.log(classes()) : 100,
   },
-  p: { value: (position) => String(position), position: (value) => value },
-  minp: { value: (position) => String(position), position: (value) => value },
+  p: share(),
+  minp: share(),
+  typical: share(),
+  epsilon: smallShare(),
+  eta: smallShare(),
+  nsigma: { value: (position) => position >= 5 ? "inf" : String(position), position: (value) => Math.min(value, 5) },
+  topa: share(),
+  xtc: { value: (position) => position > 0.5 ? "" : String(position), position: (value) => value === "" ? 0.51 : value },
+  dynatemp: share(),
+  exponent: share(),
 };
+const STAGES = ["k", "p", "minp", "typical", "epsilon", "eta", "nsigma", "topa", "xtc", "dynatemp"]; // off by default
+const MORE = ["typical", "epsilon", "eta", "nsigma", "topa", "xtc", "dynatemp"];
 const rounded = (value) => String(Number(value.toPrecision(3)));
 const classes = () => latest?.bars?.classes ?? 2;
 
@@ -106,10 +129,12 @@ function showControls() {
     const setting = state.get(name);
     const value = setting === "" ? "" : parse(setting);
     at(name).value = slider.position(name === "T" ? Math.abs(value) : value);
-    const shown = setting === "" ? "off" : text(value, 6);
+    const shown = STAGES.includes(name) && !state.has(name) ? "off" : text(value, 6);
     if (document.activeElement !== at(`${name}-text`)) at(`${name}-text`).value = shown;
     at(name).setAttribute("aria-valuetext", shown);
   }
+  const used = MORE.filter(state.has).length;
+  at("used").textContent = used ? `(${used} on)` : "";
   at("order").value = state.get("order");
   at("stages").textContent = at("order").selectedOptions[0]?.dataset.stages ?? "";
   at("seed").value = state.get("seed");
@@ -125,6 +150,11 @@ function showControls() {
   if (document.activeElement !== at("row")) at("row").value = position();
   const open = state.get("open").split(",");
   for (const name of state.PANELS) at(name).open = open.includes(name);
+}
+
+// The temperature that the entropy of the row gives.
+function showDynamicTemperature(bars) {
+  at("dynatemp-hint").textContent = state.has("dynatemp") ? `${DYNAMIC_HINT} This row: T = ${text(bars.temperature)}.` : DYNAMIC_HINT;
 }
 
 function tile(title, value, note) {
@@ -162,6 +192,7 @@ function show(view) {
   latest = view;
   showControls();
   showNumbers(view.bars);
+  showDynamicTemperature(view.bars);
   drawBars(view.bars, view.samples);
   drawPanels(view);
   at("code").textContent = view.code;
@@ -177,7 +208,7 @@ function show(view) {
 
 if (matchMedia("(max-width: 44rem)").matches) {
   for (const group of document.querySelectorAll("#settings details")) group.open = false;
-}
+} else if (MORE.some(state.has)) at("more").open = true;
 state.listen(() => { showControls(); state.request(show); });
 showControls();
 state.request(show);

@@ -3,6 +3,7 @@
 export const PANELS = ["simplex", "reliability", "jacobian", "precision", "gradient"];
 const DEFAULTS = {
   T: "1", shift: "0", scale: "1", p: "1", minp: "0", order: "transformers", n: "0", seed: "0",
+  typical: "1", epsilon: "0", eta: "0", nsigma: "inf", topa: "0", dynatemp: "0", exponent: "1",
   row: "0", by: "number", edit: "", open: PANELS.join(","),
 };
 
