@@ -158,8 +158,6 @@ def test_kernels_and_reference(row):
         stages = stages_of(sampler._settings, (1,), None)
         for dtype in arrays.FLOATS:
             for z in arrays.rows(dtype):
-                if 0 < np.max(np.abs(z)) < 1e-300 and "top_n_sigma" in settings:
-                    continue  # differences of which the reciprocal overflows
                 z = z[None]
                 for t in (1.0, 0.0, inf, -1.0, -inf, 1e-300, 0.5):
                     kept, _ = native_sampling.keep(z, 1, t, None, stages)

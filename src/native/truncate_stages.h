@@ -209,11 +209,13 @@ class IntervalFinder {
   // m - n sigma, with the population standard deviation of the entries above -inf.
   LOGITLAB_FLATTEN static T sigma_bound(double n, const T* z, int64_t k, T m) {
     const T least = smallest_from(kLowest, z, k);
-    // Halved, as differences of large entries overflow; relative to the range, as squares do.
-    const double top = double(m) / 2, range = top - double(least) / 2;
+    // Halved, as differences of large entries overflow; enlarged where a reciprocal overflows.
+    const double half_range = double(m) / 2 - double(least) / 2,
+                 scale = half_range < 1e-300 ? 0x1p600 : 0.5;
+    const double top = double(m) * scale, range = top - double(least) * scale;
     if (!(range > 0)) return m;
     const double size = double(count_at_least(z, k, least));
-    const Vec<double> tops(top), half(0.5), inverse(1 / range), lowest(-kInfinity<double>);
+    const Vec<double> tops(top), scales(scale), inverse(1 / range), lowest(-kInfinity<double>);
     // The sum of a function of how far each entry is below m.
     const auto sum_of = [&](auto term) {
       Vec<double> sum(0.0);
@@ -221,7 +223,7 @@ class IntervalFinder {
       for (int64_t i = 0; i < k; i += kLanes) {
         if (k - i < kLanes) copy_padded(z + i, k - i, padded, kLanes, kLowest);
         const Vec<double> x = load_double(k - i < kLanes ? padded : z + i);
-        const Vec<double> below = mul(sub(tops, mul(x, half)), inverse);
+        const Vec<double> below = mul(sub(tops, mul(x, scales)), inverse);
         sum = add(sum, if_less(lowest, x, term(below), Vec<double>(0.0)));
       }
       return sum_of_lanes(sum);
@@ -234,7 +236,7 @@ class IntervalFinder {
                             size;
     const double distance = n * std::sqrt(variance);
     if (distance >= 1) return least;
-    const double bound = 2 * (top - distance * range);
+    const double bound = (top - distance * range) / scale;
     const T value = T(bound);
     return min(m, double(value) < bound ? next_after(value, kInfinity<T>) : value);
   }
