@@ -59,8 +59,8 @@ class SamplerProcessor(_ModelRunnerV1, _ModelRunnerV2):  # type: ignore[misc, va
 
     Notes
     -----
-    It implements the interfaces of both model runners, V1 and V2, after the documentation of vLLM
-    0.15 and 0.32. Model runner V1 applies penalties after it, to z / T; model runner V2 before it.
+    It implements the interfaces of both model runners: V1 as documented for vLLM 0.29, V2 as for
+    0.32. Model runner V1 applies penalties after it, to z / T; model runner V2 before it.
     Model runner V1 refuses it together with speculative decoding.
 
     The scores of the kept tokens are z / T, those of the others -inf. If T is 0, infinite or
