@@ -169,6 +169,14 @@ def test_no_row_stops_the_engine(special):
     assert processor.apply(z).shape == z.shape
 
 
+def test_top_k_of_any_size():
+    """Valid integers beyond int64, beside requests with and without top_k."""
+    processor = model_runner_v1()
+    added = [(i, params({"top_k": k}), [1], []) for i, k in enumerate([2, 2**63, 10**40, None])]
+    processor.update_state(BatchUpdate(4, [], added, []))
+    assert (processor.apply(random_logits(4)) > -inf).sum(1).tolist() == [2, K, K, K]
+
+
 def test_json_text_as_from_the_server():
     """vllm_xargs of the server has strings and numbers, no objects."""
     sampler = logitlab.Sampler(temperature=0.5, top_n_sigma=1.5, order="llama.cpp")
@@ -205,6 +213,7 @@ def test_json_text_as_from_the_server():
         ("top_p", "Expecting value"),
         (0.5, "text must be a JSON object, got '0.5'"),
         ({"top_p": np.float32(0.5)}, "not JSON serializable"),
+        ("[" * 100_000, "maximum recursion depth"),
     ],
 )
 def test_errors_of_requests(settings, message):

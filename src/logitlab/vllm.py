@@ -15,7 +15,7 @@ from logitlab.sampling.sampler import check_one_row
 
 __all__ = ["SamplerProcessor"]
 
-_ALL_CLASSES = 2**32  # for top_k of rows without it
+_ALL_CLASSES = 2**32  # of a row, for top_k
 
 
 def _interface(module: str) -> Any:
@@ -203,7 +203,7 @@ def _sampler_of(sampling_params: Any) -> Sampler | None:
     try:
         text = settings if isinstance(settings, str) else json.dumps(settings)
         return check_one_row(Sampler.from_json(text))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f'extra_args["logitlab"]: {error}') from None
 
 
@@ -212,10 +212,9 @@ def _joined(samplers: list[Sampler]) -> Sampler:
     settings = {}
     for name, value in samplers[0]._settings.items():
         values = [getattr(sampler, name) for sampler in samplers]
-        if any(x != value for x in values):
-            values = [_ALL_CLASSES if x is None else x for x in values]
-            value = np.array(values)
-        settings[name] = value
+        if name == "top_k":
+            values = [_ALL_CLASSES if x is None else min(x, _ALL_CLASSES) for x in values]
+        settings[name] = value if len({*values}) == 1 else np.array(values)
     return Sampler(**settings)
 
 
