@@ -236,7 +236,7 @@ def test_frequencies_inside_llama_cpp(model):
     counts = np.zeros(K)
     for seed in range(n):
         model.set_seed(seed)
-        counts[model.sample(logits_processor=[processor], **OFF)] += 1
+        counts[generated(model, processor, n=1, **OFF)] += 1
     kept = p > 0
     assert kept.sum() == 8
     assert counts[~kept].sum() == 0
@@ -249,5 +249,5 @@ def test_temperature_zero_of_llama_cpp(model):
     model.eval([1, 40, 50])
     z = model.scores[model.n_tokens - 1].copy()
     sampler = logitlab.Sampler(xtc_probability=1.0, xtc_threshold=0.01)
-    token = model.sample(temp=0.0, logits_processor=[SamplerProcessor(sampler)])
+    [token] = generated(model, SamplerProcessor(sampler), n=1, temp=0.0)
     assert token == sampler.truncate(z).argmax() != z.argmax()
