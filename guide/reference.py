@@ -38,6 +38,8 @@ MODULES = {
     "logitlab.plot": "Pictures",
     "logitlab.torch": "torch modules",
     "logitlab.transformers": "Sampling in transformers",
+    "logitlab.vllm": "Sampling in vLLM",
+    "logitlab.llama_cpp": "Sampling in llama-cpp-python",
     "logitlab.onnx": "ONNX models",
 }
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-import logitlab
 from logitlab import Sampler, _arrays
 from logitlab.sampling.draws import generator_key
+from logitlab.sampling.sampler import check_sampler
 
 __all__ = ["SamplerProcessor", "generate_tokens"]
 
@@ -58,13 +58,13 @@ class SamplerProcessor(LogitsProcessor):  # type: ignore[misc]
     """
 
     def __init__(self, sampler: Sampler, *, rng: Any = None) -> None:
-        self.sampler = _check_sampler(sampler)
+        self.sampler = check_sampler(sampler)
         self._rng = np.random.default_rng(generator_key(rng))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """The scores, of shape (N, K), under the temperature and the truncation."""
         sampler = _for_rows(self.sampler, len(scores))
-        return _scaled(*sampler._truncate(scores, rng=self._rng))
+        return sampler._scores(scores, rng=self._rng)
 
 
 def generate_tokens(
@@ -148,7 +148,7 @@ def generate_tokens(
     """
     if (generation_config.num_beams or 1) > 1:
         raise ValueError(f"num_beams must be 1, got {generation_config.num_beams}")
-    sampler = _for_rows(_check_sampler(sampler), len(input_ids))
+    sampler = _for_rows(check_sampler(sampler), len(input_ids))
     keeps_scores = generation_config.return_dict_in_generate and generation_config.output_scores
     step = _SampledTokens(sampler, rng, row_keys, keeps_scores)
     # The processors of temperature and truncation in transformers are its classes of this name.
@@ -182,15 +182,8 @@ class _SampledTokens(LogitsProcessor):  # type: ignore[misc]
         seed = int(self._rng.integers(2**63))
         tokens = self._sampler.sample(scores, rng=seed, row_keys=self._row_keys)
         if self._keeps_scores:
-            truncated = self._sampler._truncate(scores, rng=seed, row_keys=self._row_keys)
-            self.scores.append(_scaled(*truncated))
+            self.scores.append(self._sampler._scores(scores, rng=seed, row_keys=self._row_keys))
         return torch.full_like(scores, -math.inf).scatter(-1, tokens[:, None], 0.0)
-
-
-def _check_sampler(sampler: Any) -> Sampler:
-    if not isinstance(sampler, Sampler):
-        raise TypeError(f"sampler must be a logitlab.Sampler, got {type(sampler).__name__}")
-    return sampler
 
 
 def _for_rows(sampler: Sampler, rows: int) -> Sampler:
@@ -201,15 +194,3 @@ def _for_rows(sampler: Sampler, rows: int) -> Sampler:
         if getattr(value, "ndim", 0) == 1 and len(value) and rows % len(value) == 0:
             repeated[field.name] = np.repeat(_arrays.on_host(value, field.name), rows // len(value))
     return replace(sampler, **repeated) if repeated else sampler
-
-
-def _scaled(truncated: Tensor, temperature: Any) -> Tensor:
-    """Logits over T; log-probabilities in the rows where no division gives the distribution."""
-    if isinstance(temperature, np.ndarray):
-        temperature = torch.tensor(temperature)  # a copy: torch warns of read-only memory
-    t = torch.as_tensor(temperature, dtype=truncated.dtype, device=truncated.device).reshape(-1, 1)
-    divides = (t > 0) & t.isfinite()
-    scaled = truncated / t
-    if divides.all():
-        return scaled
-    return torch.where(divides, scaled, logitlab.log_softmax(truncated, temperature=temperature))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from logitlab import _arrays, _checks, _dispatch
 from logitlab._backends import native_sampling
 from logitlab._backends.reference_sampling import Stage, truncates
+from logitlab.probabilities import log_softmax
 from logitlab.sampling import settings as rules
 from logitlab.sampling.calls import (
     Call,
@@ -259,6 +260,21 @@ class Sampler:
         excluded = xp.asarray(-xp.inf, dtype=request.z.dtype, device=device)
         return request.restore(xp.where(kept, request.z, excluded)), temperature
 
+    def _scores(self, z: Any, *, rng: Any = None, row_keys: Any = None) -> Any:
+        """Logits over T, with the removed classes set to -inf: the softmax is the distribution.
+
+        In rows where T is 0, infinite or negative they are log-probabilities.
+        """
+        truncated, temperature = self._truncate(z, rng=rng, row_keys=row_keys)
+        xp = array_namespace(truncated)
+        host = np.array(_arrays.on_host(temperature, "temperature"), np.float64)  # writable
+        t = xp.astype(to_library_of(truncated, host[..., None]), truncated.dtype)
+        divides = (t > 0) & xp.isfinite(t)
+        scaled = truncated / xp.where(divides, t, xp.ones_like(t))
+        if xp.all(divides):
+            return scaled
+        return xp.where(divides, scaled, log_softmax(truncated, temperature=temperature))
+
     def _keep(self, call: Call, stages: list[Stage]) -> tuple[Any, Any]:
         """The mask of the kept classes, and the temperature: of each row if it is dynamic."""
         mask, rows = native_sampling.keep(*call.arguments, stages)
@@ -433,6 +449,21 @@ class Sampler:
 
 
 _NAMES = tuple(field.name for field in fields(Sampler))
+
+
+def check_sampler(sampler: Any) -> Sampler:
+    if not isinstance(sampler, Sampler):
+        raise TypeError(f"sampler must be a logitlab.Sampler, got {type(sampler).__name__}")
+    return sampler
+
+
+def check_one_row(sampler: Sampler) -> Sampler:
+    """Refuse settings that have no distribution of one row."""
+    for name, value in sampler._settings.items():
+        if getattr(value, "ndim", 0):
+            raise ValueError(f"{name} must be one number, got shape {tuple(value.shape)}")
+    sampler.truncate(np.zeros(2))  # the temperature with dynatemp_range
+    return sampler
 
 
 def sampler_of(function: str, /, **settings: Any) -> Sampler:
