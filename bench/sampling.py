@@ -102,7 +102,9 @@ def _gumbel_sample(z: Any) -> Call:
     rng = np.random.default_rng(0)
 
     def call() -> Any:
-        return (z / TEMPERATURE - np.log(rng.standard_exponential(z.shape, z.dtype))).argmax(-1)
+        with np.errstate(divide="ignore"):  # noise of 0
+            noise = np.log(rng.standard_exponential(z.shape, z.dtype))
+        return (z / TEMPERATURE - noise).argmax(-1)
 
     return call
 
