@@ -14,13 +14,14 @@
 #include "sample_args.h"
 #include "threads.h"
 
-// The parameters that both functions have in their signatures.
+// The parameters that functions share in their signatures.
+#define STAGES                                                  \
+  "stages: collections.abc.Sequence[tuple[int, *tuple[float | " \
+  "numpy.typing.NDArray[numpy.float64], ...]]]"
 #define TRUNCATION_PARAMETERS                                   \
   "kind: int, z: numpy.typing.NDArray[typing.Any], axis: int, " \
   "t: float | numpy.typing.NDArray[numpy.float64], "            \
-  "where: numpy.typing.NDArray[typing.Any] | None, "            \
-  "stages: collections.abc.Sequence[tuple[int, *tuple[float | " \
-  "numpy.typing.NDArray[numpy.float64], ...]]]"
+  "where: numpy.typing.NDArray[typing.Any] | None, " STAGES
 
 namespace logitlab {
 namespace {
@@ -144,8 +145,8 @@ void sample(int kind, nb::handle z, int axis, nb::handle t, nb::handle where,
 // One class for each row, keyed by their numbers, of an aligned NumPy array below kLargeResult;
 // None where another function must be called: for any other array, an axis that is not within its
 // bounds, a temperature that is NaN or not a float, and if a row has no class to sample.
-nb::object plain_sample(nb::handle z, nb::handle axis, nb::handle temperature, uint32_t key_a,
-                        uint32_t key_b) {
+nb::object plain_sample(nb::handle z, nb::handle axis, nb::handle temperature,
+                        const std::vector<nb::tuple>& stages, uint32_t key_a, uint32_t key_b) {
   if (!PyArray_CheckExact(z.ptr()) || !PyLong_CheckExact(axis.ptr()) ||
       !PyFloat_CheckExact(temperature.ptr()))
     return nb::none();
@@ -169,6 +170,7 @@ nb::object plain_sample(nb::handle z, nb::handle axis, nb::handle temperature, u
   args.batch.kind = *kind;
   const Py_buffer buffer = buffer_of(logits);
   const BatchLayout layout(args.batch, buffer, nullptr, int(at), temperature, nb::none());
+  const TruncationArgs truncation(args.truncation, args.batch, stages);
   std::vector<uint64_t> row_keys(size_t(args.batch.rows));
   std::iota(row_keys.begin(), row_keys.end(), uint64_t(0));
   args.n = 1;
@@ -191,9 +193,9 @@ void define_sampling(nb::module_& m) {
         nb::sig("def keep(" TRUNCATION_PARAMETERS ", kept: numpy.typing.NDArray[typing.Any], "
                 "used_temperatures: numpy.typing.NDArray[numpy.float64] | None) -> None"));
   m.def("plain_sample", plain_sample, nb::arg("z").none(), nb::arg("axis").none(),
-        nb::arg("temperature").none(), nb::arg("key_a"), nb::arg("key_b"),
-        nb::sig("def plain_sample(z: typing.Any, axis: typing.Any, temperature: typing.Any, "
-                "key_a: int, key_b: int) -> typing.Any"));
+        nb::arg("temperature").none(), nb::arg("stages"), nb::arg("key_a"), nb::arg("key_b"),
+        nb::sig("def plain_sample(z: typing.Any, axis: typing.Any, temperature: typing.Any, " STAGES
+                ", key_a: int, key_b: int) -> typing.Any"));
   m.def("sample", sample, nb::arg("kind"), nb::arg("z"), nb::arg("axis"), nb::arg("t"),
         nb::arg("where").none(), nb::arg("stages"), nb::arg("replacement"), nb::arg("key_a"),
         nb::arg("key_b"), nb::arg("row_keys"), nb::arg("found"),

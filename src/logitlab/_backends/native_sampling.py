@@ -25,6 +25,7 @@ from logitlab._backends.reference_sampling import (
     truncates,
 )
 
+KernelStages = list[tuple[Any, ...]]  # the number of each stage and its parameters
 _MAX_CLASSES = 1 << 32  # of a row that the kernels truncate
 
 
@@ -48,12 +49,18 @@ def _on_kernel(
     dtype = dtype_name(z.dtype)
     if not _covers(dtype) or (truncates(stages) and z.shape[axis] >= _MAX_CLASSES):
         return False
-    given = [(STAGES.index(stage.name), *stage.values) for stage in stages]
     x, axis, t, where = _one_axis(_memory(z, dtype), (axis,), t, where)
     getattr(_native, name)(
-        KINDS[dtype], x, axis, t, where, given if truncates(stages) else [], *rest
+        KINDS[dtype], x, axis, t, where, kernel_stages(stages), *rest
     )
     return True
+
+
+def kernel_stages(stages: list[Stage]) -> KernelStages:
+    """The stages as the kernels take them: none where nothing is truncated."""
+    if not truncates(stages):
+        return []
+    return [(STAGES.index(stage.name), *stage.values) for stage in stages]
 
 
 def covers_plain_sample(z: Any, axis: Any, temperature: Any) -> bool:
@@ -61,9 +68,11 @@ def covers_plain_sample(z: Any, axis: Any, temperature: Any) -> bool:
     return are_plain((z,), axis, temperature) and z.nbytes < _native.LARGE_RESULT
 
 
-def plain_sample(z: Any, axis: Any, temperature: Any, key: tuple[int, int]) -> Any:
+def plain_sample(
+    z: Any, axis: Any, temperature: Any, stages: KernelStages, key: tuple[int, int]
+) -> Any:
     """One class of each row, or None where a row has no distribution."""
-    return _native.plain_sample(z, axis, temperature, *key)
+    return _native.plain_sample(z, axis, temperature, stages, *key)
 
 
 def keep(

@@ -36,12 +36,11 @@ def check_rng(rng: Any) -> Any:
 
 def generator_key(rng: Any) -> Key:
     """The two 32-bit words of the key of the counter-based generator."""
-    rng = check_rng(rng)
-    if rng is None or isinstance(rng, int):
-        a, b = np.random.SeedSequence(rng).generate_state(2)
-        return int(a), int(b)
     if isinstance(rng, np.random.Generator):
         word = _random_word(rng)
+    elif (rng := check_rng(rng)) is None or isinstance(rng, int):
+        a, b = np.random.SeedSequence(rng).generate_state(2)
+        return int(a), int(b)
     else:
         import torch
 

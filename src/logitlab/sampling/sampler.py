@@ -306,6 +306,13 @@ class Sampler:
         array of int64, shape of z without the class axis, with n as a new last axis
             Indices along the class axis.
         """
+        plain = replacement is True and n is None and where is None and row_keys is None
+        if plain and native_sampling.covers_plain_sample(z, axis, self.temperature):
+            stages = self._plain_stages
+            if stages is not None:
+                arguments = z, axis, self.temperature, stages, generator_key(rng)
+                if (found := native_sampling.plain_sample(*arguments)) is not None:
+                    return found
         call = check_call(z, axis, self.temperature, where)
         indices, _ = self._sample_indices(call, n, replacement, rng, row_keys)
         return _arrays.scalar(to_library_of(call.request.z, indices))
@@ -421,6 +428,13 @@ class Sampler:
         if any(isinstance(value, np.ndarray) for value in self._settings.values()):
             return None
         return rules.stages_of(self._settings, (), None)
+
+    @cached_property
+    def _plain_stages(self) -> native_sampling.KernelStages | None:
+        """The stages of every row, unless they depend on the row or on random decisions."""
+        if self._is_random or self._has_dynamic_temperature or self._stages_of_any_row is None:
+            return None
+        return native_sampling.kernel_stages(self._stages_of_any_row)
 
     def _stages(self, call: Call, has_xtc: Any) -> list[Stage]:
         if self._has_dynamic_temperature:

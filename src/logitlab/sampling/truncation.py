@@ -153,7 +153,7 @@ def sample(
     has_options = settings or replacement is not True or any(x is not None for x in options)
     # A call of which nothing else can fail, so that one key is drawn.
     if not has_options and native_sampling.covers_plain_sample(z, axis, temperature):
-        found = native_sampling.plain_sample(z, axis, temperature, generator_key(rng))
+        found = native_sampling.plain_sample(z, axis, temperature, [], generator_key(rng))
         if found is not None:
             return found
     sampler = sampler_of("sample", temperature=temperature, **settings)
