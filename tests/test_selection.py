@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import logitlab
+from logitlab.calibration import selection as selection_module
 from logitlab.calibration.selection import _simplest
 
 
@@ -162,3 +163,24 @@ def test_real_predictions(predictions):
     assert selection.name == name
     assert logitlab.cross_entropy(calibrated, y[second]) == pytest.approx(loss, abs=1e-3)
     assert logitlab.calibration_error(calibrated, y[second]) < 0.015
+
+
+def test_a_candidate_rejected_at_first_is_selected_at_last(monkeypatch):
+    """Its difference from a later best candidate may have a larger standard error."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(0, 2, (100, 3))
+    y = (z / 2 + rng.gumbel(size=z.shape)).argmax(axis=1)
+    noise = np.tile([1.0, -1.0], 50)
+    losses = {
+        "uncalibrated": np.full(100, 9.0),
+        "temperature": np.full(100, 1.0),
+        "structured_vector": np.full(100, 0.9),
+        "vector": 0.89 + 2 * noise,
+        "structured_matrix": np.full(100, 5.0),
+        "temperature again": np.full(100, 1.0),
+        "isotonic": np.full(100, 5.0),
+    }
+    in_turn = iter(losses.values())
+    monkeypatch.setattr(selection_module, "_losses", lambda *_: next(in_turn))
+    assert logitlab.select_calibrator(z, y).name == "temperature"
+    assert next(in_turn, None) is None

@@ -178,8 +178,11 @@ def _fit(
     found = Rules()
     lines: list[str] = []
     rows, z = fit_rows(analysis, track)
-    is_fitted = random_halves(source.rows)[rows] == 1 if has_rules else np.ones(len(rows), bool)
-    least = min(is_fitted.sum(), (~is_fitted).sum()) if has_rules else len(rows)
+    is_fitted: Any = slice(None)  # no copy of the logits
+    least = len(rows)
+    if has_rules:
+        is_fitted = random_halves(source.rows)[rows] == 1
+        least = min(is_fitted.sum(), (~is_fitted).sum())
     if least < 2:
         halves = "each half of the rows, for the calibrator and for the rules,"
         raise UserError(

@@ -50,9 +50,7 @@ def _on_kernel(
     if not _covers(dtype) or (truncates(stages) and z.shape[axis] >= _MAX_CLASSES):
         return False
     x, axis, t, where = _one_axis(_memory(z, dtype), (axis,), t, where)
-    getattr(_native, name)(
-        KINDS[dtype], x, axis, t, where, kernel_stages(stages), *rest
-    )
+    getattr(_native, name)(KINDS[dtype], x, axis, t, where, kernel_stages(stages), *rest)
     return True
 
 

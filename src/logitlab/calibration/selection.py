@@ -125,8 +125,12 @@ def select_calibrator(
 
     def cross_fit(name: str, calibrator: Calibrator, z: NDArray[Any]) -> None:
         with contextlib.suppress(ValueError):  # cannot be fitted to these rows
-            logits[name] = out_of_fold_logits(calibrator, z, labels, weight, folds)
-            losses[name] = _losses(logits[name], labels)
+            found = out_of_fold_logits(calibrator, z, labels, weight, folds)
+            losses[name] = _losses(found, labels)
+            logits[name] = found
+        # Each takes as much memory as the rows.
+        for other in logits.keys() - {"uncalibrated", _simplest(losses, w), _best(losses, w)}:
+            del logits[other]
 
     temperature = TemperatureScaling()
     with contextlib.suppress(ValueError):
@@ -138,6 +142,8 @@ def select_calibrator(
             cross_fit(name, make_calibrator(name), rows)
     base = _simplest(losses, w)
     isotonic = f"{base}_isotonic" if base in _AFFINE else "isotonic"
+    if base not in logits:
+        cross_fit(base, make_calibrator(base), rows)
     cross_fit(isotonic, IsotonicCalibration(), logits[base])
     name = _simplest({n: losses[n] for n in (base, isotonic) if n in losses}, w)
     calibrator: Calibrator = temperature
