@@ -210,6 +210,6 @@ def note(rows: list[dict[str, Any]]) -> str:
         "brackets: the time relative to logitlab's. torch: softmax, truncation (a sort for top_p, "
         "topk for top_k) and multinomial; for the 5 logits, a loop of 4000 calls of multinomial. "
         "Exponential noise: the largest p divided by it, as in vLLM. transformers: its processors, "
-        "softmax and multinomial. logitlab.logsumexp: one pass over the logits, which every sampler "
+        "softmax and multinomial. logitlab.logsumexp: one pass over the logits, which a sampler "
         "needs."
     )
