@@ -99,7 +99,13 @@ class SamplerProcessor(_ModelRunnerV1, _ModelRunnerV2):  # type: ignore[misc, va
         _sampler_of(sampling_params)
 
     def is_argmax_invariant(self) -> bool:
-        """False: XTC removes the most probable tokens. Called by model runner V1."""
+        """Whether greedy requests need no processor. Called by model runner V1.
+
+        Returns
+        -------
+        bool
+            False, as XTC and typical-p may remove the most probable token.
+        """
         return False
 
     def update_state(self, batch_update: Any) -> None:
