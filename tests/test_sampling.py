@@ -843,10 +843,23 @@ def test_generators_advance_by_64_bits():
             rng.integers(0, 9, dtype=np.int32)  # half of a word stays in store
         word = int(other.integers(0, 2**64, dtype=np.uint64))
         key = word & 0xFFFFFFFF, word >> 32
-        expected = native_sampling.plain_sample(z, 1, 1.0, [], key)
+        expected = native_sampling.plain_sample(z, 1, 1.0, [], key, None)
         if expected is not None:
             np.testing.assert_array_equal(logitlab.sample(z, rng=generator), expected)
         assert generator.random() == other.random()
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_k": 3, "min_p": 0.01}, {"order": "vllm"}])
+@pytest.mark.parametrize("shape", [(6,), (2, 6), (3, 2, 6)])
+def test_one_sample_is_the_first_of_many(settings, shape):
+    """Along a new last axis if n is 1, without an axis if it is None; of lists as well."""
+    z = np.random.default_rng(0).normal(0, 2, shape)
+    two = logitlab.sample(z, 2, rng=5, temperature=2.0, **settings)
+    for logits in (z, z.tolist()):
+        for n, expected in ((1, two[..., :1]), (None, two[..., 0])):
+            found = logitlab.sample(logits, n, rng=5, temperature=2.0, **settings)
+            assert np.shape(found) == expected.shape
+            np.testing.assert_array_equal(found, expected, strict=True)
 
 
 def test_a_call_draws_one_key():

@@ -61,16 +61,18 @@ def kernel_stages(stages: list[Stage]) -> KernelStages:
     return [(STAGES.index(stage.name), *stage.values) for stage in stages]
 
 
-def covers_plain_sample(z: Any, axis: Any, temperature: Any) -> bool:
+def covers_plain_sample(z: Any, axis: Any, temperature: Any, n: Any) -> bool:
     """Whether :func:`plain_sample` fails only for a row without a distribution."""
-    return are_plain((z,), axis, temperature) and z.nbytes < _native.LARGE_RESULT
+    is_one = n is None or (type(n) is int and n == 1)
+    return is_one and are_plain((z,), axis, temperature) and z.nbytes < _native.LARGE_RESULT
 
 
 def plain_sample(
-    z: Any, axis: Any, temperature: Any, stages: KernelStages, key: tuple[int, int]
+    z: Any, axis: Any, temperature: Any, stages: KernelStages, key: tuple[int, int], n: int | None
 ) -> Any:
-    """One class of each row, or None where a row has no distribution."""
-    return _native.plain_sample(z, axis, temperature, stages, *key)
+    """One class of each row, along a new last axis if n is 1; None if a row has no distribution."""
+    found = _native.plain_sample(z, axis, temperature, stages, *key)
+    return found if n is None or found is None else found[..., None]
 
 
 def keep(

@@ -306,12 +306,13 @@ class Sampler:
         array of int64, shape of z without the class axis, with n as a new last axis
             Indices along the class axis.
         """
-        plain = replacement is True and n is None and where is None and row_keys is None
-        if plain and native_sampling.covers_plain_sample(z, axis, self.temperature):
+        plain = replacement is True and where is None and row_keys is None
+        if plain and native_sampling.covers_plain_sample(z, axis, self.temperature, n):
             stages = self._plain_stages
             if stages is not None:
-                arguments = z, axis, self.temperature, stages, generator_key(rng)
-                if (found := native_sampling.plain_sample(*arguments)) is not None:
+                arguments = z, axis, self.temperature, stages, generator_key(rng), n
+                found = native_sampling.plain_sample(*arguments)
+                if found is not None:
                     return found
         call = check_call(z, axis, self.temperature, where)
         indices, _ = self._sample_indices(call, n, replacement, rng, row_keys)

@@ -149,11 +149,10 @@ def sample(
     >>> logitlab.sample([2.0, 1.0, 3.0, 5.0, 4.0], 3, replacement=False, rng=0)
     array([3, 4, 2])
     """
-    options = (n, where, row_keys)
-    has_options = settings or replacement is not True or any(x is not None for x in options)
+    has_options = settings or replacement is not True or where is not None or row_keys is not None
     # A call of which nothing else can fail, so that one key is drawn.
-    if not has_options and native_sampling.covers_plain_sample(z, axis, temperature):
-        found = native_sampling.plain_sample(z, axis, temperature, [], generator_key(rng))
+    if not has_options and native_sampling.covers_plain_sample(z, axis, temperature, n):
+        found = native_sampling.plain_sample(z, axis, temperature, [], generator_key(rng), n)
         if found is not None:
             return found
     sampler = sampler_of("sample", temperature=temperature, **settings)
