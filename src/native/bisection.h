@@ -53,7 +53,7 @@ class Bisection {
   int steps_ = 0;
 };
 
-// Entries of a row of at least so many, at even distances.
+// So many entries of a longer row, in groups at even distances.
 constexpr int64_t kSample = 4096;
 template <class T>
 void copy_sample(const T* z, int64_t k, T* sample) {
@@ -121,11 +121,12 @@ inline double sum_of_lanes(const Vec<double>& x) {
 }
 
 inline Vec<double> load_double(const float* z) { return widen(Vec<float>(z)); }
+inline Vec<double> load_double(const double* z) { return Vec<double>(z); }
+// The sum of four, in double.
 template <class T>
 Vec<double> widened_sum(const Vec<T>* x) {
   return add(add(widen(x[0]), widen(x[1])), add(widen(x[2]), widen(x[3])));
 }
-inline Vec<double> load_double(const double* z) { return Vec<double>(z); }
 // The entries as numbers of another type that has all of them.
 template <class To, class T>
 Vec<To> load_as(const T* z) {

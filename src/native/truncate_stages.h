@@ -127,8 +127,9 @@ class IntervalFinder {
     return share >= 1 ? m : ThresholdFinder<T>::min_p_threshold(share, m, t);
   }
 
-  // The same in T, which is float, with the mean if WithMean. The relative errors are 1.25 epsilon
-  // of a weight, 1.5 of (z - m)/t, 0.5 of their product.
+  // The sums of weights in T, which is float, with the mean if WithMean. The relative errors are
+  // 1.25 epsilon of a weight, at most 1.5 of (z - m)/t, and 0.5 of their product; where these two
+  // are subnormal, the absolute ones are half of 2^-149.
   template <bool WithMean>
   LOGITLAB_FLATTEN static RowSums fast_sums(const FastWeights<T>& weights, const T* z, int64_t k,
                                             T m, double t) {
@@ -159,10 +160,11 @@ class IntervalFinder {
     RowSums row;
     const double sum = sum_of_lanes(total);
     row.total = max(sum / double(unit[0]), 1.0), row.mean = sum_of_lanes(weighted) / sum;
-    row.total_error = 3 * kEpsilon<T>, row.mean_error = -6 * kEpsilon<T> * row.mean;
+    row.total_error = 3 * kEpsilon<T>, row.mean_error = 0x1p-147 - 6 * kEpsilon<T> * row.mean;
     return row;
   }
 
+  // The sums of weights in double.
   LOGITLAB_FLATTEN RowSums sums(const T* z, int64_t k, T m, double t) {
     const DoubleWeights<T> weights(m, t);
     const LogWeights<T> log_weights(m, t);
