@@ -32,8 +32,13 @@ def has_values(x: Any) -> bool:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
         return torch.compiler.is_dynamo_compiling() or _tensor_has_values(x, torch)
+    return not is_traced_by_jax(x)
+
+
+def is_traced_by_jax(*arguments: Any) -> bool:
+    """Whether a function of JAX traces some of the arguments."""
     jax = sys.modules.get("jax")
-    return jax is None or not isinstance(x, jax.core.Tracer)
+    return jax is not None and any(isinstance(x, jax.core.Tracer) for x in arguments)
 
 
 def check_values(x: Any, name: str) -> None:

@@ -89,7 +89,7 @@ def _weigh_classes(arguments: LossArguments, class_weight: Array, reduction: str
     where = request.where
     if where is not None:
         where = _arrays.move_axis(xp.broadcast_to(where, request.z.shape), request.axes[0], -1, xp)
-    y = targets.probabilities(z, where) * xp.astype(class_weight, z.dtype)
+    y = targets.probabilities(z, where, xp) * xp.astype(class_weight, z.dtype)
     return arguments._replace(targets=Targets(targets.label, y), divisor=divisor)
 
 
@@ -105,8 +105,12 @@ def check_arguments(
     ignore_index: int | Sequence[int] | None,
     reduction: str,
     weight: Any = None,
+    shards: int = 1,
 ) -> LossArguments:
-    """Check the arguments of a cross-entropy and convert them to arrays of z's library."""
+    """Check the arguments of a cross-entropy and convert them to arrays of z's library.
+
+    The class axis of z is one of as many equal parts as there are `shards`.
+    """
     smoothing = check_options(label_smoothing, reduction)
     if ignore_index is not None:
         ignore_index = _checks.integers(ignore_index, "ignore_index")
@@ -129,7 +133,7 @@ def check_arguments(
         targets = Targets(distribution=distribution, smoothing=smoothing)
     else:
         alternative = ", or target probabilities of z's shape"
-        label = _labels.labels(y, z, rows, k, ignore_index, alternative)
+        label = _labels.labels(y, z, rows, k * shards, ignore_index, alternative)
         targets = Targets(label, smoothing=smoothing)
     row_weight = check_sample_weight(sample_weight, rows, z, targets.label, ignore_index, xp)
     arguments = LossArguments(request, targets, rows, row_weight, None, xp)
@@ -186,7 +190,8 @@ def reduce_losses(
     return xp.astype(total, dtype, copy=False)
 
 
-def _reduce(arguments: LossArguments, loss: Array, reduction: str) -> Array:
+def reduce_rows(arguments: LossArguments, loss: Array, reduction: str) -> Array:
+    """The losses of the rows as :func:`reduce_losses` returns them, in the type of z."""
     dtype = arguments.request.z.dtype
     return reduce_losses(loss, arguments.weight, reduction, dtype, arguments.xp, arguments.divisor)
 
@@ -222,7 +227,7 @@ def loss_value(arguments: LossArguments, reduction: str) -> Array:
         value = fused_loss(z, axes, t, where, arguments.targets, shares)
         if value is not None:
             return value
-    return _reduce(arguments, _row_losses(arguments, None)[0], reduction)
+    return reduce_rows(arguments, _row_losses(arguments, None)[0], reduction)
 
 
 def _gradient_scale(arguments: LossArguments, reduction: str) -> float | Array:
@@ -430,4 +435,4 @@ def cross_entropy_and_grad(
         gradient = request.restore(gradient)
         # Under autocast the loss is in float32, and the gradient in the type of z.
         gradient = gradient if z is given else gradient.to(given.dtype)
-        return _reduce(arguments, loss, reduction), gradient
+        return reduce_rows(arguments, loss, reduction), gradient

@@ -8,6 +8,7 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks, _dispatch
+from logitlab._arrays import Array, Namespace
 from logitlab._backends import native
 from logitlab._rows import (
     Floats,
@@ -166,10 +167,15 @@ def _entropy_formula(z: Any, axis: int, temperature: Any, where: Any) -> Any:
     log_p = log_softmax(wide, axis, temperature=temperature, where=where, out=out)
     if isinstance(p, np.ndarray):
         log_p[p == 0] = 0
-        terms = np.multiply(p, log_p, out=p)
+        value = xp.abs(xp.sum(np.multiply(p, log_p, out=p), axis=axis))
     else:
-        terms = p * xp.where(p == 0, xp.zeros_like(p), log_p)
-    return xp.astype(xp.abs(xp.sum(terms, axis=axis)), z.dtype, copy=False)
+        value = entropy_of_probabilities(p, log_p, axis, xp)
+    return xp.astype(value, z.dtype, copy=False)
+
+
+def entropy_of_probabilities(p: Array, log_p: Array, axis: int, xp: Namespace) -> Array:
+    """-sum p log p, where 0 log 0 = 0."""
+    return xp.abs(xp.sum(p * xp.where(p == 0, xp.zeros_like(p), log_p), axis=axis))
 
 
 def kl_divergence(

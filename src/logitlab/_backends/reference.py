@@ -5,9 +5,13 @@ Everything is computed in the widest real type that the library has enabled and 
 Branches depend on shapes and types only, so that JAX can trace the functions and torch can
 differentiate them. An entry that is not used in a formula is replaced by a finite constant first,
 so that gradients stay finite.
+
+Reductions over the class axis, and class numbers (`arange`), are those of the namespace `xp`: that
+of `jax_sharded` includes the classes on other devices.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -157,6 +161,21 @@ def _log_softmax(v: _Weights, axis: Axes, xp: Namespace) -> Array:
     return xp.where(v.undefined, xp.nan, x)
 
 
+def _of_weights(
+    formula: Callable[[_Weights, Axes, Namespace], Array],
+    z: Array,
+    axis: Axes,
+    temperature: float | Array,
+    where: Array | None,
+    xp: Namespace,
+) -> Array:
+    """A formula of the weights of z, not rounded yet; z itself if it has no class."""
+    x = _widen(z, xp)
+    if _has_no_class(z, axis):
+        return x
+    return formula(_weights(x, axis, _temperature_array(temperature, x, xp), where, xp), axis, xp)
+
+
 @np.errstate(all="ignore")
 def softmax(
     z: Array,
@@ -167,10 +186,7 @@ def softmax(
 ) -> Array:
     """exp(z/T) / sum exp(z/T)."""
     xp = array_namespace(z)
-    x = _widen(z, xp)
-    if not _has_no_class(z, axis):
-        x = _softmax(_weights(x, axis, _temperature_array(temperature, x, xp), where, xp), axis, xp)
-    return _round_or_write(x, z, out, xp)
+    return _round_or_write(_of_weights(_softmax, z, axis, temperature, where, xp), z, out, xp)
 
 
 @np.errstate(all="ignore")
@@ -183,12 +199,7 @@ def log_softmax(
 ) -> Array:
     """z/T - log sum exp(z/T)."""
     xp = array_namespace(z)
-    x = _widen(z, xp)
-    if not _has_no_class(z, axis):
-        x = _log_softmax(
-            _weights(x, axis, _temperature_array(temperature, x, xp), where, xp), axis, xp
-        )
-    return _round_or_write(x, z, out, xp)
+    return _round_or_write(_of_weights(_log_softmax, z, axis, temperature, where, xp), z, out, xp)
 
 
 def _log_weighted_sum(v: _Weights, b: Array, axis: Axes, xp: Namespace) -> tuple[Array, Array]:
@@ -222,7 +233,18 @@ def signed_logsumexp(
     b: Array | None,
 ) -> tuple[Array, Array]:
     """T log |sum b exp(z/T)| and, unless b is None, the sign of the sum. b has the shape of z."""
-    xp = array_namespace(z)
+    return _signed_logsumexp(z, axis, temperature, where, keepdims, b, array_namespace(z))
+
+
+def _signed_logsumexp(
+    z: Array,
+    axis: Axes,
+    temperature: float | Array,
+    where: Array | None,
+    keepdims: bool,
+    b: Array | None,
+    xp: Namespace,
+) -> tuple[Array, Array]:
     x = _widen(z, xp)
     scale = _temperature_array(temperature, x, xp)
     sign: Array = None
@@ -288,7 +310,18 @@ def target_loss(
     The losses are in the widest type, 0 in ignored rows. `scale` is a float or has an entry for
     each row; where it is None, no gradient is computed.
     """
-    xp = array_namespace(z)
+    return _target_loss(z, axis, temperature, where, targets, scale, array_namespace(z))
+
+
+def _target_loss(
+    z: Array,
+    axis: Axes,
+    temperature: float | Array,
+    where: Array | None,
+    targets: Targets,
+    scale: float | Array | None,
+    xp: Namespace,
+) -> tuple[Array, Array | None]:
     x = move_axis(_widen(z, xp), axis[0], -1, xp)
     if not x.shape[-1]:
         return xp.sum(x, axis=-1), None if scale is None else z
@@ -299,7 +332,7 @@ def target_loss(
     v = _weights(x, (-1,), t, where, xp)
     log_p, y, rows = (
         _log_softmax(v, (-1,), xp),
-        targets.probabilities(x, where),
+        targets.probabilities(x, where, xp),
         targets.included_rows(),
     )
     # 0 log 0 = 0: a target of 0 on an excluded class adds nothing to the loss.

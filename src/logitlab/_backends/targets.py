@@ -44,7 +44,7 @@ class Targets(NamedTuple):
     def weighted(self, z: Array) -> "Targets":
         """The labels as distributions of the type of z, times the weights of the classes."""
         xp = array_namespace(z)
-        y = self.probabilities(z, None) * xp.astype(self.class_weight, z.dtype)
+        y = self.probabilities(z, None, xp) * xp.astype(self.class_weight, z.dtype)
         label: Array = self.label
         return Targets(distribution=xp.where(label[..., None] < 0, 0.0, y))
 
@@ -52,9 +52,8 @@ class Targets(NamedTuple):
         """Mask of the rows that are not ignored; None where no row is."""
         return None if self.label is None else self.label >= 0
 
-    def probabilities(self, z: Array, where: Array | None) -> Array:
+    def probabilities(self, z: Array, where: Array | None, xp: Namespace) -> Array:
         """The smoothed target distributions, of the shape and type of z: the classes are last."""
-        xp = array_namespace(z)
         y = self.distribution
         if y is None:
             label: Array = self.label

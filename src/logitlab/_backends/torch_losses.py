@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from array_api_compat import array_namespace
 from torch import Tensor
 
 from logitlab._backends import native, torch_kernels
@@ -49,7 +50,8 @@ class RowLosses(torch.autograd.Function):  # type: ignore[misc]
             x = x if x.itemsize > 2 else x.float()
             last = x.detach().movedim(axis, -1)
             p = SoftmaxFunction.apply("softmax", x, axis, t, None).movedim(axis, -1)
-            d = residual(p, targets.probabilities(last, None), torch).movedim(-1, axis)
+            y = targets.probabilities(last, None, array_namespace(last))
+            d = residual(p, y, torch).movedim(-1, axis)
             excluded_infinity = (x == torch.inf) & (t < 0)
             constant = (x == -torch.inf) | excluded_infinity
             constant = constant if label is None else constant | (label < 0).unsqueeze(axis)

@@ -11,9 +11,9 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from logitlab import _arrays, _checks, _dispatch
+from logitlab import _arrays, _checks, _dispatch, _tracing
 from logitlab._backends import native_sampling
-from logitlab._backends.reference_sampling import Stage, truncates
+from logitlab._backends.reference_sampling import Stage, Words, truncates
 from logitlab.probabilities import log_softmax
 from logitlab.sampling import settings as rules
 from logitlab.sampling.calls import (
@@ -27,6 +27,7 @@ from logitlab.sampling.calls import (
     with_probability,
 )
 from logitlab.sampling.draws import (
+    Key,
     check_rng,
     check_row_keys,
     generator_key,
@@ -306,6 +307,8 @@ class Sampler:
         array of int64, shape of z without the class axis, with n as a new last axis
             Indices along the class axis.
         """
+        if _tracing.is_traced_by_jax(z, self.temperature, where, rng, row_keys):
+            return self._sample_traced(z, n, axis, where, replacement, rng, row_keys)
         plain = replacement is True and where is None and row_keys is None
         if plain and native_sampling.covers_plain_sample(z, axis, self.temperature, n):
             stages = self._plain_stages
@@ -411,7 +414,11 @@ class Sampler:
         keys = check_row_keys(row_keys, call.batch)
         if count * len(keys) >= 2**60:
             raise MemoryError(f"{len(keys)} x {count} samples do not fit in memory")
-        key = generator_key(rng)
+        return self._draws_of_key(call, count, replacement, generator_key(rng), keys)
+
+    def _draws_of_key(
+        self, call: Call, count: int, replacement: bool, key: Key, keys: Words
+    ) -> Draws:
         has_xtc = None
         if self._is_random:
             probability = rules.rows_of("xtc_probability", self.xtc_probability, call.batch)
@@ -451,16 +458,40 @@ class Sampler:
         count = 1 if n is None else _checks.integer(n, "n", 1)
         replacement = _checks.boolean(replacement, "replacement")
         draws = self._draws(call, count, replacement, rng, row_keys)
+        indices = self._indices_of_draws(call, replacement, draws)
+        check_samples(indices, call, replacement)
+        return indices.reshape(call.batch if n is None else (*call.batch, count)), draws
+
+    def _indices_of_draws(self, call: Call, replacement: bool, draws: Draws) -> NDArray[np.int64]:
+        """Sampled indices of shape (rows, n), -1 where there is no category to sample."""
 
         def sample(has_xtc: Any) -> Any:
             stages = self._stages(call, has_xtc)
             return native_sampling.sample(
-                *call.arguments, stages, count, replacement, draws.key, draws.row_keys
+                *call.arguments, stages, draws.n, replacement, draws.key, draws.row_keys
             )
 
-        indices = for_decisions(draws.has_xtc, sample, np, call.arguments[0])
-        check_samples(indices, call, replacement)
-        return indices.reshape(call.batch if n is None else (*call.batch, count)), draws
+        indices: NDArray[np.int64] = for_decisions(draws.has_xtc, sample, np, call.arguments[0])
+        return indices
+
+    def _sample_traced(
+        self, z: Any, n: Any, axis: Any, where: Any, replacement: Any, rng: Any, row_keys: Any
+    ) -> Any:
+        from logitlab.sampling import traced
+
+        count = 1 if n is None else _checks.integer(n, "n", 1)
+        replacement = _checks.boolean(replacement, "replacement")
+        call = traced.check_call(z, axis, self.temperature, where, rng, row_keys)
+        if self._has_dynamic_temperature:
+            traced.check_dynamic_temperature(call, self.dynatemp_range)
+        stages = rules.stages_of(self._settings, call.batch, None)
+
+        def on_host(call: Call, key: Key, row_keys: Words) -> NDArray[np.int64]:
+            draws = self._draws_of_key(call, count, replacement, key, row_keys)
+            return self._indices_of_draws(call, replacement, draws)
+
+        has_formula = replacement and not truncates(stages)
+        return call.restore(traced.sample(call, count, on_host, has_formula), n)
 
 
 _NAMES = tuple(field.name for field in fields(Sampler))
