@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from logitlab import _arrays, _checks, _tracing
-from logitlab._backends import jax_sampling
+from logitlab._backends import jax_callback, jax_sampling
 from logitlab._backends.jax_sampling import Pair
 from logitlab._backends.reference_sampling import Words
 from logitlab.sampling import calls
@@ -100,25 +100,27 @@ def sample(
     z, axes, temperature, where, _ = traced.request
     is_number = isinstance(temperature, float)
     rows = traced.row_keys[0].shape[0]
+    arrays = z, None if is_number else temperature, where, traced.key, traced.row_keys
+    leaves, structure = jax.tree.flatten(arrays)
+    shape = jax.ShapeDtypeStruct((rows, n), jnp.result_type(int))
 
-    def sample_on_host(*arrays: Any) -> Any:
-        z, t, where, key, row_keys = jax.tree.map(np.asarray, arrays)
-        t = temperature if t is None else t.astype(np.float64)
+    def sample_on_host(*leaves: Any) -> Any:
+        z, t, where, key, row_keys = jax.tree.unflatten(structure, leaves)
+        t = temperature if is_number else t.astype(np.float64)
         low, high = (word.astype(np.uint64) for word in row_keys)
         request = _arrays.Request(z, axes, t, where, False)
         call = Call(request, traced.batch, (z, axes[0], t, where))
         indices = on_host(call, (int(key[0]), int(key[1])), low | high << np.uint64(32))
         return indices.astype(shape.dtype)
 
-    def by_callback(*arrays: Any) -> Any:
-        return jax.pure_callback(sample_on_host, shape, *arrays, vmap_method="sequential")
+    def by_callback(*leaves: Any) -> Any:
+        return jax_callback.call(sample_on_host, shape, *leaves)
 
-    def by_formula(z: Any, t: Any, where: Any, key: Any, row_keys: Any) -> Any:
+    def by_formula(*leaves: Any) -> Any:
+        z, t, where, key, row_keys = jax.tree.unflatten(structure, leaves)
         t = temperature if is_number else t
         return jax_sampling.sample(z, axes, t, where, n, key, row_keys, jnp)
 
-    shape = jax.ShapeDtypeStruct((rows, n), jnp.result_type(int))
-    arrays = z, None if is_number else temperature, where, traced.key, traced.row_keys
     if not has_formula:
-        return by_callback(*arrays)
-    return jax.lax.platform_dependent(*arrays, cpu=by_callback, default=by_formula)
+        return by_callback(*leaves)
+    return jax.lax.platform_dependent(*leaves, cpu=by_callback, default=by_formula)
