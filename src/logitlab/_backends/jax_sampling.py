@@ -4,7 +4,7 @@ The cumulative sums of the weights are exact sums of fixed-point numbers. So the
 the order of summation or on the number of shards, and a weight of 0 has no part of them.
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -105,27 +105,50 @@ def _fixed_point(e: Array, digits: int) -> Pair:
     return ((x - high) * 2.0**32).astype(jnp.uint32), high.astype(jnp.uint32)
 
 
+def _cumulative(x: Pair) -> Pair:
+    """The cumulative sums of rows.
+
+    By doubling: XLA takes seconds to compile `associative_scan`, whose steps have different shapes.
+    """
+    place = jnp.arange(x[0].shape[1])
+
+    def add_earlier(i: Array, x: Pair) -> Pair:
+        at = place - (1 << i)
+        word_1, word_2 = (
+            jnp.where(at < 0, jnp.uint32(0), word[:, jnp.maximum(at, 0)]) for word in x
+        )
+        return _add(x, (word_1, word_2))
+
+    sums: Pair = lax.fori_loop(0, place.size.bit_length(), add_earlier, x)
+    return sums
+
+
 def _sum_before(total: Pair, xp: ShardedClasses) -> tuple[Pair, Pair]:
-    """The sums of the totals of the shards before this one, and of all."""
-    of_shard = jnp.arange(xp.shards) == lax.axis_index(xp.axis_name)
+    """The sums, (rows, 1), of the shards before this one, and of all."""
+    shard = lax.axis_index(xp.axis_name)
     low, high = (
-        lax.psum(jnp.where(of_shard[:, None], word, jnp.uint32(0)), xp.axis_name) for word in total
+        lax.psum(jnp.where(jnp.arange(xp.shards) == shard, word, jnp.uint32(0)), xp.axis_name)
+        for word in total
     )
-    low, high = lax.associative_scan(_add, (low, high))
-    own = low[lax.axis_index(xp.axis_name)], high[lax.axis_index(xp.axis_name)]
-    return _subtract(own, total), (low[-1], high[-1])
+    low, high = _cumulative((low, high))
+    up_to_this = low[:, shard, None], high[:, shard, None]
+    return _subtract(up_to_this, total), (low[:, -1:], high[:, -1:])
 
 
 def _count_at_most(cumulative: Pair, target: Pair) -> Array:
     """How many of the ascending numbers of a row are <= each target, by bisection."""
     k = cumulative[0].shape[1]
-    count = jnp.zeros_like(target[0], jnp.int32)
-    for digit in reversed(range(k.bit_length())):
-        next_count = count + (1 << digit)
+    digits = k.bit_length()
+
+    def add_digit(i: Any, count: Array) -> Array:
+        next_count = count + (1 << (digits - 1 - i))
         at = jnp.minimum(next_count, k) - 1
-        entry = tuple(jnp.take_along_axis(word, at, axis=1) for word in cumulative)
-        count = jnp.where((next_count <= k) & _at_most(entry, target), next_count, count)
-    return count
+        low, high = (jnp.take_along_axis(word, at, axis=1) for word in cumulative)
+        return jnp.where((next_count <= k) & _at_most((low, high), target), next_count, count)
+
+    # The first step is before the loop, whose variable must have the type of a value of a shard.
+    count = add_digit(0, jnp.zeros_like(target[0], jnp.int32))
+    return lax.fori_loop(1, digits, add_digit, count)
 
 
 def sample(
@@ -153,15 +176,15 @@ def sample(
     is_sharded = isinstance(xp, ShardedClasses)
     classes = k * xp.shards if is_sharded else k
     # No weight is above 1, so the sums are below 2^63.
-    cumulative = lax.associative_scan(_add, _fixed_point(e, 63 - classes.bit_length()), axis=1)
-    total = cumulative[0][:, -1], cumulative[1][:, -1]
+    cumulative = _cumulative(_fixed_point(e, 63 - classes.bit_length()))
+    total = cumulative[0][:, -1:], cumulative[1][:, -1:]
     if is_sharded:
         before, total = _sum_before(total, xp)
-        cumulative = _add(cumulative, (before[0][:, None], before[1][:, None]))
+        cumulative = _add(cumulative, before)
     keys, draws = (tuple(w[:, None] for w in row_keys), split(jnp.arange(n, dtype=jnp.uint32)))
     uniform = philox(key, keys, draws)[:2]
-    target = _multiply_high((uniform[0], uniform[1]), (total[0][:, None], total[1][:, None]))
+    target = _multiply_high((uniform[0], uniform[1]), total)
     count = _count_at_most(cumulative, target)
     index = lax.psum(count, xp.axis_name) if is_sharded else count
     has_distribution = (total[0] != 0) | (total[1] != 0)
-    return jnp.where(has_distribution[:, None], index, -1).astype(jnp.result_type(int))
+    return jnp.where(has_distribution, index, -1).astype(jnp.result_type(int))
