@@ -19,7 +19,7 @@ CONTRIBUTING = Path(__file__).parent.parent / "CONTRIBUTING.md"
 # own package. `logitlab` is the package itself, `__init__.py`.
 LAYERS = [
     ["_app"],
-    ["llama_cpp", "onnx", "torch", "transformers", "vllm"],
+    ["jax", "llama_cpp", "onnx", "torch", "transformers", "vllm"],
     ["logitlab"],
     ["plot", "laws", "_torch_compile"],
     ["calibration", "decisions", "groups"],

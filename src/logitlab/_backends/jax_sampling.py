@@ -99,10 +99,10 @@ def key_of_seed(seed: Array) -> Pair:
 
 
 def _fixed_point(e: Array, digits: int) -> Pair:
-    """e 2^digits, rounded down."""
-    x = e * 2.0 ** (digits - 32)
-    high = jnp.floor(x)
-    return ((x - high) * 2.0**32).astype(jnp.uint32), high.astype(jnp.uint32)
+    """e 2^digits, rounded."""
+    x = jnp.round(e * 2.0**digits)
+    high = jnp.floor(x * 2.0**-32)
+    return (x - high * 2.0**32).astype(jnp.uint32), high.astype(jnp.uint32)
 
 
 def _cumulative(x: Pair) -> Pair:

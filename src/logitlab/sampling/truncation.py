@@ -112,7 +112,8 @@ def sample(
         the order of successive draws.
     rng : int, numpy.random.Generator, torch.Generator or None
         An int is a seed: every call returns the same samples. A Generator advances, so that the
-        next call returns other samples. None uses a random seed.
+        next call returns other samples. None uses a random seed. Where JAX traces the call, an int
+        or a traced integer.
     row_keys : array of int, shape of z without the class axis, optional
         The key of each row for its random numbers; by default its flat index in the batch. The
         parts of a split batch give the samples of the whole batch if every row keeps its key.
@@ -138,6 +139,14 @@ def sample(
     easy as 1, 2, 3", SC11, 2011). Sampling without replacement takes the n largest values of z/T
     plus Gumbel noise (W. Kool, H. van Hoof and M. Welling, "Stochastic beams and where to find
     them", ICML 2019).
+
+    Where JAX traces the call (jit, vmap, grad, scan), z, T, `where`, `rng` and `row_keys` may be
+    traced arrays, and the settings of the truncation are fixed. A row without a distribution cannot
+    be refused there: its samples are -1, and so are those without a category left, without
+    replacement. On the CPU the samples are those of the same call outside of jit. Other platforms
+    call the host for a truncation and for samples without replacement, and compute all others
+    themselves, as :func:`logitlab.jax.sample`. Under vmap every entry is a call, whose rows are
+    numbered from 0.
 
     Examples
     --------
