@@ -322,13 +322,14 @@ def sample(
     Notes
     -----
     The weights exp((z - m)/T), at most 1, are computed in the widest type that JAX has enabled and
-    rounded to multiples of 2^-f, f = 62 - floor(log2 K) for K classes on all devices, whose sums are
-    exact. So the samples do not depend on the order of summation, and a class of probability 0 is
+    rounded to multiples of 2^-f, f = 62 - floor(log2 K) for K classes on all devices. Their sums
+    are exact: the samples do not depend on the order of summation, and a class of probability 0 is
     never sampled; nor is one whose weight is below 2^-f / 2 (1e-14 for 150 000 classes).
+
     :func:`logitlab.sample` adds float64 weights in float64. Its samples are the same unless a
-    uniform random number falls between the two values of a sum. Relative to the total they are about
-    1e-7 apart without x64, by the rounding of the weights to float32, and with x64 at most K 2^-f / 2
-    (2e-9 for 150 000 classes).
+    uniform random number falls between the two values of a sum. These are apart, relative to the
+    total, by about 1e-7 without x64, as the weights are rounded to float32, and with x64 by at most
+    K 2^-f / 2 (2e-9 for 150 000 classes).
 
     Examples
     --------
