@@ -193,10 +193,10 @@ COMPUTED = {
     "hessian": lambda z, y, as_array: logitlab.hessian(z),
     "entropy": lambda z, y, as_array: logitlab.entropy(z),
     "kl_divergence": lambda z, y, as_array: logitlab.kl_divergence(z, as_array(VECTOR)),
+    "sample": lambda z, y, as_array: logitlab.sample(z, 3, rng=0, top_p=0.9),
 }
 READS_VALUES = {
     "truncate": lambda z, y: logitlab.truncate(z, top_k=2),
-    "sample": lambda z, y: logitlab.sample(z, rng=0),
     "sample_with_log_prob": lambda z, y: logitlab.sample_with_log_prob(z, rng=0),
     "sample_with_support": lambda z, y: logitlab.sample_with_support(z, rng=0)[0],
     "accuracy": logitlab.accuracy,

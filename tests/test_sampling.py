@@ -754,11 +754,12 @@ def test_messages_about_traced_arrays():
     """The argument without values is named."""
     z = np.zeros((2, 3), np.float32)
     rule = " must have values, which this function reads, got a traced or meta "
+    sample = logitlab.sample_with_log_prob
     for name, function, x in (
-        ("z", logitlab.sample, z),
-        ("temperature", lambda t: logitlab.sample(jax.numpy.asarray(z), temperature=t), z[:, 0]),
-        ("where", lambda w: logitlab.sample(jax.numpy.asarray(z), where=w), z == 0),
-        ("row_keys", lambda k: logitlab.sample(z, row_keys=k), np.arange(2)),
+        ("z", sample, z),
+        ("temperature", lambda t: sample(jax.numpy.asarray(z), temperature=t), z[:, 0]),
+        ("where", lambda w: sample(jax.numpy.asarray(z), where=w), z == 0),
+        ("row_keys", lambda k: sample(z, row_keys=k), np.arange(2)),
     ):
         assert message_of(TypeError, jax.jit(function), x).startswith(name + rule)
 

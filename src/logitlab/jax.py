@@ -177,10 +177,12 @@ def entropy(
 
     Parameters
     ----------
-    z, axis_name, temperature, where
+    z
         As in :func:`softmax`.
     axis : int
         The class axis.
+    axis_name, temperature, where
+        As in :func:`softmax`.
 
     Returns
     -------
@@ -227,7 +229,7 @@ def cross_entropy(
 
     Parameters
     ----------
-    z, axis_name, temperature, where
+    z
         As in :func:`softmax`.
     y : array of int, shape of z without the class axis, or array of float, shape of z
         Labels, the same on all devices of `axis_name`: numbers among the classes of all devices,
@@ -235,6 +237,8 @@ def cross_entropy(
         this device.
     axis : int
         The class axis.
+    axis_name, temperature, where
+        As in :func:`softmax`.
     label_smoothing, sample_weight, ignore_index, reduction
         As in :func:`logitlab.cross_entropy`. "mean" and "sum" are over the rows of this device.
 
@@ -294,12 +298,14 @@ def sample(
 
     Parameters
     ----------
-    z, axis_name, temperature, where
+    z
         As in :func:`softmax`.
     n : int, optional
         Number of samples of each row. If None, one sample of each row, without an axis for it.
     axis : int
         The class axis.
+    axis_name, temperature, where
+        As in :func:`softmax`.
     rng : int or traced integer
         The seed, equal on all devices of `axis_name`: ``jax.random.bits(key)`` of a key of JAX, for
         example.
