@@ -9,6 +9,7 @@ import pytest
 
 import arrays
 import logitlab
+import logitlab.jax
 from logitlab._backends import jax_sampling, reference_sampling
 
 by_x64 = pytest.mark.parametrize("x64", [False, True], indirect=True)
@@ -109,6 +110,15 @@ def test_rows_without_a_distribution():
     t = np.array([1, np.nan, 1, 1, 1], np.float32)
     found = jax.jit(lambda z, t: logitlab.sample(z, rng=0, temperature=t))(Z, t)
     assert (np.asarray(found) < 0).tolist() == [False, True, False, False, False]
+    parts = jnp.stack([Z[:, :150], Z[:, 150:]])
+    call = functools.partial(logitlab.jax.sample, axis_name="classes", rng=0)
+
+    @jax.jit
+    def sharded(parts, t):
+        return jax.vmap(lambda z: call(z, temperature=t), axis_name="classes")(parts)
+
+    found = sharded(parts, t)
+    assert (np.asarray(found) < 0).tolist() == [[False, True, False, False, False]] * 2
     found = compiled(Z[0], n=5, rng=0, replacement=False, top_k=3)
     assert (found >= 0).tolist() == [True] * 3 + [False] * 2
 
