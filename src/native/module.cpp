@@ -28,16 +28,19 @@ Kernels choose_kernels() {
   const char* variable = std::getenv("LOGITLAB_ISA");
   const std::string highest = variable ? variable : "v4";
   if (has_v4 && highest != "v3" && highest != "v2")
-    return {"v4", v4::run, v4::moments, v4::products, v4::sample, v4::scores, v4::second_products};
+    return {"v4",       v4::run,    v4::moments,         v4::products,
+            v4::sample, v4::scores, v4::second_products, v4::shards};
   if (has_v3 && highest != "v2")
-    return {"v3", v3::run, v3::moments, v3::products, v3::sample, v3::scores, v3::second_products};
-  return {"v2", v2::run, v2::moments, v2::products, v2::sample, v2::scores, v2::second_products};
+    return {"v3",       v3::run,    v3::moments,         v3::products,
+            v3::sample, v3::scores, v3::second_products, v3::shards};
+  return {"v2",       v2::run,    v2::moments,         v2::products,
+          v2::sample, v2::scores, v2::second_products, v2::shards};
 #elif defined(__aarch64__)
-  return {"neon",       neon::run,    neon::moments,        neon::products,
-          neon::sample, neon::scores, neon::second_products};
+  return {"neon",       neon::run,    neon::moments,         neon::products,
+          neon::sample, neon::scores, neon::second_products, neon::shards};
 #else
-  return {"generic",  v2::run,    v2::moments,        v2::products,
-          v2::sample, v2::scores, v2::second_products};
+  return {"generic",  v2::run,    v2::moments,         v2::products,
+          v2::sample, v2::scores, v2::second_products, v2::shards};
 #endif
 }
 
@@ -68,5 +71,6 @@ NB_MODULE(_native, m) {
   define_rows(m);
   define_products(m);
   define_sampling(m);
+  define_shards(m);
   define_xla(m);
 }

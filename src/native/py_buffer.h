@@ -18,6 +18,7 @@
 #include "products_args.h"
 #include "sample_args.h"
 #include "scores_args.h"
+#include "shard_args.h"
 
 // The types of arguments in the signatures.
 #define ARRAY "numpy.typing.NDArray[typing.Any]"
@@ -34,6 +35,7 @@ struct Kernels {
   SampleFunction sample;
   ScoreFunction scores;
   SecondProductFunction second_products;
+  ShardFunction shards;
 };
 extern const Kernels kernels;
 
@@ -42,6 +44,7 @@ namespace nb = nanobind;
 void define_rows(nb::module_& m);
 void define_products(nb::module_& m);
 void define_sampling(nb::module_& m);
+void define_shards(nb::module_& m);
 void define_xla(nb::module_& m);
 
 // Computes all rows, on several threads; sets how they share the work. Called with or without the

@@ -1,0 +1,9 @@
+"""Functions of logits whose classes are sharded over the ranks of a torch process group.
+
+Each rank calls a function with its own shard of the class axis, as in tensor-parallel heads; the
+results are those of the ordinary functions of all classes.
+"""
+
+from logitlab.parallel._functions import entropy, log_softmax, logsumexp, softmax
+
+__all__ = ["entropy", "log_softmax", "logsumexp", "softmax"]
