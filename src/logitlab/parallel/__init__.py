@@ -5,5 +5,13 @@ results are those of the ordinary functions of all classes.
 """
 
 from logitlab.parallel._functions import entropy, log_softmax, logsumexp, softmax
+from logitlab.parallel._loss_functions import cross_entropy, linear_cross_entropy
 
-__all__ = ["entropy", "log_softmax", "logsumexp", "softmax"]
+__all__ = [
+    "cross_entropy",
+    "entropy",
+    "linear_cross_entropy",
+    "log_softmax",
+    "logsumexp",
+    "softmax",
+]
