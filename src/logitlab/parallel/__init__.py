@@ -6,12 +6,22 @@ results are those of the ordinary functions of all classes.
 
 from logitlab.parallel._functions import entropy, log_softmax, logsumexp, softmax
 from logitlab.parallel._loss_functions import cross_entropy, linear_cross_entropy
+from logitlab.parallel._sampling_functions import (
+    log_prob,
+    sample,
+    sample_with_log_prob,
+    truncate,
+)
 
 __all__ = [
     "cross_entropy",
     "entropy",
     "linear_cross_entropy",
+    "log_prob",
     "log_softmax",
     "logsumexp",
+    "sample",
+    "sample_with_log_prob",
     "softmax",
+    "truncate",
 ]

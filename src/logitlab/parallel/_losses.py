@@ -96,7 +96,10 @@ def _target_sums(z: Tensor, targets: ShardTargets, top: Tensor, shards: Shards) 
     columns[:, 1] = included.sum(-1)
     distance = torch.where(top == -torch.inf, 0.0, top)[:, None] - z.double()
     weight = _local_weight(targets, shards)
-    for column, w in ((2, included * weight), (4, None if targets.y is None else targets.y * weight)):
+    for column, w in (
+        (2, included * weight),
+        (4, None if targets.y is None else targets.y * weight),
+    ):
         if w is not None:
             w = w.double()
             columns[:, column] = w.sum(-1)
@@ -172,9 +175,7 @@ def _whole_targets(targets: ShardTargets, rows: Tensor, shards: Shards) -> Any:
     return part.label if part.y is None else shards.gather_classes(part.y)
 
 
-def _ordinary(
-    function: Any, z: Tensor, y: Any, t: Tensor, targets: ShardTargets
-) -> Any:
+def _ordinary(function: Any, z: Tensor, y: Any, t: Tensor, targets: ShardTargets) -> Any:
     """A loss of whole rows, each by itself."""
     return function(
         z,

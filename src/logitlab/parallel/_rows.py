@@ -134,9 +134,7 @@ def _fill(name: str, z: Tensor, t: Tensor, shards: Shards, rows: Tensor, out: Te
     out[rows] = result if name == "logsumexp" else shards.local(result)
 
 
-def softmax_of(
-    z: Tensor, t: Tensor, sums: Tensor, first: int, shards: Shards
-) -> Tensor:
+def softmax_of(z: Tensor, t: Tensor, sums: Tensor, first: int, shards: Shards) -> Tensor:
     """The softmax from the sums of any other function."""
     if not sums.numel():
         return _forward("softmax", z, t, shards)[0]

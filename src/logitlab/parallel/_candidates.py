@@ -1,0 +1,138 @@
+"""The entries of sharded rows that a first stage of truncation may keep, gathered on all ranks."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from logitlab.parallel import _sums
+from logitlab.parallel._group import Shards
+from logitlab.parallel._rows import gather_sums
+
+_FIRST_ENTRIES = 256  # of each shard that top-p looks at first
+_SLACK = 1e-9  # relative, of bounds that candidates may be beyond
+
+
+class Candidates(NamedTuple):
+    """Entries of some rows, in the order of the classes."""
+
+    z: Tensor  # (R, W), padded with -inf
+    classes: Tensor  # (R, W)
+    own: slice  # of W: those of this rank
+    local: Tensor  # (R, length of own): the columns in this shard
+
+
+def gather_entries(z: Tensor, mask: Tensor, shards: Shards) -> Candidates:
+    """The entries of the mask, (R, K of this rank)."""
+    counts = mask.sum(-1)
+    width = int(shards.gather(counts.max() if len(counts) else counts.sum()).max())
+    row, column = torch.nonzero(mask, as_tuple=True)
+    place = torch.arange(len(row), device=z.device) - (counts.cumsum(0) - counts)[row]
+    local = torch.zeros(len(z), width, dtype=torch.int64, device=z.device)
+    local[row, place] = column
+    values = torch.full((len(z), width), -torch.inf, dtype=z.dtype, device=z.device)
+    values[row, place] = z[row, column]
+    n = len(shards.sizes)
+    all_values = shards.gather(values).movedim(0, 1).reshape(len(z), n * width)
+    classes = shards.gather(local + shards.start).movedim(0, 1).reshape(len(z), n * width)
+    own = slice(shards.rank * width, (shards.rank + 1) * width)
+    return Candidates(all_values, classes, own, local)
+
+
+def largest_entries(z: Tensor, shards: Shards) -> Tensor:
+    """The largest entry of each whole row, (R,); NaN where there is one."""
+    if z.shape[1]:
+        top = z.amax(-1)
+    else:
+        top = torch.full((len(z),), -torch.inf, dtype=z.dtype, device=z.device)
+    return shards.gather(top).amax(0)
+
+
+def _local_largest(z: Tensor, n: int, shards: Shards) -> Tensor:
+    """The n largest entries of each shard, (R, ranks * n), with -inf where it has fewer."""
+    values = torch.topk(z, min(n, z.shape[1]), dim=-1).values
+    values = torch.nn.functional.pad(values, (0, n - values.shape[1]), value=-torch.inf)
+    return shards.gather(values).movedim(0, 1).reshape(len(z), -1)
+
+
+def top_k_mask(z: Tensor, k: Tensor, shards: Shards) -> Tensor:
+    """The entries that are at least the k-th largest of their row."""
+    n = min(int(k.max()), max(shards.sizes))
+    values = _local_largest(z, n, shards).sort(-1, descending=True).values
+    at = (k - 1).clamp(max=values.shape[1] - 1)[:, None]
+    return (z >= values.gather(1, at)) & (z > -torch.inf)
+
+
+def min_p_mask(z: Tensor, min_p: Tensor, t: Tensor, shards: Shards) -> Tensor:
+    """The entries whose weight is at least about min_p times the largest."""
+    m = largest_entries(z, shards).double()
+    reach = -t * torch.log(min_p)
+    # The subtraction of T log min_p is rounded to the digits of m.
+    bound = m - reach * (1 + _SLACK) - 1e-6 * m.abs()
+    return (z >= bound[:, None]) & (z > -torch.inf)
+
+
+def _log_totals(z: Tensor, t: Tensor, shards: Shards) -> Tensor:
+    """m and log sum exp((z - m)/T) of whole rows in float64, as `totals` of the sums."""
+    parts = [
+        _sums.chunk_sums("loss", z[rows].double(), t[rows]) for rows in _sums._blocks(*z.shape)
+    ]
+    empty = t.new_zeros(0, _sums.chunks_of(shards.size), _sums.SUMS)
+    sums, first = gather_sums(torch.cat(parts) if parts else empty, shards)
+    nothing = t.new_zeros(len(z), 0)
+    return _sums.results("loss", nothing, t, sums, first, shards.classes)[1]
+
+
+def top_p_candidates(
+    z: Tensor, p: Tensor, t: Tensor, shards: Shards
+) -> tuple[Candidates, NDArray[np.bool_]]:
+    """Entries that hold those of top-p, and which of them it keeps.
+
+    For rows with a finite largest entry and 0 < T < inf.
+    """
+    totals = _log_totals(z, t, shards)
+    m, wanted = totals[:, 0], p * totals[:, 1].exp()
+    bound = torch.full_like(m, -torch.inf)
+    left = torch.arange(len(z), device=z.device)
+    n = min(_FIRST_ENTRIES, max(shards.sizes))
+    while len(left):
+        values = _local_largest(z[left], n, shards)
+        # What the shards did not send is at most this.
+        unsent = values.view(len(left), -1, n)[..., -1]
+        complete = torch.tensor([size <= n for size in shards.sizes], device=z.device)
+        unsent = torch.where(complete, -torch.inf, unsent).amax(-1)
+        values = values.double().sort(-1, descending=True).values
+        weights = torch.exp((values - m[left, None]) / t[left, None])
+        enough = weights.cumsum(-1) >= (wanted[left] * (1 + _SLACK))[:, None]
+        at = torch.where(enough.any(-1), enough.int().argmax(-1), values.shape[1] - 1)
+        value = values.gather(1, at[:, None])[:, 0]
+        done = (enough.any(-1) & (value > unsent)) | bool(complete.all())
+        bound[left[done]] = value[done]
+        left = left[~done]
+        n = min(8 * n, max(shards.sizes))
+    found = gather_entries(z, (z >= bound[:, None]) & (z > -torch.inf), shards)
+    return found, _prefix(found, wanted, m, t)
+
+
+def _prefix(found: Candidates, wanted: Tensor, m: Tensor, t: Tensor) -> NDArray[np.bool_]:
+    """The smallest sets of largest entries, of equal ones those of the first classes, whose weights
+    are at least `wanted`."""
+    z = found.z.double()
+    # The candidates are in the order of the classes, but for padding.
+    order = torch.argsort(-z, dim=-1, stable=True)
+    weights = torch.exp((z.gather(1, order) - m[:, None]) / t[:, None])
+    mass = weights.cumsum(-1)
+    is_kept = (mass - weights < wanted[:, None]) & (weights > 0)
+    is_kept[:, 1:] &= mass[:, :-1] < wanted[:, None]
+    kept = torch.zeros_like(is_kept).scatter(1, order, is_kept)
+    result: NDArray[np.bool_] = (kept & (z > -torch.inf)).cpu().numpy()
+    return result
+
+
+def rows_of_setting(value: Any, rows: Tensor) -> Tensor:
+    """The values of a setting in some rows, float64."""
+    if not isinstance(value, np.ndarray):
+        return torch.full((len(rows),), float(value), dtype=torch.float64, device=rows.device)
+    return torch.from_numpy(value).to(rows.device)[rows]
