@@ -121,7 +121,8 @@ def _within(
     if is_native:
         native._native.shard_samples(
             _sums._kind(z),
-            *block.shape,
+            len(block),
+            _sums.CHUNK,
             block.data_ptr(),
             t.contiguous().numpy(),
             sizes.astype(np.int64),

@@ -251,7 +251,7 @@ def _gradient(
     return (p * total[rows] - y).to(p.dtype)  # type: ignore[index]
 
 
-class RowLosses(torch.autograd.Function):
+class RowLosses(torch.autograd.Function):  # type: ignore[misc]
     """The loss of each row, float64."""
 
     @staticmethod
@@ -265,14 +265,14 @@ class RowLosses(torch.autograd.Function):
         targets: ShardTargets,
         shards: Shards,
     ) -> Tensor:
-        layer = Layer(*(None if a is None else a.detach() for a in (x, weight, bias, sign)))  # type: ignore[arg-type]
+        layer = Layer(*(None if a is None else a.detach() for a in (x, weight, bias, sign)))
         found = row_losses(layer, t, targets, shards)
         ctx.save_for_backward(x, weight, bias, sign, t)
         ctx.targets, ctx.shards, ctx.found = targets, shards, found
         return found.rows.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, upstream: Tensor) -> Any:
         x, weight, bias, sign, t = ctx.saved_tensors
         targets, shards, found = ctx.targets, ctx.shards, ctx.found

@@ -153,7 +153,7 @@ def wide(x: Tensor) -> Tensor:
     return x.float() if x.itemsize < 4 else x
 
 
-class _Softmax(torch.autograd.Function):
+class _Softmax(torch.autograd.Function):  # type: ignore[misc]
     """softmax or log_softmax."""
 
     @staticmethod
@@ -164,7 +164,7 @@ class _Softmax(torch.autograd.Function):
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> Any:
         out, t = ctx.saved_tensors
         out, g = wide(out), wide(gradient)
@@ -176,7 +176,7 @@ class _Softmax(torch.autograd.Function):
         return None, (result * slopes(t)).to(gradient.dtype), None, None
 
 
-class _LogSumExp(torch.autograd.Function):
+class _LogSumExp(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, z: Tensor, t: Tensor, shards: Shards) -> Tensor:
         z = z.detach()
@@ -186,14 +186,14 @@ class _LogSumExp(torch.autograd.Function):
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> Any:
         z, t, sums = ctx.saved_tensors
         p = softmax_of(z, t, sums, ctx.first, ctx.shards)
         return (p * gradient[:, None]).to(z.dtype), None, None
 
 
-class _Entropy(torch.autograd.Function):
+class _Entropy(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, z: Tensor, t: Tensor, shards: Shards) -> Tensor:
         log_p, _, _ = _forward("log_softmax", wide(z.detach()), t, shards)
@@ -205,7 +205,7 @@ class _Entropy(torch.autograd.Function):
         return h.to(z.dtype)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> Any:
         log_p, h, t = ctx.saved_tensors
         x = -log_p.exp() * (log_p + h[:, None].to(log_p.dtype))

@@ -255,7 +255,7 @@ def kept_mask(request: Request, found: list[Part]) -> Tensor:
 
 def sample_rows(request: Request, n: int, found: list[Part]) -> NDArray[np.int64]:
     """The classes of n samples of each row, (R, n)."""
-    rows, stages, key, row_keys, _ = request
+    rows, _, key, row_keys, _ = request
     result = np.full((len(rows.z), n), -1, np.int64)
     left = np.ones(len(rows.z), bool)
     for part in found:

@@ -5,15 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logitlab import _arrays, _checks
+from logitlab import _checks
 from logitlab.parallel import _sampling
-from logitlab.parallel._group import Shards, agreed, digest, shards_of
+from logitlab.parallel._group import Shards, agreed, shards_of
 from logitlab.parallel._rows import Rows, _Softmax, check_request, describe, shard_rows
 from logitlab.sampling.log_probs import _check_tokens
 from logitlab.sampling.sampler import sampler_of
 
 
-class _SumOverRanks(torch.autograd.Function):
+class _SumOverRanks(torch.autograd.Function):  # type: ignore[misc]
     """The sum over the ranks, whose upstream gradient is the same on all of them."""
 
     @staticmethod

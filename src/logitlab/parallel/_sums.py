@@ -44,7 +44,7 @@ def chunk_sums(name: str, z: Tensor, t: Tensor) -> Tensor:
     if torch_kernels.readable(z):
         z = z.contiguous()
         native._native.shard_sums(
-            _OPS[name], _kind(z), *z.shape, z.data_ptr(), t.numpy(), sums.numpy()
+            _OPS[name], _kind(z), len(z), z.shape[1], z.data_ptr(), t.numpy(), sums.numpy()
         )
         return sums
     with_max = name == "softmax"
@@ -92,7 +92,8 @@ def results(
         native._native.shard_results(
             _OPS[name],
             _kind(z),
-            *z.shape,
+            len(z),
+            z.shape[1],
             z.data_ptr() if z.numel() else None,
             out.data_ptr() if out is not None and out.numel() else None,
             t.numpy(),
@@ -107,7 +108,9 @@ def results(
     m, log_sum = totals[:, :1], totals[:, 1:2]
     if name == "logsumexp":
         return (m[:, 0] + t * log_sum[:, 0]).to(z.dtype), totals
-    for rows in _blocks(*z.shape) if out is not None else ():
+    if out is None:
+        return out, totals
+    for rows in _blocks(*z.shape):
         x = (z[rows].double() - m[rows]) / t[rows, None] - log_sum[rows]
         out[rows] = x if name == "log_softmax" else x.exp()
     return out, totals
