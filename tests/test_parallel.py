@@ -1,15 +1,12 @@
 """Logits whose classes are sharded over processes, against the functions of all classes."""
 
 import itertools
-import os
-import time
 
 import numpy as np
-import process_groups
 import pytest
 
 import logitlab
-from logitlab import native_available
+import process_groups
 
 torch = pytest.importorskip("torch")
 dist = pytest.importorskip("torch.distributed")
