@@ -21,7 +21,7 @@ LAYERS = [
     ["_app"],
     ["jax", "llama_cpp", "onnx", "torch", "transformers", "vllm"],
     ["logitlab"],
-    ["plot", "laws", "_torch_compile"],
+    ["plot", "laws", "parallel", "_torch_compile"],
     ["calibration", "decisions", "groups"],
     ["decomposition", "regression", "reliability", "resampling", "smooth_calibration", "sweep"],
     ["_error_interval"],

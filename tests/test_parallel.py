@@ -244,3 +244,55 @@ def compare_with_loss_parallel():
 
 def test_the_loss_is_that_of_loss_parallel():
     process_groups.run(compare_with_loss_parallel, 2)
+
+
+def compare_dtensors():
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(6, 9001, generator=generator) * 3
+    x = torch.randn(6, 8, generator=generator)
+    weight = torch.randn(9001, 8, generator=generator)
+    y = torch.randint(0, 9001, (6,), generator=generator)
+    where = torch.rand(6, 9001, generator=generator) < 0.7
+    mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=("classes", "rows"))
+    classes = [Shard(1), Replicate()]
+    tensor = distribute_tensor(z, mesh, classes)
+    mask = distribute_tensor(where, mesh, classes)
+    for name in ("softmax", "log_softmax", "logsumexp", "entropy"):
+        found = getattr(logitlab, name)(tensor, temperature=0.5, where=mask)
+        wanted = getattr(logitlab, name)(z, temperature=0.5, where=where)
+        assert isinstance(found, DTensor)
+        torch.testing.assert_close(found.full_tensor(), wanted, rtol=1e-6, atol=0)
+    found = logitlab.truncate(tensor, top_p=0.9).full_tensor()
+    assert torch.equal(found, logitlab.truncate(z, top_p=0.9))
+    tokens, log_p = logitlab.sample_with_log_prob(tensor, rng=1, top_k=50)
+    wanted, _ = logitlab.sample_with_log_prob(z, rng=1, top_k=50)
+    assert torch.equal(tokens.full_tensor(), wanted)
+    assert torch.equal(logitlab.sample(tensor, rng=1, top_k=50).full_tensor(), wanted)
+    kept = logitlab.truncate(tensor, top_k=50)
+    assert torch.equal(logitlab.log_prob(kept, wanted).full_tensor(), log_p.full_tensor())
+
+    tensor, whole = tensor.requires_grad_(), z.clone().requires_grad_()
+    loss, wanted_loss = logitlab.cross_entropy(tensor, y), logitlab.cross_entropy(whole, y)
+    loss.backward()
+    wanted_loss.backward()
+    torch.testing.assert_close(loss.full_tensor(), wanted_loss, rtol=1e-6, atol=0)
+    torch.testing.assert_close(tensor.grad.full_tensor(), whole.grad, rtol=1e-4, atol=1e-9)
+
+    head = distribute_tensor(weight, mesh, [Shard(0), Replicate()]).requires_grad_()
+    whole = weight.clone().requires_grad_()
+    logitlab.linear_cross_entropy(x, head, y).backward()
+    logitlab.linear_cross_entropy(x, whole, y).backward()
+    torch.testing.assert_close(head.grad.full_tensor(), whole.grad, rtol=1e-4, atol=1e-8)
+
+    rows = distribute_tensor(z.detach(), mesh, [Shard(0), Shard(1)])
+    with pytest.raises(ValueError, match="z must be sharded along the class axis over one dim"):
+        logitlab.softmax(rows)
+    with pytest.raises(ValueError, match="replacement must be True for sharded logits"):
+        logitlab.sample(tensor, replacement=False)
+
+
+def test_the_ordinary_functions_of_dtensors():
+    process_groups.run(compare_dtensors, 2)

@@ -130,6 +130,13 @@ def _load_torch_compile() -> ModuleType:
     return _torch_compile
 
 
+def _load_parallel() -> ModuleType:
+    from logitlab.parallel import _dtensor
+
+    return _dtensor
+
+
+_registry.register("parallel", _load_parallel)
 _registry.register("plot", _load_plot)
 _registry.register("torch_compile", _load_torch_compile)
 

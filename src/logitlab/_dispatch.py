@@ -82,6 +82,19 @@ def compiled_functions(z: Any) -> ModuleType | None:
     return _registry.module("torch_compile")
 
 
+def sharded(name: str, z: Any, axis: Any) -> Callable[..., Any] | None:
+    """The function of this name for a torch DTensor with this axis sharded, else None."""
+    if type(z) is np.ndarray or type(z).__name__ != "DTensor":
+        return None
+    tensors = sys.modules.get("torch.distributed.tensor")
+    is_tensor = tensors is not None and isinstance(z, tensors.DTensor)
+    if not is_tensor or type(axis) is not int or not -z.ndim <= axis < z.ndim:
+        return None
+    if not any(placement.is_shard(axis % z.ndim) for placement in z.placements):
+        return None
+    return functools.partial(_registry.module("parallel").call, name)
+
+
 def breaks_graph(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """A function that reads values: torch.compile calls it between two graphs."""
 

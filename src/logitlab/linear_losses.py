@@ -225,6 +225,20 @@ def linear_cross_entropy(
     >>> float(logitlab.linear_cross_entropy(x, weight, [0, 1]).round(4))
     0.1269
     """
+    sharded = _dispatch.sharded("linear_cross_entropy", weight, 0)
+    if sharded is not None and support is None:
+        return sharded(
+            x,
+            weight,
+            y,
+            bias=bias,
+            temperature=temperature,
+            class_weight=class_weight,
+            label_smoothing=label_smoothing,
+            sample_weight=sample_weight,
+            ignore_index=ignore_index,
+            reduction=reduction,
+        )
     x, weight, bias = _autocast(x, weight, bias)
     arguments = (
         x,

@@ -343,6 +343,19 @@ def cross_entropy(
     loss = _plain_loss(z, y, axis, temperature, options, with_gradient=False)
     if loss is not None:
         return loss
+    if (sharded := _dispatch.sharded("cross_entropy", z, axis)) is not None:
+        return sharded(
+            z,
+            y,
+            axis=axis,
+            temperature=temperature,
+            where=where,
+            weight=weight,
+            label_smoothing=label_smoothing,
+            sample_weight=sample_weight,
+            ignore_index=ignore_index,
+            reduction=reduction,
+        )
     z = _dispatch.autocast("cross_entropy", z)
     arguments = (
         z,

@@ -90,6 +90,8 @@ def softmax(
         result = _dispatch.plain(z).plain_softmax(z, axis, temperature, where)
         if result is not None:
             return result
+        if (sharded := _dispatch.sharded("softmax", z, axis)) is not None:
+            return sharded(z, axis=axis, temperature=temperature, where=where)
     if empty != "nan":
         _checks.choice(empty, "empty", ("nan", "zero"))
     if out is None:
@@ -159,7 +161,8 @@ def log_softmax(
         result = _dispatch.plain(z).plain_log_softmax(z, axis, temperature, where)
         if result is not None:
             return result
-    if out is None:
+        if (sharded := _dispatch.sharded("log_softmax", z, axis)) is not None:
+            return sharded(z, axis=axis, temperature=temperature, where=where)
         z = _dispatch.autocast("log_softmax", z)
         if (compiled := _dispatch.compiled_functions(z)) is not None:
             return compiled.log_softmax(z, axis, temperature, where)
@@ -239,6 +242,8 @@ def logsumexp(
     return_sign = _checks.boolean(return_sign, "return_sign")
     z = _dispatch.autocast("logsumexp", z)
     plain = b is None and not return_sign
+    if plain and (sharded := _dispatch.sharded("logsumexp", z, axis)) is not None:
+        return sharded(z, axis=axis, temperature=temperature, where=where, keepdims=keepdims)
     if plain and (compiled := _dispatch.compiled_functions(z)) is not None:
         return compiled.logsumexp(z, axis, temperature, where, keepdims)
     request = _arrays.request(z, axis, temperature, where)

@@ -62,6 +62,8 @@ def entropy(z: Any, axis: int = -1, *, temperature: Any = 1.0, where: Any = None
     """
     if where is None and (result := _plain_scores(z, None, axis, temperature)) is not None:
         return result
+    if (sharded := _dispatch.sharded("entropy", z, axis)) is not None:
+        return sharded(z, axis=axis, temperature=temperature, where=where)
     z = _arrays.as_floating(z, "z")
     _arrays.one_axis(axis, z.ndim)
     return _by_blocks(_entropies, (z,), axis, temperature, where)

@@ -96,6 +96,8 @@ def log_prob(
     >>> logitlab.log_prob(z, tokens, support=support).round(4)
     array([-0.3133, -0.1269])
     """
+    if support is None and (sharded := _dispatch.sharded("log_prob", z, axis)) is not None:
+        return sharded(z, tokens, axis=axis, temperature=temperature, where=where)
     z = _arrays.as_floating(z, "z")
     if support is not None:
         where = support_mask(z, axis, where, support)
