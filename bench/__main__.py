@@ -12,6 +12,7 @@ from bench import (
     derivatives,
     laws,
     memory,
+    parallel,
     picture,
     probabilities,
     regression,
@@ -44,6 +45,7 @@ def main() -> None:
     names = ["softmax", "log_softmax", "logsumexp", "derivatives", "losses", "sampling"]
     names += ["speculative"]
     names += ["calibration", "coverage", "regression", "laws", "picture", "sweep", "app", "memory"]
+    names += ["parallel"]
     parser.add_argument("benchmark", choices=names)
     parser.add_argument("--quick", action="store_true", help="measure fewer cases")
     parser.add_argument("--write", action="store_true", help="write the table to docs/bench-*.md")
@@ -58,6 +60,9 @@ def main() -> None:
         return
     if args.benchmark == "memory":
         memory.report(args.quick, args.write)
+        return
+    if args.benchmark == "parallel":
+        parallel.report(args.quick, args.write)
         return
     if args.benchmark == "calibration":
         calibration.report(args.quick, args.write)

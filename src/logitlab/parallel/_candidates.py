@@ -9,9 +9,10 @@ from torch import Tensor
 
 from logitlab.parallel import _sums
 from logitlab.parallel._group import Shards
-from logitlab.parallel._rows import gather_sums
+from logitlab.parallel._rows import gather_sums, wide
 
-_FIRST_ENTRIES = 256  # of each shard that top-p looks at first
+_ROUNDS = 10  # of the search for a lower bound of top-p
+_WEIGHT_SLACK = 1e-5  # relative, of sums of weights in float32
 _SLACK = 1e-9  # relative, of bounds that candidates may be beyond
 
 
@@ -36,7 +37,10 @@ def gather_entries(z: Tensor, mask: Tensor, shards: Shards) -> Candidates:
     values[row, place] = z[row, column]
     n = len(shards.sizes)
     all_values = shards.gather(values).movedim(0, 1).reshape(len(z), n * width)
-    classes = shards.gather(local + shards.start).movedim(0, 1).reshape(len(z), n * width)
+    numbers = local + shards.start
+    if shards.classes < 2**31:
+        numbers = numbers.int()
+    classes = shards.gather(numbers).movedim(0, 1).reshape(len(z), n * width).long()
     own = slice(shards.rank * width, (shards.rank + 1) * width)
     return Candidates(all_values, classes, own, local)
 
@@ -94,40 +98,40 @@ def top_p_candidates(
     """
     totals = _log_totals(z, t, shards)
     m, wanted = totals[:, 0], p * totals[:, 1].exp()
-    bound = torch.full_like(m, -torch.inf)
-    left = torch.arange(len(z), device=z.device)
-    n = min(_FIRST_ENTRIES, max(shards.sizes))
-    while len(left):
-        values = _local_largest(z[left], n, shards)
-        # What the shards did not send is at most this.
-        unsent = values.view(len(left), -1, n)[..., -1]
-        complete = torch.tensor([size <= n for size in shards.sizes], device=z.device)
-        unsent = torch.where(complete, -torch.inf, unsent).amax(-1)
-        values = values.double().sort(-1, descending=True).values
-        weights = torch.exp((values - m[left, None]) / t[left, None])
-        enough = weights.cumsum(-1) >= (wanted[left] * (1 + _SLACK))[:, None]
-        at = torch.where(enough.any(-1), enough.int().argmax(-1), values.shape[1] - 1)
-        value = values.gather(1, at[:, None])[:, 0]
-        done = (enough.any(-1) & (value > unsent)) | bool(complete.all())
-        bound[left[done]] = value[done]
-        left = left[~done]
-        n = min(8 * n, max(shards.sizes))
+    bound = _lower_bound(z, p, t, m, wanted, shards)
     found = gather_entries(z, (z >= bound[:, None]) & (z > -torch.inf), shards)
     return found, _prefix(found, wanted, m, t)
+
+
+def _lower_bound(
+    z: Tensor, p: Tensor, t: Tensor, m: Tensor, wanted: Tensor, shards: Shards
+) -> Tensor:
+    """A value of each row that is at most a little below the smallest entry of top-p."""
+    x = wide(z)
+    weights = torch.exp(((x - m[:, None].to(x.dtype)) / t[:, None].to(x.dtype)).float())
+    # All entries below the share (1 - p)/K of the largest weight together are less than 1 - p.
+    low = m - t * (torch.log1p(shards.classes / (1 - p)) + 1)
+    high = m
+    for _ in range(_ROUNDS):
+        middle = ((low + high) / 2).to(z.dtype)
+        above = torch.where(z >= middle[:, None], weights, 0.0).sum(-1, dtype=torch.float64)
+        middle = middle.double()
+        enough = shards.gather(above).sum(0) > wanted * (1 + _WEIGHT_SLACK)
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    return low
 
 
 def _prefix(found: Candidates, wanted: Tensor, m: Tensor, t: Tensor) -> NDArray[np.bool_]:
     """The smallest sets of largest entries, of equal ones those of the first classes, whose weights
     are at least `wanted`."""
-    z = found.z.double()
     # The candidates are in the order of the classes, but for padding.
-    order = torch.argsort(-z, dim=-1, stable=True)
-    weights = torch.exp((z.gather(1, order) - m[:, None]) / t[:, None])
+    z, order = torch.sort(found.z, dim=-1, descending=True, stable=True)
+    weights = torch.exp((z.double() - m[:, None]) / t[:, None])
     mass = weights.cumsum(-1)
-    is_kept = (mass - weights < wanted[:, None]) & (weights > 0)
+    is_kept = weights > 0
     is_kept[:, 1:] &= mass[:, :-1] < wanted[:, None]
-    kept = torch.zeros_like(is_kept).scatter(1, order, is_kept)
-    result: NDArray[np.bool_] = (kept & (z > -torch.inf)).cpu().numpy()
+    kept = torch.zeros_like(is_kept).scatter(1, order, is_kept & (z > -torch.inf))
+    result: NDArray[np.bool_] = kept.cpu().numpy()
     return result
 
 

@@ -46,7 +46,8 @@ class Layer(NamedTuple):
         return (self.x.shape[1] if self.weight is None else self.weight.shape[0]) or 1
 
     def blocks(self) -> Iterator[slice]:
-        yield from _row_blocks(len(self.x), self.classes, self.x.itemsize)
+        # Logits and gradient of a block are in memory at the same time.
+        yield from _row_blocks(len(self.x), 2 * self.classes, self.x.itemsize)
 
     def logits(self, rows: slice | Tensor) -> Tensor:
         if self.weight is None:
@@ -285,13 +286,14 @@ class RowLosses(torch.autograd.Function):  # type: ignore[misc]
         if len(outside):
             whole = _whole_gradients(layer, t, targets, shards, outside)
         dx = torch.zeros_like(x)
-        dweight = None if weight is None else torch.zeros_like(weight)
+        dweight: Any = None if weight is None else torch.zeros_like(weight)
         dbias = None if bias is None else torch.zeros_like(bias)
         for rows in layer.blocks():
             z = layer.logits(rows)
             if shards.classes > _sums.CHUNK:
                 g = _gradient(z, rows, t, targets, found, shards)
-                g = torch.where(scale[rows] == 0, 0.0, g * scale[rows].to(g.dtype))
+                g *= scale[rows].to(g.dtype)
+                g[scale[rows, 0] == 0] = 0.0
             else:
                 g = torch.zeros_like(z)
             if whole is not None:
@@ -301,10 +303,11 @@ class RowLosses(torch.autograd.Function):  # type: ignore[misc]
             if weight is None:
                 dx[rows] = g
                 continue
+            del z
             if sign is not None:
-                g = g * sign[rows, None].to(g.dtype)
+                g *= sign[rows, None].to(g.dtype)
             dx[rows] = g @ weight
-            dweight += g.T @ x[rows]
+            dweight.addmm_(g.T, x[rows])
             if dbias is not None:
                 dbias += g.sum(0)
         if weight is not None:
