@@ -151,6 +151,25 @@ LOGITLAB_FLATTEN double mass_at_least(const T* z, const double* weight, int64_t 
   return sum_of_lanes(add(sum[0], sum[1]));
 }
 
+// Halves, a few times, the range of the x for which `mass`, that of the entries above the range,
+// plus that of the k entries that are at least x reaches `wanted`. Adds to `mass` what is then
+// above the range. False where it cannot be halved.
+template <class T>
+bool narrow(Bisection<T>& range, const T* z, const double* weight, int64_t k, double wanted,
+            double& mass) {
+  const double before = mass;
+  T middle;
+  bool halved = true;
+  for (int i = 0; i < 4 && (halved = range.halve(middle)); ++i) {
+    const double sum = before + mass_at_least(z, weight, k, middle);
+    if (sum >= wanted)
+      range.set_low(middle);
+    else
+      range.set_high(middle), mass = sum;
+  }
+  return halved;
+}
+
 }  // namespace
 }  // namespace LOGITLAB_ISA
 }  // namespace logitlab

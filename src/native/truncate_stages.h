@@ -4,36 +4,13 @@
 
 #include "scalar_math.h"
 #include "truncate.h"
+#include "typical_p.h"
 
 namespace logitlab {
 namespace LOGITLAB_ISA {
 namespace {
 
-// Keeps the entries from `low` to `high`; never -inf.
-template <class T>
-struct Interval {
-  T low = -kLargest<T>, high = kInfinity<T>;
-};
-
 inline double log_of_total(double total) { return log1p_of(max(total - 1, 0.0)); }
-
-// (z - m)/t in double, at least -800, where its exponential is 0.
-template <class T>
-class LogWeights {
- public:
-  LogWeights(T m, double t)
-      : half_(absolute(double(m)) > 1e300 ? 0.5 : 1),
-        m_(double(m) * half_),
-        inverse_(min(1 / (t * half_), kLargest<double>)) {}
-  Vec<double> operator()(const Vec<double>& z) const {
-    const Vec<double> difference = sub(mul(z, Vec<double>(half_)), Vec<double>(m_));
-    return larger(mul(difference, Vec<double>(inverse_)), Vec<double>(-800.0));
-  }
-  double operator()(T z) const { return max((double(z) * half_ - m_) * inverse_, -800.0); }
-
- private:
-  double half_, m_, inverse_;
-};
 
 // Sums over a row of the weights exp((z - m)/t), and bounds of their errors.
 struct RowSums {
@@ -57,13 +34,13 @@ class IntervalFinder {
     if (only_ties) return stage == Stage::xtc ? Interval<T>{} : Interval<T>{m};
     // All probabilities are equal.
     if (equal) return {};
+    if (stage == Stage::typical_p) return typical_p_.find(z, k, m, t, parameter);
     Interval<T> kept;
     if constexpr (sizeof(T) < sizeof(double)) {
       const FastWeights<T> fast(m, t);
       if (fast.in_range() && t > 1e-30 && t < 1e30) {
-        const RowSums row = stage == Stage::typical_p || stage == Stage::eta
-                                ? fast_sums<true>(fast, z, k, m, t)
-                                : fast_sums<false>(fast, z, k, m, t);
+        const RowSums row = stage == Stage::eta ? fast_sums<true>(fast, z, k, m, t)
+                                                : fast_sums<false>(fast, z, k, m, t);
         if (find(stage, parameter, row, z, k, m, t, kept)) return kept;
       }
     }
@@ -86,12 +63,7 @@ class IntervalFinder {
     return low + (t + width - low) * power;
   }
 
-  void release() {
-    values_.release();
-    nearness_.release();
-    weights_.release();
-    order_.release();
-  }
+  void release() { typical_p_.release(); }
 
  private:
   static constexpr T kLowest = -kInfinity<T>;
@@ -100,7 +72,6 @@ class IntervalFinder {
   // False where the errors of the sums may change the interval.
   bool find(Stage stage, double parameter, const RowSums& row, const T* z, int64_t k, T m, double t,
             Interval<T>& kept) {
-    if (stage == Stage::typical_p) return typical(parameter, row, z, k, m, t, kept);
     const double share = stage == Stage::xtc ? parameter * row.total
                                              : least_share(stage, parameter, row),
                  error = 2 * row.total_error + row.mean_error;
@@ -243,144 +214,7 @@ class IntervalFinder {
     return min(m, double(value) < bound ? next_after(value, kInfinity<T>) : value);
   }
 
-  // The entries closest to the entropy: |-log p_i - H| = |E[z]/t - z_i/t|. False where the errors
-  // of the sums may change them.
-  bool typical(double p, const RowSums& row, const T* z, int64_t k, T m, double t,
-               Interval<T>& kept) {
-    // The n nearest entries of a sample tell how far away the entries of the row may be left out.
-    if (k > 8 * kSample && absolute(m) < T(1e30) && t < 1e30) {
-      T sample[kSample];
-      copy_sample(z, k, sample);
-      for (int64_t n = 64; n <= 512; n *= 8) {
-        load_distances(sample, kSample, m, t, row.mean);
-        const double nearest = largest(nearness_.data(), kSample),
-                     distance = -nth_largest_of(nearness_.data(), kSample, n, nearest, order_);
-        if (!(distance - row.mean < 700)) break;
-        collect_between(z, k, next_after(T(m + t * (row.mean - distance)), kLowest),
-                        next_after(T(m + t * (row.mean + distance)), kInfinity<T>), values_);
-        bool certain = false;
-        const Farthest found =
-            keep_nearest(p, row, values_.data(), values_.size(), m, t, kept, certain);
-        const double slack = 1e-9 * (1 - row.mean + absolute(double(m)) / t) + 4 * row.mean_error;
-        if (found.mass >= p * row.total && found.distance < distance - slack) return certain;
-      }
-    }
-    bool certain = false;
-    keep_nearest(p, row, z, k, m, t, kept, certain);
-    return certain;
-  }
-
-  // The nearest entries that together have a certain mass: the distance of the farthest one, their
-  // mass, and that without the farthest one.
-  struct Farthest {
-    double distance, mass, mass_before;
-  };
-
-  // The interval of the entries of z that are nearest to the mean and have a share p of the mass of
-  // the row; `certain` where the errors of the sums of the row do not change it.
-  Farthest keep_nearest(double p, const RowSums& row, const T* z, int64_t k, T m, double t,
-                        Interval<T>& kept, bool& certain) {
-    load_distances(z, k, m, t, row.mean);
-    const double wanted = p * row.total;
-    const Farthest found = farthest_of_mass(wanted);
-    const LogWeights<T> log_weights(m, t);
-    const Vec<double> mean(row.mean), farthest(found.distance), one(1.0), zero(0.0),
-        inside(found.distance - 2 * row.mean_error), outside(found.distance + 2 * row.mean_error),
-        lowest(-kInfinity<double>), infinity(kInfinity<double>);
-    Vec<double> low = infinity, high = lowest, in_doubt = zero;
-    T padded[kLanes];
-    for (int64_t i = 0; i < k; i += kLanes) {
-      if (k - i < kLanes) copy_padded(z + i, k - i, padded, kLanes, kLowest);
-      const Vec<double> x = load_double(k - i < kLanes ? padded : z + i),
-                        distance = if_less(lowest, x, distance_of(log_weights(x), mean), infinity);
-      low = smaller(if_less(farthest, distance, infinity, x), low);
-      high = larger(if_less(farthest, distance, lowest, x), high);
-      in_doubt =
-          add(in_doubt, if_less(distance, inside, zero, if_less(outside, distance, zero, one)));
-    }
-    double lows[kLanes], highs[kLanes];
-    low.put(lows), high.put(highs);
-    kept = {kInfinity<T>, kLowest};
-    for (int i = 0; i < kLanes; ++i)
-      kept.low = min(kept.low, T(lows[i])), kept.high = max(kept.high, T(highs[i]));
-    certain = row.total_error == 0 ||
-              (sum_of_lanes(in_doubt) == 1 && found.mass_before < wanted * (1 - row.total_error) &&
-               found.mass >= wanted * (1 + row.total_error));
-    return found;
-  }
-
-  static Vec<double> distance_of(const Vec<double>& x, const Vec<double>& mean) {
-    const Vec<double> difference = sub(x, mean);
-    return larger(difference, sub(Vec<double>(0.0), difference));
-  }
-
-  // For each entry, its negative distance from the mean and its weight.
-  LOGITLAB_FLATTEN void load_distances(const T* z, int64_t k, T m, double t, double mean) {
-    const DoubleWeights<T> weights(m, t);
-    const LogWeights<T> log_weights(m, t);
-    const Vec<double> means(mean), lowest(-kInfinity<double>), zero(0.0);
-    const int64_t padded_size = (k + kLanes - 1) / kLanes * kLanes;
-    nearness_.resize(padded_size), weights_.resize(padded_size);
-    T padded[kLanes];
-    double e[kBlock];
-    for (int64_t i = 0; i < k; i += kBlock) {
-      const int64_t size = min(kBlock, k - i);
-      weights(z + i, size, e);
-      fill(e + size, (kLanes - size % kLanes) % kLanes, 0.0);
-      for (int64_t j = 0; j < size; j += kLanes) {
-        if (size - j < kLanes) copy_padded(z + i + j, size - j, padded, kLanes, kLowest);
-        const Vec<double> x = load_double(size - j < kLanes ? padded : z + i + j);
-        const Vec<double> nearness = sub(zero, distance_of(log_weights(x), means));
-        if_less(lowest, x, nearness, lowest).put(nearness_.data() + i + j);
-        if_less(lowest, x, Vec<double>(e + j), zero).put(weights_.data() + i + j);
-      }
-    }
-  }
-
-  // Of the entries of load_distances; overwrites them.
-  Farthest farthest_of_mass(double wanted) {
-    double *const x = nearness_.data(), *const w = weights_.data();
-    int64_t size = nearness_.size();
-    const double nearest = size ? largest(x, size) : -kInfinity<double>;
-    // No distance is larger, as (z - m)/t is at least -800.
-    Bisection<double> range(-2000.0, next_after(nearest, kInfinity<double>));
-    double mass = 0;  // of the entries that are nearer than the range
-    bool halved = true;
-    while (halved && size > kSorted) {
-      double nearer = mass, middle;
-      for (int i = 0; i < kSteps && (halved = range.halve(middle)); ++i) {
-        const double sum = mass + mass_at_least(x, w, size, middle);
-        if (sum >= wanted)
-          range.set_low(middle);
-        else
-          range.set_high(middle), nearer = sum;
-      }
-      mass = nearer;
-      int64_t n = 0;
-      for (int64_t i = 0; i < size; ++i) {
-        const double value = x[i];
-        x[n] = value, w[n] = w[i];
-        n += int(value >= range.low()) & int(value < range.high());
-      }
-      size = (n + kLanes - 1) / kLanes * kLanes;
-      fill(x + n, size - n, -kInfinity<double>), fill(w + n, size - n, 0.0);
-    }
-    // All that are left are equal.
-    if (size > kSorted) return {-x[0], mass + mass_at_least(x, w, size, x[0]), mass};
-    // The entries that are left, from the nearest.
-    Farthest farthest{-nearest, mass, mass};
-    while (farthest.mass < wanted) {
-      const int64_t next = index_of_max(x, size);
-      if (size == 0 || x[next] == -kInfinity<double>) break;
-      farthest = {-x[next], farthest.mass + w[next], farthest.mass};
-      x[next] = -kInfinity<double>;
-    }
-    return farthest;
-  }
-
-  static constexpr int kSteps = 4;
-  Buffer<T> values_;
-  Buffer<double> nearness_, weights_, order_;
+  TypicalP<T> typical_p_;
 };
 
 }  // namespace

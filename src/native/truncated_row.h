@@ -132,7 +132,7 @@ class TruncatedRow {
     z_ = to, k_ = n;
   }
 
-  // Removes the entries above `high`.
+  // Removes the entries above `high`, without branches.
   void compact_up_to(T high) {
     const bool first_stage = !truncated();
     if (first_stage) index_.resize(k_);
@@ -141,9 +141,8 @@ class TruncatedRow {
     int64_t n = 0;
     for (int64_t i = 0; i < k_; ++i) {
       const T x = z_[i];
-      if (!(x <= high)) continue;
-      to[n] = x;
-      index_[n++] = first_stage ? uint32_t(i) : index_[i];
+      to[n] = x, index_[n] = first_stage ? uint32_t(i) : index_[i];
+      n += x <= high;
     }
     z_ = to, k_ = n;
   }
