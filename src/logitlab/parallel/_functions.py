@@ -98,10 +98,12 @@ def logsumexp(
 
     Parameters
     ----------
-    z, axis, temperature, where, group
+    z, axis, temperature, where
         As in :func:`logitlab.parallel.softmax`.
     keepdims : bool
         Keep the class axis with length 1.
+    group : torch.distributed.ProcessGroup, optional
+        The ranks; by default, all.
 
     Returns
     -------

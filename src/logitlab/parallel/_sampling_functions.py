@@ -96,11 +96,17 @@ def sample(
 
     Parameters
     ----------
-    z, axis, temperature, where, group
+    z : Tensor, shape (..., K of this rank, ...)
+        The logits of the classes of this rank, as in :func:`logitlab.parallel.softmax`.
+    n : int, optional
+        The number of samples of each row, >= 1; without it one, without a new axis.
+    axis, temperature, where
         As in :func:`logitlab.parallel.softmax`.
-    n, rng, row_keys
+    rng, row_keys
         As in :func:`logitlab.sample`; the same on all ranks. Without `rng` the seed of rank 0 is
         used.
+    group : torch.distributed.ProcessGroup, optional
+        The ranks; by default, all.
     **settings
         As in :func:`logitlab.parallel.truncate`.
 
@@ -199,11 +205,16 @@ def log_prob(
 
     Parameters
     ----------
-    z, axis, temperature, where, group
-        As in :func:`logitlab.parallel.softmax`; `where` is False at the classes that a truncation
-        removed, if there was one.
+    z : Tensor, shape (..., K of this rank, ...)
+        The logits of the classes of this rank, as in :func:`logitlab.parallel.softmax`.
     tokens : array of int, shape of z without the class axis, or with an axis appended
         Numbers among all classes, the same on all ranks.
+    axis, temperature
+        As in :func:`logitlab.parallel.softmax`.
+    where : Tensor of bool, optional
+        Broadcasts to z. Classes where it is False are excluded, as those that a truncation removed.
+    group : torch.distributed.ProcessGroup, optional
+        The ranks; by default, all.
 
     Returns
     -------
