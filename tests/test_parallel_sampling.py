@@ -128,6 +128,8 @@ def provoke_errors():
         "range": message(parallel.cross_entropy, z, torch.tensor([1, 2, 10])),
         "own": message(parallel.softmax, z.long() + 1j if rank else z),
         "top_k": message(parallel.sample, z, rng=0, top_k=1 + rank),
+        "one rank": message(parallel.sample, z, rng=0, top_k=0 if rank else 3),
+        "n": message(parallel.sample, z, 0 if rank else 2, rng=0),
         "seed": message(parallel.sample, z, rng=generator),
         "nan": message(parallel.sample, nan, rng=0),
         "token": message(parallel.log_prob, z, torch.tensor([0, 10, 0])),
@@ -155,6 +157,9 @@ def test_every_rank_raises_an_error_that_names_the_rank():
         assert found["range"] == "y must be from 0 to 9, as z has 10 classes, got 10 in row 2"
         assert found["own"].startswith("rank 1: " if rank == 0 else "z must")
         assert "top_k must be the same on all ranks, got 1 on rank 0" in found["top_k"]
+        own = "" if rank else "rank 1: "
+        assert found["one rank"] == f"{own}top_k must be >= 1, got 0"
+        assert found["n"] == f"{own}n must be >= 1, got 0"
         assert "rng must be the same on all ranks" in found["seed"]
         assert found["nan"].startswith("row 1 has no distribution")
         assert found["token"] == "tokens must be from 0 to 9, got 10 in row 1"

@@ -69,8 +69,10 @@ def apply_stage(stage, value, w, p, t):
     if stage == "xtc":
         margin = min(abs(float(p[i] - value)) for i in ranked)
         above = [i for i in ranked if p[i] >= value]
-        least = min((p[i] for i in above), default=1)
-        return [i for i in ranked if p[i] <= least], margin
+        # Probabilities that differ by less than the digits of mpmath are ordered by the logits.
+        x = w if 0 < abs(t) < inf else p
+        least = min((x[i] for i in above), default=inf)
+        return [i for i in ranked if x[i] <= least], margin
     bounds = {
         "min_p": lambda: value * largest,
         "epsilon": lambda: value,

@@ -128,7 +128,7 @@ def agreed(
         result, common, own = check()
         description = {name: _short(value) for name, value in common.items()}
         description |= {_OWN + name: value for name, value in own.items()}
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         failure = error
         description = {"error": _short(f"{error}")}
     ranks = _exchange(description, group)

@@ -24,7 +24,7 @@ from logitlab.parallel._rows import Rows, check_request, describe, shard_rows
 from logitlab.parallel._sums import CHUNK
 from logitlab.sampling import settings as rules
 from logitlab.sampling.draws import Key, check_row_keys, generator_key
-from logitlab.sampling.sampler import Sampler
+from logitlab.sampling.sampler import Sampler, sampler_of
 
 _FIRST = ("top_k", "top_p", "min_p")
 _ALL_CLASSES = 1 << 31  # of top-k, which removes only entries of -inf
@@ -54,7 +54,7 @@ class Part(NamedTuple):
 
 def check_call(
     function: str,
-    sampler: Sampler,
+    settings: dict[str, Any],
     z: Any,
     axis: Any,
     where: Any,
@@ -64,6 +64,9 @@ def check_call(
     n: Any = None,
 ) -> Request:
     def check() -> Any:
+        sampler = sampler_of(function, **settings)
+        if n is not None:
+            _checks.integer(n, "n", 1)
         request = check_request(z, axis, sampler.temperature, where)
         batch = tuple(s for a, s in enumerate(request.z.shape) if a not in request.axes)
         stages = _check_stages(sampler, request, batch)

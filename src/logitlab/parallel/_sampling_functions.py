@@ -5,12 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logitlab import _checks
 from logitlab.parallel import _sampling
 from logitlab.parallel._group import Shards, agreed, shards_of
 from logitlab.parallel._rows import Rows, _Softmax, check_request, describe, shard_rows
 from logitlab.sampling.log_probs import _check_tokens
-from logitlab.sampling.sampler import sampler_of
 
 
 class _SumOverRanks(torch.autograd.Function):  # type: ignore[misc]
@@ -71,8 +69,8 @@ def truncate(
     -----
     What the first stage may keep is gathered on all ranks, and the other stages are computed there.
     """
-    sampler = sampler_of("truncate", temperature=temperature, **settings)
-    request = _sampling.check_call("truncate", sampler, z, axis, where, None, None, group)
+    settings["temperature"] = temperature
+    request = _sampling.check_call("truncate", settings, z, axis, where, None, None, group)
     found = _sampling.parts(request, samples=False)
     kept = request.rows.restore(_sampling.kept_mask(request, found))
     if where is not None:
@@ -141,9 +139,9 @@ def _sample(
     group: Any,
     settings: dict[str, Any],
 ) -> tuple[Tensor, _sampling.Request, list[_sampling.Part]]:
-    sampler = sampler_of(function, temperature=temperature, **settings)
-    count = 1 if n is None else _checks.integer(n, "n", 1)
-    request = _sampling.check_call(function, sampler, z, axis, where, rng, row_keys, group, count)
+    settings["temperature"] = temperature
+    request = _sampling.check_call(function, settings, z, axis, where, rng, row_keys, group, n)
+    count = 1 if n is None else int(n)
     found = _sampling.parts(request, samples=True)
     classes = torch.from_numpy(_sampling.sample_rows(request, count, found)).to(z.device)
     batch = request.rows.batch
