@@ -40,6 +40,7 @@ int64_t chunks_of(int64_t k) { return (k + kChunkSize - 1) / kChunkSize; }
 void shard_sums(int op, int kind, int64_t rows, int64_t k, nb::handle z, nb::handle t,
                 nb::handle sums) {
   ShardArgs args = arguments(ShardTask::sums, op, kind, rows, k);
+  require(args.op != Op::loss_and_gradient, "op", op, "be from 0 to 3, as there are no results");
   args.chunks = chunks_of(k);
   if (rows == 0 || k == 0) return;
   const ContiguousMemory z_memory("z", z, kTypes[kind], size_of(rows, k), kAddress),
