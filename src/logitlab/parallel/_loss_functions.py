@@ -171,7 +171,7 @@ def linear_cross_entropy(
 ) -> Tensor:
     r"""Cross-entropy of the logits :math:`z = x\,W^\top + b` with the rows of W sharded.
 
-    The logits are computed by blocks of at most 256 rows and 32 MiB, once more in the backward
+    The logits are computed by blocks of at most 256 rows and 16 MiB, once more in the backward
     pass.
 
     Parameters

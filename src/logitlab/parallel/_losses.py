@@ -46,8 +46,8 @@ class Layer(NamedTuple):
         return (self.x.shape[1] if self.weight is None else self.weight.shape[0]) or 1
 
     def blocks(self) -> Iterator[slice]:
-        # Logits and gradient of a block are in memory at the same time.
-        yield from _row_blocks(len(self.x), 2 * self.classes, self.x.itemsize)
+        # A quarter of the usual blocks, as logits and gradient are in memory at the same time.
+        yield from _row_blocks(len(self.x), 4 * self.classes, self.x.itemsize)
 
     def logits(self, rows: slice | Tensor) -> Tensor:
         if self.weight is None:
@@ -110,19 +110,19 @@ def _target_sums(z: Tensor, targets: ShardTargets, top: Tensor, shards: Shards) 
 
 def row_losses(layer: Layer, t: Tensor, targets: ShardTargets, shards: Shards) -> Losses:
     """The losses of all rows: one exchange of the sums of the chunks, one of those of targets."""
-    sums, columns = [], []
+    n = len(layer.x)
+    # Made first, so that the freed memory of a block has the size of the next one.
+    sums = t.new_empty(n, _sums.chunks_of(shards.size), _sums.SUMS)
+    columns = t.new_empty(n, 7)
     for rows in layer.blocks():
         z = layer.logits(rows)
-        part = _sums.chunk_sums("loss", z, t[rows])
-        top = part[..., 0].amax(-1) if part.shape[1] else t.new_full((len(z),), -torch.inf)
-        extra = _target_sums(z, targets.of_rows(rows), top, shards)
-        sums.append(part)
-        columns.append(torch.cat([extra, top[:, None]], 1))
+        sums[rows] = _sums.chunk_sums("loss", z, t[rows])
+        top = sums[rows, :, 0].amax(-1) if shards.size else t.new_full((len(z),), -torch.inf)
+        columns[rows, :6] = _target_sums(z, targets.of_rows(rows), top, shards)
+        columns[rows, 6] = top
         del z
-    n = len(layer.x)
-    local = torch.cat(sums) if n else t.new_zeros(0, _sums.chunks_of(shards.size), _sums.SUMS)
-    all_sums, first = gather_sums(local, shards)
-    parts = shards.gather(torch.cat(columns) if n else t.new_zeros(0, 7))  # (ranks, R, 7)
+    all_sums, first = gather_sums(sums, shards)
+    parts = shards.gather(columns)  # (ranks, R, 7)
     empty = layer.x.new_empty(n, 0)
     if shards.classes > _sums.CHUNK:
         totals = _sums.results("loss", empty, t, all_sums, first, shards.classes)[1]
