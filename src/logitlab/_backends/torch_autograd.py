@@ -21,7 +21,7 @@ def slope_of(t: Any) -> Any:
     return torch.where(is_limit, 0.0, 1 / torch.where(is_limit, 1.0, t))
 
 
-def _divide_by_temperature(x: Tensor, t: Any) -> Tensor:
+def divide_by_temperature(x: Tensor, t: Any) -> Tensor:
     """x/T, where 1/T may overflow: 0 stays 0."""
     slope = slope_of(t)
     if isinstance(slope, float):
@@ -95,7 +95,7 @@ def _softmax_backward(x: Tensor, g: Tensor, axis: int, t: Any, p: Tensor | None)
     p = SoftmaxFunction.apply("softmax", x, axis, t, None)
     unit = _unit(torch.where(p == 0, 0.0, g), axis, 16)
     g = g * unit
-    return _divide_by_temperature(p * (g - (p * g).sum(axis, keepdim=True)), t) / unit
+    return divide_by_temperature(p * (g - (p * g).sum(axis, keepdim=True)), t) / unit
 
 
 def _log_softmax_backward(x: Tensor, g: Tensor, axis: int, t: Any, p: Tensor | None) -> Tensor:
@@ -105,7 +105,7 @@ def _log_softmax_backward(x: Tensor, g: Tensor, axis: int, t: Any, p: Tensor | N
     g = torch.where(_is_constant(x, axis, t), 0.0, g)
     unit = _unit(g, axis, 2.0 ** x.shape[axis].bit_length() * 16)
     g = g * unit
-    return _divide_by_temperature(g - p * g.sum(axis, keepdim=True), t) / unit
+    return divide_by_temperature(g - p * g.sum(axis, keepdim=True), t) / unit
 
 
 def _logsumexp_backward(x: Tensor, g: Tensor, axis: int, t: Any, p: Tensor | None) -> Tensor:

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from logitlab.parallel import _sums
 from logitlab.parallel._group import Shards
-from logitlab.parallel._rows import gather_sums, wide
+from logitlab.parallel._rows import wide
+from logitlab.parallel._sums import row_blocks
 
 _ROUNDS = 10  # of the search for a lower bound of top-p
 _WEIGHT_SLACK = 1e-5  # relative, of sums of weights in float32
@@ -69,35 +69,30 @@ def top_k_mask(z: Tensor, k: Tensor, shards: Shards) -> Tensor:
     return (z >= values.gather(1, at)) & (z > -torch.inf)
 
 
-def min_p_mask(z: Tensor, min_p: Tensor, t: Tensor, shards: Shards) -> Tensor:
-    """The entries whose weight is at least about min_p times the largest."""
-    m = largest_entries(z, shards).double()
+def min_p_mask(z: Tensor, min_p: Tensor, t: Tensor, m: Tensor) -> Tensor:
+    """The entries whose weight is at least about min_p times that of m, the largest entry."""
     reach = -t * torch.log(min_p)
     # The subtraction of T log min_p is rounded to the digits of m.
     bound = m - reach * (1 + _SLACK) - 1e-6 * m.abs()
     return (z >= bound[:, None]) & (z > -torch.inf)
 
 
-def _log_totals(z: Tensor, t: Tensor, shards: Shards) -> Tensor:
-    """m and log sum exp((z - m)/T) of whole rows in float64, as `totals` of the sums."""
-    parts = [
-        _sums.chunk_sums("loss", z[rows].double(), t[rows]) for rows in _sums._blocks(*z.shape)
-    ]
-    empty = t.new_zeros(0, _sums.chunks_of(shards.size), _sums.SUMS)
-    sums, first = gather_sums(torch.cat(parts) if parts else empty, shards)
-    nothing = t.new_zeros(len(z), 0)
-    return _sums.results("loss", nothing, t, sums, first, shards.classes)[1]
+def _weights(z: Tensor, m: Tensor, t: Tensor) -> Tensor:
+    """exp((z - m)/T) in float64."""
+    return torch.exp((z.double() - m[:, None]) / t[:, None])
 
 
 def top_p_candidates(
-    z: Tensor, p: Tensor, t: Tensor, shards: Shards
+    z: Tensor, p: Tensor, t: Tensor, m: Tensor, shards: Shards
 ) -> tuple[Candidates, NDArray[np.bool_]]:
     """Entries that hold those of top-p, and which of them it keeps.
 
-    For rows with a finite largest entry and 0 < T < inf.
+    For rows whose largest entry, m, is finite, and 0 < T < inf.
     """
-    totals = _log_totals(z, t, shards)
-    m, wanted = totals[:, 0], p * totals[:, 1].exp()
+    total = torch.empty_like(m)
+    for rows in row_blocks(*z.shape):
+        total[rows] = _weights(z[rows], m[rows], t[rows]).sum(-1)
+    wanted = p * shards.gather(total).sum(0)
     bound = _lower_bound(z, p, t, m, wanted, shards)
     found = gather_entries(z, (z >= bound[:, None]) & (z > -torch.inf), shards)
     return found, _prefix(found, wanted, m, t)
@@ -126,7 +121,7 @@ def _prefix(found: Candidates, wanted: Tensor, m: Tensor, t: Tensor) -> NDArray[
     are at least `wanted`."""
     # The candidates are in the order of the classes, but for padding.
     z, order = torch.sort(found.z, dim=-1, descending=True, stable=True)
-    weights = torch.exp((z.double() - m[:, None]) / t[:, None])
+    weights = _weights(z, m, t)
     mass = weights.cumsum(-1)
     is_kept = weights > 0
     is_kept[:, 1:] &= mass[:, :-1] < wanted[:, None]

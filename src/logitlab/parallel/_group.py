@@ -49,6 +49,13 @@ class Shards(NamedTuple):
         """The classes of this rank, of a tensor with all of them last."""
         return x[..., self.start : self.start + self.size]
 
+    def columns(self, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """The columns of some of all classes in this shard, 0 for those of other ranks; and the
+        mask of its own."""
+        column = classes - self.start
+        is_own = (column >= 0) & (column < self.size)
+        return torch.where(is_own, column, 0), is_own
+
     def gather(self, x: Tensor) -> Tensor:
         """A tensor of the same shape on every rank, stacked by rank."""
         return gather(x, self.group)

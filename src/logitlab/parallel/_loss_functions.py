@@ -22,6 +22,7 @@ from logitlab.parallel._rows import (
     check_request,
     check_tensor,
     describe,
+    own_classes,
     row_temperatures,
     shard_rows,
     wide,
@@ -132,8 +133,7 @@ def cross_entropy(
         )
         common = describe("cross_entropy", request) | settings
         common["y"] = shape_of(y, request.axes[0]) if is_soft else digest(y)
-        own = {"classes": str(request.z.shape[request.axes[0]])}
-        return (request, smoothing, is_soft), common, own
+        return (request, smoothing, is_soft), common, own_classes(request)
 
     (request, smoothing, is_soft), ranks = agreed(group, check)
     shards = shards_of(group, ranks)
@@ -171,8 +171,8 @@ def linear_cross_entropy(
 ) -> Tensor:
     r"""Cross-entropy of the logits :math:`z = x\,W^\top + b` with the rows of W sharded.
 
-    The logits are computed by blocks of at most 256 rows and 16 MiB, once more in the backward
-    pass.
+    The logits are computed by blocks of at most 256 rows and 16 MiB (16 rows at least), once
+    more in the backward pass.
 
     Parameters
     ----------

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from logitlab import losses
 from logitlab._backends.linear_loss import _row_blocks
+from logitlab._backends.torch_autograd import divide_by_temperature
 from logitlab.parallel import _sums
 from logitlab.parallel._group import Shards
-from logitlab.parallel._rows import gather_sums, out_of_range, slopes
+from logitlab.parallel._rows import gather_sums, out_of_range
 
 _WHOLE_ROWS = 256  # gathered at a time
 
@@ -47,7 +48,7 @@ class Layer(NamedTuple):
 
     def blocks(self) -> Iterator[slice]:
         # A quarter of the usual blocks, as logits and gradient are in memory at the same time.
-        yield from _row_blocks(len(self.x), 4 * self.classes, self.x.itemsize)
+        return iter(_row_blocks(len(self.x), 4 * self.classes, self.x.itemsize))
 
     def logits(self, rows: slice | Tensor) -> Tensor:
         if self.weight is None:
@@ -73,12 +74,10 @@ class Losses(NamedTuple):
 
 def _of_label(z: Tensor, label: Tensor, shards: Shards) -> Tensor:
     """The logits at the labels, 0 where another rank has them."""
-    at = label - shards.start
-    own = (at >= 0) & (at < shards.size) & (label >= 0)
     if not z.shape[1]:
         return torch.zeros(len(z), dtype=torch.float64, device=z.device)
-    value = z.gather(1, torch.where(own, at, 0)[:, None])[:, 0].double()
-    return torch.where(own, value, 0.0)
+    column, is_own = shards.columns(label)
+    return torch.where(is_own, z.gather(1, column[:, None])[:, 0].double(), 0.0)
 
 
 def _local_weight(targets: ShardTargets, shards: Shards) -> Tensor | float:
@@ -130,8 +129,7 @@ def row_losses(layer: Layer, t: Tensor, targets: ShardTargets, shards: Shards) -
     else:
         # A row of one chunk has other sums.
         totals, outside = t.new_zeros(n, 4), torch.arange(n, device=t.device)
-    found = _combined(totals, parts, t, targets)
-    loss, total, spread = found
+    loss, total, spread = _combined(totals, parts, t, targets)
     if targets.label is not None:
         loss = torch.where(targets.label < 0, 0.0, loss)
     if len(outside):
@@ -228,27 +226,26 @@ def _gradient(
     n, first = shards.classes, found.first_chunk
     p = _sums.results("gradient", z, t[rows], found.sums[rows], first, n)[0]
     part = targets.of_rows(rows)
-    label, own = None, None
-    if part.label is not None and z.shape[1]:
-        at = part.label - shards.start
-        own = (at >= 0) & (at < shards.size) & (part.label >= 0)
-        label = torch.where(own, at, 0)[:, None]
+    label: Any = part.label
+    has_label = label is not None and z.shape[1] > 0
+    if has_label:
+        column, is_own = (x[:, None] for x in shards.columns(label))
     if targets.is_label_only:
-        if label is not None and own is not None:
+        if has_label:
             # p - 1 at the label, from the loss -log p.
             value = torch.expm1(-found.rows[rows]).to(p.dtype)[:, None]
-            p.scatter_(1, label, torch.where(own[:, None], value, p.gather(1, label)))
+            p.scatter_(1, column, torch.where(is_own, value, p.gather(1, column)))
         return p
     a, weight = 1 - targets.smoothing, _local_weight(targets, shards)
     total, spread = found.total, found.spread
     y = spread[rows] * (z > -torch.inf) * weight if targets.smoothing else z.new_zeros(z.shape)  # type: ignore[index]
     if part.y is not None:
         y = y + a * part.y * weight
-    elif label is not None and own is not None:
-        at_label = a * own.double()
+    elif has_label:
+        at_label = a * is_own.double()
         if targets.class_weight is not None:
-            at_label = at_label * targets.class_weight[part.label.clamp(min=0)]  # type: ignore[union-attr]
-        y = y.double().scatter_add(1, label, at_label[:, None])
+            at_label = at_label * targets.class_weight[label.clamp(min=0)][:, None]
+        y = y.double().scatter_add(1, column, at_label)
     return (p * total[rows] - y).to(p.dtype)  # type: ignore[index]
 
 
@@ -280,7 +277,7 @@ class RowLosses(torch.autograd.Function):  # type: ignore[misc]
         layer = Layer(x, weight, bias, sign)
         if targets.label is not None:
             upstream = torch.where(targets.label < 0, 0.0, upstream)
-        scale = upstream[:, None] * slopes(t)
+        scale = divide_by_temperature(upstream, t)[:, None]
         outside = found.outside
         whole = None
         if len(outside):

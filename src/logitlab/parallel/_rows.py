@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from logitlab import _arrays, probabilities
+from logitlab._backends.torch_autograd import divide_by_temperature
 from logitlab.parallel import _sums
 from logitlab.parallel._group import Shards, agreed, digest, shape_of, shards_of
 
@@ -81,11 +82,15 @@ def describe(function: str, request: _arrays.Request, **settings: Any) -> dict[s
     }
 
 
+def own_classes(request: _arrays.Request) -> dict[str, str]:
+    """What may differ between ranks: the number of classes."""
+    return {"classes": str(request.z.shape[request.axes[0]])}
+
+
 def check_rows(function: str, z: Any, axis: Any, temperature: Any, where: Any, group: Any) -> Rows:
     def check() -> tuple[_arrays.Request, dict[str, str], dict[str, str]]:
         request = check_request(z, axis, temperature, where)
-        own = {"classes": str(request.z.shape[request.axes[0]])}
-        return request, describe(function, request), own
+        return request, describe(function, request), own_classes(request)
 
     request, ranks = agreed(group, check)
     return shard_rows(request, shards_of(group, ranks))
@@ -103,11 +108,6 @@ def gather_sums(sums: Tensor, shards: Shards) -> tuple[Tensor, int]:
 def out_of_range(totals: Tensor) -> Tensor:
     """The numbers of the rows without a result."""
     return torch.nonzero(totals[:, 3] == 0)[:, 0]
-
-
-def whole_rows(z: Tensor, rows: Tensor, shards: Shards) -> Tensor:
-    """Some rows with all their classes."""
-    return shards.gather_classes(z[rows])
 
 
 def _forward(name: str, z: Tensor, t: Tensor, shards: Shards) -> tuple[Tensor, Tensor, int]:
@@ -130,7 +130,7 @@ def _fill(name: str, z: Tensor, t: Tensor, shards: Shards, rows: Tensor, out: Te
     if not len(rows):
         return
     function: Callable[..., Tensor] = getattr(probabilities, name)
-    result = function(whole_rows(z, rows, shards), temperature=t[rows])
+    result = function(shards.gather_classes(z[rows]), temperature=t[rows])
     out[rows] = result if name == "logsumexp" else shards.local(result)
 
 
@@ -141,11 +141,6 @@ def softmax_of(z: Tensor, t: Tensor, sums: Tensor, first: int, shards: Shards) -
     p, totals = _sums.results("gradient", z, t, sums, first, shards.classes)
     _fill("softmax", z, t, shards, out_of_range(totals), p)
     return p
-
-
-def slopes(t: Tensor) -> Tensor:
-    """1/T, (R, 1); 0 at T = 0, where autograd continues with 0."""
-    return torch.where(t == 0, 0.0, 1 / t)[:, None]
 
 
 def wide(x: Tensor) -> Tensor:
@@ -173,7 +168,7 @@ class _Softmax(torch.autograd.Function):  # type: ignore[misc]
         total = ctx.shards.sum(product.sum(-1, keepdim=True, dtype=torch.float64)).to(g.dtype)
         result = p * (g - total) if ctx.name == "softmax" else g - p * total
         result = torch.where(p == 0, 0.0, result) if ctx.name == "softmax" else result
-        return None, (result * slopes(t)).to(gradient.dtype), None, None
+        return None, divide_by_temperature(result, t[:, None]).to(gradient.dtype), None, None
 
 
 class _LogSumExp(torch.autograd.Function):  # type: ignore[misc]
@@ -210,4 +205,5 @@ class _Entropy(torch.autograd.Function):  # type: ignore[misc]
         log_p, h, t = ctx.saved_tensors
         x = -log_p.exp() * (log_p + h[:, None].to(log_p.dtype))
         x = torch.where(log_p == -torch.inf, 0.0, x)
-        return (x * slopes(t) * wide(gradient)[:, None]).to(ctx.dtype), None, None
+        x = divide_by_temperature(x * wide(gradient)[:, None], t[:, None])
+        return x.to(ctx.dtype), None, None

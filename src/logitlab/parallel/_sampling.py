@@ -20,13 +20,14 @@ from logitlab._backends.reference_sampling import (
 from logitlab.parallel import _candidates as candidates
 from logitlab.parallel._chunk_samples import sample_chunks
 from logitlab.parallel._group import agreed, digest, shards_of
-from logitlab.parallel._rows import Rows, check_request, describe, shard_rows
+from logitlab.parallel._rows import Rows, check_request, describe, own_classes, shard_rows
 from logitlab.parallel._sums import CHUNK
 from logitlab.sampling import settings as rules
 from logitlab.sampling.draws import Key, check_row_keys, generator_key
 from logitlab.sampling.sampler import Sampler, sampler_of
 
 _FIRST = ("top_k", "top_p", "min_p")
+_LARGEST = 1e300  # of logits and temperatures, beyond which rows are gathered
 _ALL_CLASSES = 1 << 31  # of top-k, which removes only entries of -inf
 
 
@@ -37,7 +38,6 @@ class Request(NamedTuple):
     stages: list[Stage]
     key: Key
     row_keys: Words
-    dtype: torch.dtype
 
 
 class Part(NamedTuple):
@@ -72,7 +72,7 @@ def check_call(
         stages = _check_stages(sampler, request, batch)
         keys = check_row_keys(row_keys, batch)
         key = generator_key(rng)
-        own = {"classes": str(request.z.shape[request.axes[0]]), "key": f"{key[0]} {key[1]}"}
+        own = own_classes(request) | {"key": f"{key[0]} {key[1]}"}
         common = describe(function, request, row_keys=keys, n=n) | {
             name: digest(value)
             for name, value in sampler._settings.items()
@@ -85,7 +85,7 @@ def check_call(
     # Without a seed, all ranks use the random key of the first.
     first, second = map(int, ranks[0]["key"].split())
     rows = shard_rows(request, shards_of(group, ranks))
-    return Request(rows, stages, (first, second), keys, request.z.dtype)
+    return Request(rows, stages, (first, second), keys)
 
 
 def _check_stages(
@@ -139,7 +139,9 @@ def parts(request: Request, *, samples: bool) -> list[Part]:
     undefined = m.isnan() | (m == -torch.inf)
     if samples and bool(undefined.any()):
         raise no_distribution(int(undefined.int().argmax()), rows.batch)
-    is_limit = (m == torch.inf) | (t == torch.inf)
+    m = m.double()
+    # Differences of larger entries may overflow.
+    is_limit = (m.abs() > _LARGEST) | (t > _LARGEST)
     left = ~undefined & ~is_limit
     whole = is_limit if samples else is_limit & _in_some_stage(stages, count, z.device)
     found = []
@@ -150,9 +152,9 @@ def parts(request: Request, *, samples: bool) -> list[Part]:
         used = torch.from_numpy(_is_in_use(stage, count)).to(z.device) & left
         left &= ~used
         is_scaled = names.index("temperature") < i
-        found += _first_stage(request, stage, used, t if is_scaled else torch.ones_like(t))
+        found += _first_stage(request, stage, used, t if is_scaled else torch.ones_like(t), m)
     if samples:
-        found += _first_stage(request, None, left & (t == 0), t)
+        found += _first_stage(request, None, left & (t == 0), t, m)
     if bool(whole.any()):
         found.append(_whole(request, torch.nonzero(whole)[:, 0]))
     return found
@@ -166,9 +168,11 @@ def _in_some_stage(stages: list[Stage], rows: int, device: torch.device) -> Tens
     return torch.from_numpy(used).to(device)
 
 
-def _first_stage(request: Request, stage: Stage | None, used: Tensor, t: Tensor) -> list[Part]:
+def _first_stage(
+    request: Request, stage: Stage | None, used: Tensor, t: Tensor, m: Tensor
+) -> list[Part]:
     """The parts of the rows that a stage is the first to truncate, at the temperatures t; of no
-    stage, those at T = 0."""
+    stage, those at T = 0. m is the largest entry of each row."""
     found = []
     greedy = used & (t == 0)
     if bool(greedy.any()):
@@ -181,10 +185,10 @@ def _first_stage(request: Request, stage: Stage | None, used: Tensor, t: Tensor)
         part = _of_top_k(request, numbers, value.long())
     elif stage.name == "min_p":
         z = request.rows.z.detach()[numbers]
-        mask = candidates.min_p_mask(z, value, t[numbers], request.rows.shards)
+        mask = candidates.min_p_mask(z, value, t[numbers], m[numbers])
         part = _of_mask(request, numbers, mask)
     else:
-        part = _of_top_p(request, numbers, value, t[numbers])
+        part = _of_top_p(request, numbers, value, t[numbers], m[numbers])
     return [*found, part]
 
 
@@ -232,9 +236,9 @@ def _of_top_k(request: Request, numbers: Tensor, k: Any) -> Part:
     return _of_mask(request, numbers, candidates.top_k_mask(z, k, request.rows.shards))
 
 
-def _of_top_p(request: Request, numbers: Tensor, p: Tensor, t: Tensor) -> Part:
+def _of_top_p(request: Request, numbers: Tensor, p: Tensor, t: Tensor, m: Tensor) -> Part:
     z = request.rows.z.detach()[numbers]
-    found, kept = candidates.top_p_candidates(z, p, t, request.rows.shards)
+    found, kept = candidates.top_p_candidates(z, p, t, m, request.rows.shards)
     others = [stage for stage in request.stages if stage.name != "top_p"]
     part = _of_found(request, numbers, found, others)
     return part._replace(z=np.where(kept, part.z, np.asarray(-np.inf, part.z.dtype)))
@@ -258,7 +262,7 @@ def kept_mask(request: Request, found: list[Part]) -> Tensor:
 
 def sample_rows(request: Request, n: int, found: list[Part]) -> NDArray[np.int64]:
     """The classes of n samples of each row, (R, n)."""
-    rows, _, key, row_keys, _ = request
+    rows, _, key, row_keys = request
     result = np.full((len(rows.z), n), -1, np.int64)
     left = np.ones(len(rows.z), bool)
     for part in found:

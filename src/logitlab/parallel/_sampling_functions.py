@@ -7,7 +7,7 @@ from torch import Tensor
 
 from logitlab.parallel import _sampling
 from logitlab.parallel._group import Shards, agreed, shards_of
-from logitlab.parallel._rows import Rows, _Softmax, check_request, describe, shard_rows
+from logitlab.parallel._rows import Rows, _Softmax, check_request, describe, own_classes, shard_rows
 from logitlab.sampling.log_probs import _check_tokens
 
 
@@ -27,12 +27,11 @@ def _log_prob(rows: Rows, z: Tensor, tokens: Tensor) -> Tensor:
     """The log-probabilities of tokens, (R, n), for the logits z of this rank."""
     shards = rows.shards
     log_p = _Softmax.apply("log_softmax", z, rows.t, shards)
-    at = tokens - shards.start
-    own = (at >= 0) & (at < shards.size)
+    column, is_own = shards.columns(tokens)
     if not shards.size:
         log_p = torch.nn.functional.pad(log_p, (0, 1))
-    value = log_p.gather(1, torch.where(own, at, 0))
-    result: Tensor = _SumOverRanks.apply(torch.where(own, value, 0.0), shards)
+    value = log_p.gather(1, column)
+    result: Tensor = _SumOverRanks.apply(torch.where(is_own, value, 0.0), shards)
     return result
 
 
@@ -228,8 +227,7 @@ def log_prob(
 
     def check() -> Any:
         request = check_request(z, axis, temperature, where)
-        own = {"classes": str(request.z.shape[request.axes[0]])}
-        return request, describe("log_prob", request, tokens=tokens), own
+        return request, describe("log_prob", request, tokens=tokens), own_classes(request)
 
     request, ranks = agreed(group, check)
     rows = shard_rows(request, shards_of(group, ranks))

@@ -29,7 +29,7 @@ def _kind(z: Tensor) -> int:
     return native.KINDS[dtype_name(z.dtype)]
 
 
-def _blocks(rows: int, classes: int) -> Iterator[slice]:
+def row_blocks(rows: int, classes: int) -> Iterator[slice]:
     size = max(1, _BLOCK_ENTRIES // max(1, classes))
     for i in range(0, rows, size):
         yield slice(i, min(i + size, rows))
@@ -48,7 +48,7 @@ def chunk_sums(name: str, z: Tensor, t: Tensor) -> Tensor:
         )
         return sums
     with_max = name == "softmax"
-    for rows in _blocks(*z.shape):
+    for rows in row_blocks(*z.shape):
         padding = -z.shape[1] % CHUNK
         block = torch.nn.functional.pad(z[rows].double(), (0, padding), value=-torch.inf)
         sums[rows] = _formula_sums(block.view(len(block), -1, CHUNK), t[rows], with_max)
@@ -110,7 +110,7 @@ def results(
         return (m[:, 0] + t * log_sum[:, 0]).to(z.dtype), totals
     if out is None:
         return out, totals
-    for rows in _blocks(*z.shape):
+    for rows in row_blocks(*z.shape):
         x = (z[rows].double() - m[rows]) / t[rows, None] - log_sum[rows]
         out[rows] = x if name == "log_softmax" else x.exp()
     return out, totals

@@ -239,6 +239,8 @@ class Sampler:
         array, shape of z
             Of the array type and dtype of z.
         """
+        if (sharded := _dispatch.sharded("truncate", z, axis)) is not None:
+            return sharded(z, axis=axis, where=where, **self._settings)
         return self._truncate(z, axis, where, rng, row_keys)[0]
 
     def _truncate(
@@ -317,6 +319,9 @@ class Sampler:
                 found = native_sampling.plain_sample(*arguments)
                 if found is not None:
                     return found
+        if (sharded := _dispatch.sharded("sample", z, axis)) is not None:
+            options = {"where": where, "replacement": replacement, "row_keys": row_keys}
+            return sharded(z, n, axis=axis, rng=rng, **options, **self._settings)
         call = check_call(z, axis, self.temperature, where)
         indices, _ = self._sample_indices(call, n, replacement, rng, row_keys)
         return _arrays.scalar(to_library_of(call.request.z, indices))
@@ -345,6 +350,10 @@ class Sampler:
         indices, log_prob : array
             As of :func:`logitlab.sample_with_log_prob`.
         """
+        if (sharded := _dispatch.sharded("sample_with_log_prob", z, axis)) is not None:
+            options = {"where": where, "replacement": replacement, "row_keys": row_keys}
+            result: tuple[Any, Any] = sharded(z, n, axis=axis, rng=rng, **options, **self._settings)
+            return result
         call = check_call(z, axis, self.temperature, where)
         indices, draws = self._sample_indices(call, n, replacement, rng, row_keys)
         request = call.request

@@ -72,8 +72,6 @@ def truncate(
     >>> logitlab.truncate([1.0, 4.0, 2.0, 2.0], top_p=0.8)
     array([-inf,   4.,   2., -inf])
     """
-    if (sharded := _dispatch.sharded("truncate", z, axis)) is not None:
-        return sharded(z, axis=axis, temperature=temperature, where=where, **settings)
     sampler = sampler_of("truncate", temperature=temperature, **settings)
     return sampler.truncate(z, axis, where=where, rng=rng, row_keys=row_keys)
 
@@ -160,9 +158,6 @@ def sample(
     >>> logitlab.sample([2.0, 1.0, 3.0, 5.0, 4.0], 3, replacement=False, rng=0)
     array([3, 4, 2])
     """
-    if (sharded := _dispatch.sharded("sample", z, axis)) is not None:
-        options = {"where": where, "replacement": replacement, "rng": rng, "row_keys": row_keys}
-        return sharded(z, n, axis=axis, temperature=temperature, **options, **settings)
     has_options = settings or replacement is not True or where is not None or row_keys is not None
     # A call of which nothing else can fail, so that one key is drawn.
     has_options = has_options or _tracing.is_traced_by_jax(rng)
@@ -216,12 +211,6 @@ def sample_with_log_prob(
     >>> print(index, log_prob.round(4))
     2 -0.6931
     """
-    if (sharded := _dispatch.sharded("sample_with_log_prob", z, axis)) is not None:
-        options = {"where": where, "replacement": replacement, "rng": rng, "row_keys": row_keys}
-        result: tuple[Any, Any] = sharded(
-            z, n, axis=axis, temperature=temperature, **options, **settings
-        )
-        return result
     sampler = sampler_of("sample_with_log_prob", temperature=temperature, **settings)
     keywords = {"where": where, "replacement": replacement, "rng": rng, "row_keys": row_keys}
     return sampler.sample_with_log_prob(z, n, axis, **keywords)
