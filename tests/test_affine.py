@@ -11,7 +11,12 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 import logitlab
-from logitlab.calibration.objectives import MatrixObjective, VectorObjective
+from logitlab.calibration.objectives import (
+    MatrixObjective,
+    MatrixRows,
+    VectorObjective,
+    VectorRows,
+)
 from logitlab.regression.solver import hessian_cost
 
 BOTH = [logitlab.VectorScaling, logitlab.MatrixScaling]
@@ -267,10 +272,18 @@ def test_rows_whose_sum_overflows(kind):
     np.testing.assert_allclose(p, expected, rtol=0, atol=1e-6)
 
 
+def make_objective(kind, x, y, weight, *ridges, **diagonal):
+    """An objective with its rows."""
+    rows = (VectorRows if kind is VectorObjective else MatrixRows)(x, y, weight)
+    objective = kind(rows.sums, *x.shape, *ridges, **diagonal)
+    objective.rows = rows
+    return objective
+
+
 def numeric_derivatives(objective, theta):
     """Return the value by its formula, the gradient by complex steps, and the Hessian by central
     differences."""
-    x, y, weight = objective.x, objective.y, objective.weight
+    x, y, weight = objective.rows.x, objective.rows.y, objective.rows.weight
 
     def value(theta):
         if isinstance(objective, VectorObjective):
@@ -301,9 +314,9 @@ def objectives(ridge=0.3, bias=0.2):
     excluding[[2, 3], [0, 1]] = -np.inf
     weight = weight / weight.sum()
     return [
-        VectorObjective(excluding, y, weight, ridge),
-        MatrixObjective(z, y, weight, ridge, bias),
-        MatrixObjective(z, y, weight, ridge, bias, diagonal=0.5),
+        make_objective(VectorObjective, excluding, y, weight, ridge),
+        make_objective(MatrixObjective, z, y, weight, ridge, bias),
+        make_objective(MatrixObjective, z, y, weight, ridge, bias, diagonal=0.5),
     ]
 
 
@@ -347,7 +360,7 @@ def test_first_inverse_hessian_of_vector_scaling(block, monkeypatch):
     step = objective.initial_inverse_hessian()(gradient)
     np.testing.assert_allclose(step, gradient / diagonal, rtol=1e-8)
     excluded = np.array([[1.0, 2.0, -np.inf], [0.0, 3.0, -np.inf]])
-    free = VectorObjective(excluded, np.array([0, 1]), np.array([0.5, 0.5]), 0.0)
+    free = make_objective(VectorObjective, excluded, np.array([0, 1]), np.array([0.5, 0.5]), 0.0)
     step = free.initial_inverse_hessian()(np.ones((2, 3)))
     assert (step[:, 2] == 0).all()
     assert (step[:, :2] > 0).all()
@@ -363,7 +376,7 @@ def test_first_inverse_hessian_of_matrix_scaling(off_diagonal, bias, diagonal, b
     monkeypatch.setattr("logitlab.calibration.objectives._BLOCK", block)
     z, y, weight = few_rows(3, 7, 4, 4)
     x, w = z - z.mean(axis=1, keepdims=True), weight / weight.sum()
-    objective = MatrixObjective(x, y, w, off_diagonal, bias, diagonal)
+    objective = make_objective(MatrixObjective, x, y, w, off_diagonal, bias, diagonal)
     gradient = np.random.default_rng(0).standard_normal((4, 5))
     gradient[:, :4] -= gradient[:, :4].mean(axis=1, keepdims=True)  # as of centred rows
     step = objective.initial_inverse_hessian()(gradient)
@@ -380,7 +393,9 @@ def test_first_inverse_hessian_of_matrix_scaling(off_diagonal, bias, diagonal, b
 def test_first_inverse_hessian_is_positive(ridge):
     """Also where the probabilities of a class are 0, and where the penalty outweighs the loss."""
     x = np.array([[3.0, 1.0, -1e4], [1.0, 2.0, -1e4], [0.0, 4.0, -1e4]])
-    objective = MatrixObjective(x, np.array([0, 1, 1]), np.full(3, 1 / 3), ridge, ridge)
+    objective = make_objective(
+        MatrixObjective, x, np.array([0, 1, 1]), np.full(3, 1 / 3), ridge, ridge
+    )
     apply = objective.initial_inverse_hessian()
     for direction in np.eye(12).reshape(12, 3, 4):
         step = apply(direction)
@@ -393,9 +408,9 @@ def test_objectives_end_where_the_log_loss_is_below_1e_18():
         assert objective.is_separated(0.99e-18)
         assert not objective.is_separated(1e-18)
         # The loss is a difference of logits of this size.
-        largest = np.abs(np.where(np.isinf(objective.x), 0, objective.x)).max(axis=1)
+        largest = np.abs(np.where(np.isinf(objective.rows.x), 0, objective.rows.x)).max(axis=1)
         assert objective.cancellation(objective.start) == pytest.approx(
-            np.average(largest, weights=objective.weight)
+            np.average(largest, weights=objective.rows.weight)
         )
         assert objective.hessian_cost(12) == hessian_cost(12, 7)
 

@@ -14,7 +14,9 @@ from sklearn.model_selection import RepeatedKFold, ShuffleSplit, StratifiedKFold
 import logitlab
 from logitlab._backends import native
 from logitlab._backends.temperature_loss import moments
+from logitlab._distributed import rows_in_memory
 from logitlab.calibration import TemperatureSearch
+from logitlab.calibration import temperature as temperature_module
 from logitlab.calibration.temperature import fit_temperature
 
 CALIBRATORS = [
@@ -490,40 +492,40 @@ def test_weights_decide_whether_the_limit_is_the_minimum(weights, finite, start,
     assert search.temperature == pytest.approx(1 / np.log(1.5) if finite else np.inf, rel=1e-9)
 
 
+def temperature_of(z, y, weight=None):
+    return fit_temperature(rows_in_memory(z, y, weight))
+
+
 def test_fit_starts_from_evenly_spaced_rows(monkeypatch):
     """Where there are more than 4 times as many as the subset has, with their weights; all rows are
     then read in parts."""
     z, y = labelled(90)
     w = np.random.default_rng(1).random(90) + 0.1
-    plain = fit_temperature(z, y, w)
+    plain = temperature_of(z, y, w)
     calls = []
+    moments = temperature_module.moments
 
-    class Recorded(TemperatureSearch):
-        def __init__(self, start=None):
-            super().__init__(start)
-            calls.append((start, []))
+    def recorded(z, y, t):
+        calls.append((z, y, t))
+        return moments(z, y, t)
 
-        def add(self, z, y, weight=None):
-            calls[-1][1].append((z, y, weight))
-            super().add(z, y, weight)
-
-    monkeypatch.setattr("logitlab.calibration.temperature.TemperatureSearch", Recorded)
-    monkeypatch.setattr("logitlab.calibration.temperature._SUBSET", 104)
-    monkeypatch.setattr("logitlab.calibration.temperature._CHUNK", 200)
-    assert fit_temperature(z, y, w) == pytest.approx(plain, rel=1e-9)
-    (none, subset), (start, parts) = calls
-    assert none is None
-    assert start == fit_temperature(z[::4], y[::4], w[::4])
-    for given, expected in zip(subset[0], (z, y, w), strict=True):
+    monkeypatch.setattr(temperature_module, "moments", recorded)
+    monkeypatch.setattr(temperature_module, "_SUBSET", 104)
+    monkeypatch.setattr(temperature_module, "_CHUNK", 200)
+    assert temperature_of(z, y, w) == pytest.approx(plain, rel=1e-9)
+    subset = [call for call in calls if len(call[1]) == 23]
+    parts = calls[len(subset) :]
+    for given, expected in zip(subset[0], (z, y), strict=False):
         np.testing.assert_array_equal(given, expected[::4])
     assert [len(y) for _, y, _ in parts[:3]] == [40, 40, 10]
-    for given, expected in zip(zip(*parts[:3], strict=True), (z, y, w), strict=True):
+    for given, expected in zip(zip(*parts[:3], strict=True), (z, y), strict=False):
         np.testing.assert_array_equal(np.concatenate(given), expected)
+    assert parts[0][2] == temperature_of(z[::4], y[::4], w[::4])
     calls.clear()
-    fit_temperature(z[:80], y[:80])
-    assert len(calls) == 1
-    monkeypatch.setattr("logitlab.calibration.temperature._SUBSET", 1)
-    assert fit_temperature(z, y) == pytest.approx(fit_temperature(z, y, np.ones(90)), rel=1e-9)
+    temperature_of(z[:80], y[:80])
+    assert {len(y) for _, y, _ in calls} == {40}
+    monkeypatch.setattr(temperature_module, "_SUBSET", 1)
+    assert temperature_of(z, y) == pytest.approx(temperature_of(z, y, np.ones(90)), rel=1e-9)
 
 
 @pytest.mark.parametrize("limit", [0.0, np.inf])
@@ -533,11 +535,11 @@ def test_a_limit_of_the_subset_is_no_start(limit, monkeypatch):
     z, y = labelled(90)
     y[::4] = z[::4].argmax(axis=1) if limit == 0 else z[::4].argmin(axis=1)
     y[1::4] = z[1::4].argmax(axis=1)
-    assert fit_temperature(z[::4], y[::4]) == limit
-    expected = fit_temperature(z, y)
+    assert temperature_of(z[::4], y[::4]) == limit
+    expected = temperature_of(z, y)
     assert 0 < expected < np.inf
     monkeypatch.setattr("logitlab.calibration.temperature._SUBSET", 104)
-    assert fit_temperature(z, y) == pytest.approx(expected, rel=1e-12)
+    assert temperature_of(z, y) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("row", [0, 4, 7, 80, 89])

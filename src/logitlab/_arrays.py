@@ -69,6 +69,11 @@ def widest_float(xp: Namespace, like: Array = None) -> DType:
     return dtypes.get("float64", dtypes["float32"])
 
 
+def is_dask(x: Any) -> bool:
+    """Whether x is a Dask collection, without importing Dask."""
+    return hasattr(x, "__dask_graph__")
+
+
 def _check_layout(x: Array, name: str) -> None:
     """Refuse a sparse or nested tensor: the entries that it lacks would be logits of 0."""
     if x.is_nested:
@@ -82,7 +87,7 @@ def _check_layout(x: Array, name: str) -> None:
 
 
 def as_array(x: Any, name: str) -> Array:
-    """An array of any library unchanged; anything else as a NumPy array.
+    """An array of any library unchanged; a Dask table as a Dask array, else a NumPy array.
 
     NumPy makes objects of the nullable columns of pandas and of the lists in columns of polars
     and Arrow: those that are numbers become an array of numbers.
@@ -96,6 +101,8 @@ def as_array(x: Any, name: str) -> Array:
         if is_torch_array(x):
             _check_layout(x, name)
         return x
+    if is_dask(x) and hasattr(x, "to_dask_array"):
+        return x.to_dask_array(lengths=True)
     try:
         array = np.asarray(x)
         if array.dtype == object:

@@ -8,13 +8,15 @@ Sums over disjoint sets of rows add up.
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from logitlab import _checks
+from logitlab._distributed import Block, Rows, join
 from logitlab._rows import Floats, Integers
+from logitlab.scores import confidences
 
 Strategy = Literal["uniform", "quantile"]
 Norm = Literal[1, 2, "max"]
@@ -164,6 +166,55 @@ def make_bins(
     starts = np.unique(np.where(below[first] + below[end] >= 2 * ranks, first, end))
     starts = starts[(starts > 0) & (starts < len(p))]
     return Bins(np.concatenate([p[:1], p[starts], p[-1:]]), p[starts])
+
+
+class BinnedConfidences(NamedTuple):
+    """Sums over the bins of the confidences of rows, and over their cells, if those are wanted."""
+
+    bins: Bins
+    sums: Floats
+    counts: Integers  # numbers of rows, whatever their weights
+    cells: Floats
+
+
+def confidence_of_rows(block: Block) -> tuple[Floats, NDArray[np.bool_], Floats | None]:
+    """The confidence of each row, whether its prediction is correct, and its weight."""
+    confidence, predicted = confidences(block.z, block.numbers)
+    return confidence, predicted == block.y, block.weight
+
+
+def _binned(
+    bins: Bins,
+    with_cells: bool,
+    confidence: Floats,
+    correct: NDArray[np.bool_],
+    weight: Floats | None,
+) -> tuple[Floats, Integers, Floats]:
+    sums = bins.sums(confidence, correct, weight)
+    counts = sums if weight is None else bins.sums(confidence, correct)
+    cells = bins.cell_sums(confidence, correct, weight) if with_cells else np.empty(0)
+    return sums, counts[0].astype(np.int64), cells
+
+
+def _binned_block(block: Block, bins: Bins, with_cells: bool) -> tuple[Floats, Integers, Floats]:
+    return _binned(bins, with_cells, *confidence_of_rows(block))
+
+
+def bin_confidences(
+    rows: Rows, n_bins: int, strategy: Strategy, with_cells: bool = False
+) -> BinnedConfidences:
+    """Sums over bins of the confidence of rows in blocks.
+
+    For bins with equal numbers of rows, the confidences of all rows are in this process.
+    """
+    if strategy == "uniform":
+        bins = uniform_bins(n_bins, rows.dtype)
+        sums, counts, cells = rows.reduce(_binned_block, bins, with_cells)
+    else:
+        confidence, correct, weight = rows.reduce(confidence_of_rows, merge=join)
+        bins = make_bins(confidence, n_bins, strategy, rows.dtype, weight)
+        sums, counts, cells = _binned(bins, with_cells, confidence, correct, weight)
+    return BinnedConfidences(bins, sums, counts, cells)
 
 
 def isotonic_regression(y: Floats, weight: Floats) -> Floats:

@@ -63,16 +63,26 @@ def labels(
     ignore_index: Any = None,
     alternative: str = "",
     of: str = "z",
+    start: int = 0,
 ) -> Array:
     """Checked integer labels in the library of z and of the batch shape, -1 in ignored rows.
 
-    For the messages: `alternative` is what else y may be, `of` the argument with the classes.
+    For the messages: `alternative` is what else y may be, `of` the argument with the classes,
+    `start` the number of the first row.
     """
     y = as_array(y, "y")
     xp = array_namespace(z)
     # Those of NumPy are checked before the conversion, in which JAX without x64 drops digits.
     y_xp = np if isinstance(y, np.ndarray) else xp
     y = y if y_xp is np else like(y, z, xp, "y")
+    check_label_shape(y, batch, alternative)
+    ignore = None if ignore_index is None else _checks.integers(ignore_index, "ignore_index")
+    y = _checked_labels(y, k, ignore, y_xp, of, start)
+    return y if y_xp is xp else like(y, z, xp, "y")
+
+
+def check_label_shape(y: Array, batch: Shape, alternative: str = "") -> None:
+    """Refuse labels that are not integers, or not of the batch shape."""
     dtype = dtype_name(y.dtype)
     if not dtype.startswith(("int", "uint")):
         if dtype.startswith("float") and isinstance(y, np.ndarray) and y.shape == batch:
@@ -82,13 +92,10 @@ def labels(
         raise ValueError(
             f"y must be labels of shape {batch}{alternative}, got shape {tuple(y.shape)}"
         )
-    ignore = None if ignore_index is None else _checks.integers(ignore_index, "ignore_index")
-    y = _checked_labels(y, k, ignore, y_xp, of)
-    return y if y_xp is xp else like(y, z, xp, "y")
 
 
 def _checked_labels(
-    y: Array, k: int, ignore: tuple[int, ...] | None, xp: Namespace, of: str
+    y: Array, k: int, ignore: tuple[int, ...] | None, xp: Namespace, of: str, start: int
 ) -> Array:
     unsigned = dtype_name(y.dtype).startswith("uint")
     y = _as_default_integer(y, xp)
@@ -103,6 +110,7 @@ def _checked_labels(
         value = int(xp.reshape(y, (-1,))[row])
         if value < 0 and unsigned:
             value += 2 ** xp.iinfo(y.dtype).bits
+        row += start
         raise ValueError(
             f"y must be from 0 to {k - 1}, as {of} has {k} classes, got {value} in row {row}"
         )
@@ -113,13 +121,18 @@ def row_weights(sample_weight: Any, batch: Shape, z: Array) -> Array:
     """Checked weights of the rows of z, of the batch shape, in the widest real type."""
     xp = array_namespace(z)
     weight = like(as_floating(sample_weight, "sample_weight"), z, xp, "sample_weight")
+    check_weight_shape(weight, batch)
+    check_nonnegative(weight, "sample_weight", finite=True)
+    return xp.astype(weight, widest_float(xp, z))
+
+
+def check_weight_shape(weight: Array, batch: Shape) -> None:
+    """Refuse weights that are not of the batch shape."""
     if tuple(weight.shape) != batch:
         raise ValueError(
             f"sample_weight must have shape {batch}, one weight for each row, "
             f"got {tuple(weight.shape)}"
         )
-    check_nonnegative(weight, "sample_weight", finite=True)
-    return xp.astype(weight, widest_float(xp, z))
 
 
 def weight_scale(weight: Array, xp: Namespace) -> tuple[float, float]:

@@ -47,6 +47,13 @@ def as_row(z: Any) -> Floats:
     return row
 
 
+def check_not_empty(z: Any, name: str) -> None:
+    """Refuse logits without rows or classes."""
+    if z.ndim == 0 or 0 in z.shape:
+        shape = tuple(z.shape)
+        raise ValueError(f"{name} must hold at least one row of one class, got shape {shape}")
+
+
 def as_rows(
     z: Any, y: Any, name: str = "z", axis: int = -1, ignore_index: Any = None
 ) -> tuple[NDArray[Any], Integers]:
@@ -55,8 +62,7 @@ def as_rows(
     The label of an ignored row is -1.
     """
     z = _arrays.on_host(_arrays.as_floating(z, name), name)
-    if z.ndim == 0 or z.size == 0:
-        raise ValueError(f"{name} must hold at least one row of one class, got shape {z.shape}")
+    check_not_empty(z, name)
     y = _arrays.on_host(_arrays.as_array(y, "y"), "y")
     if z.ndim == 1 and y.ndim == 1:
         raise ValueError(
@@ -75,11 +81,18 @@ def check_weights(sample_weight: Any, batch: tuple[int, ...]) -> Floats | None:
         return None
     given = _arrays.on_host(_arrays.as_array(sample_weight, "sample_weight"), "sample_weight")
     weights: Floats = _labels.row_weights(given, batch, given)
-    if not weights.any():
-        raise ValueError("sample_weight must be finite and >= 0, and not zero in every row")
-    # A common factor changes no mean: with the largest in [1/2, 1) the sums stay in range.
-    a, b = _labels.weight_scale(weights, np)
+    a, b = mean_scale(float(weights.max()))
     return weights.reshape(-1) * a * b
+
+
+def mean_scale(largest: float) -> tuple[float, float]:
+    """Two factors of the weights of a mean, of which the largest is given.
+
+    A common factor changes no mean: with the largest in [1/2, 1) the sums stay in range.
+    """
+    if not largest:
+        raise ValueError("sample_weight must be finite and >= 0, and not zero in every row")
+    return _labels.weight_scale(np.array([largest]), np)
 
 
 def group_labels(groups: Any, batch: tuple[int, ...]) -> NDArray[Any]:
@@ -102,7 +115,26 @@ class LabelledRows(NamedTuple):
     z: NDArray[Any]
     y: Integers
     weight: Floats | None  # > 0, up to a common factor; None where every row has weight 1
-    numbers: Integers | None  # the original numbers of the rows, None where no row is left out
+    numbers: Integers | None  # of the rows among all; None where row i has the number i
+
+
+def counted_rows(
+    z: NDArray[Any], y: Integers, weight: Floats | None, start: int = 0
+) -> LabelledRows:
+    """The rows without those of label -1 and of weight 0; the number of the first is `start`."""
+    counted = y >= 0
+    if weight is not None:
+        counted &= weight > 0
+    if counted.all():
+        return LabelledRows(z, y, weight, start + np.arange(len(y)) if start else None)
+    rows = np.flatnonzero(counted)
+    return LabelledRows(z[rows], y[rows], None if weight is None else weight[rows], start + rows)
+
+
+def check_some_counted(n: int) -> None:
+    """Refuse labels and weights that leave out every row."""
+    if not n:
+        raise ValueError("y must have a row that is not ignored and has a weight > 0, got none")
 
 
 def labelled_rows(
@@ -119,16 +151,9 @@ def labelled_rows(
     weights = check_weights(sample_weight, tuple(y.shape))
     if ignore_index is None and weights is None:
         return LabelledRows(logits, labels, None, None)
-    counted = labels >= 0  # not ignored
-    if weights is not None:
-        counted &= weights > 0
-    if counted.all():
-        return LabelledRows(logits, labels, weights, None)
-    numbers = np.flatnonzero(counted)
-    if not len(numbers):
-        raise ValueError("y must have a row that is not ignored and has a weight > 0, got none")
-    weights = None if weights is None else weights[numbers]
-    return LabelledRows(logits[numbers], labels[numbers], weights, numbers)
+    rows = counted_rows(logits, labels, weights)
+    check_some_counted(len(rows.y))
+    return rows
 
 
 def softmax_rows(

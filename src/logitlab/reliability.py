@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from logitlab import _checks, _registry
 from logitlab._bins import (
     CELLS,
+    Bins,
     Norm,
     Strategy,
+    bin_confidences,
     check_bins,
     check_norm,
+    confidence_of_rows,
     effective_counts,
     error_from_sums,
     isotonic_bins,
@@ -21,8 +24,8 @@ from logitlab._bins import (
     make_bins,
     uniform_bins,
 )
-from logitlab._rows import Floats, Integers, blocks, labelled_rows, softmax_rows
-from logitlab.scores import confidences
+from logitlab._distributed import Block, join, open_rows
+from logitlab._rows import Floats, Integers, blocks, softmax_rows
 
 _N_RESAMPLES = 1000
 _BLOCK = 1 << 20  # random numbers held at a time
@@ -191,14 +194,11 @@ def reliability_curve(
     """
     check_bins(n_bins)
     _checks.choice(strategy, "strategy", ("uniform", "quantile", "isotonic"))
-    z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
-    confidence, predicted = confidences(z, numbers)
-    correct = predicted == y
+    rows = open_rows(z, y, sample_weight, axis, ignore_index)
     if strategy == "isotonic":
-        return _isotonic_curve(confidence, correct, weight)
-    bins = make_bins(confidence, n_bins, strategy, z.dtype, weight)
-    counts = None if weight is None else bins.sums(confidence, correct)[0].astype(np.int64)
-    return curve_from_sums(bins.edges, bins.sums(confidence, correct, weight), counts)
+        return _isotonic_curve(*rows.reduce(confidence_of_rows, merge=join))
+    binned = bin_confidences(rows, n_bins, strategy)
+    return curve_from_sums(binned.bins.edges, binned.sums, binned.counts)
 
 
 def calibration_error(
@@ -275,19 +275,14 @@ def calibration_error(
     check_norm(norm, debiased)
     check_bins(n_bins, strategy)
     classwise = _checks.boolean(classwise, "classwise")
-    z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
+    of_rows = open_rows(z, y, sample_weight, axis, ignore_index)
     if not classwise:
-        confidence, predicted = confidences(z, numbers)
-        bins = make_bins(confidence, n_bins, strategy, z.dtype, weight)
-        sums = bins.sums(confidence, predicted == y, weight)
+        sums = bin_confidences(of_rows, n_bins, strategy).sums
         return float(error_from_sums(sums, norm, debiased))
     if strategy == "uniform":
-        bins = uniform_bins(n_bins, z.dtype)
-        sums = np.zeros((3 if weight is None else 4, z.shape[1], n_bins))
-        for rows in blocks(*z.shape):
-            p = softmax_rows(z, rows, numbers=numbers)
-            sums += bins.classwise_sums(p, y[rows], None if weight is None else weight[rows])
+        (sums,) = of_rows.reduce(_classwise_sums, uniform_bins(n_bins, of_rows.dtype))
         return float(np.mean(error_from_sums(sums, norm, debiased)))
+    z, y, weight, numbers, _ = of_rows.gather()
     p = np.concatenate([softmax_rows(z, rows, numbers=numbers) for rows in blocks(*z.shape)])
     errors = (
         error_from_sums(
@@ -296,6 +291,15 @@ def calibration_error(
         for k, q in enumerate(p.T)
     )
     return float(np.mean(list(errors)))
+
+
+def _classwise_sums(block: Block, bins: Bins) -> tuple[Floats]:
+    z, y, weight, numbers, _ = block
+    sums = np.zeros((3 if weight is None else 4, z.shape[1], len(bins)))
+    for rows in blocks(*z.shape):
+        p = softmax_rows(z, rows, numbers=numbers)
+        sums += bins.classwise_sums(p, y[rows], None if weight is None else weight[rows])
+    return (sums,)
 
 
 class CalibrationTest(NamedTuple):
@@ -409,9 +413,6 @@ def calibration_test(
     check_norm(norm)
     check_bins(n_bins, strategy)
     n_resamples, rng = _checks.integer(n_resamples, "n_resamples", 1), _checks.generator(rng)
-    z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
-    confidence, predicted = confidences(z, numbers)
-    bins, correct = make_bins(confidence, n_bins, strategy, z.dtype, weight), predicted == y
-    sums = bins.sums(confidence, correct, weight)
-    cells = bins.cell_sums(confidence, correct, weight)
-    return consistency_test(sums, cells, norm, n_resamples, rng)
+    rows = open_rows(z, y, sample_weight, axis, ignore_index)
+    binned = bin_confidences(rows, n_bins, strategy, with_cells=True)
+    return consistency_test(binned.sums, binned.cells, norm, n_resamples, rng)

@@ -8,23 +8,17 @@ import numpy as np
 from logitlab import _arrays, _checks
 from logitlab._bins import (
     Strategy,
+    bin_confidences,
     binned_sums,
     check_bins,
     error_from_sums,
-    make_bins,
     uniform_bins,
 )
+from logitlab._distributed import Block, RowShard, open_rows
 from logitlab._error_interval import error_interval, least_resamples
-from logitlab._rows import (
-    Floats,
-    Integers,
-    blocks,
-    labelled_rows,
-    row_max,
-    softmax_rows,
-)
+from logitlab._rows import Floats, Integers, blocks, row_max, softmax_rows
 from logitlab.probabilities import log_softmax, softmax
-from logitlab.scores import confidences, squared_errors
+from logitlab.scores import squared_errors
 
 SCORES = ("accuracy", "log_loss", "brier_score", "confidence", "calibration_error")
 _MAX_GROUPS = 1 << 14
@@ -50,6 +44,16 @@ class RowScores(NamedTuple):
     predicted: Integers
 
 
+def _random_groups(part: slice) -> Any:
+    """The random groups of some rows, the same ones whatever the other rows are."""
+    generator = np.random.default_rng(0)
+    # Each 64-bit number gives the groups of four rows.
+    generator.bit_generator.advance(part.start // 4)  # type: ignore[attr-defined]
+    skipped = part.start % 4
+    size = part.stop - part.start + skipped
+    return generator.integers(0, _MAX_GROUPS, size, np.uint16)[skipped:]
+
+
 class ScoreSums:
     """Sums of the scores of rows, accumulated block by block in bounded memory.
 
@@ -68,16 +72,25 @@ class ScoreSums:
     """
 
     def __init__(
-        self, rows: int, n_bins: int, dtype: np.dtype[Any], weighted: bool = False
+        self,
+        rows: int,
+        n_bins: int,
+        dtype: np.dtype[Any],
+        weighted: bool = False,
+        part: slice | None = None,
     ) -> None:
-        """`dtype` is the type of the logits, whose rounding the bins tolerate."""
+        """`dtype` is the type of the logits, whose rounding the bins tolerate.
+
+        With `part`, only these of the rows are added, numbered from 0.
+        """
+        part = slice(0, rows) if part is None else part
         self.bins = uniform_bins(n_bins, dtype)
         self.group_sums = np.zeros((min(rows, _MAX_GROUPS), 6 + n_bins))
         self.bin_sums = np.zeros((4 if weighted else 3, n_bins))
         self._group = (
-            np.random.default_rng(0).integers(0, _MAX_GROUPS, rows, np.uint16)
+            _random_groups(part)
             if rows > _MAX_GROUPS
-            else np.arange(rows, dtype=np.uint16)
+            else np.arange(part.start, part.stop, dtype=np.uint16)
         )
 
     def add(
@@ -106,6 +119,11 @@ class ScoreSums:
         np.add.at(self.group_sums.reshape(-1), columns.reshape(-1), values.reshape(-1))
         self.bin_sums += binned_sums(bins, len(self.bins), confidence, correct, weight)
         return RowScores(p, loss, confidence, predicted)
+
+    def merge(self, other: "ScoreSums") -> None:
+        """Add the sums over other rows."""
+        self.group_sums += other.group_sums
+        self.bin_sums += other.bin_sums
 
 
 def scores_from_sums(sums: Floats) -> Floats:
@@ -173,16 +191,28 @@ def _check_level(confidence_level: float) -> float:
     )
 
 
+def _tally_block(block: Block, rows: int, n_bins: int, name: str) -> ScoreSums:
+    z, y, weight, numbers, first = block
+    part = slice(first, first + len(y))
+    sums = ScoreSums(rows, n_bins, z.dtype, weight is not None, part)
+    for part in blocks(*z.shape):
+        softmax_rows(z, part, name, numbers)  # raises an error for rows without a distribution
+        of_rows = None if weight is None else weight[part]
+        sums.add(part, z[part].astype(np.float64), y[part], of_rows)
+    return sums
+
+
+def _merged(a: ScoreSums, b: ScoreSums) -> ScoreSums:
+    a.merge(b)
+    return a
+
+
 def _tally(
     z: Any, y: Any, axis: Any, n_bins: int, name: str, weight: Any, ignore_index: Any
 ) -> ScoreSums:
-    z, y, weight, numbers = labelled_rows(z, y, weight, axis, ignore_index, name)
-    sums = ScoreSums(len(y), n_bins, z.dtype, weighted=weight is not None)
-    for rows in blocks(*z.shape):
-        softmax_rows(z, rows, name, numbers)  # raises an error for rows without a distribution
-        of_rows = None if weight is None else weight[rows]
-        sums.add(rows, z[rows].astype(np.float64), y[rows], of_rows)
-    return sums
+    rows = open_rows(z, y, weight, axis, ignore_index, name)
+    tally: ScoreSums = rows.reduce(_tally_block, rows.count, n_bins, name, merge=_merged)
+    return tally
 
 
 def calibration_error_interval(
@@ -272,10 +302,8 @@ def calibration_error_interval(
     rng = _checks.generator(rng)
     if n_resamples > _MAX_SIMULATIONS:
         raise ValueError(f"n_resamples must be <= {_MAX_SIMULATIONS}, got {n_resamples}")
-    z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
-    confidence, predicted = confidences(z, numbers)
-    bins = make_bins(confidence, n_bins, strategy, z.dtype, weight)
-    sums = bins.sums(confidence, predicted == y, weight)
+    rows = open_rows(z, y, sample_weight, axis, ignore_index)
+    sums = bin_confidences(rows, n_bins, strategy).sums
     bounds = error_interval(sums, level, n_resamples, rng)
     return Interval(float(error_from_sums(sums, 1)), *bounds)
 
@@ -370,14 +398,15 @@ def bootstrap(
     if other is None:
         resampled = resampled_sums(tally.group_sums, n_resamples, generator)
         return score_intervals(tally, resampled, level, generator)
-    other = _arrays.as_array(other, "other")
-    batch = tuple(np.shape(y))
-    class_axis = _arrays.one_axis(axis, other.ndim)
-    if tuple(n for i, n in enumerate(other.shape) if i not in class_axis) != batch:
-        raise ValueError(
-            f"other must have the batch shape {batch} of z and a class axis, "
-            f"got shape {tuple(other.shape)}"
-        )
+    if not isinstance(other, RowShard):
+        other = _arrays.as_array(other, "other")
+        batch = tuple(_arrays.as_array(y, "y").shape)
+        class_axis = _arrays.one_axis(axis, other.ndim)
+        if tuple(n for i, n in enumerate(other.shape) if i not in class_axis) != batch:
+            raise ValueError(
+                f"other must have the batch shape {batch} of z and a class axis, "
+                f"got shape {tuple(other.shape)}"
+            )
     other_tally = _tally(other, y, axis, n_bins, "other", sample_weight, ignore_index)
     sums = [tally.group_sums, other_tally.group_sums]
     resampled = resampled_sums(np.hstack(sums), n_resamples, generator)

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from logitlab import _arrays, _checks, _dispatch
 from logitlab._arrays import Array, Namespace
 from logitlab._backends import native
+from logitlab._distributed import Block, open_rows
 from logitlab._rows import (
     Floats,
     Integers,
     blocks,
     check_distributions,
-    labelled_rows,
     row_max,
     softmax_rows,
 )
@@ -344,8 +344,26 @@ def accuracy(
     >>> logitlab.accuracy(z, [0, -100, 1], ignore_index=-100)
     0.5
     """
-    z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
-    return float(np.average(confidences(z, numbers)[1] == y, weights=weight))
+    rows = open_rows(z, y, sample_weight, axis, ignore_index)
+    return _weighted_mean(rows.reduce(_correct_sums))
+
+
+def _weighted_mean(sums: tuple[Any, Any]) -> float:
+    """A sum over rows, divided by that of the weights."""
+    total, weight = sums
+    return float(total / weight)
+
+
+def _sums(values: Floats | NDArray[np.bool_], weight: Floats | None) -> tuple[float, float]:
+    """The weighted sum of the values of rows, and the sum of the weights."""
+    if weight is None:
+        return float(values.sum()), float(len(values))
+    return float(weight @ values), float(weight.sum())
+
+
+def _correct_sums(block: Block) -> tuple[float, float]:
+    predicted = confidences(block.z, block.numbers)[1]
+    return _sums(predicted == block.y, block.weight)
 
 
 def top_k_accuracy(
@@ -390,9 +408,14 @@ def top_k_accuracy(
     >>> logitlab.top_k_accuracy(z, [1, 2], k=2)
     0.5
     """
-    z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
-    if not 1 <= _checks.integer(k, "k") <= z.shape[1]:
-        raise ValueError(f"k must be from 1 to {z.shape[1]}, the number of classes, got {k}")
+    rows = open_rows(z, y, sample_weight, axis, ignore_index)
+    if not 1 <= _checks.integer(k, "k") <= rows.classes:
+        raise ValueError(f"k must be from 1 to {rows.classes}, the number of classes, got {k}")
+    return _weighted_mean(rows.reduce(_top_k_sums, k))
+
+
+def _top_k_sums(block: Block, k: int) -> tuple[float, float]:
+    z, y, weight, numbers, _ = block
     among = np.empty(len(z), np.bool_)
     for rows in blocks(*z.shape):
         logits, label = z[rows], y[rows, None]
@@ -401,7 +424,7 @@ def top_k_accuracy(
         own = np.take_along_axis(logits, label, axis=-1)
         before = (logits > own) | ((logits == own) & (np.arange(z.shape[1]) < label))
         among[rows] = np.count_nonzero(before, axis=-1) < k
-    return float(np.average(among, weights=weight))
+    return _sums(among, weight)
 
 
 def brier_score(
@@ -448,7 +471,12 @@ def brier_score(
     >>> logitlab.brier_score([[0.0, 0.0]], [1])
     0.5
     """
-    z, y, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
+    rows = open_rows(z, y, sample_weight, axis, ignore_index)
+    return _weighted_mean(rows.reduce(_squared_error_sums))
+
+
+def _squared_error_sums(block: Block) -> tuple[float, float]:
+    z, y, weight, numbers, _ = block
     total = 0.0
     for rows in blocks(*z.shape):
         error = softmax_rows(z, rows, numbers=numbers)
@@ -457,7 +485,7 @@ def brier_score(
             total += float(np.vdot(error, error))
         else:
             total += float(weight[rows] @ np.einsum("nk,nk->n", error, error))
-    return total / (len(y) if weight is None else float(weight.sum()))
+    return total, float(len(y) if weight is None else weight.sum())
 
 
 def squared_errors(p: Floats, y: Integers) -> Floats:

@@ -1,24 +1,30 @@
 """Vector and matrix scaling: affine maps of the logits with the least ridge-penalized log-loss."""
 
+import functools
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks
-from logitlab._rows import Floats, Integers
+from logitlab._distributed import Block, Rows
+from logitlab._rows import Floats
 from logitlab.calibration.base import (
     Calibrator,
     as_type_of,
     check_below_infinity,
+    original_row_numbers,
     refuse_rows,
 )
 from logitlab.calibration.objectives import (
+    AffineRows,
     MatrixObjective,
+    MatrixRows,
     PenalizedLoss,
     VectorObjective,
+    VectorRows,
     minimum,
 )
 from logitlab.calibration.temperature import fit_temperature
@@ -51,6 +57,34 @@ def check_ridge(x: Any, name: str) -> float:
     return _checks.real(x, name, "finite and >= 0", lambda x: 0 <= x < math.inf)
 
 
+# Makes the rows of a block for the sums of an objective.
+Prepare = Callable[[Block, type[AffineRows]], AffineRows]
+Check = Callable[[Any, Any], None]
+
+
+def _check_block(block: Block, check: Check) -> tuple[float]:
+    with original_row_numbers(block.numbers):
+        check(block.z, np)
+    return (float(len(block.y) if block.weight is None else block.weight.sum()),)
+
+
+def check_rows(rows: Rows, check: Check) -> float:
+    """Check the entries of all rows; return the sum of the weights."""
+    (total,) = rows.reduce(_check_block, check)
+    return float(total)
+
+
+def affine_rows(kind: type[AffineRows], x: Floats, block: Block, total: float) -> AffineRows:
+    """Rows of x with the labels of a block, and weights over their sum over all rows."""
+    weight = np.full(len(x), 1 / total) if block.weight is None else block.weight / total
+    return kind(x, block.y, weight)
+
+
+def _centred(t: float, total: float, block: Block, kind: type[AffineRows]) -> AffineRows:
+    """Rows of centred logits over T."""
+    return affine_rows(kind, _centre_rows(block.z.astype(np.float64) / t, np), block, total)
+
+
 class _AffineScaling(Calibrator):
     """An affine map of centred logits over T.
 
@@ -61,8 +95,8 @@ class _AffineScaling(Calibrator):
     bias_: Floats
 
     @abstractmethod
-    def _objective(self, x: Floats, y: Integers, weight: Floats) -> PenalizedLoss:
-        """Return the objective on centred logits x over T."""
+    def _objective(self, rows: Rows, prepare: Prepare) -> PenalizedLoss:
+        """Return the objective on rows, made of centred logits over T by `prepare`."""
 
     @abstractmethod
     def _set_fitted(self, theta: Floats, temperature: float) -> None:
@@ -72,17 +106,17 @@ class _AffineScaling(Calibrator):
     def _apply(self, z: Any, xp: Any) -> Any:
         """Return the calibrated logits of centred logits."""
 
+    @staticmethod
     @abstractmethod
-    def _check_entries(self, z: Any, xp: Any) -> None:
+    def _check_entries(z: Any, xp: Any) -> None:
         """Raise for the first row with an entry that the map does not support."""
 
-    def _fit(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
-        self._check_entries(z, np)
-        t = fit_temperature(z, y, weight)
+    def _fit(self, rows: Rows) -> None:
+        total = check_rows(rows, self._check_entries)
+        t = fit_temperature(rows)
         t = t if 0 < t < math.inf else 1.0
-        x = _centre_rows(z.astype(np.float64) / t, np)
-        w = np.full(len(y), 1 / len(y)) if weight is None else weight / weight.sum()
-        self._set_fitted(minimum(self._objective(x, y, w), self._tolerance), t)
+        objective = self._objective(rows, functools.partial(_centred, t, total))
+        self._set_fitted(minimum(objective, self._tolerance), t)
 
     def _transform(self, z: Any, xp: Any) -> Any:
         self._check_entries(z, xp)
@@ -136,11 +170,12 @@ class VectorScaling(_AffineScaling):
     def __init__(self, ridge: float = 1e-3) -> None:
         self.ridge = ridge
 
-    def _objective(self, x: Floats, y: Integers, weight: Floats) -> VectorObjective:
-        return VectorObjective(x, y, weight, check_ridge(self.ridge, "ridge"))
+    _check_entries = staticmethod(check_below_infinity)
 
-    def _check_entries(self, z: Any, xp: Any) -> None:
-        check_below_infinity(z, xp)
+    def _objective(self, rows: Rows, prepare: Prepare) -> VectorObjective:
+        ridge = check_ridge(self.ridge, "ridge")
+        sums = rows.prepare(prepare, VectorRows)
+        return VectorObjective(sums, rows.count, rows.classes, ridge)
 
     def _set_fitted(self, theta: Floats, temperature: float) -> None:
         self.scale_, self.bias_ = theta[0] / temperature, theta[1]
@@ -203,12 +238,12 @@ class MatrixScaling(_AffineScaling):
         self.off_diagonal = off_diagonal
         self.bias = bias
 
-    def _objective(self, x: Floats, y: Integers, weight: Floats) -> MatrixObjective:
-        off_diagonal = check_ridge(self.off_diagonal, "off_diagonal")
-        return MatrixObjective(x, y, weight, off_diagonal, check_ridge(self.bias, "bias"))
+    _check_entries = staticmethod(check_finite)
 
-    def _check_entries(self, z: Any, xp: Any) -> None:
-        check_finite(z, xp)
+    def _objective(self, rows: Rows, prepare: Prepare) -> MatrixObjective:
+        ridges = check_ridge(self.off_diagonal, "off_diagonal"), check_ridge(self.bias, "bias")
+        sums = rows.prepare(prepare, MatrixRows)
+        return MatrixObjective(sums, rows.count, rows.classes, *ridges)
 
     def _set_fitted(self, theta: Floats, temperature: float) -> None:
         self.weight_, self.bias_ = theta[:, :-1] / temperature, theta[:, -1].copy()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _saved
+from logitlab._distributed import Rows, open_rows
 from logitlab._estimators import Estimator, check_dense
 from logitlab._rows import Floats, Integers, labelled_rows
 from logitlab.probabilities import softmax
@@ -21,6 +22,9 @@ class RowError(ValueError):
     def __init__(self, row: int, reason: str) -> None:
         super().__init__(f"row {row} of z {reason}")
         self.row, self.reason = row, reason
+
+    def __reduce__(self) -> tuple[type[Self], tuple[int, str]]:
+        return type(self), (self.row, self.reason)
 
 
 @contextlib.contextmanager
@@ -50,8 +54,8 @@ class Calibrator(Estimator, ABC):
     _tolerance = 1e-9  # of the probabilities, at which an iterative fit ends
 
     @abstractmethod
-    def _fit(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
-        """Set the fitted parameters, from checked rows."""
+    def _fit(self, rows: Rows) -> None:
+        """Set the fitted parameters."""
 
     @abstractmethod
     def _transform(self, z: Any, xp: Any) -> Any:
@@ -96,13 +100,10 @@ class Calibrator(Estimator, ABC):
             that this calibrator does not support, or with probability 0 for its label; weights
             that are negative, not finite or all 0; a parameter out of its range.
         """
-        logits, labels, weight, numbers = labelled_rows(
-            check_dense(z), y, sample_weight, axis, ignore_index
-        )
-        with original_row_numbers(numbers):
-            self._fit(logits, labels, weight)
-        self.n_features_in_ = logits.shape[1]
-        self.classes_ = np.arange(logits.shape[1])
+        rows = open_rows(check_dense(z), y, sample_weight, axis, ignore_index)
+        self._fit(rows)
+        self.n_features_in_ = rows.classes
+        self.classes_ = np.arange(rows.classes)
         return self
 
     def transform(self, z: Any, *, axis: int = -1) -> Any:
@@ -303,6 +304,19 @@ class Calibrator(Estimator, ABC):
             transformer_tags=TransformerTags(preserves_dtype=["float64", "float32", "float16"]),
             classifier_tags=ClassifierTags(),
         )
+
+
+class InMemoryCalibrator(Calibrator, ABC):
+    """A calibrator whose fit needs all rows in this process."""
+
+    def _fit(self, rows: Rows) -> None:
+        z, y, weight, numbers, _ = rows.gather()
+        with original_row_numbers(numbers):
+            self._fit_in_memory(z, y, weight)
+
+    @abstractmethod
+    def _fit_in_memory(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
+        """Set the fitted parameters, from checked rows."""
 
 
 def as_type_of(x: Floats, z: Any, xp: Any) -> Any:

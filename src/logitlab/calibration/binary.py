@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab import _arrays
+from logitlab._distributed import rows_in_memory
 from logitlab._rows import Floats, Integers
-from logitlab.calibration.base import Calibrator, check_below_infinity
-from logitlab.calibration.objectives import VectorObjective, minimum
+from logitlab.calibration.base import InMemoryCalibrator, check_below_infinity
+from logitlab.calibration.objectives import VectorObjective, VectorRows, minimum
 from logitlab.calibration.temperature import fit_temperature
 
 
@@ -29,7 +30,7 @@ def _log_sigmoid(x: Any, xp: Any) -> Any:
     return xp.where(x < 0, x, zero) - xp.log1p(xp.exp(-xp.abs(x)))
 
 
-class _BinaryCalibration(Calibrator):
+class _BinaryCalibration(InMemoryCalibrator):
     """A function of the log-odds of class 1 of two classes."""
 
     @abstractmethod
@@ -40,14 +41,14 @@ class _BinaryCalibration(Calibrator):
     def _calibrate(self, s: Any, xp: Any) -> Any:
         """Return the calibrated log-odds."""
 
-    def _fit(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
+    def _fit_in_memory(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
         if z.shape[1] != 2:
             raise ValueError(
                 f"z must have shape (..., 2): {type(self).__name__} is for two classes, got "
                 f"{z.shape[1]} classes"
             )
         check_below_infinity(z, np)
-        t = fit_temperature(z, y, weight)
+        t = fit_temperature(rows_in_memory(z, y, weight))
         # The loss of a row with an excluded class is 0.
         rows = (z > -np.inf).all(axis=1)
         if not rows.any():
@@ -112,7 +113,8 @@ class BetaCalibration(_BinaryCalibration):
         fits = []
         for used in ([1, 1], [0, 1], [1, 0], [0, 0]):
             # A class with probability 1 has no influence on the scale of its logit.
-            objective = VectorObjective(logs * used, y, weight / weight.sum(), 0.0)
+            rows = VectorRows(logs * used, y, weight / weight.sum())
+            objective = VectorObjective(rows.sums, len(s), 2, 0.0)
             theta = minimum(objective, self._tolerance)
             scale = theta[0] * used / temperature
             if (scale >= 0).all():
@@ -173,7 +175,8 @@ class PlattScaling(_BinaryCalibration):
         both = np.concatenate([weight * (1 - target), weight * target]) / weight.sum()
         x = np.stack([np.zeros(len(s)), s / temperature], axis=1)
         labels = np.repeat([0, 1], len(s))
-        objective = VectorObjective(np.concatenate([x, x]), labels, both, 0.0)
+        rows = VectorRows(np.concatenate([x, x]), labels, both)
+        objective = VectorObjective(rows.sums, len(labels), 2, 0.0)
         theta = minimum(objective, self._tolerance)
         self.slope_, self.intercept_ = float(theta[0, 1] / temperature), float(theta[1] @ [-1, 1])
 

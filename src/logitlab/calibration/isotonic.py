@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 
 from logitlab import _arrays, _saved
 from logitlab._bins import isotonic_regression
+from logitlab._distributed import rows_in_memory
 from logitlab._rows import Floats, Integers, blocks
-from logitlab.calibration.base import Calibrator, as_type_of, check_below_infinity
+from logitlab.calibration.base import (
+    Calibrator,
+    InMemoryCalibrator,
+    as_type_of,
+    check_below_infinity,
+)
 from logitlab.calibration.cross_fit import out_of_fold_logits, random_folds
 from logitlab.calibration.temperature import fit_temperature
 
@@ -28,7 +34,7 @@ def isotonic_frequencies(x: Floats, events: Floats, rows: Floats) -> tuple[Float
     return values, total, isotonic_regression(np.bincount(number, events) / total, total)
 
 
-class IsotonicCalibration(Calibrator):
+class IsotonicCalibration(InMemoryCalibrator):
     r"""Calibration by isotonic regression of the probability of the predicted class.
 
     The logits are divided by the T of :class:`TemperatureScaling`. Then the accuracy is fitted as
@@ -118,13 +124,13 @@ class IsotonicCalibration(Calibrator):
         if array.ndim and (not array.size or (np.diff(array) < 0).any()):
             raise ValueError(f"{name} must be ascending, with at least one number")
 
-    def _fit(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
+    def _fit_in_memory(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
         if self.base is None:
             self.base_ = None
             check_below_infinity(z, np)
         else:
             z = self._fit_base(self.base, z, y, weight)
-        t = fit_temperature(z, y, weight)
+        t = fit_temperature(rows_in_memory(z, y, weight))
         self.temperature_ = t if 0 < t < math.inf else 1.0
         log_odds, correct = np.empty(len(y)), np.empty(len(y))
         for rows in blocks(*z.shape):

@@ -1,5 +1,6 @@
 """Structured vector and matrix scaling: affine maps of the log-probabilities near the identity."""
 
+import functools
 import math
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -8,17 +9,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab import _arrays
-from logitlab._rows import Floats, Integers
-from logitlab.calibration.affine import check_finite, check_ridge
+from logitlab._distributed import Block, Rows
+from logitlab._rows import Floats
+from logitlab.calibration.affine import (
+    Prepare,
+    affine_rows,
+    check_finite,
+    check_ridge,
+    check_rows,
+)
 from logitlab.calibration.base import Calibrator, as_type_of, check_below_infinity
 from logitlab.calibration.objectives import (
+    AffineRows,
     MatrixObjective,
+    MatrixRows,
     PenalizedLoss,
     VectorObjective,
+    VectorRows,
     minimum,
 )
 from logitlab.calibration.temperature import fit_temperature
 from logitlab.probabilities import log_softmax
+
+
+def _log_probabilities(t: float, total: float, block: Block, kind: type[AffineRows]) -> AffineRows:
+    """Rows of log-probabilities at T."""
+    x = log_softmax(block.z.astype(np.float64), temperature=t)
+    return affine_rows(kind, x, block, total)
 
 
 class _StructuredScaling(Calibrator):
@@ -33,9 +50,14 @@ class _StructuredScaling(Calibrator):
     def __init__(self, strength: float = 1.0) -> None:
         self.strength = strength
 
+    @staticmethod
     @abstractmethod
-    def _objective(self, x: Floats, y: Integers, weight: Floats, ridge: float) -> PenalizedLoss:
-        """Return the objective on log-probabilities x."""
+    def _check_entries(z: Any, xp: Any) -> None:
+        """Raise for the first row with an entry that the map does not support."""
+
+    @abstractmethod
+    def _objective(self, rows: Rows, prepare: Prepare, ridge: float) -> PenalizedLoss:
+        """Return the objective on rows, made of log-probabilities by `prepare`."""
 
     @abstractmethod
     def _set_fitted(self, theta: Floats) -> None:
@@ -45,23 +67,18 @@ class _StructuredScaling(Calibrator):
     def _apply(self, x: Any, xp: Any) -> Any:
         """Return the calibrated logits of log-probabilities."""
 
-    @abstractmethod
-    def _check_entries(self, z: Any, xp: Any) -> None:
-        """Raise for the first row with an entry that the map does not support."""
-
     def _check_saved(self, name: str, array: NDArray[Any]) -> None:
         super()._check_saved(name, array)
         if name == "temperature_" and not array > 0:
             raise ValueError(f"{name} must be > 0, got {array}")
 
-    def _fit(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
-        self._check_entries(z, np)
-        ridge = check_ridge(self.strength, "strength") * z.shape[1] / len(y)
-        t = fit_temperature(z, y, weight)
+    def _fit(self, rows: Rows) -> None:
+        total = check_rows(rows, self._check_entries)
+        ridge = check_ridge(self.strength, "strength") * rows.classes / rows.count
+        t = fit_temperature(rows)
         self.temperature_ = t if 0 < t < math.inf else 1.0
-        x = log_softmax(z.astype(np.float64), temperature=self.temperature_)
-        w = np.full(len(y), 1 / len(y)) if weight is None else weight / weight.sum()
-        self._set_fitted(minimum(self._objective(x, y, w, ridge), self._tolerance))
+        prepare = functools.partial(_log_probabilities, self.temperature_, total)
+        self._set_fitted(minimum(self._objective(rows, prepare, ridge), self._tolerance))
 
     def _transform(self, z: Any, xp: Any) -> Any:
         self._check_entries(z, xp)
@@ -115,11 +132,11 @@ class StructuredVectorScaling(_StructuredScaling):
     scale_: Floats
     _fitted: ClassVar = {"temperature_": (), "scale_": ("K",), "bias_": ("K",)}
 
-    def _objective(self, x: Floats, y: Integers, weight: Floats, ridge: float) -> PenalizedLoss:
-        return VectorObjective(x, y, weight, ridge)
+    _check_entries = staticmethod(check_below_infinity)
 
-    def _check_entries(self, z: Any, xp: Any) -> None:
-        check_below_infinity(z, xp)
+    def _objective(self, rows: Rows, prepare: Prepare, ridge: float) -> PenalizedLoss:
+        sums = rows.prepare(prepare, VectorRows)
+        return VectorObjective(sums, rows.count, rows.classes, ridge)
 
     def _set_fitted(self, theta: Floats) -> None:
         self.scale_, self.bias_ = theta
@@ -177,11 +194,12 @@ class StructuredMatrixScaling(_StructuredScaling):
     weight_: Floats
     _fitted: ClassVar = {"temperature_": (), "weight_": ("K", "K"), "bias_": ("K",)}
 
-    def _objective(self, x: Floats, y: Integers, weight: Floats, ridge: float) -> PenalizedLoss:
-        return MatrixObjective(x, y, weight, (x.shape[1] - 1) * ridge, ridge, diagonal=ridge)
+    _check_entries = staticmethod(check_finite)
 
-    def _check_entries(self, z: Any, xp: Any) -> None:
-        check_finite(z, xp)
+    def _objective(self, rows: Rows, prepare: Prepare, ridge: float) -> PenalizedLoss:
+        k = rows.classes
+        sums = rows.prepare(prepare, MatrixRows)
+        return MatrixObjective(sums, rows.count, k, (k - 1) * ridge, ridge, diagonal=ridge)
 
     def _set_fitted(self, theta: Floats) -> None:
         self.weight_, self.bias_ = theta[:, :-1].copy(), theta[:, -1].copy()

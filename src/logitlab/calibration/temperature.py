@@ -2,13 +2,14 @@
 
 import math
 import sys
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from logitlab import _arrays
 from logitlab._backends.temperature_loss import moments
+from logitlab._distributed import Block, Rows, add, join, rows_in_memory
 from logitlab._rows import Floats, Integers, blocks
 from logitlab.calibration.base import Calibrator, RowError, original_row_numbers
 from logitlab.probabilities import softmax
@@ -39,70 +40,69 @@ def refuse_infinite_loss(z: NDArray[Any], y: Integers, losses: Floats) -> None:
             raise RowError(int(bad.argmax()), reason)
 
 
-class TemperatureSearch:
-    r"""Find the temperature with the least mean log-loss, one pass over the rows at each step.
+def first_guess(z: NDArray[Any]) -> float:
+    """Return a temperature at which the softmax is neither flat nor one-hot.
 
-    In :math:`\beta = 1/T` the loss of a row, :math:`\log \sum_i e^{\beta z_i} - \beta z_y`, is
-    convex: its slope is :math:`E_p[z] - z_y`, its curvature :math:`\mathrm{Var}_p[z]`. Newton
-    steps in log T stay inside a bracket that shrinks. Pass all rows to ``add``, then call
-    ``advance``; repeat until ``advance`` returns True. The result is ``temperature``.
+    It is 1, clipped to between 1 % and 10 times the standard deviation of the logits.
     """
+    with np.errstate(all="ignore"):
+        part = z[: max(1, _SUBSET // z.shape[1])].astype(np.float64)
+        finite = np.isfinite(part)
+        largest = float(np.abs(np.where(finite, part, 0)).max(initial=0))
+        if largest == 0:
+            return 1.0
+        # Scaled by a power of two, so that squares do not overflow.
+        exponent = math.frexp(largest)[1]
+        part = np.where(finite, np.ldexp(part, -exponent), 0)
+        count = np.maximum(finite.sum(axis=-1, keepdims=True), 1)
+        centred = np.where(finite, part - part.sum(axis=-1, keepdims=True) / count, 0)
+        sd = float(np.ldexp(np.sqrt(np.mean(centred**2)), exponent))
+    return float(np.clip(1.0, sd / 100, 10 * sd)) if 0 < sd < math.inf else largest
 
-    def __init__(self, start: float | None = None) -> None:
-        self.temperature = start
-        self._low, self._high = -math.inf, math.inf  # bracket of log T
-        self._max_step = 2.0
-        self._passes = 0
-        self._at_limit = False  # this pass examines the limits T = 0 and T = inf
-        self._label_largest = True  # in every row so far
-        self._reset_sums()
 
-    def _reset_sums(self) -> None:
-        self._slope = self._curvature = 0.0
-        self._constant = True
+class PassSums(NamedTuple):
+    """Sums over rows, in one pass of a :class:`TemperatureSearch`."""
 
-    def _first_guess(self, z: NDArray[Any]) -> float:
-        """Return a temperature at which the softmax is neither flat nor one-hot.
+    slope: float
+    curvature: float
+    others_largest: int  # rows in which the label does not have the largest logit
+    varying: int  # at the limits: rows whose loss depends on T
 
-        It is 1, clipped to between 1 % and 10 times the standard deviation of the logits.
-        """
-        with np.errstate(all="ignore"):
-            part = z[: max(1, _SUBSET // z.shape[1])].astype(np.float64)
-            finite = np.isfinite(part)
-            largest = float(np.abs(np.where(finite, part, 0)).max(initial=0))
-            if largest == 0:
-                return 1.0
-            # Scaled by a power of two, so that squares do not overflow.
-            exponent = math.frexp(largest)[1]
-            part = np.where(finite, np.ldexp(part, -exponent), 0)
-            count = np.maximum(finite.sum(axis=-1, keepdims=True), 1)
-            centred = np.where(finite, part - part.sum(axis=-1, keepdims=True) / count, 0)
-            sd = float(np.ldexp(np.sqrt(np.mean(centred**2)), exponent))
-        return float(np.clip(1.0, sd / 100, 10 * sd)) if 0 < sd < math.inf else largest
 
-    def add(self, z: NDArray[Any], y: Integers, weight: Floats | None = None) -> None:
-        """Add rows to this pass: z of shape (n, K), labels in range, weights above 0.
+_NO_ROWS = PassSums(0.0, 0.0, 0, 0)
+
+
+class Pass(NamedTuple):
+    """What a pass of a :class:`TemperatureSearch` computes: the sums at this temperature."""
+
+    temperature: float
+    at_limit: bool  # it examines the limits T = 0 and T = inf
+
+    def sums(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> PassSums:
+        """The sums over rows: z of shape (n, K), labels in range, weights above 0.
 
         A row whose loss is infinite at every temperature raises :class:`RowError`.
         """
-        if not len(y):
-            return
-        if self.temperature is None:
-            self.temperature = self._first_guess(z)
         w = np.ones(len(y)) if weight is None else weight
-        if self._at_limit:
-            self._add_at_limit(z, y, w)
-            return
-        loss, slope, curvature, label_margin = moments(z, y, self.temperature).T
-        if not (np.isfinite(loss).all() and np.isfinite(label_margin).all()):
-            refuse_infinite_loss(z, y, loss)
-        self._slope += float(w @ slope)
-        self._curvature += float(w @ curvature)
-        self._label_largest = self._label_largest and not label_margin.any()
+        if self.at_limit:
+            return self._sums_at_limit(z, y, w)
+        slope = curvature = 0.0
+        others_largest = 0
+        for rows in blocks(len(y), z.shape[1], _CHUNK):
+            part, labels = z[rows], y[rows]
+            loss, slopes, curvatures, label_margin = moments(part, labels, self.temperature).T
+            if not (np.isfinite(loss).all() and np.isfinite(label_margin).all()):
+                with original_row_numbers(range(len(y))[rows]):
+                    refuse_infinite_loss(part, labels, loss)
+            slope += float(w[rows] @ slopes)
+            curvature += float(w[rows] @ curvatures)
+            others_largest += int(np.count_nonzero(label_margin))
+        return PassSums(slope, curvature, others_largest, 0)
 
-    def _add_at_limit(self, z: NDArray[Any], y: Integers, w: Floats) -> None:
-        """Add the slope at beta = 0, in units of T, and whether the loss depends on T at all."""
-        assert self.temperature is not None
+    def _sums_at_limit(self, z: NDArray[Any], y: Integers, w: Floats) -> PassSums:
+        """The slope at beta = 0, in units of T, and whether the loss depends on T at all."""
+        slope = curvature = 0.0
+        varying = 0
         for rows in blocks(*z.shape):
             part = z[rows].astype(np.float64)
             largest = part.max(axis=-1, keepdims=True)
@@ -113,9 +113,48 @@ class TemperatureSearch:
             gap = np.maximum(gap, _LEAST_GAP)
             mean = gap.sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
             label_gap = np.take_along_axis(gap, y[rows][:, None], axis=-1)[:, 0]
-            self._slope += float(w[rows] @ (mean - label_gap))
-            self._curvature -= float(w[rows] @ mean)
-            self._constant = self._constant and not gap.any()
+            slope += float(w[rows] @ (mean - label_gap))
+            curvature -= float(w[rows] @ mean)
+            varying += int(np.count_nonzero(gap.any(axis=-1)))
+        return PassSums(slope, curvature, 0, varying)
+
+
+class TemperatureSearch:
+    r"""Find the temperature with the least mean log-loss, one pass over the rows at each step.
+
+    In :math:`\beta = 1/T` the loss of a row, :math:`\log \sum_i e^{\beta z_i} - \beta z_y`, is
+    convex: its slope is :math:`E_p[z] - z_y`, its curvature :math:`\mathrm{Var}_p[z]`. Newton
+    steps in log T stay inside a bracket that shrinks. Pass all rows to ``add``, or to ``add_sums``
+    the sums over them, which other processes can compute by ``next_pass``; then call ``advance``.
+    Repeat until ``advance`` returns True. The result is ``temperature``.
+    """
+
+    def __init__(self, start: float | None = None) -> None:
+        self.temperature = start
+        self._low, self._high = -math.inf, math.inf  # bracket of log T
+        self._max_step = 2.0
+        self._passes = 0
+        self._at_limit = False
+        self._label_largest = True  # in every row so far
+        self._sums = _NO_ROWS
+
+    @property
+    def next_pass(self) -> Pass:
+        """What the next pass over the rows computes."""
+        assert self.temperature is not None
+        return Pass(self.temperature, self._at_limit)
+
+    def add(self, z: NDArray[Any], y: Integers, weight: Floats | None = None) -> None:
+        """Add rows to this pass, as :meth:`Pass.sums` takes them."""
+        if not len(y):
+            return
+        if self.temperature is None:
+            self.temperature = first_guess(z)
+        self.add_sums(self.next_pass.sums(z, y, weight))
+
+    def add_sums(self, sums: PassSums) -> None:
+        """Add sums over rows that ``next_pass`` computed."""
+        self._sums = PassSums(*add(self._sums, sums))
 
     def advance(self) -> bool:
         """End a pass over all rows; return whether ``temperature`` is the result.
@@ -124,17 +163,18 @@ class TemperatureSearch:
         """
         if self.temperature is None:
             raise ValueError("add must be called with at least one row before advance")
-        slope, curvature, constant = self._slope, self._curvature, self._constant
-        self._reset_sums()
+        slope, curvature, others_largest, varying = self._sums
+        self._sums = _NO_ROWS
         if not self._at_limit:
             self._passes += 1
+            self._label_largest = self._label_largest and not others_largest
             bounded = slope < 0 or self._high < math.inf
             if not self._label_largest and (bounded or self._passes != _PATIENCE):
                 return self._newton_step(slope, curvature)
             self._at_limit = True
             return False
         self._at_limit = False
-        if constant:
+        if not varying:
             self.temperature = 1.0
         elif self._label_largest:
             self.temperature = 0.0
@@ -163,24 +203,39 @@ class TemperatureSearch:
         return last or self.temperature == previous
 
 
-def fit_temperature(z: NDArray[Any], y: Integers, weight: Floats | None = None) -> float:
-    """Return the temperature of checked rows in memory.
+def _every(block: Block, step: int) -> tuple[Any, ...]:
+    """One of every `step` rows of all blocks."""
+    chosen = slice(-block.first % step, None, step)
+    numbers = block.numbers
+    return (
+        block.z[chosen],
+        block.y[chosen],
+        None if block.weight is None else block.weight[chosen],
+        np.arange(len(block.y))[chosen] if numbers is None else numbers[chosen],
+    )
+
+
+def _pass_sums(block: Block, search: Pass) -> PassSums:
+    with original_row_numbers(block.numbers):
+        return search.sums(block.z, block.y, block.weight)
+
+
+def fit_temperature(rows: Rows) -> float:
+    """Return the temperature with the least mean log-loss.
 
     The search starts at the temperature of a subset of the rows.
     """
-    subset_rows = max(_SUBSET // z.shape[1], 1)
-    start = None
-    if len(y) > 4 * subset_rows:
-        subset = slice(None, None, len(y) // subset_rows)
-        with original_row_numbers(range(len(y))[subset]):
-            start = fit_temperature(
-                z[subset], y[subset], None if weight is None else weight[subset]
-            )
-    search = TemperatureSearch(start if start and start < math.inf else None)
+    subset_rows = max(_SUBSET // rows.classes, 1)
+    step = max(rows.count // subset_rows, 1)
+    z, y, weight, numbers = rows.reduce(_every, step, merge=join)
+    start = first_guess(z)
+    if rows.count > 4 * subset_rows:
+        with original_row_numbers(numbers):
+            of_subset = fit_temperature(rows_in_memory(z, y, weight))
+        start = of_subset if 0 < of_subset < math.inf else start
+    search = TemperatureSearch(start)
     while True:
-        for rows in blocks(len(y), z.shape[1], _CHUNK):
-            with original_row_numbers(range(len(y))[rows]):
-                search.add(z[rows], y[rows], None if weight is None else weight[rows])
+        search.add_sums(rows.reduce(_pass_sums, search.next_pass))
         if search.advance():
             assert search.temperature is not None
             return search.temperature
@@ -237,8 +292,8 @@ class TemperatureScaling(Calibrator):
         if not array >= 0:
             raise ValueError(f"{name} must be >= 0, got {array}")
 
-    def _fit(self, z: NDArray[Any], y: Integers, weight: Floats | None) -> None:
-        self.temperature_ = fit_temperature(z, y, weight)
+    def _fit(self, rows: Rows) -> None:
+        self.temperature_ = fit_temperature(rows)
 
     def _transform(self, z: Any, xp: Any) -> Any:
         if 0 < self.temperature_ < math.inf:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse import vstack
 from sklearn.utils.validation import check_array
 
+from logitlab import _arrays
 from logitlab.regression.rows import Rows
 from logitlab.regression.solver import Floats
 from logitlab.regression.validation import checked_labels, checked_weights
@@ -15,11 +16,6 @@ from logitlab.regression.validation import checked_labels, checked_weights
 _TIMEOUT = 20.0  # seconds for a scheduler to notice that a worker is lost
 
 ClassWeight = Callable[[Any, Floats], Floats | None]
-
-
-def is_dask(x: Any) -> bool:
-    """Return whether x is a Dask collection, without importing Dask."""
-    return hasattr(x, "__dask_graph__")
 
 
 class WorkersLostError(RuntimeError):
@@ -160,7 +156,7 @@ def _delayed_partitions(x: Any, like: Any, name: str) -> list[Any]:
     """Return the partitions of x; arrays are rechunked to the rows of `like`."""
     import dask.array as da
 
-    if not is_dask(x):
+    if not _arrays.is_dask(x):
         raise TypeError(f"{name} must be a Dask collection, as X is one, got a {type(x).__name__}")
     if isinstance(x, da.Array) and x.ndim == 2:
         x = x.rechunk({1: -1})

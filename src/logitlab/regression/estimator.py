@@ -8,11 +8,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from logitlab import _checks
+from logitlab import _arrays, _checks
 from logitlab.probabilities import log_softmax, softmax
 from logitlab.regression.coefficients import one_row_per_class, scikit_learn_rows
 from logitlab.regression.degeneracy import minimum_norm, warn_not_converged
-from logitlab.regression.engines import WorkersLostError, is_dask, make_dask_engine
+from logitlab.regression.engines import WorkersLostError, make_dask_engine
 from logitlab.regression.inference import Summary, summarize
 from logitlab.regression.objective import Objective
 from logitlab.regression.progress import progress_bar
@@ -158,7 +158,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self, X: Any, y: Any, sample_weight: Any, reset: bool
     ) -> tuple[Engine, Any, np.dtype[Any]]:
         """Return an engine with the rows, the labels of the classes, the type of the features."""
-        if is_dask(X):
+        if _arrays.is_dask(X):
             # An empty data frame gives the names of the columns, an array of one row their number.
             first = X._meta if hasattr(X, "columns") else np.empty((1, X.shape[1]))
             validate_data(self, first, reset=reset, skip_check_array=True)
