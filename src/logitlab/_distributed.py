@@ -4,6 +4,7 @@ A function of one block is computed where the block is. The results are merged i
 blocks, and only they travel.
 """
 
+import copy
 import functools
 import pickle
 import zlib
@@ -155,11 +156,15 @@ class _Count(NamedTuple):
     largest_weight: float
 
 
+def _counted(checked: _Checked) -> tuple[NDArray[np.bool_]]:
+    y, weight = checked
+    return (y >= 0 if weight is None else (y >= 0) & (weight > 0),)
+
+
 def _count(checked: _Checked) -> tuple[_Count, ...]:
     y, weight = checked
-    counted = y >= 0 if weight is None else (y >= 0) & (weight > 0)
     largest = 1.0 if weight is None else float(weight.max(initial=0))
-    return (_Count(len(y), int(np.count_nonzero(counted)), largest),)
+    return (_Count(len(y), int(np.count_nonzero(_counted(checked))), largest),)
 
 
 def _make_block(
@@ -277,7 +282,11 @@ def _evaluate_block(
     )
 
 
-class _DaskRows(_BlockRows):
+def _exclude(checked: _Checked, excluded: NDArray[np.bool_]) -> _Checked:
+    return checked._replace(y=np.where(excluded, -1, checked.y))
+
+
+class DaskRows(_BlockRows):
     """Rows of Dask arrays: the blocks are the chunks of z along its first axes.
 
     z is computed in each pass; the labels and weights of the chunks stay in the memory of the
@@ -319,6 +328,26 @@ class _DaskRows(_BlockRows):
                 )
         self._checked = dask.persist(*checked)
         self._set_counts(merge_tree([attempt(_count, c) for c in self._checked], _concatenate))
+
+    def counted(self) -> NDArray[np.bool_]:
+        """Which of all rows count."""
+        import dask
+
+        attempt = dask.delayed(_attempt, pure=False)
+        (mask,) = merge_tree([attempt(_counted, c) for c in self._checked], join)
+        return np.asarray(mask)
+
+    def without(self, excluded: NDArray[np.bool_]) -> "DaskRows":
+        """These rows but for the excluded ones, of all rows."""
+        import dask
+
+        attempt = dask.delayed(_attempt, pure=False)
+        starts = [start for start, _ in self._places]
+        parts = zip(self._checked, np.split(excluded, starts[1:]), strict=True)
+        rows = copy.copy(self)
+        rows._checked = dask.persist(*(attempt(_exclude, c, part) for c, part in parts))
+        rows._set_counts(merge_tree([attempt(_count, c) for c in rows._checked], _concatenate))
+        return rows
 
     def reduce(self, function: Callable[..., Any], *arguments: Any, merge: Merge = add) -> Any:
         import dask
@@ -457,5 +486,5 @@ def open_rows(
         _check_chunks(z, name)
         check_not_empty(z, name)
         if z.ndim > 1:
-            return _DaskRows(z, *arguments[1:])
+            return DaskRows(z, *arguments[1:])
     return LocalRows(Block(*labelled_rows(*arguments), 0))

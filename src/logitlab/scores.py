@@ -345,16 +345,16 @@ def accuracy(
     0.5
     """
     rows = open_rows(z, y, sample_weight, axis, ignore_index)
-    return _weighted_mean(rows.reduce(_correct_sums))
+    return weighted_mean(rows.reduce(_correct_sums))
 
 
-def _weighted_mean(sums: tuple[Any, Any]) -> float:
+def weighted_mean(sums: tuple[Any, Any]) -> float:
     """A sum over rows, divided by that of the weights."""
     total, weight = sums
     return float(total / weight)
 
 
-def _sums(values: Floats | NDArray[np.bool_], weight: Floats | None) -> tuple[float, float]:
+def weighted_sums(values: Floats | NDArray[np.bool_], weight: Floats | None) -> tuple[float, float]:
     """The weighted sum of the values of rows, and the sum of the weights."""
     if weight is None:
         return float(values.sum()), float(len(values))
@@ -363,7 +363,7 @@ def _sums(values: Floats | NDArray[np.bool_], weight: Floats | None) -> tuple[fl
 
 def _correct_sums(block: Block) -> tuple[float, float]:
     predicted = confidences(block.z, block.numbers)[1]
-    return _sums(predicted == block.y, block.weight)
+    return weighted_sums(predicted == block.y, block.weight)
 
 
 def top_k_accuracy(
@@ -411,7 +411,7 @@ def top_k_accuracy(
     rows = open_rows(z, y, sample_weight, axis, ignore_index)
     if not 1 <= _checks.integer(k, "k") <= rows.classes:
         raise ValueError(f"k must be from 1 to {rows.classes}, the number of classes, got {k}")
-    return _weighted_mean(rows.reduce(_top_k_sums, k))
+    return weighted_mean(rows.reduce(_top_k_sums, k))
 
 
 def _top_k_sums(block: Block, k: int) -> tuple[float, float]:
@@ -424,7 +424,7 @@ def _top_k_sums(block: Block, k: int) -> tuple[float, float]:
         own = np.take_along_axis(logits, label, axis=-1)
         before = (logits > own) | ((logits == own) & (np.arange(z.shape[1]) < label))
         among[rows] = np.count_nonzero(before, axis=-1) < k
-    return _sums(among, weight)
+    return weighted_sums(among, weight)
 
 
 def brier_score(
@@ -472,7 +472,7 @@ def brier_score(
     0.5
     """
     rows = open_rows(z, y, sample_weight, axis, ignore_index)
-    return _weighted_mean(rows.reduce(_squared_error_sums))
+    return weighted_mean(rows.reduce(_squared_error_sums))
 
 
 def _squared_error_sums(block: Block) -> tuple[float, float]:

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _saved
-from logitlab._distributed import Rows, open_rows
+from logitlab._distributed import Block, Rows, open_rows
 from logitlab._estimators import Estimator, check_dense
-from logitlab._rows import Floats, Integers, labelled_rows
+from logitlab._rows import Floats, Integers
 from logitlab.probabilities import softmax
+from logitlab.scores import weighted_mean, weighted_sums
 
 
 class RowError(ValueError):
@@ -100,7 +101,10 @@ class Calibrator(Estimator, ABC):
             that this calibrator does not support, or with probability 0 for its label; weights
             that are negative, not finite or all 0; a parameter out of its range.
         """
-        rows = open_rows(check_dense(z), y, sample_weight, axis, ignore_index)
+        return self._fit_rows(open_rows(check_dense(z), y, sample_weight, axis, ignore_index))
+
+    def _fit_rows(self, rows: Rows) -> Self:
+        """As :meth:`fit`, of checked rows."""
         self._fit(rows)
         self.n_features_in_ = rows.classes
         self.classes_ = np.arange(rows.classes)
@@ -222,11 +226,9 @@ class Calibrator(Estimator, ABC):
         float
             Weighted share of the rows whose predicted class is the label.
         """
-        z, _ = self._check_logits(z, axis)
-        logits, labels, weight, numbers = labelled_rows(z, y, sample_weight, -1, ignore_index)
-        with original_row_numbers(numbers):
-            predicted = self.predict(logits)
-        return float(np.average(predicted == labels, weights=weight))
+        self._check_fitted()
+        rows = open_rows(check_dense(z), y, sample_weight, axis, ignore_index)
+        return weighted_mean(rows.reduce(_correct_sums, self))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted parameters to a file, for :func:`logitlab.load_calibrator`.
@@ -304,6 +306,12 @@ class Calibrator(Estimator, ABC):
             transformer_tags=TransformerTags(preserves_dtype=["float64", "float32", "float16"]),
             classifier_tags=ClassifierTags(),
         )
+
+
+def _correct_sums(block: Block, calibrator: Calibrator) -> tuple[float, float]:
+    with original_row_numbers(block.numbers):
+        predicted = calibrator.predict(block.z)
+    return weighted_sums(predicted == block.y, block.weight)
 
 
 class InMemoryCalibrator(Calibrator, ABC):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks
+from logitlab._distributed import DaskRows
 from logitlab._estimators import check_dense
 from logitlab._rows import Floats, Integers, labelled_rows
 from logitlab.calibration.base import Calibrator, original_row_numbers
@@ -68,7 +69,7 @@ def cross_fit(
     rng: Any = 0,
     sample_weight: Any = None,
     ignore_index: int | Sequence[int] | None = None,
-) -> NDArray[Any]:
+) -> Any:
     """Return out-of-fold calibrated logits for every row.
 
     The rows are split into folds. The rows of each fold are calibrated by a copy of `calibrator`
@@ -96,13 +97,15 @@ def cross_fit(
     Returns
     -------
     numpy.ndarray, shape of z
-        Calibrated logits; NaN in the rows that are left out, which are in no fold.
+        Calibrated logits; NaN in the rows that are left out, which are in no fold. Of a Dask array
+        it is a Dask array.
 
     Raises
     ------
     TypeError, ValueError
         As the calibrator's ``fit``; `calibrator` is a class, or has no ``fit`` or ``transform``;
-        `cv` is out of range, or a splitter with a row in no test fold or in several.
+        `cv` is out of range, or a splitter with a row in no test fold or in several; of Dask
+        arrays, `calibrator` is not one of logitlab, or `cv` is a splitter.
 
     Examples
     --------
@@ -125,6 +128,8 @@ def cross_fit(
             f"{type(calibrator).__name__}"
         )
     z, y = _arrays.as_array(check_dense(z), "z"), _arrays.as_array(y, "y")
+    if _arrays.is_dask(z) and z.ndim > 1:
+        return _cross_fit_chunks(calibrator, z, y, axis, cv, rng, sample_weight, ignore_index)
     logits, labels, weight, numbers = labelled_rows(z, y, sample_weight, axis, ignore_index)
     numbers = np.arange(len(labels)) if numbers is None else numbers
     calibrated = np.full((math.prod(y.shape), logits.shape[1]), np.nan, logits.dtype)
@@ -136,6 +141,47 @@ def cross_fit(
         with original_row_numbers(numbers[test]):
             calibrated[numbers[test]] = fitted.transform(logits[test])
     return np.moveaxis(calibrated.reshape(*y.shape, -1), -1, axis)
+
+
+def _cross_fit_chunks(
+    calibrator: FittableTransformer,
+    z: Any,
+    y: Any,
+    axis: int,
+    cv: int | Splitter,
+    rng: Any,
+    sample_weight: Any,
+    ignore_index: int | Sequence[int] | None,
+) -> Any:
+    """As :func:`cross_fit`, of a Dask array; only the folds of all rows are in this process."""
+    import dask.array as da
+
+    if not isinstance(calibrator, Calibrator):
+        raise TypeError(
+            "calibrator must be one of logitlab for a Dask array, got a "
+            f"{type(calibrator).__name__}"
+        )
+    if hasattr(cv, "split"):
+        raise TypeError(f"cv must be an int for a Dask array, got {cv!r}")
+    z = da.moveaxis(_arrays.as_floating(z, "z"), _arrays.one_axis(axis, z.ndim)[0], -1)
+    z = z.rechunk({z.ndim - 1: -1})
+    rows = DaskRows(z, y, sample_weight, -1, ignore_index, "z")
+    counted = rows.counted()
+    folds = np.full(len(counted), -1, np.int16)  # -1: a row that is left out
+    folds[counted] = random_folds(rows.count, cv, rng)
+    fits = [copy.deepcopy(calibrator)._fit_rows(rows.without(folds == k)) for k in range(int(cv))]
+    of_rows = da.from_array(folds.reshape(z.shape[:-1]), z.chunks[:-1])
+    calibrated = da.map_blocks(_transform_folds, z, of_rows[..., None], fits, dtype=z.dtype)
+    return da.moveaxis(calibrated, -1, axis)
+
+
+def _transform_folds(z: NDArray[Any], folds: NDArray[Any], fits: list[Any]) -> NDArray[Any]:
+    """The rows of each fold, transformed by its calibrator; NaN in the others."""
+    folds = folds[..., 0]
+    calibrated = np.full(z.shape, np.nan, z.dtype)
+    for k, fitted in enumerate(fits):
+        calibrated[folds == k] = fitted.transform(z[folds == k])
+    return calibrated
 
 
 def out_of_fold_logits(
