@@ -392,59 +392,74 @@ class RowShard:
     group: Any = None
 
 
+def _exchange(group: Any, text: str, result: Any, what: str) -> list[Any]:
+    """The results of all ranks, of which each gives the same text; a failure is raised on all."""
+    import torch.distributed as dist
+
+    ranks: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(ranks, (text, result), group=group)
+    for rank, (_, found) in enumerate(ranks):
+        if isinstance(found, _Failure):
+            raise _error_of_rank(found.error, rank)
+    for rank, (text, _) in enumerate(ranks):
+        if text != ranks[0][0]:
+            raise ValueError(
+                f"{what} must be the same on all ranks, got {ranks[0][0]} on rank 0 and {text} on "
+                f"rank {rank}"
+            )
+    return [found for _, found in ranks]
+
+
+def _error_of_rank(error: Exception, rank: int) -> Exception:
+    kind = type(error) if type(error) in (TypeError, ValueError) else RuntimeError
+    return kind(f"rank {rank}: {error}")
+
+
+def sum_over_ranks(
+    shard: RowShard, text: str, function: Callable[[], tuple[Any, ...]]
+) -> tuple[tuple[Any, ...], tuple[float, ...]]:
+    """The numbers that `function` returns on this rank, and their sums over the ranks.
+
+    `text` must be the same on all ranks.
+    """
+    own = _attempt(function)
+    numbers = own if isinstance(own, _Failure) else tuple(map(float, own))
+    ranks = _exchange(shard.group, text, numbers, "the arguments")
+    assert not isinstance(own, _Failure)
+    return own, functools.reduce(add, ranks)
+
+
 class _GroupRows(_BlockRows):
     """Rows of a process group: a block for each rank."""
 
     def __init__(
         self, shard: RowShard, y: Any, sample_weight: Any, axis: int, ignore_index: Any, name: str
     ) -> None:
+        import torch.distributed as dist
+
         self._group = shard.group
         self.is_weighted = sample_weight is not None
         rows = _attempt(_rows_of_shard, shard.z, y, sample_weight, axis, ignore_index, name)
-        text, count = "", None
+        text = ""
+        count: Any = rows
         if not isinstance(rows, _Failure):
             self._z, self._checked = rows
             self.classes, self.dtype = self._z.shape[1], self._z.dtype
-            weighted = "weights" if self.is_weighted else "no weights"
-            text = f"{self.classes} classes of {self.dtype}, {weighted}"
+            weighted = "with" if self.is_weighted else "without"
+            text = f"{self.classes} classes of {self.dtype} {weighted} sample_weight"
             count = _count(self._checked)
-        ranks = self._exchange((text, rows if count is None else count))
-        for rank, (_, found) in enumerate(ranks):
-            if isinstance(found, _Failure):
-                raise type(found.error)(f"rank {rank}: {found.error}") from found.error
-        self._check_same([text for text, _ in ranks], name)
-        counts = [found[0] for _, found in ranks]
-        self._set_counts(counts)
-        self._rank = self._distributed.get_rank(self._group)
-
-    @property
-    def _distributed(self) -> Any:
-        import torch.distributed
-
-        return torch.distributed
-
-    def _exchange(self, x: Any) -> list[Any]:
-        """What each rank has."""
-        ranks = [None] * self._distributed.get_world_size(self._group)
-        self._distributed.all_gather_object(ranks, x, group=self._group)
-        return ranks
-
-    @staticmethod
-    def _check_same(texts: Sequence[str], name: str) -> None:
-        for rank, text in enumerate(texts):
-            if text != texts[0]:
-                raise ValueError(
-                    f"{name} must be the same on all ranks, got {texts[0]} on rank 0 and {text} on "
-                    f"rank {rank}"
-                )
+        counts = _exchange(self._group, text, count, name)
+        self._set_counts([of_rank for (of_rank,) in counts])
+        self._place = self._places[dist.get_rank(self._group)]
 
     def reduce(self, function: Callable[..., Any], *arguments: Any, merge: Merge = add) -> Any:
-        block = _make_block(self._z, self._checked, self._places[self._rank], self.scale)
+        block = _make_block(self._z, self._checked, self._place, self.scale)
         checksum = zlib.crc32(pickle.dumps(arguments))
-        text = f"{function.__qualname__} with settings of checksum {checksum:08x}"
-        ranks = self._exchange((text, _attempt(function, block, *arguments)))
-        self._check_same([text for text, _ in ranks], "the call")
-        return _value(_merge_all(merge, [result for _, result in ranks]))
+        text = f"{function.__qualname__} with arguments of checksum {checksum:08x}"
+        result = _attempt(function, block, *arguments)
+        # The error of a row has its number among all rows.
+        ranks = _exchange(self._group, text, (result,), "the call")
+        return _value(_merge_all(merge, [of_rank for (of_rank,) in ranks]))
 
 
 def _rows_of_shard(

@@ -342,7 +342,7 @@ def cross_entropy(
     axis: int,
     temperature: Any,
     where: Any,
-    smoothing: float,
+    label_smoothing: float,
     sample_weight: Any,
     ignore_index: Any,
     reduction: str,
@@ -354,7 +354,7 @@ def cross_entropy(
         z, y = z[None], y[None] if y.is_floating_point() else y
     axis %= z.ndim
     t, rows = _split_temperature(temperature, [n for i, n in enumerate(z.shape) if i != axis])
-    smoothing = _as_float(smoothing, "label_smoothing")
+    smoothing = _as_float(label_smoothing, "label_smoothing")
     ignore = None if ignore_index is None else list(_checks.integers(ignore_index, "ignore_index"))
     return _cross_entropy(
         z, y, axis, t, rows, where, smoothing, sample_weight, ignore, reduction, weight

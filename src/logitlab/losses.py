@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_torch_array
 
 from logitlab import _arrays, _checks, _dispatch, _labels
 from logitlab._arrays import Array, DType, Namespace, Shape
 from logitlab._backends.targets import Targets
+from logitlab._distributed import RowShard, sum_over_ranks
 from logitlab.support import Support, support_mask
 
 Reduction = Literal["mean", "sum", "none"]
@@ -343,35 +344,50 @@ def cross_entropy(
     loss = _plain_loss(z, y, axis, temperature, options, with_gradient=False)
     if loss is not None:
         return loss
+    settings = {
+        "axis": axis,
+        "temperature": temperature,
+        "where": where,
+        "label_smoothing": label_smoothing,
+        "sample_weight": sample_weight,
+        "ignore_index": ignore_index,
+        "reduction": reduction,
+        "weight": weight,
+    }
+    if isinstance(z, RowShard):
+        return _loss_of_ranks(z, y, settings)
     if (sharded := _dispatch.sharded("cross_entropy", z, axis)) is not None:
-        return sharded(
-            z,
-            y,
-            axis=axis,
-            temperature=temperature,
-            where=where,
-            weight=weight,
-            label_smoothing=label_smoothing,
-            sample_weight=sample_weight,
-            ignore_index=ignore_index,
-            reduction=reduction,
-        )
+        return sharded(z, y, **settings)
     z = _dispatch.autocast("cross_entropy", z)
-    arguments = (
-        z,
-        y,
-        axis,
-        temperature,
-        where,
-        label_smoothing,
-        sample_weight,
-        ignore_index,
-        reduction,
-        weight,
-    )
     if (compiled := _dispatch.compiled_functions(z)) is not None:
-        return compiled.cross_entropy(*arguments)
-    return loss_value(check_arguments(*arguments), reduction)
+        return compiled.cross_entropy(z, y, **settings)
+    return loss_value(check_arguments(z, y, **settings), reduction)
+
+
+def _loss_of_ranks(shard: RowShard, y: Any, settings: dict[str, Any]) -> Any:
+    """The loss of the rows of all ranks; its gradient by the logits of this rank."""
+    reduction = settings["reduction"]
+    if reduction == "none":
+        return cross_entropy(shard.z, y, **settings)
+
+    def sums() -> tuple[Any, Any]:
+        of_sum = settings | {"reduction": "sum"}
+        loss = cross_entropy(shard.z, y, **of_sum)
+        if reduction == "sum":
+            return loss, 1.0
+        _, _, rows, weight, divisor, xp = check_arguments(shard.z, y, **of_sum)
+        divisor = weight if divisor is None else divisor
+        return loss, math.prod(rows) if divisor is None else xp.sum(divisor)
+
+    check_options(settings["label_smoothing"], reduction)
+    (loss, _), (total, total_weight) = sum_over_ranks(shard, f"cross_entropy: {reduction}", sums)
+    divisor = 1.0 if reduction == "sum" else total_weight
+    value = total / divisor if divisor else math.nan
+    xp = array_namespace(loss)
+    if not is_torch_array(loss):
+        return _arrays.scalar(xp.asarray(value, dtype=loss.dtype))
+    share = loss / divisor  # has the gradient
+    return share + xp.where(xp.isfinite(share), value - share, value).detach()
 
 
 def cross_entropy_and_grad(

@@ -1,0 +1,205 @@
+"""Scores and calibrators of Dask arrays, against the same rows as NumPy arrays."""
+
+import os
+import signal
+import threading
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import logitlab
+from logitlab.resampling import ScoreSums
+from test_row_shards import OPTIONS, SCORES, all_rows, results
+
+da = pytest.importorskip("dask.array")
+dd = pytest.importorskip("dask.dataframe")
+distributed = pytest.importorskip("distributed")
+
+N = 3000
+CHUNKS = {
+    "one": ((N, 5), N, N),
+    "many": ((400, 2), 700, 900),
+    "uneven": (((1, 2999), 5), (2999, 1), N),
+}
+
+
+def chunked(chunks, *arrays):
+    return [da.from_array(a, chunks=c) for a, c in zip(arrays, CHUNKS[chunks], strict=False)]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_and_fits(name, option):
+    """They do not depend on the chunks, with weights and ignored labels."""
+    arrays = all_rows(N)
+    expected = results(name, option, *arrays)
+    for chunks in CHUNKS:
+        found = results(name, option, *chunked(chunks, *arrays))
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12, err_msg=chunks)
+
+
+@pytest.mark.parametrize("cv", [2, 5])
+@pytest.mark.parametrize("option", OPTIONS)
+def test_cross_fit(option, cv):
+    """A Dask array of the same calibrated logits, with NaN in the rows that are left out."""
+    z, y, weight = all_rows(N, np.float32)
+    for calibrator in (logitlab.TemperatureScaling(), logitlab.VectorScaling()):
+        settings, of_chunks = dict(OPTIONS[option], cv=cv), dict(OPTIONS[option], cv=cv)
+        z_chunks, y_chunks, weight_chunks = chunked("many", z, y, weight)
+        if "sample_weight" in settings:
+            settings["sample_weight"], of_chunks["sample_weight"] = weight, weight_chunks
+        expected = logitlab.cross_fit(calibrator, z, y, **settings)
+        found = logitlab.cross_fit(calibrator, z_chunks, y_chunks, **of_chunks)
+        assert isinstance(found, da.Array)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found.compute(), expected, rtol=2e-7)
+
+
+def test_cross_fit_needs_a_calibrator_and_a_number_of_folds():
+    class Other:
+        def fit(self, z, y): ...
+        def transform(self, z): ...
+
+    class Splitter:
+        def split(self, z, y): ...
+
+    z, y = chunked("many", *all_rows(N)[:2])
+    with pytest.raises(TypeError, match=r"calibrator must be one of logitlab .* got a Other"):
+        logitlab.cross_fit(Other(), z, y)
+    with pytest.raises(TypeError, match=r"cv must be an int for a Dask array, got .*Splitter"):
+        logitlab.cross_fit(logitlab.TemperatureScaling(), z, y, cv=Splitter())
+
+
+def test_other_axes_and_tables():
+    """The class axis may be any; labels may be of another kind, and logits a table."""
+    z, y, _ = all_rows(N)
+    expected = logitlab.brier_score(z, y), logitlab.TemperatureScaling().fit(z, y).temperature_
+    grid = da.from_array(z.reshape(30, 100, 5).swapaxes(1, 2), chunks=(7, 2, 30))
+    labels = y.reshape(30, 100)
+    assert logitlab.brier_score(grid, labels, axis=1) == pytest.approx(expected[0], rel=1e-13)
+    found = logitlab.TemperatureScaling().fit(grid, labels, axis=-2).temperature_
+    assert found == pytest.approx(expected[1], rel=1e-13)
+    calibrated = logitlab.cross_fit(logitlab.TemperatureScaling(), grid, labels, axis=1)
+    in_memory = logitlab.cross_fit(logitlab.TemperatureScaling(), z, y)
+    rows = np.moveaxis(calibrated.compute(), 1, -1).reshape(N, 5)
+    np.testing.assert_allclose(rows, in_memory, rtol=1e-13)
+    pandas = pytest.importorskip("pandas")
+    table = dd.from_pandas(pandas.DataFrame(z).assign(y=y), npartitions=4)
+    assert logitlab.brier_score(table[[*range(5)]], table["y"]) == pytest.approx(expected[0])
+    assert isinstance(logitlab.softmax(table[[*range(5)]]), da.Array)
+    assert logitlab.brier_score(table[[*range(5)]], list(y)) == pytest.approx(expected[0])
+    empty = da.from_array(z, chunks=((0, 1000, 0, 2000, 0), 5))
+    assert logitlab.brier_score(empty, y) == pytest.approx(expected[0])
+
+
+def test_errors_name_the_row():
+    """Of all rows: the first of several, and of labels before that of logits."""
+    z, y, weight = all_rows(N)
+    wrong, bad = y.copy(), z.copy()
+    wrong[[2500, 2000]] = 9, 7
+    bad[[2700, 1700]] = np.nan
+    z_chunks, y_chunks, weight_chunks = chunked("many", z, y, weight)
+    bad_chunks, wrong_chunks = chunked("many", bad, wrong)
+    plus_infinity = da.where(da.arange(N, chunks=999)[:, None] == 2345, np.inf, z_chunks)
+    cases = [
+        (z_chunks, wrong_chunks, {}, "y must be from 0 to 4, .* got 7 in row 2000"),
+        (bad_chunks, wrong_chunks, {}, "got 7 in row 2000"),
+        (bad_chunks, y_chunks, {}, "row 1700 of z "),
+        (plus_infinity, y_chunks, {}, "row 2345 of z holds [+]inf"),
+        (z_chunks, y_chunks[:5], {}, r"y must be labels of shape \(3000,\), got shape \(5,\)"),
+        (z_chunks, y_chunks, {"sample_weight": -weight_chunks}, "must be finite and >= 0, got -"),
+        (z_chunks, y_chunks, {"sample_weight": 0 * weight_chunks}, "not zero in every row"),
+        (z_chunks, y_chunks, {"sample_weight": weight[:3]}, r"must have shape \(3000,\)"),
+        (z_chunks, y_chunks, {"ignore_index": range(5)}, "y must have a row that is not ignored"),
+        (z_chunks[z_chunks[:, 0] > 0], y, {}, r"known sizes, .*; call compute_chunk_sizes\(\)"),
+        (z_chunks[:0], y[:0], {}, r"z must hold at least one row .* got shape \(0, 5\)"),
+    ]
+    for logits, labels, options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            logitlab.VectorScaling().fit(logits, labels, **options)
+        if "inf" not in message:
+            with pytest.raises(ValueError, match=message):
+                logitlab.bootstrap(logits, labels, **options)
+    with pytest.raises(TypeError, match="y must be integer labels, got float64"):
+        logitlab.accuracy(z_chunks, y_chunks.astype(float))
+
+
+def test_logits_are_not_in_one_place():
+    """The memory of a fit is that of a few chunks."""
+    rows, classes = 1_000_000, 20
+
+    def block(block_info=None):
+        (start, end), _ = block_info[None]["array-location"]
+        rng = np.random.default_rng(start)
+        return rng.standard_normal((end - start, classes))
+
+    z = da.map_blocks(block, chunks=((10_000,) * 100, (classes,)), dtype=float)
+    y = da.random.default_rng(0).integers(0, classes, rows, chunks=10_000)
+    tracemalloc.start()
+    try:
+        logitlab.TemperatureScaling().fit(z, y)
+        logitlab.brier_score(z, y)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < rows * classes * 8 / 2
+
+
+@pytest.mark.parametrize("start", [0, 1, 2, 3, 4, 17, 16385, 99_999])
+def test_random_groups_of_a_part(start):
+    """The groups of rows in the bootstrap do not depend on the blocks."""
+    rows = 100_000
+    whole = ScoreSums(rows, 15, np.dtype(float))._group
+    for end in (start + 1, min(start + 6, rows), rows):
+        part = ScoreSums(rows, 15, np.dtype(float), part=slice(start, end))._group
+        np.testing.assert_array_equal(part, whole[start:end])
+
+
+# The other tests use a scheduler in this process, which is faster.
+@pytest.fixture(scope="module")
+def client():
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        yield client
+
+
+def test_scores_and_fits_on_workers(client):
+    """As of a scheduler in this process."""
+    arrays = all_rows(N)
+    for name in ("brier_score", "isotonic curve", "two models", "temperature", "vector", "score"):
+        found = results(name, "weights", *chunked("many", *arrays))
+        expected = results(name, "weights", *arrays)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+def test_errors_of_workers(client):
+    """They are those of this process."""
+    z, y, _ = all_rows(N)
+    z[[2700, 1700]] = np.nan
+    for call in (logitlab.accuracy, logitlab.TemperatureScaling().fit):
+        with pytest.raises(ValueError, match=r"^row 1700 of z .*no.* distribution"):
+            call(*chunked("many", z, y))
+
+
+def slow_block(block_info=None):
+    """Rows that take time, so that a worker can be killed."""
+    start, end = block_info[None]["array-location"][0]
+    time.sleep(0.05)
+    return all_rows(N)[0][start:end]
+
+
+def test_a_worker_is_killed(client):
+    """Its rows are computed again; the result is the same."""
+    z, y, _ = all_rows(N)
+    expected = logitlab.TemperatureScaling().fit(z, y).temperature_
+    slow = da.map_blocks(slow_block, chunks=((100,) * 30, (5,)), dtype=float)
+    processes = [worker["pid"] for worker in client.run(lambda: {"pid": os.getpid()}).values()]
+    timer = threading.Timer(1.0, os.kill, (processes[0], signal.SIGKILL))
+    timer.start()
+    found = logitlab.TemperatureScaling().fit(slow, da.from_array(y, chunks=100)).temperature_
+    timer.join()
+    assert found == pytest.approx(expected, rel=1e-12)
+    client.wait_for_workers(2, timeout=30)
+    assert processes[0] not in client.run(os.getpid).values()
