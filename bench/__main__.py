@@ -8,6 +8,7 @@ from pathlib import Path
 from bench import (
     app,
     calibration,
+    cluster,
     coverage,
     derivatives,
     laws,
@@ -45,7 +46,7 @@ def main() -> None:
     names = ["softmax", "log_softmax", "logsumexp", "derivatives", "losses", "sampling"]
     names += ["speculative"]
     names += ["calibration", "coverage", "regression", "laws", "picture", "sweep", "app", "memory"]
-    names += ["parallel"]
+    names += ["parallel", "cluster"]
     parser.add_argument("benchmark", choices=names)
     parser.add_argument("--quick", action="store_true", help="measure fewer cases")
     parser.add_argument("--write", action="store_true", help="write the table to docs/bench-*.md")
@@ -63,6 +64,9 @@ def main() -> None:
         return
     if args.benchmark == "parallel":
         parallel.report(args.quick, args.write)
+        return
+    if args.benchmark == "cluster":
+        cluster.report(args.quick, args.write)
         return
     if args.benchmark == "calibration":
         calibration.report(args.quick, args.write)
