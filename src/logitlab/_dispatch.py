@@ -19,6 +19,7 @@ _BACKENDS = {
     ("torch", "Tensor"): "torch",
     ("jaxlib", "ArrayImpl"): "jax",
     ("jax", "Tracer"): "jax",
+    ("dask", "Array"): "dask",
 }
 
 

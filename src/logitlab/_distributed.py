@@ -6,10 +6,11 @@ blocks, and only they travel.
 
 import copy
 import functools
+import math
 import pickle
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,6 +22,7 @@ from logitlab._rows import (
     Floats,
     Integers,
     as_rows,
+    blocks,
     check_not_empty,
     check_some_counted,
     counted_rows,
@@ -109,7 +111,19 @@ def _call_method(
     method: str,
     method_arguments: tuple[Any, ...],
 ) -> Any:
-    return getattr(make(block, *arguments), method)(*method_arguments)
+    sums = (
+        getattr(make(part, *arguments), method)(*method_arguments) for part in _small_parts(block)
+    )
+    return functools.reduce(add, sums)
+
+
+def _small_parts(block: Block) -> Iterator[Block]:
+    """Parts of a block whose copies stay in the cache of the processor."""
+    z, y, weight, numbers, first = block
+    numbers = np.arange(len(y)) if numbers is None else numbers
+    for rows in blocks(max(len(y), 1), z.shape[1]):
+        of_rows = None if weight is None else weight[rows]
+        yield Block(z[rows], y[rows], of_rows, numbers[rows], first + rows.start)
 
 
 def _contents(block: Block) -> tuple[Any, ...]:
@@ -194,7 +208,8 @@ def _attempt(function: Callable[..., Result], *arguments: Any) -> Result | _Fail
 
 
 def _merge_all(merge: Merge, results: Sequence[Any]) -> Any:
-    """The results merged in their order; the first failure if there is one."""
+    """The results, some in boxes, merged in their order; the first failure if there is one."""
+    results = [x[0] if isinstance(x, np.ndarray) and x.dtype == object else x for x in results]
     for result in results:
         if isinstance(result, _Failure):
             return result
@@ -241,7 +256,7 @@ def _row_chunks(x: Any, name: str, like: Any, check: Callable[[Any, Any], None])
         x = _arrays.on_host(x, name)
     check(x, batch)
     x = x.rechunk(like.chunks[:-1]) if _arrays.is_dask(x) else da.from_array(x, like.chunks[:-1])
-    return list(x.to_delayed(optimize_graph=False).ravel())
+    return list(x.to_delayed().ravel())
 
 
 def merge_tree(results: Sequence[Any], merge: Merge) -> Any:
@@ -252,6 +267,8 @@ def merge_tree(results: Sequence[Any], merge: Merge) -> Any:
     import dask
 
     merged = dask.delayed(_merge_all, pure=False)
+    if len(results) == 1:
+        results = [merged(merge, results)]
     while len(results) > 1:
         groups = (results[i : i + _FAN_IN] for i in range(0, len(results), _FAN_IN))
         results = [merged(merge, list(group)) for group in groups]
@@ -267,19 +284,42 @@ def _check_block(
     return _Checked(labels, weight)
 
 
-def _evaluate_block(
-    call: tuple[Callable[..., Any], tuple[Any, ...]],
+class _Placed(NamedTuple):
+    """Checked labels and weights with what the arguments of :func:`_make_block` are."""
+
+    checked: _Checked
+    place: tuple[int, int]
+    scale: tuple[float, float]
+
+
+def _place(
+    checked: _Checked | _Failure, place: tuple[int, int], scale: tuple[float, float]
+) -> NDArray[Any]:
+    return _box(_Placed(checked, place, scale) if isinstance(checked, _Checked) else checked)
+
+
+def _box(x: Any) -> NDArray[Any]:
+    """An array of one object, which a Dask array can hold."""
+    box = np.empty(1, object)
+    box[0] = x
+    return box
+
+
+def _evaluate_chunk(
     z: Any,
-    name: str,
-    checked: _Checked,
-    place: tuple[int, int],
-    scale: tuple[float, float],
+    placed: NDArray[Any],
+    call: tuple[Callable[..., Any], tuple[Any, ...]],
+    name_of_z: str,
+) -> NDArray[Any]:
+    return _box(_attempt(_evaluate, z, placed[0], call, name_of_z))
+
+
+def _evaluate(
+    z: Any, placed: _Placed, call: tuple[Callable[..., Any], tuple[Any, ...]], name: str
 ) -> Any:
     function, arguments = call
     logits = _arrays.on_host(_arrays.as_floating(z, name), name)
-    return function(
-        _make_block(logits.reshape(-1, logits.shape[-1]), checked, place, scale), *arguments
-    )
+    return function(_make_block(logits.reshape(-1, logits.shape[-1]), *placed), *arguments)
 
 
 def _exclude(checked: _Checked, excluded: NDArray[np.bool_]) -> _Checked:
@@ -287,7 +327,7 @@ def _exclude(checked: _Checked, excluded: NDArray[np.bool_]) -> _Checked:
 
 
 class DaskRows(_BlockRows):
-    """Rows of Dask arrays: the blocks are the chunks of z along its first axes.
+    """Rows of Dask arrays: the blocks are the chunks of z along its first axis.
 
     z is computed in each pass; the labels and weights of the chunks stay in the memory of the
     workers.
@@ -299,35 +339,37 @@ class DaskRows(_BlockRows):
         import dask
         import dask.array as da
 
-        class_axis = _arrays.one_axis(axis, z.ndim)[0]
-        z = da.moveaxis(z, class_axis, -1)
-        z = z.rechunk(dict.fromkeys(range(1, z.ndim), -1))
-        self.classes, self.dtype, self._name = z.shape[-1], np.dtype(z.dtype), name
+        z = da.moveaxis(z, _arrays.one_axis(axis, z.ndim)[0], -1)
+        z = z.rechunk(
+            {0: tuple(n for n in z.chunks[0] if n), **dict.fromkeys(range(1, z.ndim), -1)}
+        )
+        self._z, self._name = z, name
+        self.classes, self.dtype = z.shape[-1], np.dtype(z.dtype)
         self.is_weighted = sample_weight is not None
         labels = _row_chunks(y, "y", z, _labels.check_label_shape)
         weights: list[Any] = [None] * len(labels)
         if sample_weight is not None:
             weights = _row_chunks(sample_weight, "sample_weight", z, _check_weights)
-        inner = int(np.prod(z.shape[1:-1]))
+        inner = math.prod(z.shape[1:-1])
         starts = np.cumsum([0, *z.chunks[0]])[:-1] * inner
-        parts = zip(
-            z.to_delayed(optimize_graph=False).ravel(),
-            labels,
-            weights,
-            starts.tolist(),
-            z.chunks[0],
-            strict=True,
-        )
         attempt = dask.delayed(_attempt, pure=False)
-        self._z, checked = [], []
-        for logits, y_part, weight, start, size in parts:
-            if size:
-                self._z.append(logits)
-                checked.append(
-                    attempt(_check_block, y_part, weight, self.classes, ignore_index, name, start)
-                )
+        self._set_checked(
+            attempt(_check_block, y_part, weight, self.classes, ignore_index, name, start)
+            for y_part, weight, start in zip(labels, weights, starts.tolist(), strict=True)
+        )
+
+    def _set_checked(self, checked: Iterable[Any]) -> None:
+        """Compute the labels and weights, and what depends on those of all rows."""
+        import dask
+        import dask.array as da
+
+        attempt = dask.delayed(_attempt, pure=False)
         self._checked = dask.persist(*checked)
         self._set_counts(merge_tree([attempt(_count, c) for c in self._checked], _concatenate))
+        placed = dask.delayed(_place, pure=False)
+        parts = zip(self._checked, self._places, strict=True)
+        boxes = [da.from_delayed(placed(*part, self.scale), (1,), object) for part in parts]
+        self._placed = da.concatenate(boxes).persist()
 
     def counted(self) -> NDArray[np.bool_]:
         """Which of all rows count."""
@@ -345,21 +387,35 @@ class DaskRows(_BlockRows):
         starts = [start for start, _ in self._places]
         parts = zip(self._checked, np.split(excluded, starts[1:]), strict=True)
         rows = copy.copy(self)
-        rows._checked = dask.persist(*(attempt(_exclude, c, part) for c, part in parts))
-        rows._set_counts(merge_tree([attempt(_count, c) for c in rows._checked], _concatenate))
+        rows._set_checked(attempt(_exclude, c, part) for c, part in parts)
         return rows
 
     def reduce(self, function: Callable[..., Any], *arguments: Any, merge: Merge = add) -> Any:
         import dask
+        import dask.array as da
 
-        attempt = dask.delayed(_attempt, pure=False)
-        call = dask.delayed((function, arguments), traverse=False)
-        parts = zip(self._z, self._checked, self._places, strict=True)
-        results = [
-            attempt(_evaluate_block, call, z, self._name, checked, place, self.scale)
-            for z, checked, place in parts
-        ]
-        return merge_tree(results, merge)
+        axes = tuple(range(self._z.ndim))
+        results = da.blockwise(
+            _evaluate_chunk,
+            axes[:1],
+            self._z,
+            axes,
+            self._placed,
+            axes[:1],
+            call=dask.delayed((function, arguments), traverse=False),
+            name_of_z=self._name,
+            align_arrays=False,
+            concatenate=True,
+            adjust_chunks={0: 1},
+            dtype=object,
+            meta=np.empty(0, object),
+        )
+        # One task reads a chunk and evaluates it: no logits go from worker to worker.
+        with dask.config.set(
+            {"optimization.fuse.active": True, "optimization.fuse.ave-width": 1e9}
+        ):
+            delayed = results.to_delayed()
+        return merge_tree(list(delayed), merge)
 
 
 def _check_weights(weight: Any, batch: tuple[int, ...]) -> None:
