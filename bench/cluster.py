@@ -59,7 +59,6 @@ def _calls() -> dict[str, Callable[[Any, Any], Any]]:
         "cross_entropy": lambda z, y: float(logitlab.cross_entropy(z, y)),
         "bootstrap": lambda z, y: logitlab.bootstrap(z, y)["accuracy"].low,
         "TemperatureScaling.fit": lambda z, y: logitlab.TemperatureScaling().fit(z, y).temperature_,
-        "VectorScaling.fit": lambda z, y: logitlab.VectorScaling().fit(z, y).scale_[0],
     }
 
 
@@ -115,18 +114,17 @@ def _estimate(one: dict[str, float], rows: int) -> str:
     blocks = _LARGE_ROWS * _LARGE_CLASSES / (SHARD * CLASSES)
     traffic = one["bytes"] / shards * blocks
     subset = 2 * 2**20 * 4
+    shard_size = SHARD * CLASSES * 4 / 2**20
     return (
         f"**Estimate, not a measurement**: {_LARGE_ROWS:,} rows of {_LARGE_CLASSES} classes on "
-        f"{_LARGE_WORKERS} workers of one such core each, shards of {SHARD * CLASSES * 4 / 2**20:.0f}"
-        f" MiB. One worker takes {per_logit * 1e9:.2f} ns for a logit in a pass of "
-        f"TemperatureScaling.fit, reading included; {one['passes']:.0f} passes over "
-        f"{share:.2g} logits of each worker are {seconds / 60:.0f} minutes, if files are read as "
-        f"fast as here, where they are in the memory of the system "
-        f"({share * 4 / _GIB:.0f} GiB for each worker and pass). The bytes on the network grow with "
-        f"the number of shards: {traffic / _GIB:.1f} GiB in all, {one['bytes'] / shards / 1024:.0f} "
-        f"KiB for each of {blocks:,.0f} shards, most of it the graph of tasks that the client sends "
-        f"in each pass; the logits that travel are those of the first guess, at most "
-        f"{subset / 2**20:.0f} MiB."
+        f"{_LARGE_WORKERS} workers of one such core each, in shards of {shard_size:.0f} MiB. One "
+        f"worker takes {per_logit * 1e9:.2f} ns for a logit in a pass of TemperatureScaling.fit, "
+        f"reading included; {one['passes']:.0f} passes over the {share:.2g} logits of each worker "
+        f"take {seconds / 60:.0f} minutes, if the {share * 4 / _GIB:.0f} GiB of a worker are read "
+        f"in each pass as fast as here, from the memory of the system. On the network: "
+        f"{one['bytes'] / shards / 1024:.0f} KiB for each of {blocks:,.0f} shards, "
+        f"{traffic / _GIB:.1f} GiB in all, for tasks, sums and the logits of the first guess, of "
+        f"which there are at most {subset / 2**20:.0f} MiB."
     )
 
 

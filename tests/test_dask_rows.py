@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import logitlab
+from logitlab._distributed import _chunk_sources
 from logitlab.resampling import ScoreSums
 from test_row_shards import OPTIONS, SCORES, all_rows, results
 
@@ -126,6 +127,14 @@ def test_errors_name_the_row():
         logitlab.accuracy(z_chunks, y_chunks.astype(float))
 
 
+def test_chunks_of_their_own_are_computed_where_they_are_used():
+    """Their logits go to no other task; those of chunks that share data may."""
+    z = da.map_blocks(slow_block, chunks=((1000,) * 3, (5,)), dtype=float)
+    assert all(isinstance(source, bytes) for source in _chunk_sources(2 * z + 1))
+    shared = da.from_array(all_rows(N)[0], chunks=(1000, 5))
+    assert not any(isinstance(source, bytes) for source in _chunk_sources(shared))
+
+
 def test_logits_are_not_in_one_place():
     """The memory of a fit is that of a few chunks."""
     rows, classes = 1_000_000, 20
@@ -172,6 +181,9 @@ def test_scores_and_fits_on_workers(client):
         found = results(name, "weights", *chunked("many", *arrays))
         expected = results(name, "weights", *arrays)
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12, err_msg=name)
+    z, y, _ = chunked("many", *arrays)
+    found = logitlab.brier_score(z.persist(), y.persist())
+    assert found == pytest.approx(logitlab.brier_score(*arrays[:2]), rel=1e-13)
 
 
 def test_errors_of_workers(client):

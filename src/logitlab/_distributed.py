@@ -8,6 +8,7 @@ import copy
 import functools
 import math
 import pickle
+import sys
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -208,8 +209,7 @@ def _attempt(function: Callable[..., Result], *arguments: Any) -> Result | _Fail
 
 
 def _merge_all(merge: Merge, results: Sequence[Any]) -> Any:
-    """The results, some in boxes, merged in their order; the first failure if there is one."""
-    results = [x[0] if isinstance(x, np.ndarray) and x.dtype == object else x for x in results]
+    """The results merged in their order; the first failure if there is one."""
     for result in results:
         if isinstance(result, _Failure):
             return result
@@ -267,8 +267,6 @@ def merge_tree(results: Sequence[Any], merge: Merge) -> Any:
     import dask
 
     merged = dask.delayed(_merge_all, pure=False)
-    if len(results) == 1:
-        results = [merged(merge, results)]
     while len(results) > 1:
         groups = (results[i : i + _FAN_IN] for i in range(0, len(results), _FAN_IN))
         results = [merged(merge, list(group)) for group in groups]
@@ -284,42 +282,42 @@ def _check_block(
     return _Checked(labels, weight)
 
 
-class _Placed(NamedTuple):
-    """Checked labels and weights with what the arguments of :func:`_make_block` are."""
+def _chunk_sources(z: Any) -> list[Any]:
+    """For each chunk, what computes it: its own part of the graph, pickled, or a delayed value.
 
-    checked: _Checked
-    place: tuple[int, int]
-    scale: tuple[float, float]
+    A task that runs the part itself needs no logits of another task, which could be on another
+    worker.
+    """
+    import cloudpickle
+    from dask.optimization import cull
 
-
-def _place(
-    checked: _Checked | _Failure, place: tuple[int, int], scale: tuple[float, float]
-) -> NDArray[Any]:
-    return _box(_Placed(checked, place, scale) if isinstance(checked, _Checked) else checked)
-
-
-def _box(x: Any) -> NDArray[Any]:
-    """An array of one object, which a Dask array can hold."""
-    box = np.empty(1, object)
-    box[0] = x
-    return box
-
-
-def _evaluate_chunk(
-    z: Any,
-    placed: NDArray[Any],
-    call: tuple[Callable[..., Any], tuple[Any, ...]],
-    name_of_z: str,
-) -> NDArray[Any]:
-    return _box(_attempt(_evaluate, z, placed[0], call, name_of_z))
+    chunks = list(z.to_delayed().ravel())
+    distributed = sys.modules.get("distributed")
+    if distributed is not None and distributed.futures_of(z):
+        return chunks
+    graph = dict(chunks[0].dask)
+    parts = [cull(graph, [chunk.key])[0] for chunk in chunks]
+    if len({key for part in parts for key in part}) < sum(map(len, parts)):
+        return chunks  # of chunks that share tasks or data
+    return [cloudpickle.dumps((p, c.key)) for p, c in zip(parts, chunks, strict=True)]
 
 
 def _evaluate(
-    z: Any, placed: _Placed, call: tuple[Callable[..., Any], tuple[Any, ...]], name: str
+    source: Any,
+    name: str,
+    checked: _Checked,
+    place: tuple[int, int],
+    scale: tuple[float, float],
+    call: tuple[Callable[..., Any], tuple[Any, ...]],
 ) -> Any:
+    if isinstance(source, bytes):
+        import dask
+
+        source = dask.get(*pickle.loads(source))
     function, arguments = call
-    logits = _arrays.on_host(_arrays.as_floating(z, name), name)
-    return function(_make_block(logits.reshape(-1, logits.shape[-1]), *placed), *arguments)
+    logits = _arrays.on_host(_arrays.as_floating(source, name), name)
+    z = logits.reshape(-1, logits.shape[-1])
+    return function(_make_block(z, checked, place, scale), *arguments)
 
 
 def _exclude(checked: _Checked, excluded: NDArray[np.bool_]) -> _Checked:
@@ -343,7 +341,7 @@ class DaskRows(_BlockRows):
         z = z.rechunk(
             {0: tuple(n for n in z.chunks[0] if n), **dict.fromkeys(range(1, z.ndim), -1)}
         )
-        self._z, self._name = z, name
+        self._sources, self._name = _chunk_sources(z), name
         self.classes, self.dtype = z.shape[-1], np.dtype(z.dtype)
         self.is_weighted = sample_weight is not None
         labels = _row_chunks(y, "y", z, _labels.check_label_shape)
@@ -361,15 +359,10 @@ class DaskRows(_BlockRows):
     def _set_checked(self, checked: Iterable[Any]) -> None:
         """Compute the labels and weights, and what depends on those of all rows."""
         import dask
-        import dask.array as da
 
         attempt = dask.delayed(_attempt, pure=False)
         self._checked = dask.persist(*checked)
         self._set_counts(merge_tree([attempt(_count, c) for c in self._checked], _concatenate))
-        placed = dask.delayed(_place, pure=False)
-        parts = zip(self._checked, self._places, strict=True)
-        boxes = [da.from_delayed(placed(*part, self.scale), (1,), object) for part in parts]
-        self._placed = da.concatenate(boxes).persist()
 
     def counted(self) -> NDArray[np.bool_]:
         """Which of all rows count."""
@@ -392,30 +385,15 @@ class DaskRows(_BlockRows):
 
     def reduce(self, function: Callable[..., Any], *arguments: Any, merge: Merge = add) -> Any:
         import dask
-        import dask.array as da
 
-        axes = tuple(range(self._z.ndim))
-        results = da.blockwise(
-            _evaluate_chunk,
-            axes[:1],
-            self._z,
-            axes,
-            self._placed,
-            axes[:1],
-            call=dask.delayed((function, arguments), traverse=False),
-            name_of_z=self._name,
-            align_arrays=False,
-            concatenate=True,
-            adjust_chunks={0: 1},
-            dtype=object,
-            meta=np.empty(0, object),
-        )
-        # One task reads a chunk and evaluates it: no logits go from worker to worker.
-        with dask.config.set(
-            {"optimization.fuse.active": True, "optimization.fuse.ave-width": 1e9}
-        ):
-            delayed = results.to_delayed()
-        return merge_tree(list(delayed), merge)
+        attempt = dask.delayed(_attempt, pure=False)
+        call = dask.delayed((function, arguments), traverse=False)
+        parts = zip(self._sources, self._checked, self._places, strict=True)
+        results = [
+            attempt(_evaluate, source, self._name, checked, place, self.scale, call)
+            for source, checked, place in parts
+        ]
+        return merge_tree(results, merge)
 
 
 def _check_weights(weight: Any, batch: tuple[int, ...]) -> None:
