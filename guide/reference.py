@@ -37,7 +37,7 @@ SECTIONS = {
 MODULES = {
     "logitlab.plot": "Pictures",
     "logitlab.torch": "torch modules",
-    "logitlab.parallel": "Sharded classes in torch",
+    "logitlab.parallel": "Sharded classes and rows in torch",
     "logitlab.jax": "Sharded classes in JAX",
     "logitlab.transformers": "Sampling in transformers",
     "logitlab.vllm": "Sampling in vLLM",

@@ -420,6 +420,18 @@ class RowShard:
         rows.
     group : torch.distributed.ProcessGroup, optional
         By default the group of all processes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import torch.distributed as dist
+    >>> import logitlab
+    >>> from logitlab.parallel import RowShard
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     dist.init_process_group("gloo", init_method=f"file://{folder}/f", rank=0, world_size=1)
+    ...     print(logitlab.accuracy(RowShard([[2.0, 1.0], [0.0, 3.0]]), [0, 0]))
+    ...     dist.destroy_process_group()
+    0.5
     """
 
     z: Any

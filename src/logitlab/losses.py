@@ -284,7 +284,9 @@ def cross_entropy(
     Parameters
     ----------
     z : array, shape (..., K, ...)
-        Logits, of any kind that :func:`logitlab.softmax` takes.
+        Logits, of any kind that :func:`logitlab.softmax` takes. With a
+        :class:`logitlab.parallel.RowShard` the loss is that of the rows of all ranks, and the
+        gradient is that of this loss by the logits of the rank.
     y : array of int, shape of z without the class axis, or array of float, shape of z
         Labels, 0 to K - 1; or the target probabilities of all classes, which are converted to the
         type of z (float32 for half types).

@@ -309,7 +309,8 @@ def accuracy(
     Parameters
     ----------
     z : array, shape (..., K, ...)
-        Logits. The predicted class has the largest logit; of equal ones, the first.
+        Logits. The predicted class has the largest logit; of equal ones, the first. Dask arrays are
+        read chunk by chunk; a :class:`logitlab.parallel.RowShard` stands for the rows of all ranks.
     y : array of int, shape of z without the class axis
         Labels, 0 to K - 1.
     axis : int

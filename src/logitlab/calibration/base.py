@@ -77,7 +77,9 @@ class Calibrator(Estimator, ABC):
         ----------
         z : array, shape (..., K, ...)
             Logits, of any kind that :func:`logitlab.softmax` takes; the fit reads them in the
-            memory of the CPU. -inf excludes a class.
+            memory of the CPU. -inf excludes a class. Dask arrays are read chunk by chunk for
+            temperature, vector and matrix scaling; a :class:`logitlab.parallel.RowShard` stands
+            for the rows of all ranks.
         y : array of int, shape of z without the class axis
             Labels, 0 to K - 1.
         sample_weight : array, shape of y, optional
