@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab._arrays import dtype_name
+from logitlab._arrays import dtype_name, native_type
 from logitlab._backends import reference_sampling
 from logitlab._backends.native import (
     KINDS,
@@ -15,7 +15,9 @@ from logitlab._backends.native import (
     _native,
     _one_axis,
     are_plain,
+    empty,
     large_bytes,
+    native_available,
 )
 from logitlab._backends.reference_sampling import (
     STAGES,
@@ -114,3 +116,32 @@ def sample(
         rows = _rows(z, axis, t, where)
         return reference_sampling.sample(*rows, stages, n, replacement, key, row_keys)
     return indices
+
+
+def penalize(z: Any, changes: tuple[Any, ...]) -> Any:
+    """A copy of z, (N, K), with the changes that the kernel takes; None if it does not apply."""
+    dtype = dtype_name(z.dtype)
+    if not _covers(dtype):
+        return None
+    out = empty(z.shape, native_type(z.dtype))
+    if not (z.flags.c_contiguous and z.flags.aligned and z.dtype.isnative):
+        out[...] = z
+        z = out
+    rows, k = z.shape
+    memory = _memory(z, dtype), _memory(out, dtype)
+    _native.penalize(KINDS[dtype], rows, k, *memory, False, *changes)
+    return out
+
+
+def find_repeats(
+    tokens: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    least: NDArray[np.int64],
+    limit: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """As `histories.repeats`, of these lists; None without the kernels."""
+    if not native_available():
+        return None
+    found, lengths = np.empty_like(tokens), np.empty_like(tokens)
+    n = _native.find_repeats((tokens, offsets), len(least), least, limit, found, lengths)
+    return found[:n], lengths[:n]

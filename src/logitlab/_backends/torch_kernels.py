@@ -262,3 +262,13 @@ def linear_loss(
     if gradients is not None:
         gradients = Gradients(*(g if g is None else torch.from_numpy(g) for g in gradients))
     return torch.from_numpy(loss), gradients
+
+
+def penalize(z: Tensor, changes: tuple[Any, ...]) -> Tensor | None:
+    """As `native_sampling.penalize`."""
+    if not _native_covers(z):
+        return None
+    out = empty_like(z) if z.is_contiguous() else z.clone(memory_format=torch.contiguous_format)
+    memory = _memory(z if z.is_contiguous() else out), _memory(out)
+    native._native.penalize(native.KINDS[dtype_name(z.dtype)], *z.shape, *memory, True, *changes)
+    return out

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from logitlab import _arrays
 from logitlab.sampling.calls import to_library_of
-from logitlab.sampling.histories import Ints, Rows, TokenLists, repeated_lengths
+from logitlab.sampling.histories import Ints, Rows, TokenLists, repeats
 
 _WORD = 32  # tokens in an entry of a bitmask
 _FIRST = 1024  # tokens in which most rows have one that is not banned
@@ -19,8 +19,8 @@ def repeated_ngrams(history: TokenLists, size: NDArray[np.float64], k: int) -> I
     prefix = np.minimum(size - 1, len(history.tokens) + 1).astype(np.int64)
     # A size above the length bans nothing: its rows need no comparisons.
     limit = np.where(prefix < history.lengths, prefix, 0)
-    repeats = repeated_lengths(history, limit) >= prefix[history.rows]
-    return history.flat(k)[repeats]
+    at, _ = repeats(history, prefix, limit)
+    return history.rows_of(at) * k + history.tokens[at]
 
 
 def check_bitmask(x: Any, rows: Rows, z: Any) -> Any:
