@@ -100,8 +100,8 @@ void penalize(int kind, int64_t rows, int64_t k, nb::handle z, nb::handle out, b
 }
 
 // Writes to `found` and `lengths`, of as many entries as there are tokens, and returns how many.
-int64_t find_repeats_of(const nb::tuple& tokens, int64_t rows, nb::handle least,
-                        nb::handle limit, nb::handle found, nb::handle lengths) {
+int64_t find_repeats_of(const nb::tuple& tokens, int64_t rows, nb::handle least, nb::handle limit,
+                        nb::handle found, nb::handle lengths) {
   require(rows >= 0, "rows", rows, "be >= 0");
   const Lists history("tokens", tokens, rows, std::numeric_limits<int64_t>::max(), false);
   const ContiguousMemory leasts("least", least, kLabels, rows),
@@ -126,9 +126,10 @@ void define_penalties(nb::module_& m) {
                 ", is_tensor: bool, prompt: " LISTS ", tokens: " LISTS ", bias: " NUMBERED
                 ", dry: " NUMBERED ", repetition: " DOUBLES ", frequency: " DOUBLES
                 ", presence: " DOUBLES ") -> None"));
-  m.def("find_repeats", find_repeats_of, nb::arg("tokens"), nb::arg("rows"), nb::arg("least"), nb::arg("limit"), nb::arg("found"), nb::arg("lengths"),
-        nb::sig("def find_repeats(tokens: " LISTS ", rows: int, least: " INTS
-                ", limit: " INTS ", found: " INTS ", lengths: " INTS ") -> int"));
+  m.def("find_repeats", find_repeats_of, nb::arg("tokens"), nb::arg("rows"), nb::arg("least"),
+        nb::arg("limit"), nb::arg("found"), nb::arg("lengths"),
+        nb::sig("def find_repeats(tokens: " LISTS ", rows: int, least: " INTS ", limit: " INTS
+                ", found: " INTS ", lengths: " INTS ") -> int"));
 }
 
 }  // namespace logitlab

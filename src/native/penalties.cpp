@@ -112,18 +112,24 @@ void penalize(const PenaltyArgs& args, int64_t first, int64_t last) {
     if (out != z) std::memcpy(out, z, size_t(args.k) * sizeof(T));
     const double repetition = args.repetition[row], frequency = args.frequency[row],
                  presence = args.presence[row];
+    // By [whether the token is in the history][whether the logit is positive].
+    const double divisor[2][2] = {{1, 1}, {1, repetition}},
+                 factor[2][2] = {{1, 1}, {repetition, 1}};
     counts.add(row);
     counts.take(row, [&](int64_t token, bool is_seen, uint32_t count, double bias, double dry) {
-      const double start = widened(out[token]), divisor = is_seen ? repetition : 1;
+      const double start = widened(out[token]), sum = start + bias;
       double penalty = count * frequency;
       penalty += (count > 0) * presence;
       if (args.dry_penalty) penalty += dry;
-      double x = start + bias;
-      x = (x > 0 ? x / divisor : x * divisor) - penalty;
-      // Finite logits stay finite; -inf stays -inf, and a bias of -inf excludes.
-      if (std::isfinite(start) && std::isfinite(bias))
-        x = x > largest ? largest : x < -largest ? -largest : x;
-      if (start == -infinity || bias == -infinity) x = -infinity;
+      // The signs are random: a division and a product by 1, which are exact, instead of a branch.
+      const bool is_positive = sum > 0;
+      double x = sum / divisor[is_seen][is_positive] * factor[is_seen][is_positive] - penalty;
+      if (!(std::fabs(x) <= largest)) {
+        // Finite logits stay finite; -inf stays -inf, and a bias of -inf excludes.
+        if (std::isfinite(start) && std::isfinite(bias))
+          x = x > largest ? largest : x < -largest ? -largest : x;
+        if (start == -infinity || bias == -infinity) x = -infinity;
+      }
       round_to(x, args.is_tensor, out[token]);
     });
   }

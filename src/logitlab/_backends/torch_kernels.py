@@ -269,6 +269,7 @@ def penalize(z: Tensor, changes: tuple[Any, ...]) -> Tensor | None:
     if not _native_covers(z):
         return None
     out = empty_like(z) if z.is_contiguous() else z.clone(memory_format=torch.contiguous_format)
+    rows, k = z.shape
     memory = _memory(z if z.is_contiguous() else out), _memory(out)
-    native._native.penalize(native.KINDS[dtype_name(z.dtype)], *z.shape, *memory, True, *changes)
+    native._native.penalize(native.KINDS[dtype_name(z.dtype)], rows, k, *memory, True, *changes)
     return out
