@@ -28,11 +28,14 @@ class Lists {
       : size_(entries(argument, given, has_numbers)),
         tokens_(argument, given[0], kLabels, size_),
         offsets_(argument, given[1], kLabels, rows + 1) {
-    require_labels(argument, tokens_.data, size_, k);
     lists.tokens = static_cast<const int64_t*>(tokens_.data);
     lists.offsets = static_cast<const int64_t*>(offsets_.data);
-    require(size_ == 0 || *std::min_element(lists.tokens, lists.tokens + size_) >= 0, argument, -1,
-            "have tokens >= 0");
+    uint64_t invalid = 0;  // its highest bit: whether a token is negative or above k - 1
+    for (int64_t i = 0; i < size_; ++i)
+      invalid |= uint64_t(lists.tokens[i]) | (uint64_t(k - 1) - uint64_t(lists.tokens[i]));
+    for (int64_t i = 0; invalid >> 63 && i < size_; ++i)
+      require(lists.tokens[i] >= 0 && lists.tokens[i] < k, argument, lists.tokens[i],
+              "have tokens >= 0 and < ", k);
     require(lists.offsets[0] == 0, argument, lists.offsets[0], "have offsets from 0");
     require_size(argument, "tokens", lists.offsets[rows], size_);
     for (int64_t row = 0; row < rows; ++row) {

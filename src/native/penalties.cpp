@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "half.h"
@@ -77,9 +78,11 @@ class TokenCounts {
       const uint32_t state = counts_[token];
       if (!state) return;
       counts_[token] = 0;
-      const double bias = bias_ ? bias_[token] : 0, dry = dry_ ? dry_[token] : 0;
-      if (bias_) bias_[token] = 0;
-      if (dry_) dry_[token] = 0;
+      double bias = 0, dry = 0;
+      if (state & kListed) {
+        if (bias_) bias = std::exchange(bias_[token], 0);
+        if (dry_) dry = std::exchange(dry_[token], 0);
+      }
       change(token, (state & kSeen) != 0, state & ~(kSeen | kListed), bias, dry);
     };
     for_each(args_.prompt, row, take_one);
