@@ -53,6 +53,8 @@ class Lists {
  private:
   static int64_t entries(const char* argument, const nb::tuple& given, bool has_numbers) {
     require_size(argument, "entries", has_numbers ? 3 : 2, int64_t(given.size()));
+    for (const nb::handle array : given)
+      if (array.is_none()) throw nb::type_error("lists of tokens must be arrays, got None");
     return int64_t(nb::len(nb::handle(given[0])));
   }
   const int64_t size_;
