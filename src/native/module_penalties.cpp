@@ -20,6 +20,8 @@ namespace {
 
 constexpr int64_t kMaxLength = int64_t(1) << 30;  // the kernels count tokens with fewer bits
 
+constexpr int64_t kMaxRows = int64_t(1) << 48;  // their bytes can be computed
+
 // Checked lists of tokens of `rows` rows, given as (tokens, offsets) or, with a number for each
 // token, as (tokens, offsets, numbers). It holds the arrays.
 class Lists {
@@ -67,7 +69,7 @@ void penalize(int kind, int64_t rows, int64_t k, nb::handle z, nb::handle out, b
               const nb::tuple& prompt, const nb::tuple& tokens,
               const std::optional<nb::tuple>& bias, const std::optional<nb::tuple>& dry,
               nb::handle repetition, nb::handle frequency, nb::handle presence) {
-  require(rows >= 0, "rows", rows, "be >= 0");
+  require(rows >= 0 && rows < kMaxRows, "rows", rows, "be >= 0 and < 2^48");
   require(k >= 0, "k", k, "be >= 0");
   const NumberType& type = type_of(kind);
   PenaltyArgs args{};
@@ -107,7 +109,7 @@ void penalize(int kind, int64_t rows, int64_t k, nb::handle z, nb::handle out, b
 // Writes to `found` and `lengths`, of as many entries as there are tokens, and returns how many.
 int64_t find_repeats_of(const nb::tuple& tokens, int64_t rows, nb::handle least, nb::handle limit,
                         nb::handle found, nb::handle lengths) {
-  require(rows >= 0, "rows", rows, "be >= 0");
+  require(rows >= 0 && rows < kMaxRows, "rows", rows, "be >= 0 and < 2^48");
   const Lists history("tokens", tokens, rows, std::numeric_limits<int64_t>::max(), false);
   const ContiguousMemory leasts("least", least, kLabels, rows),
       limits("limit", limit, kLabels, rows),
