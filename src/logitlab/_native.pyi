@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy
@@ -45,7 +45,7 @@ def second_products(kind: int, p: numpy.typing.NDArray[Any], u: numpy.typing.NDA
 
 def keep(kind: int, z: numpy.typing.NDArray[Any], axis: int, t: float | numpy.typing.NDArray[numpy.float64], where: numpy.typing.NDArray[Any] | None, stages: Sequence[tuple[int, *tuple[float | numpy.typing.NDArray[numpy.float64], ...]]], kept: numpy.typing.NDArray[Any], used_temperatures: numpy.typing.NDArray[numpy.float64] | None) -> None: ...
 
-def plain_sample(z: Any, axis: Any, temperature: Any, stages: Sequence[tuple[int, *tuple[float | numpy.typing.NDArray[numpy.float64], ...]]], key_a: int, key_b: int) -> Any: ...
+def plain_sample(z: Any, axis: Any, temperature: Any, stages: Sequence[tuple[int, *tuple[float | numpy.typing.NDArray[numpy.float64], ...]]], key_of: Callable[[Any], tuple[int, int]], rng: Any) -> Any: ...
 
 def sample(kind: int, z: numpy.typing.NDArray[Any], axis: int, t: float | numpy.typing.NDArray[numpy.float64], where: numpy.typing.NDArray[Any] | None, stages: Sequence[tuple[int, *tuple[float | numpy.typing.NDArray[numpy.float64], ...]]], replacement: bool, key_a: int, key_b: int, row_keys: numpy.typing.NDArray[Any], found: numpy.typing.NDArray[numpy.int64]) -> None: ...
 

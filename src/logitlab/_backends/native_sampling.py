@@ -1,6 +1,7 @@
 """Truncation and sampling of NumPy arrays: the compiled kernels, or the reference."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from logitlab._backends.native import (
     _memory,
     _native,
     _one_axis,
-    are_plain,
     empty,
     large_bytes,
     native_available,
@@ -63,17 +63,25 @@ def kernel_stages(stages: list[Stage]) -> KernelStages:
     return [(STAGES.index(stage.name), *stage.values) for stage in stages]
 
 
-def covers_plain_sample(z: Any, axis: Any, temperature: Any, n: Any) -> bool:
-    """Whether :func:`plain_sample` fails only for a row without a distribution."""
-    is_one = n is None or (type(n) is int and n == 1)
-    return is_one and are_plain((z,), axis, temperature) and z.nbytes < _native.LARGE_RESULT
-
-
 def plain_sample(
-    z: Any, axis: Any, temperature: Any, stages: KernelStages, key: tuple[int, int], n: int | None
+    z: Any,
+    axis: Any,
+    temperature: Any,
+    stages: KernelStages,
+    key_of: Callable[[Any], tuple[int, int]],
+    rng: Any,
+    n: Any,
 ) -> Any:
-    """One class of each row, along a new last axis if n is 1; None if a row has no distribution."""
-    found = _native.plain_sample(z, axis, temperature, stages, *key)
+    """One class of each row, along a new last axis if n is 1.
+
+    None where another function must be called: before a key is drawn, unless a row has no
+    distribution.
+    """
+    if not (n is None or (type(n) is int and n == 1)) or type(z) is not np.ndarray:
+        return None
+    if not native_available():
+        return None
+    found = _native.plain_sample(z, axis, temperature, stages, key_of, rng)
     return found if n is None or found is None else found[..., None]
 
 

@@ -312,13 +312,11 @@ class Sampler:
         if _tracing.is_traced_by_jax(z, self.temperature, where, rng, row_keys):
             return self._sample_traced(z, n, axis, where, replacement, rng, row_keys)
         plain = replacement is True and where is None and row_keys is None
-        if plain and native_sampling.covers_plain_sample(z, axis, self.temperature, n):
-            stages = self._plain_stages
-            if stages is not None:
-                arguments = z, axis, self.temperature, stages, generator_key(rng), n
-                found = native_sampling.plain_sample(*arguments)
-                if found is not None:
-                    return found
+        if plain and (stages := self._plain_stages) is not None:
+            arguments = z, axis, self.temperature, stages, generator_key, rng, n
+            found = native_sampling.plain_sample(*arguments)
+            if found is not None:
+                return found
         if (sharded := _dispatch.sharded("sample", z, axis)) is not None:
             options = {"where": where, "replacement": replacement, "row_keys": row_keys}
             return sharded(z, n, axis=axis, rng=rng, **options, **self._settings)
