@@ -501,7 +501,8 @@ class Sampler:
         return call.restore(traced.sample(call, count, on_host, has_formula), n)
 
 
-_NAMES = tuple(field.name for field in fields(Sampler))
+_NAMES = dict.fromkeys(field.name for field in fields(Sampler))
+_HASHABLE = frozenset({int, float, str, type(None)})
 
 
 def check_sampler(sampler: Any) -> Sampler:
@@ -521,12 +522,13 @@ def check_one_row(sampler: Sampler) -> Sampler:
 
 def sampler_of(function: str, /, **settings: Any) -> Sampler:
     """The sampler of the settings of a function; that of numbers is made once."""
-    if unknown := [name for name in settings if name not in _NAMES]:
+    if not settings.keys() <= _NAMES.keys():
+        unknown = next(name for name in settings if name not in _NAMES)
         raise TypeError(
-            f"{function}() got an unexpected keyword argument {unknown[0]!r}; "
+            f"{function}() got an unexpected keyword argument {unknown!r}; "
             f"the settings are {', '.join(_NAMES)}"
         )
-    if all(type(value) in (int, float, str) or value is None for value in settings.values()):
+    if _HASHABLE.issuperset(map(type, settings.values())):
         return _sampler_of_numbers(**settings)
     return Sampler(**settings)
 
