@@ -77,6 +77,11 @@ def random_options(rng):
             for _ in range(N)
         ]
         options["logit_bias"] = maps if rng.random() < 0.7 else maps[0]
+    elif rng.random() < 0.7:
+        bias = rng.choice([*biases, 0.7, 2.0], (N, K) if rng.random() < 0.5 else K)
+        with np.errstate(over="ignore"):
+            bias = bias.astype(arrays.FLOATS[rng.integers(4)])
+        options["logit_bias"] = np.asfortranarray(bias) if rng.random() < 0.5 else bias
     return options
 
 
@@ -100,6 +105,9 @@ def test_bits_of_the_formulas(dtype, library, threads, monkeypatch):
             z = z[:, ::2].T.copy().T if library == "numpy" else z.T.contiguous().T
             z = np.repeat(z, 2, 1) if library == "numpy" else z
         options = random_options(rng)
+        bias = options.get("logit_bias")
+        if library == "torch" and isinstance(bias, np.ndarray):
+            options["logit_bias"] = arrays.tensor(bias)
         try:
             logitlab.set_num_threads(threads)
             found = logitlab.penalize(z, **options)

@@ -64,11 +64,12 @@ class Lists {
   std::optional<ContiguousMemory> numbers_;
 };
 
-// z and out of shape (rows, k); the settings (rows,).
+// z and out of shape (rows, k); all_biases (rows, k) or (1, k), or None; the settings (rows,).
 void penalize(int kind, int64_t rows, int64_t k, nb::handle z, nb::handle out, bool is_tensor,
               const nb::tuple& prompt, const nb::tuple& tokens,
               const std::optional<nb::tuple>& bias, const std::optional<nb::tuple>& dry,
-              nb::handle repetition, nb::handle frequency, nb::handle presence) {
+              nb::handle all_biases, int bias_kind, nb::handle repetition, nb::handle frequency,
+              nb::handle presence) {
   require(rows >= 0 && rows < kMaxRows, "rows", rows, "be >= 0 and < 2^48");
   require(k >= 0, "k", k, "be >= 0");
   const NumberType& type = type_of(kind);
@@ -79,6 +80,12 @@ void penalize(int kind, int64_t rows, int64_t k, nb::handle z, nb::handle out, b
       repetitions("repetition", repetition, kDoubles, rows),
       frequencies("frequency", frequency, kDoubles, rows),
       presences("presence", presence, kDoubles, rows);
+  const NumberType& bias_type = type_of(bias_kind);
+  args.bias_kind = Kind(bias_kind);
+  args.has_bias_rows =
+      !all_biases.is_none() && rows > 1 && nb::cast<int64_t>(all_biases.attr("shape")[0]) != 1;
+  const ContiguousMemory biases_memory("all_biases", all_biases, bias_type,
+                                       size_of(args.has_bias_rows ? rows : 1, k));
   const Lists before("prompt", prompt, rows, k, false), output("tokens", tokens, rows, k, false);
   std::optional<Lists> biases, repeats;
   int64_t entries = rows * k + before.size() + output.size();
@@ -93,6 +100,7 @@ void penalize(int kind, int64_t rows, int64_t k, nb::handle z, nb::handle out, b
   if (rows == 0 || k == 0) return;
   args.z = static_cast<const char*>(z_memory.data);
   args.out = static_cast<char*>(out_memory.data);
+  args.all_biases = static_cast<const char*>(biases_memory.data);
   args.prompt = before.lists, args.output = output.lists;
   args.repetition = static_cast<const double*>(repetitions.data);
   args.frequency = static_cast<const double*>(frequencies.data);
@@ -127,11 +135,12 @@ int64_t find_repeats_of(const nb::tuple& tokens, int64_t rows, nb::handle least,
 void define_penalties(nb::module_& m) {
   m.def("penalize", penalize, nb::arg("kind"), nb::arg("rows"), nb::arg("k"), nb::arg("z"),
         nb::arg("out"), nb::arg("is_tensor"), nb::arg("prompt"), nb::arg("tokens"),
-        nb::arg("bias").none(), nb::arg("dry").none(), nb::arg("repetition"), nb::arg("frequency"),
-        nb::arg("presence"),
+        nb::arg("bias").none(), nb::arg("dry").none(), nb::arg("all_biases").none(),
+        nb::arg("bias_kind"), nb::arg("repetition"), nb::arg("frequency"), nb::arg("presence"),
         nb::sig("def penalize(kind: int, rows: int, k: int, z: " ARRAY ", out: " ARRAY
                 ", is_tensor: bool, prompt: " LISTS ", tokens: " LISTS ", bias: " NUMBERED
-                ", dry: " NUMBERED ", repetition: " DOUBLES ", frequency: " DOUBLES
+                ", dry: " NUMBERED ", all_biases: " ARRAY
+                " | None, bias_kind: int, repetition: " DOUBLES ", frequency: " DOUBLES
                 ", presence: " DOUBLES ") -> None"));
   m.def("find_repeats", find_repeats_of, nb::arg("tokens"), nb::arg("rows"), nb::arg("least"),
         nb::arg("limit"), nb::arg("found"), nb::arg("lengths"),

@@ -105,14 +105,85 @@ class TokenCounts {
   const Zeros<double> bias_, dry_;
 };
 
+// A changed logit x: a finite one stays finite; -inf stays -inf, and a bias of -inf excludes.
+double limited(double x, double start, double bias, double largest) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  if (start == -infinity || bias == -infinity) return -infinity;
+  if (!std::isfinite(start) || !std::isfinite(bias)) return x;
+  return x > largest ? largest : x < -largest ? -largest : x;
+}
+
+template <class T>
+void widen(const char* from, int64_t size, double* to) {
+  const T* const x = reinterpret_cast<const T*>(from);
+  for (int64_t i = 0; i < size; ++i) to[i] = widened(x[i]);
+}
+
+// The biases of all logits of one row after another, as doubles.
+class RowBiases {
+ public:
+  explicit RowBiases(const PenaltyArgs& args) : args_(args) {}
+
+  // Null without biases.
+  const double* of_row(int64_t row) {
+    if (!args_.all_biases || (!row_.empty() && !args_.has_bias_rows)) return row_.data();
+    row_.resize(size_t(args_.k));
+    const int64_t start = args_.has_bias_rows ? row * args_.k : 0;
+    const char* const x = args_.all_biases;
+    switch (args_.bias_kind) {
+      case kFloat32:
+        widen<float>(x + 4 * start, args_.k, row_.data());
+        break;
+      case kFloat64:
+        widen<double>(x + 8 * start, args_.k, row_.data());
+        break;
+      case kFloat16:
+        widen<Half>(x + 2 * start, args_.k, row_.data());
+        break;
+      case kBFloat16:
+        widen<BFloat>(x + 2 * start, args_.k, row_.data());
+        break;
+    }
+    return row_.data();
+  }
+
+ private:
+  const PenaltyArgs& args_;
+  std::vector<double> row_;
+};
+
+// z with a bias of each logit.
+template <class T>
+void add_biases(const PenaltyArgs& args, const T* z, const double* bias, T* out) {
+  constexpr int64_t kBlock = 64;
+  const double largest = kLargest[args.kind];
+  double x[kBlock];
+  for (int64_t start = 0; start < args.k; start += kBlock) {
+    const int64_t size = std::min(kBlock, args.k - start);
+    int64_t beyond = 0;
+    for (int64_t i = 0; i < size; ++i) {
+      x[i] = widened(z[start + i]) + bias[start + i];
+      beyond += !(std::fabs(x[i]) <= largest);
+    }
+    for (int64_t i = 0; beyond && i < size; ++i)
+      x[i] = limited(x[i], widened(z[start + i]), bias[start + i], largest);
+    for (int64_t i = 0; i < size; ++i) round_to(x[i], args.is_tensor, out[start + i]);
+  }
+}
+
 template <class T>
 void penalize(const PenaltyArgs& args, int64_t first, int64_t last) {
   TokenCounts counts(args);
-  const double largest = kLargest[args.kind], infinity = std::numeric_limits<double>::infinity();
+  RowBiases biases(args);
+  const double largest = kLargest[args.kind];
   for (int64_t row = first; row < last; ++row) {
     const T* const z = reinterpret_cast<const T*>(args.z) + row * args.k;
     T* const out = reinterpret_cast<T*>(args.out) + row * args.k;
-    if (out != z) std::memcpy(out, z, size_t(args.k) * sizeof(T));
+    const double* const all_biases = biases.of_row(row);
+    if (all_biases)
+      add_biases(args, z, all_biases, out);
+    else
+      std::memcpy(out, z, size_t(args.k) * sizeof(T));
     const double repetition = args.repetition[row], frequency = args.frequency[row],
                  presence = args.presence[row];
     // By [whether the token is in the history][whether the logit is positive].
@@ -120,19 +191,15 @@ void penalize(const PenaltyArgs& args, int64_t first, int64_t last) {
                  factor[2][2] = {{1, 1}, {repetition, 1}};
     counts.add(row);
     counts.take(row, [&](int64_t token, bool is_seen, uint32_t count, double bias, double dry) {
-      const double start = widened(out[token]), sum = start + bias;
+      if (all_biases) bias += all_biases[token];
+      const double start = widened(all_biases ? z[token] : out[token]), sum = start + bias;
       double penalty = count * frequency;
       penalty += (count > 0) * presence;
       if (args.dry_penalty) penalty += dry;
       // The signs are random: a division and a product by 1, which are exact, instead of a branch.
       const bool is_positive = sum > 0;
       double x = sum / divisor[is_seen][is_positive] * factor[is_seen][is_positive] - penalty;
-      if (!(std::fabs(x) <= largest)) {
-        // Finite logits stay finite; -inf stays -inf, and a bias of -inf excludes.
-        if (std::isfinite(start) && std::isfinite(bias))
-          x = x > largest ? largest : x < -largest ? -largest : x;
-        if (start == -infinity || bias == -infinity) x = -infinity;
-      }
+      if (!(std::fabs(x) <= largest)) x = limited(x, start, bias, largest);
       round_to(x, args.is_tensor, out[token]);
     });
   }

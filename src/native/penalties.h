@@ -16,7 +16,7 @@ struct TokenLists {
 struct PenaltyArgs {
   Kind kind;
   const char* z;
-  char* out;  // may be z
+  char* out;
   int64_t k;
   // A torch tensor is rounded to float16 by way of float32, as in torch.
   bool is_tensor;
@@ -25,6 +25,10 @@ struct PenaltyArgs {
   // last bias and the largest penalty of DRY. Without lists the number is null.
   TokenLists biased, dry;
   const double *bias = nullptr, *dry_penalty = nullptr;
+  // A bias of each logit, of any kind, or null: of each row, or one row for all.
+  const char* all_biases = nullptr;
+  Kind bias_kind;
+  bool has_bias_rows;
   const double *repetition, *frequency, *presence;  // per row
 };
 

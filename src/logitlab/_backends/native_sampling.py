@@ -15,6 +15,7 @@ from logitlab._backends.native import (
     _memory,
     _native,
     _one_axis,
+    contiguous,
     empty,
     large_bytes,
     native_available,
@@ -126,18 +127,25 @@ def sample(
     return indices
 
 
-def penalize(z: Any, changes: tuple[Any, ...]) -> Any:
-    """A copy of z, (N, K), with the changes that the kernel takes; None if it does not apply."""
+def penalize(
+    z: Any, bias: Any, tokens: tuple[Any, Any, Any, Any], settings: tuple[Any, Any, Any]
+) -> Any:
+    """A copy of z, (N, K), with a bias of each logit and with penalties of tokens.
+
+    The bias is (N, K), (1, K) or None. None if the kernel does not apply.
+    """
     dtype = dtype_name(z.dtype)
-    if not _covers(dtype):
+    bias_dtype = dtype if bias is None else dtype_name(bias.dtype)
+    if not (_covers(dtype) and _covers(bias_dtype)):
         return None
     out = empty(z.shape, native_type(z.dtype))
-    if not (z.flags.c_contiguous and z.flags.aligned and z.dtype.isnative):
-        out[...] = z
-        z = out
+    x = contiguous(z, out.dtype)
+    if bias is not None:
+        bias = _memory(contiguous(bias, native_type(bias.dtype)), bias_dtype)
     rows, k = z.shape
-    memory = _memory(z, dtype), _memory(out, dtype)
-    _native.penalize(KINDS[dtype], rows, k, *memory, False, *changes)
+    memory = _memory(x, dtype), _memory(out, dtype)
+    biases = bias, KINDS[bias_dtype]
+    _native.penalize(KINDS[dtype], rows, k, *memory, False, *tokens, *biases, *settings)
     return out
 
 

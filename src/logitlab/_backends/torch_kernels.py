@@ -264,12 +264,21 @@ def linear_loss(
     return torch.from_numpy(loss), gradients
 
 
-def penalize(z: Tensor, changes: tuple[Any, ...]) -> Tensor | None:
+def penalize(
+    z: Tensor,
+    bias: Tensor | None,
+    tokens: tuple[Any, Any, Any, Any],
+    settings: tuple[Any, Any, Any],
+) -> Tensor | None:
     """As `native_sampling.penalize`."""
-    if not _native_covers(z):
+    if not _native_covers(z, bias) or (bias is not None and bias.dtype not in _KINDS):
         return None
-    out = empty_like(z) if z.is_contiguous() else z.clone(memory_format=torch.contiguous_format)
+    z = z.contiguous()
+    out = empty_like(z)
     rows, k = z.shape
-    memory = _memory(z if z.is_contiguous() else out), _memory(out)
-    native._native.penalize(native.KINDS[dtype_name(z.dtype)], rows, k, *memory, True, *changes)
+    biases: tuple[Any, int] = None, 0
+    if bias is not None:
+        biases = _memory(bias.contiguous()), _KINDS[bias.dtype]
+    memory = _memory(z), _memory(out)
+    native._native.penalize(_KINDS[z.dtype], rows, k, *memory, True, *tokens, *biases, *settings)
     return out

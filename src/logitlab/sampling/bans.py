@@ -48,7 +48,9 @@ def check_bitmask(x: Any, rows: Rows, z: Any) -> Any:
 def allow(out: Any, allowed: TokenLists, k: int) -> None:
     """Ban every token that is not in its row's list; rows without a list are unchanged."""
     flat = out.reshape(-1)
-    index = to_library_of(out, np.unique(allowed.flat(k)))
+    # Derivatives of torch pass once through each entry.
+    index = allowed.flat(k) if isinstance(out, np.ndarray) else np.unique(allowed.flat(k))
+    index = to_library_of(out, index)
     kept = flat[index]
     out[to_library_of(out, np.flatnonzero(allowed.is_given))] = -np.inf
     flat[index] = kept

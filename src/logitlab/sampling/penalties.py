@@ -77,11 +77,12 @@ class _Changes(NamedTuple):
     frequency: NDArray[np.float64]
     presence: NDArray[np.float64]
 
-    def arguments(self) -> tuple[Any, ...]:
-        """The arguments of the kernels."""
-        lists = [(x.tokens, x.offsets) for x in self[:2]]
-        numbers = [x and (x.lists.tokens, x.lists.offsets, x.values) for x in self[2:4]]
-        return *lists, *numbers, *map(np.ascontiguousarray, self[4:])
+    def arguments(self) -> tuple[tuple[Any, Any, Any, Any], tuple[Any, Any, Any]]:
+        """The lists and the settings as the kernels take them."""
+        prompt, output = ((x.tokens, x.offsets) for x in self[:2])
+        bias, dry = (x and (x.lists.tokens, x.lists.offsets, x.values) for x in self[2:4])
+        repetition, frequency, presence = map(np.ascontiguousarray, self[4:])
+        return (prompt, output, bias, dry), (repetition, frequency, presence)
 
 
 class _FlatChanges(NamedTuple):
@@ -226,13 +227,13 @@ def _copy(z: Any) -> Any:
     return z.clone(memory_format=torch.contiguous_format)
 
 
-def _by_kernel(z: Any, changes: _Changes) -> Any:
-    """As :func:`_by_formulas` without an array of biases; None if the kernels do not apply."""
+def _by_kernel(z: Any, changes: _Changes, bias: Any) -> Any:
+    """As :func:`_by_formulas`; None if the kernels do not apply."""
     if isinstance(z, np.ndarray):
-        return native_sampling.penalize(z, changes.arguments())
+        return native_sampling.penalize(z, bias, *changes.arguments())
     from logitlab._backends import torch_kernels
 
-    return torch_kernels.penalize(z, changes.arguments())
+    return torch_kernels.penalize(z, bias, *changes.arguments())
 
 
 def _by_formulas(z: Any, changes: _FlatChanges, bias: Any) -> Any:
@@ -404,7 +405,7 @@ def penalize(
     allowed = rows.lists(allowed_token_ids, "allowed_token_ids", is_common=True)
     words = None if bitmask is None else bans.check_bitmask(bitmask, rows, x)
 
-    out = _by_kernel(x, changes) if bias is None else None
+    out = _by_kernel(x, changes, bias)
     if out is None:
         out = _by_formulas(x, _flattened(changes, rows), bias)
     if allowed.is_given.any():
