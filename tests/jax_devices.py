@@ -18,7 +18,6 @@ ROWS = PartitionSpec()
 NAMES = ["softmax", "log_softmax", "logsumexp", "entropy"]
 # Each call compiles a program for four devices: not every combination is tested.
 CASES = [(np.float64, t) for t in (1.0, 1e-3, 0.0, np.inf, -0.7, "rows")] + [(np.float32, 1.0)]
-by_name = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
@@ -43,71 +42,94 @@ def hostile_rows(dtype):
     return np.concatenate([z, scattered, arrays.normal((4, 12), dtype)])
 
 
-def sharded(name, out_specs=ROWS, in_specs=CLASSES, mesh=MESH, **options):
-    """A function of logitlab.jax, compiled for all devices."""
+def mapped(name, out_specs=ROWS, in_specs=CLASSES, mesh=MESH, **options):
+    """A function of logitlab.jax, mapped over the devices."""
     options = {"axis_name": mesh.axis_names, **options}
     function = functools.partial(getattr(logitlab.jax, name), **options)
-    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs))
+    return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
+
+
+def sharded(*args, **options):
+    """A function of logitlab.jax, compiled for all devices."""
+    return jax.jit(mapped(*args, **options))
 
 
 def specs_of(name):
     return CLASSES if name.endswith("softmax") else ROWS
 
 
-@by_name
+def value_and_gradient(function, z, g, *args):
+    value, pull_back = jax.vjp(lambda z: function(z, *args), z)
+    return value, pull_back(g)[0]
+
+
 @pytest.mark.parametrize(("dtype", "temperature"), CASES, indirect=["dtype"])
-def test_values_and_gradients_of_special_values(dtype, name, temperature):
+def test_values_and_gradients_of_special_values(dtype, temperature):
     z = hostile_rows(dtype)
     if temperature == "rows":
         temperature = np.linspace(0.5, 2, len(z)).astype(dtype)
     eps = float(np.finfo(dtype).eps)
-    function = sharded(name, specs_of(name), temperature=temperature)
-    unsharded = functools.partial(getattr(logitlab, name), temperature=temperature)
-    value, expected = function(z), unsharded(z)
-    assert value.dtype == dtype
+    unsharded = {n: functools.partial(getattr(logitlab, n), temperature=temperature) for n in NAMES}
+    expected = {name: function(z) for name, function in unsharded.items()}
+    gradients = {name: arrays.normal(value.shape, dtype) for name, value in expected.items()}
+
+    def all_of(functions, z):
+        return {n: value_and_gradient(f, z, gradients[n]) for n, f in functions.items()}
+
+    wanted = jax.jit(lambda z: all_of(unsharded, z))(z)
+    found = {}
+    for name in NAMES:  # one program each: independent reductions in one can wait for each other
+        ours = mapped(name, specs_of(name), temperature=temperature)
+        found |= jax.jit(lambda z, f={name: ours}: all_of(f, z))(z)
+    undefined = np.isnan(logitlab.softmax(z, temperature=temperature)).any(1)
+    # The formulas that autodiff passes through have another derivative where a logit is +inf.
+    undefined |= (np.ndim(temperature) > 0) & (z == np.inf).any(1)
+    slope = 1 if np.ndim(temperature) or not 0 < temperature < 1 else 1 / temperature
     # XLA's exp of float32 and T in float32: relative errors up to (z - m)/T times eps.
     rtol = 20 * eps if dtype == np.float64 else 1e-5
-    np.testing.assert_allclose(value, expected, rtol=rtol, atol=100 * float(np.finfo(dtype).tiny))
-    if name == "logsumexp" and np.isinf(temperature).any():
-        return  # the values are infinite
-    defined = ~np.isnan(logitlab.softmax(z, temperature=temperature)).any(1)
-    # The formulas that autodiff passes through have another derivative where a logit is +inf.
-    defined &= np.ndim(temperature) == 0 or ~(z == np.inf).any(1)
-    g = arrays.normal(expected.shape, dtype)
-    found, wanted = (jax.vjp(f, jnp.asarray(z))[1](g)[0] for f in (function, unsharded))
-    slope = 1 if np.ndim(temperature) or not 0 < temperature < 1 else 1 / temperature
-    assert np.isfinite(found[defined]).all()
-    np.testing.assert_allclose(
-        found[defined], wanted[defined], rtol=1000 * eps, atol=100 * eps * slope
-    )
+    atol = 100 * float(np.finfo(dtype).tiny)
+    for name in NAMES:
+        value, gradient = found[name]
+        assert value.dtype == dtype, name
+        np.testing.assert_allclose(value, expected[name], rtol=rtol, atol=atol, err_msg=name)
+        if name == "logsumexp" and np.isinf(temperature).any():
+            continue  # the values are infinite
+        ours, theirs = (x[~undefined] for x in (gradient, wanted[name][1]))
+        assert np.isfinite(ours).all(), name
+        np.testing.assert_allclose(
+            ours, theirs, rtol=1000 * eps, atol=100 * eps * slope, err_msg=name
+        )
 
 
-@by_name
-def test_where_axes_and_types(name):
+def test_where_axes_and_types():
     """A mask that excludes all classes of a device; the class axis first; half types; vmap."""
     z = arrays.normal((5, 8), np.dtype(np.float32))
     where = np.arange(8) % 8 > 2
-    masked = jax.jit(
-        jax.shard_map(
-            lambda z, w: getattr(logitlab.jax, name)(z, axis_name="classes", where=w),
-            mesh=MESH,
-            in_specs=(CLASSES, PartitionSpec("classes")),
-            out_specs=specs_of(name),
-        )
-    )
-    unsharded = getattr(logitlab, name)
-    np.testing.assert_allclose(masked(z, where), unsharded(z, where=where), rtol=1e-5)
     first = PartitionSpec("classes")
-    function = sharded(name, first if specs_of(name) else ROWS, first, axis=0)
-    np.testing.assert_allclose(function(z.T), unsharded(z.T, 0), rtol=1e-5)
-    half = sharded(name, specs_of(name))(jnp.asarray(z, jnp.bfloat16))
-    assert half.dtype == jnp.bfloat16
-    expected = unsharded(z.astype(arrays.BFLOAT16))
-    np.testing.assert_allclose(half.astype(float), expected.astype(float), rtol=2**-8)
-    batch = jax.vmap(sharded(name, specs_of(name)), in_axes=1)(z.reshape(5, 1, 8))
-    np.testing.assert_allclose(batch, unsharded(z)[None], rtol=1e-5)
-    empty = sharded(name, specs_of(name))(np.empty((0, 8), np.float32))
-    assert empty.shape == unsharded(np.empty((0, 8))).shape
+
+    for name in NAMES:
+        masked = jax.jit(
+            jax.shard_map(
+                lambda z, w, name=name: getattr(logitlab.jax, name)(
+                    z, axis_name="classes", where=w
+                ),
+                mesh=MESH,
+                in_specs=(CLASSES, first),
+                out_specs=specs_of(name),
+            )
+        )
+        unsharded, function = getattr(logitlab, name), sharded(name, specs_of(name))
+        np.testing.assert_allclose(masked(z, where), unsharded(z, where=where), rtol=1e-5)
+        across = sharded(name, first if specs_of(name) else ROWS, first, axis=0)
+        np.testing.assert_allclose(across(z.T), unsharded(z.T, 0), rtol=1e-5)
+        half = function(jnp.asarray(z, jnp.bfloat16))
+        assert half.dtype == jnp.bfloat16
+        expected = unsharded(z.astype(arrays.BFLOAT16))
+        np.testing.assert_allclose(half.astype(float), expected.astype(float), rtol=2**-8)
+        batch = jax.jit(jax.vmap(function, in_axes=1))(z.reshape(5, 1, 8))
+        np.testing.assert_allclose(batch, unsharded(z)[None], rtol=1e-5)
+        empty = function(np.empty((0, 8), np.float32))
+        assert empty.shape == unsharded(np.empty((0, 8))).shape
 
 
 def test_no_classes_and_keepdims():
@@ -138,28 +160,43 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("options", LOSSES.values(), ids=LOSSES)
 @pytest.mark.parametrize(
     ("dtype", "kind"),
     [(np.float64, "labels"), (np.float64, "distributions"), (np.float32, "labels")],
     indirect=["dtype"],
 )
-def test_losses(dtype, options, kind):
+def test_losses(dtype, kind):
     z, y = arrays.normal((6, 8), dtype, 2.0), np.array([0, 3, 7, 3, 5, 6])
     z[:, 1] = -np.inf
-    spec = ROWS
+    spec, cases = ROWS, LOSSES
     if kind == "distributions":
-        options = {name: value for name, value in options.items() if name != "ignore_index"}
         y, spec = logitlab.softmax(arrays.normal((6, 8), dtype, seed=1)), CLASSES
         y[:, 1] = 0
-    function = sharded("cross_entropy", in_specs=(CLASSES, spec), **options)
-    unsharded = functools.partial(logitlab.cross_entropy, **options)
+        cases = {
+            case: {name: value for name, value in options.items() if name != "ignore_index"}
+            for case, options in LOSSES.items()
+        }
+
+    def value_and_gradient_of_loss(loss, options, z, y):
+        g = np.ones(len(y) if options.get("reduction") == "none" else (), dtype)
+        return value_and_gradient(loss, z, g, y)
+
+    @jax.jit
+    def unsharded(z, y):
+        loss = logitlab.cross_entropy
+        return [
+            value_and_gradient_of_loss(functools.partial(loss, **options), options, z, y)[1]
+            for options in cases.values()
+        ]
+
     eps = float(np.finfo(dtype).eps)
-    np.testing.assert_allclose(function(z, y), unsharded(z, y), rtol=20 * eps)
-    found, expected = (
-        jax.grad(lambda z, f=f: f(z, y).sum())(jnp.asarray(z)) for f in (function, unsharded)
-    )
-    np.testing.assert_allclose(found, expected, rtol=100 * eps, atol=10 * eps)
+    for (case, options), expected in zip(cases.items(), unsharded(z, y), strict=True):
+        ours = mapped("cross_entropy", in_specs=(CLASSES, spec), **options)
+        function = functools.partial(value_and_gradient_of_loss, ours, options)
+        value, found = jax.jit(function)(z, y)
+        loss = logitlab.cross_entropy(z, y, **options)
+        np.testing.assert_allclose(value, loss, rtol=20 * eps, err_msg=case)
+        np.testing.assert_allclose(found, expected, rtol=100 * eps, atol=10 * eps, err_msg=case)
 
 
 def test_labels_that_are_constants():
@@ -167,12 +204,13 @@ def test_labels_that_are_constants():
     z = np.zeros((2, 8), np.float32)
 
     def loss(y):
-        return jax.shard_map(
+        function = jax.shard_map(
             lambda z: logitlab.jax.cross_entropy(z, y, axis_name="classes"),
             mesh=MESH,
             in_specs=CLASSES,
             out_specs=ROWS,
-        )(z)
+        )
+        return jax.jit(function)(z)
 
     np.testing.assert_allclose(loss(np.array([0, 7])), np.log(8), rtol=1e-6)
     with pytest.raises(ValueError, match=r"y must be from 0 to 7, .* got 8 in row 1"):
@@ -182,21 +220,21 @@ def test_labels_that_are_constants():
 def test_gradients_within_the_mapped_function():
     z, y = arrays.normal((4, 8), np.dtype(np.float32)), np.array([0, 3, 7, 5])
     function = functools.partial(logitlab.jax.cross_entropy, axis_name="classes")
-    mapped = jax.shard_map(
+    with_gradient = jax.shard_map(
         jax.value_and_grad(function),
         mesh=MESH,
         in_specs=(CLASSES, ROWS),
         out_specs=(ROWS, CLASSES),
     )
     for ours, theirs in zip(
-        jax.jit(mapped)(z, y), logitlab.cross_entropy_and_grad(z, y), strict=True
+        jax.jit(with_gradient)(z, y), logitlab.cross_entropy_and_grad(z, y), strict=True
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
 def test_second_derivatives(dtype):
     z = arrays.normal((1, 8), dtype, 1.0)
-    found = jax.hessian(lambda z: sharded("logsumexp")(z)[0])(jnp.asarray(z))
+    found = jax.jit(jax.hessian(lambda z: mapped("logsumexp")(z)[0]))(z)
     expected = logitlab.jacobian(z.astype(float))[0]
     tolerance = 100 * float(np.finfo(dtype).eps)
     np.testing.assert_allclose(found.reshape(8, 8), expected, atol=tolerance)
@@ -265,7 +303,7 @@ def test_sampling_of_arrays_on_several_devices():
     x = jax.device_put(z, jax.NamedSharding(MESH, rows))
     compiled = jax.jit(lambda z: logitlab.sample(z, 3, rng=3, **settings))
     np.testing.assert_array_equal(compiled(x), expected)
-    mapped = jax.jit(
+    of_rows = jax.jit(
         jax.shard_map(
             lambda z, k: logitlab.sample(z, 3, rng=3, row_keys=k, **settings),
             mesh=MESH,
@@ -273,7 +311,7 @@ def test_sampling_of_arrays_on_several_devices():
             out_specs=rows,
         )
     )
-    results = [mapped(x, np.arange(8)) for _ in range(8)]
+    results = [of_rows(x, np.arange(8)) for _ in range(8)]
     for found in results:
         np.testing.assert_array_equal(found, expected)
 

@@ -87,16 +87,34 @@ def test_known_failures_of_scipy():
     assert failing["maximum"].counterexample.result.count("0.0") == 2
 
 
+def compiled_for_few_shapes(function):
+    """A function of JAX of rows that excluded classes and zeros extend to powers of two."""
+    jax = pytest.importorskip("jax")
+    compiled = jax.jit(lambda z: function(z))
+
+    def call(z):
+        if z.ndim != 2 or not jax.numpy.issubdtype(z.dtype, jax.numpy.floating):
+            return compiled(z)
+        n, k = z.shape
+        extended = np.zeros((1 << (n - 1).bit_length(), 1 << (k - 1).bit_length()), z.dtype)
+        extended[:, k:] = -np.inf
+        extended[:n, :k] = z
+        return jax.numpy.asarray(np.asarray(compiled(extended))[:n, :k])
+
+    return call
+
+
 def test_known_failures_of_jax():
     """Integers wrap around, bfloat16 sums to 1.003, log p at the maximum is 0, +inf gives NaN."""
     jax = pytest.importorskip("jax")
     laws = ["integers", "sum", "+inf"]
-    softmax = jax.jit(lambda z: jax.nn.softmax(z))
+    softmax = compiled_for_few_shapes(jax.nn.softmax)
     failing = failing_laws(softmax, laws, array_library="jax", dtypes=["bfloat16"])
     assert set(failing) == {"integers", "sum", "+inf"}
     assert failing["sum"].by_dtype["bfloat16"][0] == "fails"
     assert failing["integers"].by_dtype["int8"][0] == "differs"
-    assert failing_laws(jax.nn.log_softmax, ["maximum"], array_library="jax", dtypes=["float32"])
+    log_softmax = compiled_for_few_shapes(jax.nn.log_softmax)
+    assert failing_laws(log_softmax, ["maximum"], array_library="jax", dtypes=["float32"])
 
 
 def test_known_failures_of_torch():

@@ -29,6 +29,10 @@ def misaligned(x):
     return result
 
 
+TOKENS, OFFSETS = np.arange(6) % K, np.array([0, 2, 2, 3, 6, 6])
+LISTS = (TOKENS, OFFSETS)
+NUMBERED = (TOKENS, OFFSETS, np.ones(6))
+
 # The arguments of a right call of each function.
 TRUNCATION = {
     "kind": 1,
@@ -83,6 +87,31 @@ RIGHT = {
         "row_keys": np.arange(N, dtype=np.uint64),
         "found": np.ones((N, 2), np.int64),
     },
+    "penalize": {
+        "kind": 1,
+        "rows": N,
+        "k": K,
+        "z": Z,
+        "out": Z,
+        "is_tensor": False,
+        "prompt": LISTS,
+        "tokens": LISTS,
+        "bias": NUMBERED,
+        "dry": NUMBERED,
+        "all_biases": Z,
+        "bias_kind": 1,
+        "repetition": ONES,
+        "frequency": ONES,
+        "presence": ONES,
+    },
+    "find_repeats": {
+        "tokens": LISTS,
+        "rows": N,
+        "least": np.ones(N, int),
+        "limit": np.ones(N, int),
+        "found": np.ones(6, int),
+        "lengths": np.ones(6, int),
+    },
 }
 RIGHT["log_softmax"] = RIGHT["softmax"]
 
@@ -100,8 +129,43 @@ OF_ANY_ARRAY = {
     "three dimensions": Z[None].copy(),
     "no rows": Z[:0].copy(),
 }
+WRONG_LISTS = [
+    None,
+    1,
+    (),
+    (TOKENS,),
+    (TOKENS, OFFSETS, OFFSETS, OFFSETS),
+    (TOKENS.tolist(), OFFSETS),
+    (1, OFFSETS),
+    (TOKENS, None),
+    (TOKENS.astype(np.int32), OFFSETS),
+    (TOKENS[1:], OFFSETS),
+    (np.repeat(TOKENS, 2)[::2], OFFSETS),
+    (misaligned(TOKENS), OFFSETS),
+    (TOKENS - 1, OFFSETS),
+    (np.full(6, 1 << 63, np.uint64).view(np.int64), OFFSETS),
+    (TOKENS, OFFSETS[1:]),
+    (TOKENS, OFFSETS + 1),
+    (TOKENS, OFFSETS.astype(np.uint32)),
+    *((TOKENS, np.array([0, wrong, 2, 3, 6, 6])) for wrong in (-1, 7, 2**63 - 1, -(2**63))),
+]
+OUT_OF_RANGE = [(TOKENS + 1, OFFSETS), (np.full(6, 2**63 - 1), OFFSETS)]
+WRONG_NUMBERS = [
+    *((*x, np.ones(6)) for x in [*WRONG_LISTS[6:], *OUT_OF_RANGE]),
+    (*LISTS, np.ones(5)),
+    (*LISTS, np.ones(6, np.float32)),
+    (*LISTS, None),
+    LISTS,
+    1,
+]
 NUMBERS = {
+    "rows": (-1, N + 1, N - 1, 1 << 61, None),
+    "tokens": WRONG_LISTS,
+    "prompt": [*WRONG_LISTS, NUMBERED, *OUT_OF_RANGE],
+    "bias": WRONG_NUMBERS,
+    "dry": WRONG_NUMBERS,
     "kind": (-1, 4, 1 << 40, 1.0, None, 0, 2, 3),  # the last three: other types
+    "bias_kind": (-1, 4, 1 << 40, 1.0, None, 0, 2, 3),
     "axis": (-1, 2, 64, None),
     "n": (-1, N + 1, N - 1, 1 << 61, (1 << 63) - 1),
     "k": (-1, K + 1, 1 << 61),
@@ -129,11 +193,13 @@ NUMBERS = {
 }
 # Nothing else says how many classes there are; only the number of entries counts; no gradient.
 ACCEPTED = {(function, "z", "fewer columns") for function in ("logsumexp", "moments", "sample")} | {
+    *(("penalize", name, "three dimensions") for name in ("z", "out")),
     *(("products", name, "three dimensions") for name in ("p", "v", "out")),
     *(("moments", name, "three dimensions") for name in ("y", "out")),
     *(("scores", name, "three dimensions") for name in ("other", "t", "out")),
     *(("second_products", name, "three dimensions") for name in ("u", "v", "slope", "out")),
     ("scores", "other", "None"),
+    ("penalize", "all_biases", "None"),
     ("keep", "z", "three dimensions"),
     ("keep", "used_temperatures", "three dimensions"),
     ("keep", "used_temperatures", "None"),
@@ -146,6 +212,8 @@ WRITTEN = {"softmax": "out", "log_softmax": "out", "logsumexp": "out", "products
     "second_products": "out",
     "keep": "kept",
     "sample": "found",
+    "penalize": "out",
+    "find_repeats": "found",
 }
 
 
@@ -181,6 +249,8 @@ def wrong_calls():
     yield "products", {"v": 1 << 64}
     yield "products", {"product": 2}
     yield "products", {"slope": np.ones(N - 1)}
+    yield "penalize", {"tokens": OUT_OF_RANGE[0]}
+    yield "find_repeats", {"lengths": np.ones(5, int)}
     yield "sample", {"z": misaligned(Z)}
     yield "sample", {"row_keys": np.ones((N, 3))}
 

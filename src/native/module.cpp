@@ -71,6 +71,7 @@ NB_MODULE(_native, m) {
   define_rows(m);
   define_products(m);
   define_sampling(m);
+  define_penalties(m);
   define_shards(m);
   define_xla(m);
 }

@@ -1,5 +1,6 @@
 // Sampling and truncation for Python.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -142,23 +143,33 @@ void sample(int kind, nb::handle z, int axis, nb::handle t, nb::handle where,
   if (rows && args.n && args.batch.k) run(args);
 }
 
-// One class for each row, keyed by their numbers, of an aligned NumPy array below kLargeResult;
-// None where another function must be called: for any other array, an axis that is not within its
-// bounds, a temperature that is NaN or not a float, and if a row has no class to sample.
-nb::object plain_sample(nb::handle z, nb::handle axis, nb::handle temperature,
-                        const std::vector<nb::tuple>& stages, uint32_t key_a, uint32_t key_b) {
+// The class axis of a call that plain_sample computes; -1 for any other.
+int plain_axis(nb::handle z, nb::handle axis, nb::handle temperature) {
   if (!PyArray_CheckExact(z.ptr()) || !PyLong_CheckExact(axis.ptr()) ||
       !PyFloat_CheckExact(temperature.ptr()))
-    return nb::none();
+    return -1;
   auto* logits = reinterpret_cast<PyArrayObject*>(z.ptr());
-  const std::optional<Kind> kind = plain_kind(logits);
   const int dims = PyArray_NDIM(logits);
   int overflow;
-  long at = PyLong_AsLongAndOverflow(axis.ptr(), &overflow);
-  if (!kind || dims > kMaxDims || overflow || at < -dims || at >= dims) return nb::none();
-  if (at < 0) at += dims;
+  const long at = PyLong_AsLongAndOverflow(axis.ptr(), &overflow);
   const double t = PyFloat_AsDouble(temperature.ptr());
-  if (t != t || PyArray_SIZE(logits) == 0) return nb::none();
+  const bool is_plain = plain_kind(logits) && dims <= kMaxDims && !overflow && at >= -dims &&
+                        at < dims && t == t && PyArray_SIZE(logits) != 0;
+  return !is_plain ? -1 : int(at < 0 ? at + dims : at);
+}
+
+// One class for each row, keyed by their numbers and by key_of(rng), of an aligned NumPy array
+// below kLargeResult; None where another function must be called: before key_of is called for any
+// other array, an axis that is not within its bounds and a temperature that is NaN or not a float,
+// and after that if a row has no class to sample.
+nb::object plain_sample(nb::handle z, nb::handle axis, nb::handle temperature,
+                        const std::vector<nb::tuple>& stages, nb::handle key_of, nb::handle rng) {
+  if (plain_axis(z, axis, temperature) < 0) return nb::none();
+  const auto [key_a, key_b] = nb::cast<std::pair<uint32_t, uint32_t>>(key_of(rng));
+  const int at = plain_axis(z, axis, temperature);  // the generator may have changed the array
+  if (at < 0) return nb::none();
+  auto* logits = reinterpret_cast<PyArrayObject*>(z.ptr());
+  const int dims = PyArray_NDIM(logits);
   npy_intp shape[kMaxDims];
   std::copy_n(PyArray_DIMS(logits), at, shape);
   std::copy(PyArray_DIMS(logits) + at + 1, PyArray_DIMS(logits) + dims, shape + at);
@@ -167,9 +178,9 @@ nb::object plain_sample(nb::handle z, nb::handle axis, nb::handle temperature,
   nb::object owner = nb::steal(result);
   auto* found = reinterpret_cast<PyArrayObject*>(result);
   SampleArgs args;
-  args.batch.kind = *kind;
+  args.batch.kind = *plain_kind(logits);
   const Py_buffer buffer = buffer_of(logits);
-  const BatchLayout layout(args.batch, buffer, nullptr, int(at), temperature, nb::none());
+  const BatchLayout layout(args.batch, buffer, nullptr, at, temperature, nb::none());
   const TruncationArgs truncation(args.truncation, args.batch, stages);
   std::vector<uint64_t> row_keys(size_t(args.batch.rows));
   std::iota(row_keys.begin(), row_keys.end(), uint64_t(0));
@@ -193,9 +204,10 @@ void define_sampling(nb::module_& m) {
         nb::sig("def keep(" TRUNCATION_PARAMETERS ", kept: numpy.typing.NDArray[typing.Any], "
                 "used_temperatures: numpy.typing.NDArray[numpy.float64] | None) -> None"));
   m.def("plain_sample", plain_sample, nb::arg("z").none(), nb::arg("axis").none(),
-        nb::arg("temperature").none(), nb::arg("stages"), nb::arg("key_a"), nb::arg("key_b"),
+        nb::arg("temperature").none(), nb::arg("stages"), nb::arg("key_of"), nb::arg("rng").none(),
         nb::sig("def plain_sample(z: typing.Any, axis: typing.Any, temperature: typing.Any, " STAGES
-                ", key_a: int, key_b: int) -> typing.Any"));
+                ", key_of: collections.abc.Callable[[typing.Any], tuple[int, int]], "
+                "rng: typing.Any) -> typing.Any"));
   m.def("sample", sample, nb::arg("kind"), nb::arg("z"), nb::arg("axis"), nb::arg("t"),
         nb::arg("where").none(), nb::arg("stages"), nb::arg("replacement"), nb::arg("key_a"),
         nb::arg("key_b"), nb::arg("row_keys"), nb::arg("found"),

@@ -1,12 +1,13 @@
 """Truncation and sampling of NumPy arrays: the compiled kernels, or the reference."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab._arrays import dtype_name
+from logitlab._arrays import dtype_name, native_type
 from logitlab._backends import reference_sampling
 from logitlab._backends.native import (
     KINDS,
@@ -14,8 +15,10 @@ from logitlab._backends.native import (
     _memory,
     _native,
     _one_axis,
-    are_plain,
+    contiguous,
+    empty,
     large_bytes,
+    native_available,
 )
 from logitlab._backends.reference_sampling import (
     STAGES,
@@ -61,17 +64,25 @@ def kernel_stages(stages: list[Stage]) -> KernelStages:
     return [(STAGES.index(stage.name), *stage.values) for stage in stages]
 
 
-def covers_plain_sample(z: Any, axis: Any, temperature: Any, n: Any) -> bool:
-    """Whether :func:`plain_sample` fails only for a row without a distribution."""
-    is_one = n is None or (type(n) is int and n == 1)
-    return is_one and are_plain((z,), axis, temperature) and z.nbytes < _native.LARGE_RESULT
-
-
 def plain_sample(
-    z: Any, axis: Any, temperature: Any, stages: KernelStages, key: tuple[int, int], n: int | None
+    z: Any,
+    axis: Any,
+    temperature: Any,
+    stages: KernelStages,
+    key_of: Callable[[Any], tuple[int, int]],
+    rng: Any,
+    n: Any,
 ) -> Any:
-    """One class of each row, along a new last axis if n is 1; None if a row has no distribution."""
-    found = _native.plain_sample(z, axis, temperature, stages, *key)
+    """One class of each row, along a new last axis if n is 1.
+
+    None where another function must be called: before a key is drawn, unless a row has no
+    distribution.
+    """
+    if not (n is None or (type(n) is int and n == 1)) or type(z) is not np.ndarray:
+        return None
+    if not native_available():
+        return None
+    found = _native.plain_sample(z, axis, temperature, stages, key_of, rng)
     return found if n is None or found is None else found[..., None]
 
 
@@ -114,3 +125,39 @@ def sample(
         rows = _rows(z, axis, t, where)
         return reference_sampling.sample(*rows, stages, n, replacement, key, row_keys)
     return indices
+
+
+def penalize(
+    z: Any, bias: Any, tokens: tuple[Any, Any, Any, Any], settings: tuple[Any, Any, Any]
+) -> Any:
+    """A copy of z, (N, K), with a bias of each logit and with penalties of tokens.
+
+    The bias is (N, K), (1, K) or None. None if the kernel does not apply.
+    """
+    dtype = dtype_name(z.dtype)
+    bias_dtype = dtype if bias is None else dtype_name(bias.dtype)
+    if not (_covers(dtype) and _covers(bias_dtype)):
+        return None
+    out = empty(z.shape, native_type(z.dtype))
+    x = contiguous(z, out.dtype)
+    if bias is not None:
+        bias = _memory(contiguous(bias, native_type(bias.dtype)), bias_dtype)
+    rows, k = z.shape
+    memory = _memory(x, dtype), _memory(out, dtype)
+    biases = bias, KINDS[bias_dtype]
+    _native.penalize(KINDS[dtype], rows, k, *memory, False, *tokens, *biases, *settings)
+    return out
+
+
+def find_repeats(
+    tokens: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    least: NDArray[np.int64],
+    limit: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """As `histories.repeats`, of these lists; None without the kernels."""
+    if not native_available():
+        return None
+    found, lengths = np.empty_like(tokens), np.empty_like(tokens)
+    n = _native.find_repeats((tokens, offsets), len(least), least, limit, found, lengths)
+    return found[:n], lengths[:n]

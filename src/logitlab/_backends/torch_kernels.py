@@ -262,3 +262,23 @@ def linear_loss(
     if gradients is not None:
         gradients = Gradients(*(g if g is None else torch.from_numpy(g) for g in gradients))
     return torch.from_numpy(loss), gradients
+
+
+def penalize(
+    z: Tensor,
+    bias: Tensor | None,
+    tokens: tuple[Any, Any, Any, Any],
+    settings: tuple[Any, Any, Any],
+) -> Tensor | None:
+    """As `native_sampling.penalize`."""
+    if not _native_covers(z, bias) or (bias is not None and bias.dtype not in _KINDS):
+        return None
+    z = z.contiguous()
+    out = empty_like(z)
+    rows, k = z.shape
+    biases: tuple[Any, int] = None, 0
+    if bias is not None:
+        biases = _memory(bias.contiguous()), _KINDS[bias.dtype]
+    memory = _memory(z), _memory(out)
+    native._native.penalize(_KINDS[z.dtype], rows, k, *memory, True, *tokens, *biases, *settings)
+    return out

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from logitlab import _arrays
 from logitlab.sampling.calls import to_library_of
-from logitlab.sampling.histories import Ints, Rows, TokenLists, repeated_lengths
+from logitlab.sampling.histories import Ints, Rows, TokenLists, repeats
 
 _WORD = 32  # tokens in an entry of a bitmask
 _FIRST = 1024  # tokens in which most rows have one that is not banned
@@ -19,8 +19,8 @@ def repeated_ngrams(history: TokenLists, size: NDArray[np.float64], k: int) -> I
     prefix = np.minimum(size - 1, len(history.tokens) + 1).astype(np.int64)
     # A size above the length bans nothing: its rows need no comparisons.
     limit = np.where(prefix < history.lengths, prefix, 0)
-    repeats = repeated_lengths(history, limit) >= prefix[history.rows]
-    return history.flat(k)[repeats]
+    at, _ = repeats(history, prefix, limit)
+    return history.rows_of(at) * k + history.tokens[at]
 
 
 def check_bitmask(x: Any, rows: Rows, z: Any) -> Any:
@@ -48,7 +48,9 @@ def check_bitmask(x: Any, rows: Rows, z: Any) -> Any:
 def allow(out: Any, allowed: TokenLists, k: int) -> None:
     """Ban every token that is not in its row's list; rows without a list are unchanged."""
     flat = out.reshape(-1)
-    index = to_library_of(out, np.unique(allowed.flat(k)))
+    # Derivatives of torch pass once through each entry.
+    index = allowed.flat(k) if isinstance(out, np.ndarray) else np.unique(allowed.flat(k))
+    index = to_library_of(out, index)
     kept = flat[index]
     out[to_library_of(out, np.flatnonzero(allowed.is_given))] = -np.inf
     flat[index] = kept

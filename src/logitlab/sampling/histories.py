@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks
+from logitlab._backends import native_sampling
 
 Ints = NDArray[np.int64]
 _PADDING = -1
@@ -28,6 +29,14 @@ class TokenLists(NamedTuple):
     def lengths(self) -> Ints:
         return np.diff(self.offsets)
 
+    def rows_of(self, at: Ints) -> Ints:
+        """The rows of the tokens with these indices."""
+        return np.searchsorted(self.offsets, at, side="right") - 1
+
+    def taken(self, at: Ints) -> "TokenLists":
+        """The lists of the tokens with these indices, which increase."""
+        return TokenLists(self.tokens[at], np.searchsorted(at, self.offsets), self.is_given)
+
     def flat(self, k: int) -> Ints:
         """The index of each token in the flat logits of rows of k tokens."""
         return self.rows * k + self.tokens
@@ -39,7 +48,8 @@ def _integers(x: Any, name: str) -> NDArray[Any]:
         raise TypeError(f"{name} must be integers, got {_arrays.dtype_name(values.dtype)}")
     if values.dtype == np.uint64 and values.size and values.max() >= 2**63:
         raise ValueError(f"{name} must be < 2**63, got {values.max()}")
-    return values.astype(np.int64, copy=False)
+    # As the kernels read them.
+    return np.require(values, np.int64, ["C", "A"])
 
 
 def _is_ragged(x: Any) -> bool:
@@ -115,13 +125,14 @@ class Rows(NamedTuple):
             if values.ndim != 2 or len(values) != n:
                 raise _wrong_number(name, n, f"shape {values.shape}")
             tokens, lengths = values.reshape(-1), np.full(n, values.shape[1])
-        keep = tokens != _PADDING
-        if not keep.all():
+        # As unsigned integers, negative ones are the largest.
+        largest = int(tokens.view(np.uint64).max(initial=0))
+        if largest >= self.k and not (keep := tokens != _PADDING).all():
             lengths = np.bincount(np.repeat(np.arange(n), lengths)[keep], minlength=n)
             tokens = tokens[keep]
+            largest = int(tokens.view(np.uint64).max(initial=0))
         found = TokenLists(tokens, np.concatenate([[0], np.cumsum(lengths)]), is_given)
-        # As unsigned integers, negative ones are the largest.
-        if len(tokens) and tokens.view(np.uint64).max() >= self.k:
+        if len(tokens) and largest >= self.k:
             wrong = int(np.argmax(tokens.view(np.uint64) >= self.k))
             row = f", row {found.rows[wrong]}" if self.is_matrix else ""
             raise ValueError(f"{name}{row}: token {tokens[wrong]} must be >= 0 and < {self.k}")
@@ -170,17 +181,31 @@ def repeated_lengths(history: TokenLists, limit: Ints) -> Ints:
     return lengths
 
 
+def repeats(history: TokenLists, least: Ints, limit: Ints) -> tuple[Ints, Ints]:
+    """The indices of the tokens after at least so many tokens that are those at the end.
+
+    Also how many they are, at most `limit`; both numbers are given for each row.
+    """
+    found = native_sampling.find_repeats(history.tokens, history.offsets, least, limit)
+    if found is not None:
+        return found
+    lengths = repeated_lengths(history, limit)
+    at = np.flatnonzero(lengths >= least[history.rows])
+    return at, lengths[at]
+
+
 def lengths_after_breakers(history: TokenLists, breakers: list[Ints]) -> Ints:
     """For each row, the number of tokens after the last sequence breaker in it."""
-    tokens, rows = history.tokens, history.rows
+    tokens = history.tokens
     after = history.offsets[:-1].copy()
     for breaker in breakers:
         m = len(breaker)
         at = np.arange(m - 1, len(tokens))  # of the last token of a breaker
         for j, token in enumerate(breaker[::-1].tolist()):
             at = at[tokens[at - j] == token]
-        at = at[at - (m - 1) >= history.offsets[rows[at]]]
-        np.maximum.at(after, rows[at], at + 1)
+        rows = history.rows_of(at)
+        is_within = at - (m - 1) >= history.offsets[rows]
+        np.maximum.at(after, rows[is_within], at[is_within] + 1)
     return history.offsets[1:] - after
 
 

@@ -9,6 +9,7 @@ from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks, _dispatch, _tracing
+from logitlab._backends import native_sampling
 from logitlab._exact.formats import FORMATS
 from logitlab.sampling import bans
 from logitlab.sampling.calls import to_library_of
@@ -20,7 +21,7 @@ from logitlab.sampling.histories import (
     joined,
     last_occurrences,
     lengths_after_breakers,
-    repeated_lengths,
+    repeats,
 )
 from logitlab.sampling.settings import Setting, check_setting, rows_of
 
@@ -58,8 +59,34 @@ class _Settings:
         return np.broadcast_to(np.asarray(value, np.float64), (self._rows,))
 
 
+class _Numbers(NamedTuple):
+    """Tokens of each row, and a number for each."""
+
+    lists: TokenLists
+    values: NDArray[np.float64]
+
+
 class _Changes(NamedTuple):
-    """What changes the logits of some tokens: a bias, a factor by the sign, and a penalty."""
+    """What changes the logits of some tokens."""
+
+    prompt: TokenLists
+    output: TokenLists
+    bias: _Numbers | None  # distinct tokens
+    dry: _Numbers | None  # the largest one of a token is subtracted
+    repetition: NDArray[np.float64]  # (rows,), as the next ones
+    frequency: NDArray[np.float64]
+    presence: NDArray[np.float64]
+
+    def arguments(self) -> tuple[tuple[Any, Any, Any, Any], tuple[Any, Any, Any]]:
+        """The lists and the settings as the kernels take them."""
+        prompt, output = ((x.tokens, x.offsets) for x in self[:2])
+        bias, dry = (x and (x.lists.tokens, x.lists.offsets, x.values) for x in self[2:4])
+        repetition, frequency, presence = map(np.ascontiguousarray, self[4:])
+        return (prompt, output, bias, dry), (repetition, frequency, presence)
+
+
+class _FlatChanges(NamedTuple):
+    """What changes each logit of some tokens: a bias, a factor by the sign, and a penalty."""
 
     position: Ints  # in the flat logits, distinct
     bias: NDArray[np.float64]
@@ -67,10 +94,8 @@ class _Changes(NamedTuple):
     penalty: NDArray[np.float64]
 
 
-def _dry_penalty(
-    settings: _Settings, history: TokenLists, breakers: list[Ints]
-) -> NDArray[np.float64]:
-    """For each token, the penalty of repeating what follows the tokens before it."""
+def _dry_penalties(settings: _Settings, history: TokenLists, breakers: list[Ints]) -> _Numbers:
+    """The penalties of repeating what follows the tokens before, for tokens that have one."""
     multiplier, base = settings.each("dry_multiplier"), settings.each("dry_base")
     allowed = settings.each("dry_allowed_length").astype(np.int64)
     with np.errstate(divide="ignore"):
@@ -78,14 +103,14 @@ def _dry_penalty(
     # With a base of 1, every excess has the same penalty.
     largest[base == 1] = 0
     limit = np.minimum(lengths_after_breakers(history, breakers), allowed + largest)
-    lengths = repeated_lengths(history, np.where(multiplier == 0, 0, limit))
+    at, lengths = repeats(history, allowed, np.where(multiplier == 0, 0, limit))
     single = [breaker[0] for breaker in breakers if len(breaker) == 1]
-    rows = history.rows
-    is_penalized = (lengths >= allowed[rows]) & ~np.isin(history.tokens, single)
-    at = np.flatnonzero(is_penalized)
-    penalty = np.zeros(len(lengths))
-    penalty[at] = multiplier[rows[at]] * base[rows[at]] ** (lengths[at] - allowed[rows[at]])
-    return penalty
+    is_penalized = ~np.isin(history.tokens[at], single)
+    at, lengths = at[is_penalized], lengths[is_penalized]
+    rows = history.rows_of(at)
+    with np.errstate(over="ignore"):
+        penalty = multiplier[rows] * base[rows] ** (lengths - allowed[rows])
+    return _Numbers(history.taken(at), penalty)
 
 
 def _map_biases(x: Any, rows: Rows) -> tuple[TokenLists, NDArray[np.float64]]:
@@ -105,7 +130,7 @@ def _map_biases(x: Any, rows: Rows) -> tuple[TokenLists, NDArray[np.float64]]:
     ]
     if isinstance(x, Mapping):
         lists = rows.lists(np.array(tokens[0], np.int64), "logit_bias", is_common=True)
-        return lists, np.tile(biases, rows.n)
+        return lists, np.tile(np.array(biases, np.float64), rows.n)
     return rows.lists(tokens, "logit_bias"), np.array(biases, np.float64)
 
 
@@ -142,36 +167,55 @@ def _find_changes(
     breakers: Any,
 ) -> _Changes:
     """The changes of the tokens in the histories and in mappings of biases."""
-    empty = rows.lists(None, "tokens")
-    biased, biases = _map_biases(bias, rows) if _is_map(bias) else (empty, np.empty(0))
+    biases = _Numbers(*_map_biases(bias, rows)) if _is_map(bias) else None
     breakers = check_breakers(breakers, rows.k)
     has_dry = "dry_multiplier" in settings
     if not (has_dry or "repetition_penalty" in settings):
-        prompt = empty
+        prompt = rows.lists(None, "tokens")
         if not ("frequency_penalty" in settings or "presence_penalty" in settings):
-            output = empty
+            output = prompt
+    return _Changes(
+        prompt,
+        output,
+        biases,
+        _dry_penalties(settings, joined(prompt, output), breakers) if has_dry else None,
+        *(settings.each(f"{name}_penalty") for name in ("repetition", "frequency", "presence")),
+    )
+
+
+def _flattened(changes: _Changes, rows: Rows) -> _FlatChanges:
+    """The changes of each token: the formulas of what the kernels do."""
+    prompt, output, bias, dry, *settings = changes
+    none = _Numbers(rows.lists(None, "tokens"), np.empty(0))
+    biased, biases = bias or none
+    repeating, dry_penalties = dry or none
     history = joined(prompt, output)
-    # In each row the biased tokens, then the prompt, then the output.
-    lists = joined(biased, history)
+    # In each row the biased tokens, then those that repeat, then the prompt, then the output.
+    lists = joined(biased, joined(repeating, history))
     last = last_occurrences(lists, rows.k)
     order = np.arange(len(last))
     at = np.flatnonzero(last == order)
     row = lists.rows[at]
+    repetition, frequency, presence = (x[row] for x in settings)
     first_output = np.repeat(lists.offsets[1:] - output.lengths, lists.lengths)
     count = np.bincount(last, weights=order >= first_output, minlength=len(last))[at]
-    is_seen = at >= (lists.offsets[:-1] + biased.lengths)[row]
-    repetition = np.where(is_seen, settings.each("repetition_penalty")[row], 1.0)
-    penalty = count * settings.each("frequency_penalty")[row]
-    penalty += (count > 0) * settings.each("presence_penalty")[row]
-    if has_dry:
+    is_seen = at >= (lists.offsets[1:] - history.lengths)[row]
+    with np.errstate(over="ignore"):
+        penalty = count * frequency
+        penalty += (count > 0) * presence
+    if dry is not None:
         largest = np.zeros(len(last))
-        places = np.arange(len(history.tokens)) + biased.offsets[history.rows + 1]
-        np.maximum.at(largest, last[places], _dry_penalty(settings, history, breakers))
+        places = (
+            order[: len(dry_penalties)]
+            + (biased.offsets[1:] + history.offsets[:-1])[repeating.rows]
+        )
+        np.maximum.at(largest, last[places], dry_penalties)
         penalty += largest[at]
     added = np.zeros(len(last))
-    added[last[np.arange(len(biases)) + history.offsets[biased.rows]]] = biases
+    places = order[: len(biases)] + (repeating.offsets + history.offsets)[biased.rows]
+    added[last[places]] = biases
     position = row * rows.k + lists.tokens[at]
-    return _Changes(position, added[at], repetition, penalty)
+    return _FlatChanges(position, added[at], np.where(is_seen, repetition, 1.0), penalty)
 
 
 def _copy(z: Any) -> Any:
@@ -183,7 +227,16 @@ def _copy(z: Any) -> Any:
     return z.clone(memory_format=torch.contiguous_format)
 
 
-def _apply(z: Any, changes: _Changes, bias: Any) -> Any:
+def _by_kernel(z: Any, changes: _Changes, bias: Any) -> Any:
+    """As :func:`_by_formulas`; None if the kernels do not apply."""
+    if isinstance(z, np.ndarray):
+        return native_sampling.penalize(z, bias, *changes.arguments())
+    from logitlab._backends import torch_kernels
+
+    return torch_kernels.penalize(z, bias, *changes.arguments())
+
+
+def _by_formulas(z: Any, changes: _FlatChanges, bias: Any) -> Any:
     """A copy of z, (N, K), with a bias and the changes: in float64, rounded once."""
     xp = array_namespace(z)
     name = _arrays.dtype_name(z.dtype)
@@ -302,7 +355,7 @@ def penalize(
 
     Notes
     -----
-    The cost is that of a copy of z and of sorting the histories. Histories are read on the host;
+    The cost is that of a copy of z and of reading the histories. Histories are read on the host;
     the logits of torch tensors stay on their device, and derivatives pass through.
 
     References
@@ -352,7 +405,9 @@ def penalize(
     allowed = rows.lists(allowed_token_ids, "allowed_token_ids", is_common=True)
     words = None if bitmask is None else bans.check_bitmask(bitmask, rows, x)
 
-    out = _apply(x, changes, bias)
+    out = _by_kernel(x, changes, bias)
+    if out is None:
+        out = _by_formulas(x, _flattened(changes, rows), bias)
     if allowed.is_given.any():
         bans.allow(out, allowed, rows.k)
     if words is not None:

@@ -312,13 +312,11 @@ class Sampler:
         if _tracing.is_traced_by_jax(z, self.temperature, where, rng, row_keys):
             return self._sample_traced(z, n, axis, where, replacement, rng, row_keys)
         plain = replacement is True and where is None and row_keys is None
-        if plain and native_sampling.covers_plain_sample(z, axis, self.temperature, n):
-            stages = self._plain_stages
-            if stages is not None:
-                arguments = z, axis, self.temperature, stages, generator_key(rng), n
-                found = native_sampling.plain_sample(*arguments)
-                if found is not None:
-                    return found
+        if plain and (stages := self._plain_stages) is not None:
+            arguments = z, axis, self.temperature, stages, generator_key, rng, n
+            found = native_sampling.plain_sample(*arguments)
+            if found is not None:
+                return found
         if (sharded := _dispatch.sharded("sample", z, axis)) is not None:
             options = {"where": where, "replacement": replacement, "row_keys": row_keys}
             return sharded(z, n, axis=axis, rng=rng, **options, **self._settings)
@@ -503,7 +501,8 @@ class Sampler:
         return call.restore(traced.sample(call, count, on_host, has_formula), n)
 
 
-_NAMES = tuple(field.name for field in fields(Sampler))
+_NAMES = dict.fromkeys(field.name for field in fields(Sampler))
+_HASHABLE = frozenset({int, float, str, type(None)})
 
 
 def check_sampler(sampler: Any) -> Sampler:
@@ -523,12 +522,13 @@ def check_one_row(sampler: Sampler) -> Sampler:
 
 def sampler_of(function: str, /, **settings: Any) -> Sampler:
     """The sampler of the settings of a function; that of numbers is made once."""
-    if unknown := [name for name in settings if name not in _NAMES]:
+    if not settings.keys() <= _NAMES.keys():
+        unknown = next(name for name in settings if name not in _NAMES)
         raise TypeError(
-            f"{function}() got an unexpected keyword argument {unknown[0]!r}; "
+            f"{function}() got an unexpected keyword argument {unknown!r}; "
             f"the settings are {', '.join(_NAMES)}"
         )
-    if all(type(value) in (int, float, str) or value is None for value in settings.values()):
+    if _HASHABLE.issuperset(map(type, settings.values())):
         return _sampler_of_numbers(**settings)
     return Sampler(**settings)
 

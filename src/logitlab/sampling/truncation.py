@@ -161,8 +161,8 @@ def sample(
     has_options = settings or replacement is not True or where is not None or row_keys is not None
     # A call of which nothing else can fail, so that one key is drawn.
     has_options = has_options or _tracing.is_traced_by_jax(rng)
-    if not has_options and native_sampling.covers_plain_sample(z, axis, temperature, n):
-        found = native_sampling.plain_sample(z, axis, temperature, [], generator_key(rng), n)
+    if not has_options:
+        found = native_sampling.plain_sample(z, axis, temperature, [], generator_key, rng, n)
         if found is not None:
             return found
     sampler = sampler_of("sample", temperature=temperature, **settings)
