@@ -342,7 +342,8 @@ def penalize(
     -------
     array, shape of z
         In the array type and dtype of z, on its device. Changed logits are computed in float64 and
-        rounded once; finite logits stay finite, -inf stays -inf and NaN stays NaN unless banned.
+        rounded, to bfloat16 and to float16 of torch through float32; finite logits stay finite,
+        -inf stays -inf and NaN stays NaN unless banned.
 
     Raises
     ------
