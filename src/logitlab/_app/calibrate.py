@@ -209,7 +209,7 @@ def _fit(
             with original_row_numbers(rows):
                 after = _scores(cross_fit(make_calibrator(name), z, y[rows], rng=SEED), y[rows])
     except RowError as error:
-        raise UserError(f"{source.source}: row {error.row} {error.reason}") from None
+        raise UserError(f"{source.place(error.row)} {error.reason}") from None
     except ValueError as error:
         raise UserError(f"{source.source}: {error}") from None
     shown = ("log_loss", "brier_score", "calibration_error", "accuracy")

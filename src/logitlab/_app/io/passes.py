@@ -70,7 +70,7 @@ class InputSummary:
 def logits_of_probabilities(
     p: NDArray[Any],
     start: int,
-    source: str,
+    source: Logits,
     advice: str = "omit --probabilities if these are logits",
 ) -> Floats:
     """The logits of rows of probabilities, which are checked; `start` numbers the first row."""
@@ -86,7 +86,7 @@ def logits_of_probabilities(
         if wrong.any():
             row = int(wrong.argmax())
             raise UserError(
-                f"{source}: row {start + row}: probabilities {rule.format(total[row])}; {advice}"
+                f"{source.place(start + row)}: probabilities {rule.format(total[row])}; {advice}"
             )
     z: Floats = logits(p)
     return z
@@ -140,7 +140,7 @@ class Passes:
         for raw in self._track(self._source.read(), self._source.rows, task):
             z = raw
             if self._probabilities:
-                z = logits_of_probabilities(raw, start, self._source.source)
+                z = logits_of_probabilities(raw, start, self._source)
             if summary is not None or start not in self._keep:
                 largest = row_max(z)
                 nan, empty = np.isnan(largest), np.isneginf(largest)
