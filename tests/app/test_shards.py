@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from reports import labelled, report
+from reports import assert_close, labelled, report
 from typer.testing import CliRunner
 
 from logitlab._app.cli import app
@@ -48,22 +48,6 @@ def files(tmp_path, monkeypatch, no_figures):
         (tmp_path / "z" / name).touch()
         (tmp_path / "t" / name).touch()
     return z, y
-
-
-def assert_close(a, b):
-    """Equal, numbers to 1e-12."""
-    assert type(a) is type(b)
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        a, b = list(a.values()), list(b.values())
-    if isinstance(a, list):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            assert_close(x, y)
-    elif isinstance(a, float):
-        assert a == pytest.approx(b, rel=1e-12, abs=1e-12)
-    else:
-        assert a == b
 
 
 @pytest.mark.parametrize(

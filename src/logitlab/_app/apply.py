@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import operator
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from logitlab._app.cluster import Cluster, check_shards, connect
 from logitlab._app.io.outputs import (
     atomic_folder,
     atomic_write,
@@ -23,16 +25,19 @@ from logitlab._app.io.outputs import (
     print_line,
     progress,
 )
+from logitlab._app.io.passes import untracked
 from logitlab._app.io.source import (
     TABLES,
     Logits,
+    Shard,
+    Track,
     UserError,
     parse_file_spec,
     pluralize,
     printable,
 )
 from logitlab._app.io.write_tables import is_csv, print_csv, write_file
-from logitlab._app.options import FORMATS, Axis
+from logitlab._app.options import FORMATS, Axis, Scheduler
 from logitlab._rows import Floats, Integers
 from logitlab.probabilities import softmax
 
@@ -83,6 +88,7 @@ def apply(
         ),
     ] = None,
     axis: Axis = -1,
+    scheduler: Scheduler = None,
 ) -> None:
     """Calibrate the logits of a file with a calibrator of `logitlab calibrate`.
 
@@ -101,6 +107,7 @@ def apply(
             raise UserError(f"--top must be >= 1, got {top}")
         if top is not None and probabilities:
             raise UserError("give one of --top and --probabilities, not both")
+        writes_shards = False
         if out is not None:
             path = parse_file_spec(logits)[0]
             writes_shards = path.is_dir() and (out.is_dir() or not out.suffix)
@@ -109,9 +116,13 @@ def apply(
             else:
                 check_file(out, [path, calibrator], (*TABLES, ".npy"))
         saved = read_saved(calibrator)
-        source = saved.match_columns(
-            open_logits(logits, axis=axis, probabilities=saved.probabilities)
-        )
+        source = open_logits(logits, axis=axis, probabilities=saved.probabilities)
+        check_shards(scheduler, [source])
+        source = saved.match_columns(source)
+        if scheduler is not None and not writes_shards:
+            raise UserError(
+                f"--scheduler writes a file for each shard; -o must be a new folder, got {out}"
+            )
         if out is not None:
             written = out / source.shards[0].name if writes_shards else out
             if _is_npy(written) and (top is not None or probabilities):
@@ -125,12 +136,42 @@ def apply(
                     print_csv(_tables(saved, source, columns, track, is_text=True))
                 return
             if writes_shards:
-                with atomic_folder(out) as folder:
-                    for shard in source.shards:
-                        _write(saved, shard.open(), columns, track, folder / shard.name)
+                with connect(scheduler) as cluster, atomic_folder(out) as folder:
+                    _write_shards(saved, source, columns, track, folder, cluster)
             else:
                 _write(saved, source, columns, track, out)
         print_line(f"Written: {out} ({pluralize(source.rows, 'row')})")
+
+
+def _write_shards(
+    saved: "SavedCalibrator",
+    source: Logits,
+    columns: "_Columns",
+    track: Any,
+    folder: Path,
+    cluster: Cluster | None,
+) -> None:
+    """Write a file of the results for each shard."""
+    calls = [(saved, shard, columns, folder / shard.name) for shard in source.shards]
+    if cluster is None:
+        for call in calls:
+            _write_shard(*call, track)
+    else:
+        sizes = [shard.rows for shard in source.shards]
+        cluster.run(_write_shard, calls, operator.add, sizes, track, "calibrating")
+
+
+def _write_shard(
+    saved: "SavedCalibrator",
+    shard: Shard,
+    columns: "_Columns",
+    path: Path,
+    track: Track = untracked,
+) -> int:
+    """Write the results of a shard, return the number of rows."""
+    source = saved.match_columns(shard.open())
+    _write(saved, source, columns, track, path)
+    return source.rows
 
 
 class _Columns(NamedTuple):

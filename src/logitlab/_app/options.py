@@ -37,6 +37,17 @@ Axis = Annotated[
         help="Axis of the classes in an array: 1 for segmentation, (N, K, H, W).",
     ),
 ]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Read the shards of a folder on the workers of a Dask cluster, which must see the "
+        "folder at the same path: the address of its scheduler, such as tcp://HOST:8786; local "
+        "starts a worker for each core of this machine.",
+        show_default=False,
+    ),
+]
 IgnoreIndex = Annotated[
     int | None,
     typer.Option(

@@ -17,7 +17,6 @@ from logitlab._app.io.source import (
     pluralize,
     printable,
 )
-from logitlab._rows import Integers
 
 MAX_GROUPS = 50
 
@@ -106,7 +105,7 @@ class Groups(NamedTuple):
 
     column: str
     names: tuple[str, ...]
-    numbers: Integers
+    numbers: NDArray[np.uint8]
 
 
 def read_groups(spec: str, logits: Logits) -> Groups:
@@ -128,7 +127,7 @@ def read_groups(spec: str, logits: Logits) -> Groups:
             f"{spec}: groups must have at most {MAX_GROUPS} distinct values, got {len(distinct)}"
         )
     column = name or path.stem
-    return Groups(printable(column), tuple(map(str, distinct.tolist())), numbers.astype(np.int64))
+    return Groups(printable(column), tuple(map(str, distinct.tolist())), numbers.astype(np.uint8))
 
 
 def _are_boolean(y: NDArray[Any]) -> bool:

@@ -20,6 +20,10 @@ SUFFIXES = (".npy", ".npz", *TABLES, ".safetensors", ".jsonl")
 NUMBERS = "fiub"  # the kinds of NumPy types that hold numbers
 
 
+# Wraps a pass over blocks of rows: the blocks, the number of rows, and the name of the task.
+Track = Callable[[Iterator[Any], int, str], Iterator[Any]]
+
+
 class UserError(Exception):
     """An error of the user's input: one line for standard error."""
 
