@@ -136,7 +136,7 @@ def apply(
                     print_csv(_tables(saved, source, columns, track, is_text=True))
                 return
             if writes_shards:
-                with connect(scheduler) as cluster, atomic_folder(out) as folder:
+                with atomic_folder(out) as folder, connect(scheduler) as cluster:
                     _write_shards(saved, source, columns, track, folder, cluster)
             else:
                 _write(saved, source, columns, track, out)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import typer
 
 from logitlab._app.io.source import UserError, printable
 from logitlab._saved import target_of, temporary_file, temporary_name
+
+_REMOVALS = 10  # of a folder in which workers may still create a file
 
 
 @contextlib.contextmanager
@@ -163,7 +166,11 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
                 target.rmdir()
             os.replace(temporary, target)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            for _ in range(_REMOVALS):
+                shutil.rmtree(temporary, ignore_errors=True)
+                if not temporary.exists():
+                    break
+                time.sleep(0.1)
 
 
 def write_files(files: Mapping[str, bytes], directory: Path) -> None:
