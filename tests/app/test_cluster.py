@@ -90,7 +90,7 @@ def files(data, monkeypatch, no_figures):
 )
 def test_report(files, tmp_path, scheduler, monkeypatch, arguments):
     """The numbers are those of one process; samples have fewer rows than the folder."""
-    monkeypatch.setattr(analysis, "FIT_ELEMENTS", 30_000)
+    monkeypatch.setattr(analysis, "FIT_ELEMENTS", 9000)
     monkeypatch.setattr(analysis, "_SAMPLE_ELEMENTS", 3000)
     results = []
     for options in ([], ["--scheduler", scheduler]):
@@ -185,7 +185,7 @@ def test_sums_without_rows(files):
         sizes.append(len(pickle.dumps(first)))
     assert sizes[1] < 1.02 * sizes[0]
     before = pickle.dumps(first)
-    cluster.merged_sums(first, first)
+    cluster.merged_sums([first, first])
     assert pickle.dumps(first) == before
 
 

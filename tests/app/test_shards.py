@@ -9,6 +9,7 @@ from reports import assert_close, labelled, report
 from typer.testing import CliRunner
 
 from logitlab._app.cli import app
+from logitlab._app.explore.datasets import read_dataset
 
 # Shards of unequal sizes, one without rows, whose names are in another order as text.
 BOUNDS = {"part-2": (0, 100), "part-9": (100, 100), "part-10": (100, 290), "part-21": (290, 300)}
@@ -75,6 +76,15 @@ def test_report(files, tmp_path, of_folder, of_file):
         for model in results[-1].get("models", results[-1:]):
             del model["source"]
     assert_close(*results)
+
+
+def test_other_commands(files):
+    """They read folders too."""
+    options = ["-n", "2", "--seed", "0"]
+    assert run("sample", "t:a,b,c,d", *options) == run("sample", "t.parquet:a,b,c,d", *options)
+    a, b = (read_dataset(name, labels, False) for name, labels in (("z", "y"), ("z.npy", "y.npy")))
+    np.testing.assert_array_equal(a.row(120), b.row(120))
+    np.testing.assert_array_equal(a.labels, b.labels)
 
 
 def test_axis(files, tmp_path):

@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import operator
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,7 +157,7 @@ def _write_shards(
             _write_shard(*call, track)
     else:
         sizes = [shard.rows for shard in source.shards]
-        cluster.run(_write_shard, calls, operator.add, sizes, track, "calibrating")
+        cluster.run(_write_shard, calls, sum, sizes, track, "calibrating")
 
 
 def _write_shard(

@@ -16,18 +16,19 @@ _NO_WORKERS_TIMEOUT = 60.0  # seconds without a worker, after which the command 
 _POLL = 1.0  # seconds between two looks at the workers
 _FAN_IN = 16  # results that one task merges
 
-Merge = Callable[[Any, Any], Any]
+Merge = Callable[[Sequence[Any]], Any]
 
 
-def merged_sums(a: Any, b: Any) -> Any:
-    """The sums of a pass over two ranges of rows. Dask may need `a` again: it is not changed."""
-    sums = copy.deepcopy(a)
-    sums.merge(b)
+def merged_sums(parts: Sequence[Any]) -> Any:
+    """The sums of a pass over ranges of rows. Dask may need a part again: none is changed."""
+    sums = copy.deepcopy(parts[0])
+    for part in parts[1:]:
+        sums.merge(part)
     return sums
 
 
 def _merge(merge: Merge, *parts: Any) -> Any:
-    return functools.reduce(merge, parts)
+    return merge(parts)
 
 
 class Cluster:

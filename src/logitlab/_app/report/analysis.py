@@ -281,11 +281,12 @@ def analyse(
     values: dict[str, NDArray[Any]] = {
         "sampled": _random_rows(source, _SAMPLE_ELEMENTS, _NUCLEUS_ROWS)
     }
+    label_type = np.min_scalar_type(-source.classes)
     group_counts = label_counts = None
     if labels is not None:
         label_counts = np.bincount(labels[labels >= 0], minlength=source.classes)
         labelled = {
-            "label": labels.astype(np.min_scalar_type(-source.classes)),
+            "label": labels.astype(label_type),
             "fold": random_halves(source.rows),
             "fitted": _random_rows(source, FIT_ELEMENTS, 16),
         }
@@ -294,7 +295,7 @@ def analyse(
             values["group"] = groups.numbers
             group_counts, values["resampled"] = resampling_groups(groups.numbers)
     if targets is not None:
-        values["target"] = targets
+        values["target"] = targets.astype(label_type)
     has_labels, has_targets = labels is not None, targets is not None
     setup = _Setup(source.shape, passes.dtype, has_labels, has_targets, group_counts)
     first = passes.run(partial(_FirstPass, setup), "reading", **values)

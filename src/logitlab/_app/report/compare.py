@@ -71,7 +71,7 @@ class _ValidRows:
 
 
 def shared_rows(
-    sources: list[Logits], probabilities: bool, track: Track, cluster: Cluster | None
+    sources: list[Logits], probabilities: bool, track: Track, cluster: Cluster | None = None
 ) -> NDArray[np.bool_]:
     """The rows that have a distribution in every model; only these can be compared."""
     masks = []
