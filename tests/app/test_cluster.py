@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,8 @@ from typer.testing import CliRunner
 import logitlab
 from logitlab._app import cluster, main
 from logitlab._app.cli import app
+from logitlab._app.io.passes import Passes, untracked
+from logitlab._app.io.source import in_memory
 from logitlab._app.report import analysis
 
 distributed = pytest.importorskip("distributed")
@@ -161,32 +165,48 @@ def test_error_of_the_first_shard(files, tmp_path, scheduler):
     assert failure.startswith("row 5000 has the logit -inf for its label")
 
 
-def test_sums_without_rows(files):
+def first_pass(z, part=slice(None)):
+    """The sums of the first pass over some of the rows, of which none is in the samples."""
+    rows = len(z)
+    setup = analysis._Setup(z.shape, z.dtype, True, False, [rows])
+    source = replace(in_memory("z", z[part]), first=part.start or 0)
+    values = {
+        "sampled": np.zeros(rows, bool),
+        "label": np.zeros(rows, np.int8),
+        "fold": np.arange(rows) % 2,
+        "fitted": np.zeros(rows, bool),
+        "group": np.zeros(rows, np.uint8),
+        "resampled": np.zeros(rows, np.uint16),
+    }
+    arrays = {name: array[part] for name, array in values.items()}
+    return Passes(source, False, untracked).run(partial(analysis._FirstPass, setup), "", **arrays)
+
+
+def logits(rows):
+    return np.random.default_rng(0).standard_normal((rows, 3)) * np.linspace(1, 9, rows)[:, None]
+
+
+def test_sums_without_rows():
     """The results of workers do not grow with the number of rows."""
-    from functools import partial
+    small, large = (len(pickle.dumps(first_pass(logits(rows)))) for rows in (20_000, 40_000))
+    assert abs(large - small) < 2000
 
-    from logitlab._app.io.passes import Passes, untracked
-    from logitlab._app.io.source import in_memory
 
-    sizes = []
-    for rows in (20_000, 80_000):
-        z = np.tile(np.eye(3), (rows, 1))[:rows] * np.linspace(1, 3, rows)[:, None]
-        setup = analysis._Setup(z.shape, z.dtype, True, False, [rows])
-        first = Passes(in_memory("z", z), False, untracked).run(
-            partial(analysis._FirstPass, setup),
-            "",
-            sampled=np.zeros(rows, bool),
-            label=np.zeros(rows, np.int8),
-            fold=np.arange(rows) % 2,
-            fitted=np.zeros(rows, bool),
-            group=np.zeros(rows, np.uint8),
-            resampled=np.zeros(rows, np.uint16),
-        )
-        sizes.append(len(pickle.dumps(first)))
-    assert sizes[1] < 1.02 * sizes[0]
-    before = pickle.dumps(first)
-    cluster.merged_sums([first, first])
-    assert pickle.dumps(first) == before
+def test_merged_sums():
+    """Those of ranges of rows are those of all rows; the parts are not changed."""
+    z = logits(20_000)
+    whole = first_pass(z)
+    parts = [first_pass(z, slice(start, start + 5000)) for start in range(0, 20_000, 5000)]
+    before = pickle.dumps(parts)
+    merged = cluster.merged_sums(parts)
+    assert pickle.dumps(parts) == before
+    assert merged.input_summary == whole.input_summary
+    assert merged.example_row == whole.example_row
+    np.testing.assert_array_equal(merged.example, whole.example)
+    for a, b in zip(merged.over_steps.curve(), whole.over_steps.curve(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+    assert merged.shifted_hits == whole.shifted_hits
+    assert merged.scores.misclassifications() == whole.scores.misclassifications()
 
 
 def test_local(files, tmp_path, monkeypatch):

@@ -78,7 +78,8 @@ def open_folder(path: Path, name: str | None, source: str, **options: Any) -> Lo
     shards: list[Shard] = []
     first: Logits | None = None
     counted = rows = 0  # entries of the first axis, and rows
-    for file in shard_files(path.absolute()):  # other processes have other current folders
+    for file in shard_files(path):
+        file = file.absolute()  # other processes have other current folders
         options = {**options, "file": file.name, "first": rows}
         open_shard = partial(_open_shard, _version(file), file, name, source, **options)
         shard = open_shard()
