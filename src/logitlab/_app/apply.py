@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -151,13 +152,15 @@ def _write_shards(
     cluster: Cluster | None,
 ) -> None:
     """Write a file of the results for each shard."""
-    calls = [(saved, shard, columns, folder / shard.name) for shard in source.shards]
+    calls = [
+        partial(_write_shard, saved, shard, columns, folder / shard.name) for shard in source.shards
+    ]
     if cluster is None:
         for call in calls:
-            _write_shard(*call, track)
+            call(track)
     else:
         sizes = [shard.rows for shard in source.shards]
-        cluster.run(_write_shard, calls, sum, sizes, track, "calibrating")
+        cluster.run(calls, sum, sizes, track, "calibrating")
 
 
 def _write_shard(

@@ -40,21 +40,20 @@ class Cluster:
 
     def run(
         self,
-        function: Callable[..., Any],
-        calls: Sequence[tuple[Any, ...]],
+        calls: Sequence[Callable[[], Any]],
         merge: Merge,
         sizes: Sequence[int],
         track: Track,
         task: str,
     ) -> Any:
-        """The results of `function(*call)` for each shard, merged in the order of the shards.
+        """The results of the calls, one for each shard, merged in the order of the shards.
 
-        `sizes` are the rows of the shards, `track` shows the progress of `task`. The error of the
-        first shard that has one is raised.
+        The calls can be pickled. `sizes` are the rows of the shards, `track` shows the progress of
+        `task`. The error of the first shard that has one is raised.
         """
         submit = functools.partial(self._client.submit, pure=False)
         with _no_warning_of_size():
-            level = [submit(function, *call) for call in calls]
+            level = [submit(call) for call in calls]
         # Futures are kept until they are done: merged results need no memory.
         pending = dict(zip(level, enumerate(sizes), strict=True))
         while len(level) > 1:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -189,9 +190,10 @@ class Passes:
                 None if mask is None else mask[part] for mask in (self._shared, self._included)
             )
             arrays = {name: array[part] for name, array in values.items()}
-            calls.append((shard.open, self._probabilities, shared, included, make, arrays))
+            arguments = shard.open, self._probabilities, shared, included, make, arrays
+            calls.append(partial(_run_on_shard, *arguments))
         sizes = [shard.rows for shard in self._source.shards]
-        sums: Sums = cluster.run(_run_on_shard, calls, merged_sums, sizes, self._track, task)
+        sums: Sums = cluster.run(calls, merged_sums, sizes, self._track, task)
         return sums
 
     def blocks(
