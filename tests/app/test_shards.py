@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from reports import assert_close, labelled, report
 from typer.testing import CliRunner
@@ -146,6 +148,24 @@ def test_apply(files, tmp_path):
     found = pd.concat([shard for shard in shards.values() if len(shard)], ignore_index=True)
     pd.testing.assert_frame_equal(found, whole)
     assert not list(tmp_path.glob(".logitlab-*"))
+
+
+def test_lists(files, tmp_path):
+    """A column of lists: a shard without rows has the columns and types of the others."""
+    z, y = files
+    table = pd.DataFrame({"z": list(z.astype(np.float32)), "label": y})
+    write_parquet(tmp_path / "lists", table)
+    types = pa.schema([("z", pa.list_(pa.float32())), ("label", pa.int64())])
+    pa.parquet.write_table(types.empty_table(), tmp_path / "lists" / "part-9.parquet")
+    fit = ["calibrate", "lists:z", "--labels", "lists:label", "--method", "temperature"]
+    assert run(*fit, "-o", "c")[0] == 0
+    assert run("apply", "c", "lists:z", "-o", "out", "--probabilities") == (
+        0,
+        "Written: out (300 rows)\n",
+        "",
+    )
+    schemas = [pa.parquet.read_schema(tmp_path / "out" / f"{name}.parquet") for name in BOUNDS]
+    assert all(schema.equals(schemas[0]) for schema in schemas)
 
 
 def test_apply_npy(files, tmp_path):

@@ -90,21 +90,30 @@ def open_folder(path: Path, name: str | None, source: str, **options: Any) -> Lo
         shards.append(Shard(file.name, rows, shard.rows, open_shard))
         rows, counted = rows + shard.rows, counted + shard.shape[0]
     assert first is not None
+    like_first = partial(
+        Logits,
+        source,
+        dtype=first.dtype,
+        names=first.names,
+        axis=first.axis,
+        one_score=first.one_score,
+    )
+    # The length of the lists of a shard without rows is unknown.
+    without_rows = partial(like_first, (0, *first.shape[1:]), read=_no_blocks)
+    shards = [
+        shard if shard.rows else shard._replace(open=partial(without_rows, file=shard.name))
+        for shard in shards
+    ]
 
     def read() -> Iterator[NDArray[Any]]:
         for shard in shards:
             yield from shard.open().read()
 
-    return Logits(
-        source,
-        (counted, *first.shape[1:]),
-        first.dtype,
-        first.names,
-        read,
-        axis=first.axis,
-        one_score=first.one_score,
-        shards=tuple(shards),
-    )
+    return like_first((counted, *first.shape[1:]), read=read, shards=tuple(shards))
+
+
+def _no_blocks() -> Iterator[NDArray[Any]]:
+    return iter(())
 
 
 def _check_alike(folder: Path, first: Logits, shard: Logits) -> None:
