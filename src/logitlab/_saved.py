@@ -32,6 +32,11 @@ def target_of(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(path))
 
 
+def temporary_name(token: str = "") -> str:
+    """The name of a new temporary file or folder; with the token ``*`` the pattern of all."""
+    return f".logitlab-{token or secrets.token_hex(8)}"
+
+
 @contextlib.contextmanager
 def temporary_file(target: Path) -> Iterator[Path]:
     """A new file beside `target`, which is removed at the end if it is still there.
@@ -39,7 +44,7 @@ def temporary_file(target: Path) -> Iterator[Path]:
     Its permissions are those of `target` if that exists, else those of any new file.
     """
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
-    temporary = target.with_name(f".logitlab-{secrets.token_hex(8)}")
+    temporary = target.with_name(temporary_name())
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
     try:
         os.close(os.open(temporary, flags, 0o666 if mode is None else 0o600))

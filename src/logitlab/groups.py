@@ -1,8 +1,10 @@
 """Scores of groups of rows with bootstrap confidence intervals."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks
 from logitlab._bins import check_bins
@@ -11,6 +13,7 @@ from logitlab.resampling import (
     Interval,
     ScoreSums,
     resampled_sums,
+    row_groups,
     score_intervals,
 )
 
@@ -22,25 +25,39 @@ class GroupScores(NamedTuple):
     intervals: dict[str, Interval]
 
 
+def resampling_groups(groups: NDArray[Any]) -> tuple[list[int], NDArray[np.uint16]]:
+    """The number of rows of each group, and in which group of :class:`ScoreSums` each row is.
+
+    `groups` are the numbers of the groups of all rows.
+    """
+    counts = np.bincount(groups).tolist()
+    found = np.empty(len(groups), np.uint16)
+    found[np.argsort(groups, kind="stable")] = np.concatenate(
+        [row_groups(rows, slice(0, rows)) for rows in counts]
+    )
+    return counts, found
+
+
 class GroupSums:
     """Sums of the scores of each group, accumulated block by block in bounded memory."""
 
-    def __init__(self, groups: Integers, n_bins: int, dtype: np.dtype[Any]) -> None:
-        """`groups` are the numbers of the groups of all rows, `dtype` is the type of the logits."""
-        self._groups = groups
-        counts = np.bincount(groups)
-        order = np.argsort(groups, kind="stable")
-        self._position = np.empty(len(groups), np.int64)  # of a row in its group
-        starts = np.repeat(np.cumsum(counts) - counts, counts)
-        self._position[order] = np.arange(len(groups)) - starts
-        self._sums = [ScoreSums(int(rows), n_bins, dtype) for rows in counts]
+    def __init__(self, counts: Sequence[int], n_bins: int, dtype: np.dtype[Any]) -> None:
+        """`counts` are the rows of each group, `dtype` is the type of the logits."""
+        self._sums = [ScoreSums(rows, n_bins, dtype, part=slice(0, 0)) for rows in counts]
 
-    def add(self, rows: Integers, z: Floats, y: Integers) -> None:
-        """Add rows that have a distribution; `rows` are their numbers among all rows."""
-        groups = self._groups[rows]
+    def add(self, groups: Any, resampled: Any, z: Floats, y: Integers) -> None:
+        """Add rows that have a distribution.
+
+        `groups` are the numbers of their groups, `resampled` those of :func:`resampling_groups`.
+        """
         for group in np.unique(groups):
             part = groups == group
-            self._sums[group].add(self._position[rows[part]], z[part], y[part])
+            self._sums[group].add_to(resampled[part], z[part], y[part])
+
+    def merge(self, other: "GroupSums") -> None:
+        """Add the sums over other rows."""
+        for sums, others in zip(self._sums, other._sums, strict=True):
+            sums.merge(others)
 
     def scores(
         self, n_resamples: int, rng: Any, confidence_level: float = 0.95
@@ -121,10 +138,10 @@ def group_scores(
     found = group_labels(groups, tuple(y.shape))
     values, numbers = np.unique(found, return_inverse=True)
     z, y = as_rows(z, y)
-    sums = GroupSums(numbers.astype(np.int64), n_bins, z.dtype)
+    counts, resampled = resampling_groups(numbers)
+    sums = GroupSums(counts, n_bins, z.dtype)
     for part in blocks(*z.shape):
         softmax_rows(z, part)  # raises an error for rows without a distribution
-        rows = np.arange(part.start, part.stop)
-        sums.add(rows, z[part].astype(np.float64), y[part])
+        sums.add(numbers[part], resampled[part], z[part].astype(np.float64), y[part])
     scores = sums.scores(n_resamples, rng, level)
     return {v: s for v, s in zip(values.tolist(), scores, strict=True) if s is not None}

@@ -44,8 +44,10 @@ class RowScores(NamedTuple):
     predicted: Integers
 
 
-def _random_groups(part: slice) -> Any:
-    """The random groups of some rows, the same ones whatever the other rows are."""
+def row_groups(rows: int, part: slice) -> Any:
+    """The numbers of the groups of some of the rows; see :class:`ScoreSums`."""
+    if rows <= _MAX_GROUPS:
+        return np.arange(part.start, part.stop, dtype=np.uint16)
     generator = np.random.default_rng(0)
     # Each 64-bit number gives the groups of four rows.
     generator.bit_generator.advance(part.start // 4)  # type: ignore[attr-defined]
@@ -87,11 +89,11 @@ class ScoreSums:
         self.bins = uniform_bins(n_bins, dtype)
         self.group_sums = np.zeros((min(rows, _MAX_GROUPS), 6 + n_bins))
         self.bin_sums = np.zeros((4 if weighted else 3, n_bins))
-        self._group = (
-            _random_groups(part)
-            if rows > _MAX_GROUPS
-            else np.arange(part.start, part.stop, dtype=np.uint16)
-        )
+        self._group = row_groups(rows, part)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The sums, without the groups of the rows: copies get no further rows."""
+        return {**self.__dict__, "_group": None}
 
     def add(
         self, rows: Integers | slice, z: Floats, y: Integers, weight: Floats | None = None
@@ -100,6 +102,12 @@ class ScoreSums:
 
         `rows` are the numbers of the rows of z among all rows.
         """
+        return self.add_to(self._group[rows], z, y, weight)
+
+    def add_to(
+        self, groups: Any, z: Floats, y: Integers, weight: Floats | None = None
+    ) -> RowScores:
+        """As :meth:`add`, of rows with these groups."""
         p: Floats = softmax(z)
         loss: Floats = -log_softmax(z)[np.arange(len(y)), y]
         confidence, predicted, infinite = row_max(p), z.argmax(axis=-1), loss == np.inf
@@ -115,7 +123,7 @@ class ScoreSums:
         # One index into the flat array: NumPy has a fast loop for that.
         columns = np.broadcast_to(np.arange(7), values.shape).copy()
         columns[:, 6] += bins
-        columns += self._group[rows][:, None] * np.int64(self.group_sums.shape[1])
+        columns += groups[:, None] * np.int64(self.group_sums.shape[1])
         np.add.at(self.group_sums.reshape(-1), columns.reshape(-1), values.reshape(-1))
         self.bin_sums += binned_sums(bins, len(self.bins), confidence, correct, weight)
         return RowScores(p, loss, confidence, predicted)

@@ -4,6 +4,7 @@ import html.parser
 import json
 
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 import logitlab
@@ -47,6 +48,22 @@ def labelled(n=300, k=4, seed=0):
     z = rng.standard_normal((n, k)) * 4
     y = np.array([rng.choice(k, p=p) for p in logitlab.softmax(z, temperature=1.5)])
     return z, y
+
+
+def assert_close(a, b):
+    """Equal, numbers to 1e-12."""
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        a, b = list(a.values()), list(b.values())
+    if isinstance(a, list):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_close(x, y)
+    elif isinstance(a, float):
+        assert a == pytest.approx(b, rel=1e-12, abs=1e-12)
+    else:
+        assert a == b
 
 
 class Page(html.parser.HTMLParser):

@@ -15,7 +15,7 @@ import safetensors.numpy
 from typer.testing import CliRunner
 
 from logitlab._app.cli import app
-from logitlab._app.io import arrays
+from logitlab._app.io import files
 from logitlab._app.report import figures
 
 SUFFIXES = (".npy", ".npz", ".csv", ".parquet", ".safetensors")
@@ -171,7 +171,7 @@ def test_array_that_claims_more_than_the_memory(tmp_path):
     data[central + 24 : central + 28] = struct.pack("<I", 2**32 - 2)
     (tmp_path / "z.npz").write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arrays, "memory_bytes", lambda: 1 << 20)
+        patch.setattr(files, "memory_bytes", lambda: 1 << 20)
         status, stderr = run("sample", tmp_path / "z.npz")
     assert_one_line(status, stderr)
     assert "more than the memory of this machine" in stderr

@@ -40,7 +40,7 @@ def cases():
         "gap.npy: the label of row 1 is missing",
     )
     yield "labels with a blank line", ["z.npy", "--labels", "gap.csv"], "gap.csv: line 3 is blank"
-    yield "a folder", ["."], ".: must be a file (.npy"
+    yield "a folder", ["."], ".: the shards of a folder must be .npy or .parquet"
     yield "no class", ["thin.npy"], "thin.npy: logits must have a row and a class, got shape (3, 0)"
     yield "a name twice", ["twice.csv"], "twice.csv: column names must be distinct, got 'a' twice"
     yield "labels by a name twice", ["z.npy", "--labels", "twice.csv:a"], "got 'a' twice"

@@ -36,17 +36,18 @@ def calibrated_model(rng, n, k=3):
 
 
 def accumulate(z, y):
-    folds = random_halves(len(z))
-    accumulator = ScoreAccumulator(z.shape[1], z.dtype, folds, np.ones(len(z), bool))
-    accumulator.add(np.arange(len(z)), z.astype(np.float64), y)
-    return accumulator, folds
+    """The scores, and the label, fold and membership of the sample of each row."""
+    values = {"label": y, "fold": random_halves(len(z)), "fitted": np.ones(len(z), bool)}
+    accumulator = ScoreAccumulator(*z.shape, z.dtype, slice(0, len(z)))
+    accumulator.add(np.arange(len(z)), z.astype(np.float64), **values)
+    return accumulator, values
 
 
 def evaluation_of(z, y):
     """The evaluation without the other sections of a report."""
-    accumulator, folds = accumulate(z, y)
+    accumulator, values = accumulate(z, y)
     passes = Passes(in_memory("z", z), False, lambda chunks, _rows, _task: chunks)
-    return evaluate(passes, y, accumulator, (np.arange(len(z)), z), folds)
+    return evaluate(passes, accumulator, (np.arange(len(z)), z), **values)
 
 
 def test_false_positive_rate():
@@ -252,11 +253,11 @@ def test_calibration_of_equal_confidences():
 def test_calibration_test_of_the_report(k):
     """Error and p-value are those of `calibration_test`, over blocks of rows."""
     z, y = calibrated_model(np.random.default_rng(k), 1000, k)
-    folds = random_halves(len(z))
-    accumulator = ScoreAccumulator(k, z.dtype, folds, np.ones(len(z), bool))
+    values = {"label": y, "fold": random_halves(len(z)), "fitted": np.ones(len(z), bool)}
+    accumulator = ScoreAccumulator(1000, k, z.dtype, slice(0, 1000))
     for start in range(0, 1000, 130):
         rows = np.arange(start, min(start + 130, 1000))
-        accumulator.add(rows, 1.2 * z[rows], y[rows])
+        accumulator.add(rows, 1.2 * z[rows], **{n: value[rows] for n, value in values.items()})
     expected = logitlab.calibration_test(1.2 * z, y)
     test = consistency_test(accumulator.tally.bin_sums, accumulator.cells.sum(axis=0))
     assert test == pytest.approx(expected, rel=1e-9)

@@ -15,6 +15,7 @@ _EXTRAS = {
         "threadpoolctl",
         "typer",
     },
+    "dask": {"dask", "distributed"},
     "explore": {"starlette", "uvicorn"},
     "laws": {"hypothesis", "mpmath"},
 }

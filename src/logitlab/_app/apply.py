@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -12,25 +13,31 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from logitlab._app.cluster import Cluster, check_shards, connect
 from logitlab._app.io.outputs import (
+    atomic_folder,
     atomic_write,
     catch_print_errors,
     check_file,
+    check_new_folder,
     csv_text,
     exit_on_user_error,
     print_line,
     progress,
 )
+from logitlab._app.io.passes import untracked
 from logitlab._app.io.source import (
     TABLES,
     Logits,
+    Shard,
+    Track,
     UserError,
     parse_file_spec,
     pluralize,
     printable,
 )
 from logitlab._app.io.write_tables import is_csv, print_csv, write_file
-from logitlab._app.options import FORMATS, Axis
+from logitlab._app.options import FORMATS, Axis, Scheduler
 from logitlab._rows import Floats, Integers
 from logitlab.probabilities import softmax
 
@@ -63,8 +70,9 @@ def apply(
         typer.Option(
             "-o",
             metavar="FILE",
-            help="Output file: .csv or .parquet; .npy holds the probabilities alone. Without it: "
-            "CSV on standard output.",
+            help="Output file: .csv or .parquet; .npy holds the probabilities alone. For a folder "
+            "of LOGITS, a new folder too: a file for each shard, with its name. Without it: CSV "
+            "on standard output.",
             show_default=False,
         ),
     ] = None,
@@ -80,6 +88,7 @@ def apply(
         ),
     ] = None,
     axis: Axis = -1,
+    scheduler: Scheduler = None,
 ) -> None:
     """Calibrate the logits of a file with a calibrator of `logitlab calibrate`.
 
@@ -98,30 +107,94 @@ def apply(
             raise UserError(f"--top must be >= 1, got {top}")
         if top is not None and probabilities:
             raise UserError("give one of --top and --probabilities, not both")
+        writes_shards = False
         if out is not None:
-            check_file(out, [parse_file_spec(logits)[0], calibrator], (*TABLES, ".npy"))
-            if out.suffix.lower() == ".npy" and (top is not None or probabilities):
-                raise UserError(f"{out}: an .npy file holds all probabilities; omit the option")
+            path = parse_file_spec(logits)[0]
+            writes_shards = path.is_dir() and (out.is_dir() or not out.suffix)
+            if writes_shards:
+                check_new_folder(out, [path])
+            else:
+                check_file(out, [path, calibrator], (*TABLES, ".npy"))
         saved = read_saved(calibrator)
-        source = saved.match_columns(
-            open_logits(logits, axis=axis, probabilities=saved.probabilities)
-        )
+        source = open_logits(logits, axis=axis, probabilities=saved.probabilities)
+        check_shards(scheduler, [source])
+        source = saved.match_columns(source)
+        if scheduler is not None and not writes_shards:
+            raise UserError(
+                f"--scheduler writes a file for each shard; -o must be a new folder, got {out}"
+            )
+        if out is not None:
+            written = out / source.shards[0].name if writes_shards else out
+            if _is_npy(written) and (top is not None or probabilities):
+                raise UserError(f"{written}: an .npy file holds all probabilities; omit the option")
         for note in describe_layout(source, saved.probabilities):
             print_line(note, err=out is None)
         with progress(shown=sys.stderr.isatty()) as track:
-            blocks = _calibrated(saved, source, track)
-            if out is not None and out.suffix.lower() == ".npy":
-                _write_npy((block.p for block in blocks), source, out)
-                count = source.rows
+            columns = _Columns(probabilities, top)
+            if out is None:
+                with catch_print_errors():
+                    print_csv(_tables(saved, source, columns, track, is_text=True))
+                return
+            if writes_shards:
+                with atomic_folder(out) as folder, connect(scheduler) as cluster:
+                    _write_shards(saved, source, columns, track, folder, cluster)
             else:
-                is_text = out is None or is_csv(out)
-                tables = _tables(blocks, saved.names_of(source), is_text, probabilities, top)
-                if out is None:
-                    with catch_print_errors():
-                        print_csv(tables)
-                    return
-                count = write_file(tables, out)
-        print_line(f"Written: {out} ({pluralize(count, 'row')})")
+                _write(saved, source, columns, track, out)
+        print_line(f"Written: {out} ({pluralize(source.rows, 'row')})")
+
+
+def _write_shards(
+    saved: "SavedCalibrator",
+    source: Logits,
+    columns: "_Columns",
+    track: Any,
+    folder: Path,
+    cluster: Cluster | None,
+) -> None:
+    """Write a file of the results for each shard."""
+    calls = [
+        partial(_write_shard, saved, shard, columns, folder / shard.name) for shard in source.shards
+    ]
+    if cluster is None:
+        for call in calls:
+            call(track)
+    else:
+        sizes = [shard.rows for shard in source.shards]
+        cluster.run(calls, sum, sizes, track, "calibrating")
+
+
+def _write_shard(
+    saved: "SavedCalibrator",
+    shard: Shard,
+    columns: "_Columns",
+    path: Path,
+    track: Track = untracked,
+) -> int:
+    """Write the results of a shard, return the number of rows."""
+    source = saved.match_columns(shard.open())
+    _write(saved, source, columns, track, path)
+    return source.rows
+
+
+class _Columns(NamedTuple):
+    """The optional columns of the output."""
+
+    probabilities: bool
+    top: int | None
+
+
+def _is_npy(path: Path) -> bool:
+    return path.suffix.lower() == ".npy"
+
+
+def _write(
+    saved: "SavedCalibrator", source: Logits, columns: _Columns, track: Any, path: Path
+) -> None:
+    """Write the results of all rows to a file."""
+    if _is_npy(path):
+        _write_npy((block.p for block in _calibrated(saved, source, track)), source, path)
+    else:
+        write_file(_tables(saved, source, columns, track, is_csv(path)), path)
 
 
 class _Block(NamedTuple):
@@ -139,7 +212,9 @@ def _calibrated(saved: "SavedCalibrator", source: Logits, track: Any) -> Iterato
     from logitlab.calibration.base import RowError
 
     rules, start = saved.rules, 0
-    for raw in track(source.read(), source.rows, "calibrating"):
+    empty = np.empty((0, source.classes), source.dtype)  # a file without rows has columns
+    blocks = source.read() if source.rows else iter([empty])
+    for raw in track(blocks, source.rows, "calibrating"):
         z = saved.as_logits(raw, start, source)
         valid = z.max(axis=-1) > -math.inf
         p, predicted = np.full(z.shape, np.nan, z.dtype), np.zeros(len(z), np.int64)
@@ -149,7 +224,7 @@ def _calibrated(saved: "SavedCalibrator", source: Logits, track: Any) -> Iterato
             calibrated = saved.calibrator.transform(rows.astype(np.float64))
         except RowError as error:
             row = start + int(np.flatnonzero(valid)[error.row])
-            raise UserError(f"{source.source}: row {row} {error.reason}") from None
+            raise UserError(f"{source.place(row)} {error.reason}") from None
         p[valid] = softmax(calibrated)
         # Of the probabilities, which have fewer digits, several may be the largest.
         predicted[valid] = calibrated.argmax(axis=-1)
@@ -175,16 +250,13 @@ def _most_probable(p: NDArray[Any], n: int) -> Integers:
 
 
 def _tables(
-    blocks: Iterator[_Block],
-    names: tuple[str, ...] | None,
-    is_text: bool,
-    probabilities: bool,
-    top: int | None,
+    saved: "SavedCalibrator", source: Logits, columns: _Columns, track: Any, is_text: bool
 ) -> Iterator["pa.Table"]:
     """Arrow tables with the columns predicted, confidence, those of the rules, and others."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    names, (probabilities, top) = saved.names_of(source), columns
     labels = set_names = None
     if names is not None:
         set_names = pa.array([_json_text(name) for name in names] if is_text else names)
@@ -211,27 +283,27 @@ def _tables(
         text = pc.binary_join(lists.cast(pa.list_(pa.string())), ", ")
         return pc.binary_join_element_wise("[", text, "]", "")
 
-    for p, predicted, missing, accepted, sets in blocks:
+    for p, predicted, missing, accepted, sets in _calibrated(saved, source, track):
         confidence = np.take_along_axis(p, predicted[:, None], axis=1)[:, 0]
-        columns = {
+        found = {
             "predicted": class_column(predicted, missing),
             "confidence": number_column(confidence, missing),
         }
         if accepted is not None:
-            columns["decision"] = class_column(predicted, ~accepted)
+            found["decision"] = class_column(predicted, ~accepted)
         if sets is not None:
-            columns["prediction_set"] = set_column(sets, missing)
+            found["prediction_set"] = set_column(sets, missing)
         if probabilities:
             for k in range(p.shape[1]):
                 name = k if names is None else names[k]
-                columns[f"probability_{name}"] = number_column(p[:, k], missing)
+                found[f"probability_{name}"] = number_column(p[:, k], missing)
         if top is not None:
             classes = _most_probable(p, min(top, p.shape[1]))
             values = np.take_along_axis(p, classes, axis=1)
             for i in range(classes.shape[1]):
-                columns[f"top_{i + 1}"] = class_column(classes[:, i], missing)
-                columns[f"probability_{i + 1}"] = number_column(values[:, i], missing)
-        yield pa.table(columns)
+                found[f"top_{i + 1}"] = class_column(classes[:, i], missing)
+                found[f"probability_{i + 1}"] = number_column(values[:, i], missing)
+        yield pa.table(found)
 
 
 def _json_text(name: str) -> str:
@@ -253,7 +325,7 @@ def _write_npy(blocks: Iterator[NDArray[Any]], source: Logits, path: Path) -> No
         if inner > 1:
             file.truncate(offset + math.prod(shape) * dtype.itemsize)
         for p in itertools.chain([first], blocks):
-            if inner == 1:
+            if inner == 1 or not len(p):
                 p.astype(dtype).tofile(file)
                 continue
             # A map of the planes of this block alone: written pages do not stay in the memory.

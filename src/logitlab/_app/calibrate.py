@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from logitlab._app.cluster import check_shards, connect
 from logitlab._app.io.json_values import json_values
 from logitlab._app.io.outputs import (
     catch_print_errors,
@@ -28,10 +29,12 @@ from logitlab._app.options import (
     IgnoreIndex,
     Labels,
     Probabilities,
+    Scheduler,
 )
 from logitlab._rows import Integers
 
 if TYPE_CHECKING:
+    from logitlab._app.report.evaluation import RowSample
     from logitlab._app.saved import SavedCalibrator
 
 
@@ -93,6 +96,7 @@ def calibrate(
     ignore_index: IgnoreIndex = None,
     probabilities: Probabilities = False,
     axis: Axis = -1,
+    scheduler: Scheduler = None,
     out: Annotated[Path, typer.Option("-o", metavar="DIR", help="Output folder.")] = Path(
         "logitlab-calibrator"
     ),
@@ -103,7 +107,7 @@ def calibrate(
     """Fit a calibrator to labelled logits, save it for `logitlab apply`, and report on it."""
     from logitlab._app.io.arrays import class_labels, open_logits
     from logitlab._app.report import page
-    from logitlab._app.report.analysis import analyse
+    from logitlab._app.report.analysis import analyse, fit_rows
     from logitlab._app.saved import FILE
     from logitlab.regression.threads import single_blas_thread
 
@@ -115,10 +119,15 @@ def calibrate(
         others = [] if labels is None else [labels]
         check_folder(out, files, [parse_file_spec(spec)[0] for spec in (logits, *others)])
         source = open_logits(logits, others, axis=axis, probabilities=probabilities)
+        check_shards(scheduler, [source])
         y = class_labels(labels, source, ignore_index)
         if y is None:
             raise UserError("a calibrator is fitted to the true classes; give --labels")
-        with single_blas_thread(), progress(shown=sys.stderr.isatty()) as track:
+        with (
+            single_blas_thread(),
+            connect(scheduler) as cluster,
+            progress(shown=sys.stderr.isatty()) as track,
+        ):
             analysis = analyse(
                 source,
                 y.classes,
@@ -126,9 +135,11 @@ def calibrate(
                 mapping=y.mapping,
                 label_warnings=y.warnings,
                 track=track,
+                cluster=cluster,
             )
+            sample = fit_rows(analysis, track, cluster)
             saved, lines = _fit(
-                analysis, y.classes, method, (max_error, coverage), out / FILE, track
+                analysis, y.classes, sample, method, (max_error, coverage), out / FILE
             )
         with catch_write_errors(out):
             page.write(analysis, out, {FILE: saved.as_bytes()})
@@ -152,17 +163,16 @@ def calibrate(
 def _fit(
     analysis: Any,
     y: Integers,
+    sample: "RowSample",
     method: Method,
     rules: tuple[float | None, float | None],
     path: Path,
-    track: Any,
 ) -> tuple["SavedCalibrator", list[str]]:
     """The calibrator of the method, and a line about each rule.
 
     It is selected and fitted on a sample of the rows; temperature scaling is fitted on all rows.
     With rules, both are done on half of a sample, as the guarantees of the rules need other rows.
     """
-    from logitlab._app.report.analysis import fit_rows
     from logitlab._app.report.evaluation import SEED, random_halves
     from logitlab._app.rules import Rules, fit_rules
     from logitlab._app.saved import SavedCalibrator
@@ -177,7 +187,7 @@ def _fit(
     has_rules = any(value is not None for value in rules)
     found = Rules()
     lines: list[str] = []
-    rows, z = fit_rows(analysis, track)
+    rows, z = sample
     is_fitted: Any = slice(None)  # no copy of the logits
     least = len(rows)
     if has_rules:
@@ -209,7 +219,7 @@ def _fit(
             with original_row_numbers(rows):
                 after = _scores(cross_fit(make_calibrator(name), z, y[rows], rng=SEED), y[rows])
     except RowError as error:
-        raise UserError(f"{source.source}: row {error.row} {error.reason}") from None
+        raise UserError(f"{source.place(error.row)} {error.reason}") from None
     except ValueError as error:
         raise UserError(f"{source.source}: {error}") from None
     shown = ("log_loss", "brier_score", "calibration_error", "accuracy")

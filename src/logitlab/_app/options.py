@@ -4,7 +4,10 @@ from typing import Annotated
 
 import typer
 
-FORMATS = "FILE or FILE:NAME with rows of logits: .npy, .npz, .csv, .parquet or .safetensors."
+FORMATS = (
+    "FILE or FILE:NAME with rows of logits: .npy, .npz, .csv, .parquet or .safetensors; or a "
+    "folder of .npy or .parquet shards, read in the order of their names."
+)
 ONE_SCORE = "One number for each row is the logit s of class 1 of two: the row [0, s]."
 SAMPLE_LOGS = (
     "samples_*.jsonl of lm-evaluation-harness: the log-likelihoods of the choices; it has labels."
@@ -15,7 +18,7 @@ Labels = Annotated[
     str | None,
     typer.Option(
         metavar="FILE[:NAME]",
-        help="The true class of each row: its index from 0, or its name.",
+        help="The true class of each row: its index from 0, or its name. FILE may be a folder.",
         show_default=False,
     ),
 ]
@@ -32,6 +35,17 @@ Axis = Annotated[
         "--axis",
         metavar="N",
         help="Axis of the classes in an array: 1 for segmentation, (N, K, H, W).",
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Read the shards of a folder on the workers of a Dask cluster, which must see the "
+        "folder at the same path: the address of its scheduler, such as tcp://HOST:8786; local "
+        "starts a worker for each core of this machine.",
+        show_default=False,
     ),
 ]
 IgnoreIndex = Annotated[

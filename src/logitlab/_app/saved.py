@@ -93,7 +93,7 @@ class SavedCalibrator:
         """The logits of a block of rows, of which `start` is the first number."""
         if self.probabilities:
             advice = f"{self.path} was fitted to probabilities"
-            return logits_of_probabilities(block, start, source.source, advice)
+            return logits_of_probabilities(block, start, source, advice)
         return as_floating(block, source.dtype)
 
 

@@ -138,7 +138,7 @@ def _row_expression(
     path: Path, name: str | None, source: Logits, probabilities: bool
 ) -> Callable[[int], str] | None:
     kind = path.suffix.lower()
-    if kind not in (".npy", ".npz") or source.dtype.name == "bfloat16":
+    if kind not in (".npy", ".npz") or path.is_dir() or source.dtype.name == "bfloat16":
         return None
     load = f"np.load({str(path.resolve())!r}, mmap_mode='r')"
     if kind == ".npz":

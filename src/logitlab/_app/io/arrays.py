@@ -1,80 +1,24 @@
 """Logits and labels in files: ``FILE``, or ``FILE:NAME`` for one array or column of the file."""
 
 import contextlib
-import zipfile
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab._app.io.layouts import along_axis, two_classes
-from logitlab._app.io.lm_eval import SUFFIX, read_samples
+from logitlab._app.io.files import dtype_label, open_file
+from logitlab._app.io.shards import open_folder, read_values
 from logitlab._app.io.source import (
-    NUMBERS,
     ClassLabels,
     Logits,
     UserError,
-    catch_read_errors,
-    memory_bytes,
     parse_file_spec,
     pluralize,
     printable,
-    select_name,
 )
-from logitlab._app.io.tables import is_tabular, table_column, table_logits
-from logitlab._rows import Integers
 
 MAX_GROUPS = 50
-_MAGIC = b"\x93NUMPY"
-# The types of .safetensors files that NumPy, or ml_dtypes with NumPy, can hold.
-_INTEGERS = [f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)]
-_TENSORS = ["F16", "BF16", "F32", "F64", "BOOL", *_INTEGERS]
-
-
-def _array(path: Path, name: str | None, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
-    """One array of an array file; that of a .npy file may be a memory map."""
-    kind = path.suffix.lower()
-    with catch_read_errors(path):
-        if kind == ".npy":
-            if name is not None:
-                raise UserError(f"{path}: a .npy file has no names, got {name!r}")
-            with path.open("rb") as file:
-                if file.read(len(_MAGIC)) != _MAGIC:
-                    raise UserError(f"{path}: not a valid .npy file")
-            array: NDArray[Any] = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-            return array
-        if kind == SUFFIX:
-            raise UserError(f"{path}: a sample log is for LOGITS; it has no other arrays")
-        if kind == ".npz":
-            if not zipfile.is_zipfile(path):
-                raise UserError(f"{path}: not a valid .npz file")
-            # NumPy does not close the file of a damaged archive that it opens itself.
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                name = select_name(path, name, archive.files)
-                _check_size(path, archive.zip, name)
-                return np.asarray(archive[name])
-        from safetensors import safe_open
-
-        with safe_open(path, "np") as tensors:
-            name = select_name(path, name, list(tensors.keys()))
-            kind = tensors.get_slice(name).get_dtype()
-            if kind not in _TENSORS:
-                types = ", ".join(_TENSORS)
-                raise UserError(f"{path}: the type of {name!r} must be one of {types}, got {kind}")
-            if kind == "BF16":
-                import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
-            return np.asarray(tensors.get_tensor(name))
-
-
-def _check_size(path: Path, archive: zipfile.ZipFile, name: str) -> None:
-    """Refuse an array that is larger than the memory of the machine: files can be compressed."""
-    member = name if name in archive.namelist() else f"{name}.npy"
-    size = archive.getinfo(member).file_size
-    if size > memory_bytes():
-        raise UserError(f"{path}: {name!r} has {size} bytes, more than the memory of this machine")
 
 
 def open_logits(
@@ -88,45 +32,21 @@ def open_logits(
 
     NAME is an array of the file, a column of lists, or several columns, ``a,b,c``. In a table
     without NAME every column is a class, except columns without a name (the index that pandas
-    writes) and those of `not_classes`: ``FILE:COLUMN`` of labels or groups.
+    writes) and those of `not_classes`: ``FILE:COLUMN`` of labels or groups. FILE may be a folder
+    of shards.
 
     With `probabilities` given, one number for each row is the logit of class 1, or its
     probability, and the result has two classes.
     """
     path, name = parse_file_spec(spec)
-    source = printable(spec)
-    if path.suffix.lower() == SUFFIX:
-        if name is not None or axis != -1 or probabilities:
-            raise UserError(
-                f"{source}: a sample log has neither names, axes nor probabilities; omit NAME, "
-                "--axis and --probabilities"
-            )
-        logits = read_samples(path, source)
-    elif is_tabular(path):
-        if axis != -1:
-            raise UserError(f"{source}: --axis is for arrays; the classes of a table are columns")
-        others = [column for file, column in map(parse_file_spec, not_classes) if file == path]
-        logits = replace(table_logits(path, name, others), source=source)
-    else:
-        z = _array(path, name, "r")
-        if z.dtype.kind not in NUMBERS and z.dtype.name != "bfloat16":
-            raise UserError(f"{spec}: must contain numbers, got {_dtype_label(z.dtype)}")
-        if z.ndim == 1 and probabilities is not None and axis in (0, -1):
-            z, axis = z[:, None], -1
-        if z.ndim < 2:
-            raise UserError(f"{spec}: logits must have a shape (rows, classes), got {z.shape}")
-        if z.size == 0:
-            raise UserError(f"{spec}: logits must have a row and a class, got shape {z.shape}")
-        logits = along_axis(source, z, axis)
+    others = tuple(column for file, column in map(parse_file_spec, not_classes) if file == path)
+    open_path = open_folder if path.is_dir() else open_file
+    logits = open_path(
+        path, name, printable(spec), others=others, axis=axis, probabilities=probabilities
+    )
     if logits.rows == 0 or logits.classes == 0:
         raise UserError(f"{spec}: logits must have a row and a class, got shape {logits.shape}")
-    if logits.classes == 1 and probabilities is not None:
-        return two_classes(logits, probabilities)
     return logits
-
-
-def _dtype_label(dtype: np.dtype[Any]) -> str:
-    return "text" if dtype.kind in "USO" else dtype.name
 
 
 def read_labels(spec: str, logits: Logits, ignore_index: int | None = None) -> ClassLabels:
@@ -136,11 +56,11 @@ def read_labels(spec: str, logits: Logits, ignore_index: int | None = None) -> C
     numbers as names. For two classes without names, False and True are 0 and 1.
     """
     path, name = parse_file_spec(spec)
-    y = table_column(path, name, "label") if is_tabular(path) else _array(path, name)
+    y = read_values(path, name, "label")
     if y.dtype.kind == "f" and np.isnan(y).any():
         raise UserError(f"{spec}: the label of row {int(np.isnan(y).argmax())} is missing")
     if y.dtype.kind not in "iuUSb":
-        raise UserError(f"{spec}: labels must be integers or names, got {_dtype_label(y.dtype)}")
+        raise UserError(f"{spec}: labels must be integers or names, got {dtype_label(y.dtype)}")
     rows = logits.shape[:-1]
     if y.shape not in (rows, (*rows, 1)):
         raise UserError(_shape_error(spec, y.shape, logits))
@@ -185,13 +105,13 @@ class Groups(NamedTuple):
 
     column: str
     names: tuple[str, ...]
-    numbers: Integers
+    numbers: NDArray[np.uint8]
 
 
 def read_groups(spec: str, logits: Logits) -> Groups:
     """The group of each row: the values of a column."""
     path, name = parse_file_spec(spec)
-    values = table_column(path, name, "group") if is_tabular(path) else _array(path, name)
+    values = read_values(path, name, "group")
     if values.dtype.kind == "f" and np.isnan(values).any():
         raise UserError(f"{spec}: the group of row {int(np.isnan(values).argmax())} is missing")
     if values.dtype.kind not in "iufbUS":
@@ -207,7 +127,7 @@ def read_groups(spec: str, logits: Logits) -> Groups:
             f"{spec}: groups must have at most {MAX_GROUPS} distinct values, got {len(distinct)}"
         )
     column = name or path.stem
-    return Groups(printable(column), tuple(map(str, distinct.tolist())), numbers.astype(np.int64))
+    return Groups(printable(column), tuple(map(str, distinct.tolist())), numbers.astype(np.uint8))
 
 
 def _are_boolean(y: NDArray[Any]) -> bool:

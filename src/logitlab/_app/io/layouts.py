@@ -88,14 +88,14 @@ def two_classes(logits: Logits, probabilities: bool) -> Logits:
             if (outside := (score < 0) | (score > 1)).any():
                 row = int(outside.argmax())
                 raise UserError(
-                    f"{logits.source}: row {start + row}: the probability of class 1 must be in "
-                    f"0 to 1, got {score[row]:g}"
+                    f"{logits.place(start + row)}: the probability of class 1 must be in 0 to 1, "
+                    f"got {score[row]:g}"
                 )
             yield np.stack([1 - score, score], axis=-1)
             start += len(score)
 
     shape = (*logits.shape[:-1], 2)
-    return Logits(logits.source, shape, logits.dtype, None, read, axis=logits.axis, one_score=True)
+    return replace(logits, shape=shape, names=None, read=read, rows_at=None, one_score=True)
 
 
 def describe_layout(logits: Logits, probabilities: bool) -> list[str]:

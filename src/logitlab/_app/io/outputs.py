@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import typer
 
 from logitlab._app.io.source import UserError, printable
-from logitlab._saved import target_of, temporary_file
+from logitlab._saved import target_of, temporary_file, temporary_name
+
+_REMOVALS = 10  # of a folder in which workers may still create a file
 
 
 @contextlib.contextmanager
@@ -126,8 +129,48 @@ def check_folder(folder: Path, names: Iterable[str], inputs: Iterable[Path]) -> 
     """Refuse a folder in which files of these names cannot be written, or are `inputs`."""
     inputs = list(inputs)
     _check_folder(next(path for path in (folder, *folder.absolute().parents) if path.exists()))
+    if any(path.is_dir() and folder.exists() and path.samefile(folder) for path in inputs):
+        raise UserError(f"{folder}: the output folder must not be that of an input")
     for name in names:
         _check_target(folder / name, inputs)
+
+
+def check_new_folder(folder: Path, inputs: Iterable[Path]) -> None:
+    """Refuse an output folder that is not empty, cannot be written, or is in a folder of inputs."""
+    target = target_of(folder)
+    _check_folder(target.parent)
+    if folder.exists():
+        _check_folder(folder)
+        if any(folder.iterdir()):
+            raise UserError(f"{folder}: the output folder must be new or empty, got files in it")
+    if any(source.is_dir() and source.resolve() in target.parents for source in inputs):
+        raise UserError(f"{folder}: the output folder must not be in that of an input")
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that gets the name `folder` at the end, and is removed after an error.
+
+    Temporary files in it are those of processes that were killed, and are removed.
+    """
+    target = target_of(folder)
+    temporary = target.with_name(temporary_name())
+    with catch_write_errors(folder):
+        temporary.mkdir()
+        try:
+            yield temporary
+            for path in temporary.glob(temporary_name("*")):
+                path.unlink()
+            if target.exists():
+                shutil.copymode(target, temporary)
+                target.rmdir()
+            os.replace(temporary, target)
+        finally:
+            for _ in range(_REMOVALS):
+                shutil.rmtree(temporary, ignore_errors=True)
+                if not temporary.exists():
+                    break
+                time.sleep(0.1)
 
 
 def write_files(files: Mapping[str, bytes], directory: Path) -> None:

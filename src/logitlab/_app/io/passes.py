@@ -3,19 +3,18 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab._app.io.source import Logits, UserError
+from logitlab._app.cluster import Cluster, merged_sums
+from logitlab._app.io.source import Logits, Track, UserError
 from logitlab._rows import Floats, Integers, row_max
 from logitlab.probabilities import logits
 
 _SUM_TOLERANCE = 0.01  # of a row of probabilities with few digits or in a half type
-
-# Wraps a pass over blocks of rows: the blocks, the number of rows, and the name of the task.
-Track = Callable[[Iterator[NDArray[Any]], int, str], Iterator[NDArray[Any]]]
 
 
 @dataclass
@@ -66,11 +65,19 @@ class InputSummary:
                 and (one_score or (np.abs(wide.sum(axis=-1) - 1) < 1e-3).all())
             )
 
+    def merge(self, other: "InputSummary") -> None:
+        """Add the counts of other rows."""
+        for name in [*(name for name in vars(self) if name.endswith("_rows")), "zeros"]:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+        self.looks_like_probabilities &= other.looks_like_probabilities
+
 
 def logits_of_probabilities(
     p: NDArray[Any],
     start: int,
-    source: str,
+    source: Logits,
     advice: str = "omit --probabilities if these are logits",
 ) -> Floats:
     """The logits of rows of probabilities, which are checked; `start` numbers the first row."""
@@ -86,7 +93,7 @@ def logits_of_probabilities(
         if wrong.any():
             row = int(wrong.argmax())
             raise UserError(
-                f"{source}: row {start + row}: probabilities {rule.format(total[row])}; {advice}"
+                f"{source.place(start + row)}: probabilities {rule.format(total[row])}; {advice}"
             )
     z: Floats = logits(p)
     return z
@@ -112,8 +119,28 @@ def as_floating(z: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return z.astype(dtype if floating else np.float64, copy=False)
 
 
+class RowSums(Protocol):
+    """What a pass computes: it is filled with blocks of rows, and merged with that of later rows.
+
+    `add` takes the numbers of rows among all rows, their logits, and other values of the rows by
+    name.
+    """
+
+    @property
+    def input_summary(self) -> InputSummary | None:
+        """Counts what the rows contain, if that is not None."""
+
+    @property
+    def add(self) -> Callable[..., None]: ...
+
+    def merge(self, other: Self) -> None: ...
+
+
+Sums = TypeVar("Sums", bound=RowSums)
+
+
 class Passes:
-    """Repeated passes over the rows that have a distribution: row numbers and logits.
+    """Repeated passes over the rows that have a distribution.
 
     With `included` and `shared` only over the rows for which both are True.
     """
@@ -125,22 +152,59 @@ class Passes:
         track: Track,
         shared: NDArray[np.bool_] | None = None,
         included: NDArray[np.bool_] | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
+        """With `cluster` the shards of the source are read by its workers."""
         self._source, self._probabilities, self._track = source, probabilities, track
         self._shared, self._included = shared, included
+        self._cluster = cluster
         self._keep: dict[int, NDArray[np.bool_]] = {}  # by the first row of a block
         self.classes = source.classes
         self.dtype = np.dtype(np.float64) if probabilities else source.dtype
 
+    def run(self, make: Callable[[slice], Sums], task: str, **values: NDArray[Any]) -> Sums:
+        """One pass: the sums that `make` makes for a range of rows, filled with them.
+
+        `values` are arrays with a value for each row, of which `add` gets those of its rows.
+        """
+        if self._cluster is not None:
+            return self._run_on_workers(self._cluster, make, task, values)
+        first = self._source.first
+        sums = make(slice(first, first + self._source.rows))
+        for rows, z in self.blocks(task, sums.input_summary):
+            sums.add(first + rows, z, **{name: array[rows] for name, array in values.items()})
+        return sums
+
+    def _run_on_workers(
+        self,
+        cluster: Cluster,
+        make: Callable[[slice], Sums],
+        task: str,
+        values: dict[str, NDArray[Any]],
+    ) -> Sums:
+        """The merged sums of the shards, each with its part of the arrays."""
+        calls = []
+        for shard in self._source.shards:
+            part = slice(shard.first, shard.first + shard.rows)
+            shared, included = (
+                None if mask is None else mask[part] for mask in (self._shared, self._included)
+            )
+            arrays = {name: array[part] for name, array in values.items()}
+            arguments = shard.open, self._probabilities, shared, included, make, arrays
+            calls.append(partial(_run_on_shard, *arguments))
+        sizes = [shard.rows for shard in self._source.shards]
+        sums: Sums = cluster.run(calls, merged_sums, sizes, self._track, task)
+        return sums
+
     def blocks(
         self, task: str, summary: InputSummary | None = None
     ) -> Iterator[tuple[Integers, Any]]:
-        """One pass; `summary` counts what the rows contain."""
+        """One pass in this process: the numbers of rows in the source, and their logits."""
         start = 0
         for raw in self._track(self._source.read(), self._source.rows, task):
             z = raw
             if self._probabilities:
-                z = logits_of_probabilities(raw, start, self._source.source)
+                z = logits_of_probabilities(raw, start, self._source)
             if summary is not None or start not in self._keep:
                 largest = row_max(z)
                 nan, empty = np.isnan(largest), np.isneginf(largest)
@@ -164,3 +228,21 @@ class Passes:
             keep = self._keep[start]
             yield start + np.flatnonzero(keep), z[select(keep)]
             start += len(raw)
+
+
+def untracked(chunks: Iterator[Any], _rows: int, _task: str) -> Iterator[Any]:
+    """A :data:`Track` that shows nothing."""
+    return chunks
+
+
+def _run_on_shard(
+    open_shard: Callable[[], Logits],
+    probabilities: bool,
+    shared: NDArray[np.bool_] | None,
+    included: NDArray[np.bool_] | None,
+    make: Callable[[slice], Sums],
+    values: dict[str, NDArray[Any]],
+) -> Sums:
+    """The sums of a pass over one shard, on a worker."""
+    passes = Passes(open_shard(), probabilities, untracked, shared, included)
+    return passes.run(make, "", **values)

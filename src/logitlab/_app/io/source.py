@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,13 @@ from numpy.typing import NDArray
 from logitlab._rows import Integers, blocks
 
 TABLES = (".csv", ".parquet")
+SHARDS = (".npy", ".parquet")  # the files of a folder
 SUFFIXES = (".npy", ".npz", *TABLES, ".safetensors", ".jsonl")
 NUMBERS = "fiub"  # the kinds of NumPy types that hold numbers
+
+
+# Wraps a pass over blocks of rows: the blocks, the number of rows, and the name of the task.
+Track = Callable[[Iterator[Any], int, str], Iterator[Any]]
 
 
 class UserError(Exception):
@@ -50,6 +56,18 @@ class ClassLabels(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
+class Shard(NamedTuple):
+    """A file of a folder, which has the rows `first` to `first + rows - 1`.
+
+    `open` opens it, and can be pickled.
+    """
+
+    name: str
+    first: int
+    rows: int
+    open: "Callable[[], Logits]"
+
+
 @dataclass(frozen=True)
 class Logits:
     """Rows of logits that are read block by block, as often as needed.
@@ -66,6 +84,9 @@ class Logits:
     axis: int = -1  # of the classes in the file
     one_score: bool = False  # the file has the score of class 1 alone, for two classes
     labels: Callable[[], ClassLabels] | None = None  # if the file has them
+    shards: tuple[Shard, ...] = ()  # of a folder
+    file: str = ""  # the name of the file, if it is a shard of the folder `source`
+    first: int = 0  # the number of its first row in the folder
 
     @property
     def is_sample_log(self) -> bool:
@@ -79,6 +100,16 @@ class Logits:
     @property
     def classes(self) -> int:
         return self.shape[-1]
+
+    def place(self, row: int) -> str:
+        """The file and the number of a row, for messages; of a folder, with the shard."""
+        file, first = self.file, self.first
+        if self.shards:
+            shard = self.shards[bisect_right(self.shards, row, key=lambda s: s.first) - 1]
+            file, row, first = shard.name, row - shard.first, shard.first
+        if not file:
+            return f"{self.source}: row {row}"
+        return f"{self.source}: row {first + row} (row {row} of {printable(file)})"
 
 
 def in_memory(source: str, z: NDArray[Any], names: tuple[str, ...] | None = None) -> Logits:
@@ -140,16 +171,18 @@ def in_file(source: str, z: np.memmap[Any, Any]) -> Logits:
 
 
 def parse_file_spec(spec: str) -> tuple[Path, str | None]:
-    """The path and the name in ``FILE`` or ``FILE:NAME``; both may contain colons."""
+    """The path and the name in ``FILE`` or ``FILE:NAME``; both may contain colons.
+
+    The path may be that of a folder.
+    """
     ends = [len(spec), *(i for i in range(len(spec) - 1, 0, -1) if spec[i] == ":")]
     for end in ends:
-        if (path := Path(spec[:end])).is_file():
+        path = Path(spec[:end])
+        if path.is_file() or path.is_dir():
             break
     else:
-        if Path(spec).is_dir():
-            raise UserError(f"{spec}: must be a file ({', '.join(SUFFIXES)}), got a folder")
-        raise UserError(f"{spec}: no such file")
-    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{spec}: no such file or folder")
+    if path.is_file() and path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path}: the file type must be one of {', '.join(SUFFIXES)}")
     return path, spec[end + 1 :] or None
 

@@ -6,15 +6,16 @@ The memory does not grow with the number of rows.
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from logitlab._app.cluster import Cluster
 from logitlab._app.io.arrays import Groups
 from logitlab._app.io.layouts import describe_layout
-from logitlab._app.io.passes import InputSummary, Passes, Track, as_floating
-from logitlab._app.io.source import Logits, UserError
+from logitlab._app.io.passes import InputSummary, Passes, as_floating, untracked
+from logitlab._app.io.source import Logits, Track, UserError
 from logitlab._app.report.decisions import Decisions, decisions
 from logitlab._app.report.evaluation import (
     FIT_ELEMENTS,
@@ -22,6 +23,7 @@ from logitlab._app.report.evaluation import (
     N_RESAMPLES,
     SEED,
     Evaluation,
+    RowSample,
     ScoreAccumulator,
     evaluate,
     random_halves,
@@ -36,7 +38,7 @@ from logitlab._app.report.language_model import (
 from logitlab._app.report.numerics import NumericalChecks, check_rows
 from logitlab._app.threads import run_all
 from logitlab._rows import Floats, Integers, blocks, row_max
-from logitlab.groups import GroupScores, GroupSums
+from logitlab.groups import GroupScores, GroupSums, resampling_groups
 from logitlab.probabilities import softmax
 from logitlab.scores import entropy
 from logitlab.sweep import TemperatureSweep, temperature_sweep
@@ -122,25 +124,124 @@ class Analysis:
         return found
 
 
-class _RandomRows:
-    """A random sample of the rows, collected over blocks."""
+def _random_rows(source: Logits, elements: int, minimum: int) -> NDArray[np.bool_]:
+    """A mask of random rows: at most `elements` entries, but at least `minimum` rows."""
+    size = min(source.rows, max(minimum, elements // source.classes))
+    chosen = np.random.default_rng(SEED).choice(source.rows, size, replace=False, shuffle=False)
+    mask = np.zeros(source.rows, bool)
+    mask[chosen] = True
+    return mask
 
-    def __init__(self, source: Logits, elements: int, minimum: int) -> None:
-        """At most `elements` entries, but at least `minimum` rows if there are so many."""
-        size = min(source.rows, max(minimum, elements // source.classes))
-        chosen = np.random.default_rng(SEED).choice(source.rows, size, replace=False, shuffle=False)
-        self.mask = np.zeros(source.rows, bool)
-        self.mask[chosen] = True
+
+class _RowSample:
+    """The numbers and the logits of a sample of the rows, collected over blocks."""
+
+    input_summary = None
+
+    def __init__(self, _: slice) -> None:
         self._rows: list[Integers] = []
         self._logits: list[NDArray[Any]] = []
 
-    def add(self, rows: Integers, z: NDArray[Any]) -> None:
-        keep = self.mask[rows]
-        self._rows.append(rows[keep])
-        self._logits.append(z[keep])
+    def add(self, rows: Integers, z: NDArray[Any], chosen: NDArray[np.bool_]) -> None:
+        self._rows.append(rows[chosen])
+        self._logits.append(z[chosen])
 
-    def collected(self) -> tuple[Integers, NDArray[Any]]:
+    def merge(self, other: "_RowSample") -> None:
+        self._rows += other._rows
+        self._logits += other._logits
+
+    def collected(self) -> RowSample:
         return np.concatenate(self._rows), np.concatenate(self._logits)
+
+
+class _Setup(NamedTuple):
+    """What the first pass computes."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    has_labels: bool
+    has_targets: bool
+    group_counts: list[int] | None  # rows of each group
+
+
+class _FirstPass:
+    """All that needs no other pass, over some of the rows."""
+
+    def __init__(self, setup: _Setup, part: slice) -> None:
+        *batch, k = setup.shape
+        rows = math.prod(batch)
+        self.input_summary = InputSummary()
+        self.sharpness = {
+            "entropy": Distribution(0, math.log(k)),
+            "perplexity": Distribution(1, k),
+            "top_probability": Distribution(0, 1),
+            "jacobian_trace": Distribution(0, 1),
+        }
+        self.over_steps = EntropyOverSteps(setup.shape)
+        self.sample, self.fit_sample = _RowSample(part), _RowSample(part)
+        self.shifted_hits = 0
+        self.scores = self.groups = self.text = None
+        if setup.has_labels:
+            self.scores = ScoreAccumulator(rows, k, setup.dtype, part)
+            if setup.group_counts is not None:
+                self.groups = GroupSums(setup.group_counts, N_BINS, setup.dtype)
+        if setup.has_targets:
+            self.text = TextAccumulator(rows, part)
+        # The example is the row whose entropy is nearest to half of the maximum.
+        self._half = math.log(k) / 2
+        self._distance = math.inf
+        self.example_row, self.example = -1, np.empty(0)
+
+    def add(
+        self,
+        rows: Integers,
+        z: NDArray[Any],
+        *,
+        sampled: NDArray[np.bool_],
+        label: Any = None,
+        fold: Any = None,
+        fitted: Any = None,
+        group: Any = None,
+        resampled: Any = None,
+        target: Any = None,
+    ) -> None:
+        """Add rows; `resampled` are those of :func:`resampling_groups`."""
+        if not len(rows):
+            return
+        wide = z.astype(np.float64)
+        p, nats = softmax(wide), entropy(wide)
+        self.sharpness["entropy"].add(nats)
+        self.sharpness["perplexity"].add(np.exp(nats))
+        self.sharpness["top_probability"].add(row_max(p))
+        self.sharpness["jacobian_trace"].add(np.sum(p * (1 - p), axis=-1))
+        self.over_steps.add(rows, nats)
+        self.sample.add(rows, z, sampled)
+        distance = np.abs(nats - self._half)
+        nearest = int(distance.argmin())
+        self._keep_example(distance[nearest], int(rows[nearest]), wide[nearest])
+        if self.scores is not None:
+            y = label.astype(np.int64)
+            self.scores.add(rows, wide, label=y, fold=fold, fitted=fitted)
+            self.shifted_hits += int(np.count_nonzero(wide.argmax(axis=-1) == y - 1))
+            self.fit_sample.add(rows, z, fitted)
+            if self.groups is not None:
+                self.groups.add(group, resampled, wide, y)
+        if self.text is not None:
+            self.text.add(rows, wide, target.astype(np.int64))
+
+    def _keep_example(self, distance: float, row: int, example: Floats) -> None:
+        if distance < self._distance:
+            self._distance, self.example_row, self.example = distance, row, example.copy()
+
+    def merge(self, other: "_FirstPass") -> None:
+        for name, distribution in self.sharpness.items():
+            distribution.merge(other.sharpness[name])
+        names = ("input_summary", "over_steps", "sample", "fit_sample", "scores", "groups", "text")
+        for name in names:
+            if (sums := getattr(self, name)) is not None:
+                sums.merge(getattr(other, name))
+        self._keep_example(other._distance, other.example_row, other.example)
+        self.shifted_hits += other.shifted_hits
 
 
 def _temperature_curves(z: Floats) -> tuple[Floats, Floats]:
@@ -153,15 +254,6 @@ def _temperature_curves(z: Floats) -> tuple[Floats, Floats]:
     return sums[0] / len(z), sums[1] / len(z)
 
 
-def _sharpness(classes: int) -> dict[str, Distribution]:
-    return {
-        "entropy": Distribution(0, math.log(classes)),
-        "perplexity": Distribution(1, classes),
-        "top_probability": Distribution(0, 1),
-        "jacobian_trace": Distribution(0, 1),
-    }
-
-
 def analyse(
     source: Logits,
     labels: Integers | None = None,
@@ -172,9 +264,12 @@ def analyse(
     mapping: str | None = None,
     label_warnings: tuple[str, ...] = (),
     groups: Groups | None = None,
-    track: Track = lambda chunks, _rows, _task: chunks,
+    track: Track = untracked,
+    cluster: Cluster | None = None,
 ) -> Analysis:
     """All sections of the report; `track` wraps each pass over the file (a progress bar).
+
+    With `cluster` its workers read the shards of the source.
 
     `labels` are the true classes, for scores and calibrators, -1 in a row that is left out;
     `targets` are the tokens of a text; `shared` selects the rows that are analysed; `mapping` says
@@ -182,47 +277,31 @@ def analyse(
     `groups` are those of rows, for scores of each.
     """
     included = None if labels is None or labels.min() >= 0 else labels >= 0
-    log_k = math.log(source.classes)
-    sharpness = _sharpness(source.classes)
-    sample = _RandomRows(source, _SAMPLE_ELEMENTS, _NUCLEUS_ROWS)
-    input_summary, passes = InputSummary(), Passes(source, probabilities, track, shared, included)
-    label_counts, shifted_hits = None, 0
+    passes = Passes(source, probabilities, track, shared, included, cluster)
+    values: dict[str, NDArray[Any]] = {
+        "sampled": _random_rows(source, _SAMPLE_ELEMENTS, _NUCLEUS_ROWS)
+    }
+    label_type = np.min_scalar_type(-source.classes)
+    group_counts = label_counts = None
     if labels is not None:
         label_counts = np.bincount(labels[labels >= 0], minlength=source.classes)
-        fit_sample = _RandomRows(source, FIT_ELEMENTS, 16)
-        folds = random_halves(source.rows)
-        uncalibrated = ScoreAccumulator(source.classes, passes.dtype, folds, fit_sample.mask)
-    group_sums = None if groups is None else GroupSums(groups.numbers, N_BINS, passes.dtype)
-    text = None if targets is None else TextAccumulator(targets)
-    over_steps = EntropyOverSteps(source.shape)
-    distance, example_row, example = math.inf, -1, np.empty(0)
-    for rows, z in passes.blocks("reading", input_summary):
-        if not len(rows):
-            continue
-        wide = z.astype(np.float64)
-        p, nats = softmax(wide), entropy(wide)
-        sharpness["entropy"].add(nats)
-        sharpness["perplexity"].add(np.exp(nats))
-        sharpness["top_probability"].add(row_max(p))
-        sharpness["jacobian_trace"].add(np.sum(p * (1 - p), axis=-1))
-        over_steps.add(rows, nats)
-        sample.add(rows, z)
-        # The example is the row whose entropy is nearest to half of the maximum.
-        nearest = int(np.abs(nats - log_k / 2).argmin())
-        if abs(nats[nearest] - log_k / 2) < distance:
-            distance = abs(nats[nearest] - log_k / 2)
-            example_row, example = int(rows[nearest]), wide[nearest].copy()
-        if labels is not None:
-            uncalibrated.add(rows, wide, labels[rows])
-            shifted_hits += int(np.count_nonzero(wide.argmax(axis=-1) == labels[rows] - 1))
-            fit_sample.add(rows, z)
-            if group_sums is not None:
-                group_sums.add(rows, wide, labels[rows])
-        if text is not None:
-            text.add(rows, wide)
-    if example_row < 0:
+        labelled = {
+            "label": labels.astype(label_type),
+            "fold": random_halves(source.rows),
+            "fitted": _random_rows(source, FIT_ELEMENTS, 16),
+        }
+        values |= labelled
+        if groups is not None:
+            values["group"] = groups.numbers
+            group_counts, values["resampled"] = resampling_groups(groups.numbers)
+    if targets is not None:
+        values["target"] = targets.astype(label_type)
+    has_labels, has_targets = labels is not None, targets is not None
+    setup = _Setup(source.shape, passes.dtype, has_labels, has_targets, group_counts)
+    first = passes.run(partial(_FirstPass, setup), "reading", **values)
+    if first.example_row < 0:
         raise UserError(f"{source.source}: every row is NaN or all -inf; none has a distribution")
-    _, sampled = sample.collected()
+    _, sampled = first.sample.collected()
     nucleus_rows = np.random.default_rng(SEED).choice(
         len(sampled), min(len(sampled), _NUCLEUS_ROWS), replace=False, shuffle=False
     )
@@ -233,14 +312,14 @@ def analyse(
         ]
     )
     evaluation = decided = None
-    if labels is not None:
-        fitted = fit_sample.collected()
-        evaluation = evaluate(passes, labels, uncalibrated, fitted, folds)
-        decided = decisions(*fitted, labels, folds, evaluation.fold_temperatures)
+    if labels is not None and first.scores is not None:
+        fitted = first.fit_sample.collected()
+        evaluation = evaluate(passes, first.scores, fitted, **labelled)
+        decided = decisions(*fitted, labels, labelled["fold"], evaluation.fold_temperatures)
     notes = [*describe_layout(source, probabilities), *([mapping] if mapping else [])]
     found = {}
-    if groups is not None and group_sums is not None:
-        scores = group_sums.scores(N_RESAMPLES, SEED)
+    if groups is not None and first.groups is not None:
+        scores = first.groups.scores(N_RESAMPLES, SEED)
         found = {n: s for n, s in zip(groups.names, scores, strict=True) if s is not None}
         if without_rows := [name for name in groups.names if name not in found]:
             names = ", ".join(map(repr, without_rows))
@@ -248,38 +327,37 @@ def analyse(
                 f"Groups of {groups.column} whose rows are all ignored or excluded: {names}."
             )
     ignored = 0 if included is None else int(np.count_nonzero(~included))
-    excluded = ignored + input_summary.nan_rows + input_summary.empty_rows
-    excluded += input_summary.unpaired_rows
+    summary = first.input_summary
+    excluded = ignored + summary.nan_rows + summary.empty_rows + summary.unpaired_rows
     return Analysis(
         source=source,
         probabilities=probabilities,
         notes=notes,
         label_warnings=label_warnings,
-        input_summary=input_summary,
+        input_summary=summary,
         evaluated_rows=source.rows - excluded,
-        sharpness=sharpness,
+        sharpness=first.sharpness,
         sampled_rows=len(sampled),
         mean_entropy=mean_entropy,
         mean_top_probability=mean_top_probability,
         nucleus=nucleus_sizes(sampled[nucleus_rows].astype(np.float64)),
-        entropy_over_steps=over_steps,
-        example_row=example_row,
-        example=temperature_sweep(example, EXAMPLE_TEMPERATURES, n=N_SAMPLES, rng=SEED),
+        entropy_over_steps=first.over_steps,
+        example_row=first.example_row,
+        example=temperature_sweep(first.example, EXAMPLE_TEMPERATURES, n=N_SAMPLES, rng=SEED),
         numerical_checks=numerical_checks,
         evaluation=evaluation,
         decisions=decided,
         group_column=None if groups is None else groups.column,
         groups=found,
-        text=text.scores() if text else None,
+        text=first.text.scores(targets) if targets is not None and first.text else None,
         included=included,
         label_counts=label_counts,
-        shifted_accuracy=shifted_hits / (source.rows - excluded),
+        shifted_accuracy=first.shifted_hits / (source.rows - excluded),
     )
 
 
-def fit_rows(a: Analysis, track: Track) -> tuple[Integers, NDArray[Any]]:
+def fit_rows(a: Analysis, track: Track, cluster: Cluster | None) -> RowSample:
     """The numbers and the logits of the rows that vector and matrix scaling are fitted on."""
-    sample = _RandomRows(a.source, FIT_ELEMENTS, 16)
-    for rows, z in Passes(a.source, a.probabilities, track, included=a.included).blocks("reading"):
-        sample.add(rows, z)
-    return sample.collected()
+    passes = Passes(a.source, a.probabilities, track, None, a.included, cluster)
+    chosen = _random_rows(a.source, FIT_ELEMENTS, 16)
+    return passes.run(_RowSample, "reading", chosen=chosen).collected()

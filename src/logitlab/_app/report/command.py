@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from logitlab._app.cluster import check_shards, connect
 from logitlab._app.io.outputs import (
     catch_print_errors,
     catch_write_errors,
@@ -25,6 +26,7 @@ from logitlab._app.options import (
     IgnoreIndex,
     Labels,
     Probabilities,
+    Scheduler,
 )
 from logitlab._rows import Integers
 
@@ -65,6 +67,7 @@ def report(
     ignore_index: IgnoreIndex = None,
     probabilities: Probabilities = False,
     axis: Axis = -1,
+    scheduler: Scheduler = None,
     out: Annotated[
         Path, typer.Option("-o", metavar="DIR", help="Output folder of the report.")
     ] = Path("logitlab-report"),
@@ -85,10 +88,15 @@ def report(
             logits or [], labels, targets, group, ignore_index, probabilities, axis
         )
         analyses, shared = [], None
-        with single_blas_thread(), progress(shown=sys.stderr.isatty()) as track:
+        check_shards(scheduler, [source for source, *_ in inputs])
+        with (
+            single_blas_thread(),
+            connect(scheduler) as cluster,
+            progress(shown=sys.stderr.isatty()) as track,
+        ):
             if len(inputs) > 1:
                 sources = [source for source, *_ in inputs]
-                shared = compare.shared_rows(sources, probabilities, track)
+                shared = compare.shared_rows(sources, probabilities, track, cluster)
             for source, y, tokens, groups in inputs:
                 analyses.append(
                     analyse(
@@ -101,6 +109,7 @@ def report(
                         label_warnings=() if y is None else y.warnings,
                         groups=groups,
                         track=track,
+                        cluster=cluster,
                     )
                 )
         with catch_write_errors(out):

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from logitlab._app.cluster import Cluster
 from logitlab._app.io.json_values import json_values
 from logitlab._app.io.outputs import write_files
-from logitlab._app.io.passes import Passes, Track
-from logitlab._app.io.source import Logits, UserError, printable
+from logitlab._app.io.passes import Passes
+from logitlab._app.io.source import Logits, Track, UserError, printable
 from logitlab._app.report import figures
 from logitlab._app.report.analysis import Analysis
 from logitlab._app.report.evaluation import (
@@ -26,6 +27,7 @@ from logitlab._app.report.format import bounds, count, number, signed
 from logitlab._app.report.json import as_json
 from logitlab._app.report.page import SCORE_TITLES, environment
 from logitlab._app.report.summary import summary
+from logitlab._rows import Integers
 from logitlab.resampling import Interval, percentile_intervals, resampled_sums, scores_from_sums
 
 Differences = dict[str, Interval]
@@ -53,12 +55,30 @@ def _names(sources: list[str]) -> list[str]:
     return [f"{name} ({i})" for i, name in enumerate(file_names, 1)]
 
 
-def shared_rows(sources: list[Logits], probabilities: bool, track: Track) -> NDArray[np.bool_]:
+class _ValidRows:
+    """The numbers of the rows that have a distribution."""
+
+    input_summary = None
+
+    def __init__(self, _: slice) -> None:
+        self.rows: list[Integers] = []
+
+    def add(self, rows: Integers, _: Any) -> None:
+        self.rows.append(rows)
+
+    def merge(self, other: "_ValidRows") -> None:
+        self.rows += other.rows
+
+
+def shared_rows(
+    sources: list[Logits], probabilities: bool, track: Track, cluster: Cluster | None = None
+) -> NDArray[np.bool_]:
     """The rows that have a distribution in every model; only these can be compared."""
     masks = []
     for source in sources:
         mask = np.zeros(source.rows, bool)
-        for rows, _ in Passes(source, probabilities, track).blocks("finding the shared rows"):
+        passes = Passes(source, probabilities, track, cluster=cluster)
+        for rows in passes.run(_ValidRows, "finding the shared rows").rows:
             mask[rows] = True
         masks.append(mask)
     shared: NDArray[np.bool_] = reduce(np.logical_and, masks)

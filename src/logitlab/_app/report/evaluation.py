@@ -1,9 +1,10 @@
 """Evaluation of logits with labels: scores and calibrators with intervals, classes, errors."""
 
+import contextlib
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 from logitlab._app.io.passes import Passes, select
 from logitlab._app.threads import run_all
 from logitlab._bins import CELLS, binned_sums, error_from_sums
+from logitlab._distributed import add, rows_in_memory
 from logitlab._rows import Floats, Integers
 from logitlab.calibration import MatrixScaling, TemperatureSearch, VectorScaling, random_folds
-from logitlab.calibration.base import RowError, original_row_numbers
+from logitlab.calibration.base import Calibrator, RowError, original_row_numbers
 from logitlab.calibration.isotonic import isotonic_frequencies
 from logitlab.calibration.selection import MAX_CLASSES
+from logitlab.calibration.temperature import Pass, PassSums, first_guess, fit_temperature
 from logitlab.reliability import (
     CalibrationTest,
     ReliabilityCurve,
@@ -42,7 +45,8 @@ _ROUNDING = 1e-12  # rounding error of a difference of scores, whose size is abo
 _LISTED = 10  # errors and confusions that are listed
 
 RowSample = tuple[Integers, NDArray[Any]]  # numbers and logits of rows that are kept in memory
-Transform = Callable[[NDArray[Any], Integers], Any]  # logits, row numbers -> calibrated logits
+Folds = NDArray[np.uint8]  # of rows, 0 or 1
+Transform = Callable[[NDArray[Any], Folds], Any]  # logits, folds -> calibrated logits
 
 
 def excludes_zero(difference: Interval) -> bool:
@@ -118,17 +122,11 @@ class Evaluation:
 class ScoreAccumulator:
     """Accumulates the scores of one calibrator over blocks of rows."""
 
-    def __init__(
-        self,
-        classes: int,
-        dtype: np.dtype[Any],
-        folds: Integers,
-        classwise_rows: NDArray[np.bool_],
-    ) -> None:
-        """`classwise_rows`: the rows of the class-wise error, the most expensive score."""
-        self.tally = ScoreSums(len(folds), N_BINS, dtype)
+    def __init__(self, rows: int, classes: int, dtype: np.dtype[Any], part: slice) -> None:
+        """`part` are the rows that are added, out of all `rows`."""
+        self.tally = ScoreSums(rows, N_BINS, dtype, part=part)
         self._bins = self.tally.bins
-        self._folds, self.classwise_rows = folds, classwise_rows
+        self._first = part.start
         self.cells = np.zeros((2, 3, N_BINS * CELLS))
         few_classes = classes <= MAX_CLASSES["vector"]
         self._class_sums = np.zeros((3, classes, N_BINS)) if few_classes else None
@@ -136,24 +134,48 @@ class ScoreAccumulator:
         self._most_confident: list[tuple[float, int, int, int, float]] = []
         self._pairs: Counter[tuple[int, int]] = Counter()
 
-    def add(self, rows: Integers, z: Floats, y: Integers) -> None:
-        p, _, confidence, predicted = self.tally.add(rows, z, y)
-        correct, size = predicted == y, self.cells.shape[-1]
-        cells = self._bins.cells(confidence) + size * self._folds[rows]
+    def add(
+        self,
+        rows: Integers,
+        z: Floats,
+        *,
+        label: Integers,
+        fold: Folds,
+        fitted: NDArray[np.bool_],
+    ) -> None:
+        """Add rows; only those that are `fitted` are in the class-wise error, the slowest score."""
+        p, _, confidence, predicted = self.tally.add(rows - self._first, z, label)
+        correct, size = predicted == label, self.cells.shape[-1]
+        cells = self._bins.cells(confidence) + np.int64(size) * fold
         sums = binned_sums(cells, 2 * size, confidence, correct)
         self.cells += sums.reshape(3, 2, size).swapaxes(0, 1)
         for i, weight in enumerate((None, confidence, correct)):
             self._predicted[i] += np.bincount(predicted, weight, len(self._predicted[i]))
         wrong = np.flatnonzero(~correct)
         if self._class_sums is not None:
-            sampled = select(self.classwise_rows[rows])
-            self._class_sums += self._bins.classwise_sums(p[sampled], y[sampled])
-            self._pairs.update(zip(y[wrong].tolist(), predicted[wrong].tolist(), strict=True))
+            chosen = select(fitted)
+            self._class_sums += self._bins.classwise_sums(p[chosen], label[chosen])
+            self._pairs.update(zip(label[wrong].tolist(), predicted[wrong].tolist(), strict=True))
         for i in wrong[np.argsort(-confidence[wrong], kind="stable")[:_LISTED]]:
-            item = (confidence[i], -int(rows[i]), int(predicted[i]), int(y[i]), p[i, y[i]])
-            heapq.heappush(self._most_confident, item)
-            if len(self._most_confident) > _LISTED:
-                heapq.heappop(self._most_confident)
+            true = int(label[i])
+            item = (confidence[i], -int(rows[i]), int(predicted[i]), true, p[i, true])
+            self._keep_most_confident(item)
+
+    def _keep_most_confident(self, item: tuple[float, int, int, int, float]) -> None:
+        heapq.heappush(self._most_confident, item)
+        if len(self._most_confident) > _LISTED:
+            heapq.heappop(self._most_confident)
+
+    def merge(self, other: "ScoreAccumulator") -> None:
+        """Add the sums over other rows."""
+        self.tally.merge(other.tally)
+        self.cells += other.cells
+        self._predicted += other._predicted
+        if self._class_sums is not None and other._class_sums is not None:
+            self._class_sums += other._class_sums
+        self._pairs.update(other._pairs)
+        for item in other._most_confident:
+            self._keep_most_confident(item)
 
     def scores(self, resampled: Floats, before: "tuple[ScoreSums, Floats] | None" = None) -> Scores:
         """The scores with intervals.
@@ -235,52 +257,126 @@ def _check_folds(rows: NDArray[Any]) -> None:
         )
 
 
-def _temperatures(passes: Passes, labels: Integers, folds: Integers) -> list[float]:
-    """The temperatures of all rows, of those outside fold 0, and of those outside fold 1."""
-    searches = [TemperatureSearch() for _ in range(3)]
-    active = dict(zip((None, 0, 1), searches, strict=True))
+class _TemperatureSums:
+    """The sums of a pass of several searches over some of the rows."""
+
+    input_summary = None
+
+    def __init__(self, passes: dict[int | None, Pass], _: slice) -> None:
+        """`passes` are those of the rows outside a fold, with None those of all rows."""
+        self._passes = passes
+        self.sums = {fold: PassSums(0.0, 0.0, 0, 0) for fold in passes}
+
+    def add(self, rows: Integers, z: NDArray[Any], *, label: NDArray[Any], fold: Folds) -> None:
+        y = label.astype(np.int64)
+        for excluded, search in self._passes.items():
+            keep: Any = slice(None) if excluded is None else fold != excluded
+            with original_row_numbers(rows[keep]):
+                self._add_sums(excluded, search.sums(z[keep], y[keep], None))
+
+    def _add_sums(self, fold: int | None, sums: PassSums) -> None:
+        self.sums[fold] = PassSums(*add(self.sums[fold], sums))
+
+    def merge(self, other: "_TemperatureSums") -> None:
+        for fold, sums in other.sums.items():
+            self._add_sums(fold, sums)
+
+
+def _temperatures(
+    passes: Passes, sample: RowSample, label: NDArray[Any], fold: Folds
+) -> list[float]:
+    """The temperatures of all rows, of those outside fold 0, and of those outside fold 1.
+
+    The searches start at the temperature of a sample.
+    """
+    rows, z = sample
+    start = first_guess(z)
+    # The pass over all rows raises the error of the first row.
+    with contextlib.suppress(RowError):
+        of_sample = fit_temperature(rows_in_memory(z, label[rows].astype(np.int64), None))
+        start = of_sample if 0 < of_sample < math.inf else start
+    searches = {excluded: TemperatureSearch(start) for excluded in (None, 0, 1)}
+    active = dict(searches)
     while active:
-        for rows, z in passes.blocks("fitting the temperature"):
-            for fold, search in active.items():
-                keep = folds[rows] != fold if fold is not None else slice(None)
-                with original_row_numbers(rows[keep]):
-                    search.add(z[keep], labels[rows[keep]])
-        active = {fold: search for fold, search in active.items() if not search.advance()}
-    temperatures = [search.temperature or 0.0 for search in searches]
+        next_passes = {excluded: search.next_pass for excluded, search in active.items()}
+        make = partial(_TemperatureSums, next_passes)
+        found = passes.run(make, "fitting the temperature", label=label, fold=fold)
+        for excluded, search in active.items():
+            search.add_sums(found.sums[excluded])
+        active = {excluded: search for excluded, search in active.items() if not search.advance()}
+    temperatures = [search.temperature or 0.0 for search in searches.values()]
     for t in temperatures:
         if t in _LIMITS:
             raise ValueError(_LIMITS[t])
     return temperatures
 
 
-def _affine(
-    make: Callable[[], Any],
-    name: str,
-    sample: RowSample,
-    labels: Integers,
-    folds: Integers,
-) -> Transform:
-    """Vector or matrix scaling, each fold transformed by the fit on the other fold."""
+def _scaled(temperatures: Floats, z: NDArray[Any], fold: Folds) -> Floats:
+    """The logits divided by the temperatures of their folds."""
+    scaled: Floats = z.astype(np.float64) / temperatures[fold][:, None]
+    return scaled
+
+
+def _transformed(calibrators: Sequence[Calibrator], z: NDArray[Any], fold: Folds) -> Floats:
+    """The logits transformed by the calibrators of their folds."""
+    calibrated = np.empty(z.shape)
+    for number, calibrator in enumerate(calibrators):
+        mask = fold == number
+        calibrated[mask] = calibrator.transform(z[mask].astype(np.float64))
+    return calibrated
+
+
+def _fold_calibrators(
+    make: Callable[[], Any], name: str, sample: RowSample, label: NDArray[Any], fold: Folds
+) -> list[Calibrator]:
+    """Vector or matrix scaling for the rows of each fold, fitted on the other one."""
     rows, z = sample
     if z.shape[1] > MAX_CLASSES[name]:
         raise ValueError(f"the number of classes must be <= {MAX_CLASSES[name]}, got {z.shape[1]}")
-    _check_folds(np.bincount(folds[rows], minlength=2))
+    _check_folds(np.bincount(fold[rows], minlength=2))
 
-    def fit(fold: int) -> Any:
-        keep = folds[rows] != fold
+    def fit(number: int) -> Any:
+        keep = fold[rows] != number
         with original_row_numbers(rows[keep]):
-            return make().fit(z[keep], labels[rows[keep]])
+            return make().fit(z[keep], label[rows[keep]])
 
-    fitted = run_all([partial(fit, fold) for fold in (0, 1)])
+    return run_all([partial(fit, number) for number in (0, 1)])
 
-    def transform(block: NDArray[Any], row_numbers: Integers) -> Any:
-        calibrated = np.empty(block.shape)
-        for fold in (0, 1):
-            mask = folds[row_numbers] == fold
-            calibrated[mask] = fitted[fold].transform(block[mask].astype(np.float64))
-        return calibrated
 
-    return transform
+class _CalibratedScores:
+    """The scores of several calibrators, over some of the rows."""
+
+    input_summary = None
+
+    def __init__(
+        self,
+        transforms: dict[str, Transform],
+        make: Callable[[slice], ScoreAccumulator],
+        part: slice,
+    ) -> None:
+        self._transforms = transforms
+        self.scores = {name: make(part) for name in transforms}
+
+    def add(
+        self,
+        rows: Integers,
+        z: NDArray[Any],
+        *,
+        label: NDArray[Any],
+        fold: Folds,
+        fitted: NDArray[np.bool_],
+    ) -> None:
+        y = label.astype(np.int64)
+
+        def add_scores(name: str) -> None:
+            calibrated = self._transforms[name](z, fold)
+            self.scores[name].add(rows, calibrated, label=y, fold=fold, fitted=fitted)
+
+        run_all([partial(add_scores, name) for name in self._transforms])
+
+    def merge(self, other: "_CalibratedScores") -> None:
+        for name, scores in self.scores.items():
+            scores.merge(other.scores[name])
 
 
 def _reason(error: ValueError) -> str:
@@ -290,42 +386,43 @@ def _reason(error: ValueError) -> str:
 
 def evaluate(
     passes: Passes,
-    labels: Integers,
     uncalibrated: ScoreAccumulator,
     sample: RowSample,
-    folds: Integers,
+    *,
+    label: NDArray[Any],
+    fold: Folds,
+    fitted: NDArray[np.bool_],
 ) -> Evaluation:
-    """Scores before and after each calibrator, 2-fold cross-fitted."""
+    """Scores before and after each calibrator, 2-fold cross-fitted.
+
+    `label`, `fold` and `fitted`, the rows of the sample, have a value for each row of the source.
+    """
     transforms: dict[str, Transform] = {}
     failures: dict[str, str] = {}
     temperature, fold_temperatures = None, None
     try:
         _check_folds(uncalibrated.cells[:, 0].sum(axis=-1))
-        temperature, *others = _temperatures(passes, labels, folds)
+        temperature, *others = _temperatures(passes, sample, label, fold)
         fold_temperatures = tuple(others)
-        of_fold = np.array(others)
-        transforms["temperature"] = lambda z, rows: (
-            z.astype(np.float64) / of_fold[folds[rows]][:, None]
-        )
+        transforms["temperature"] = partial(_scaled, np.array(others))
     except ValueError as error:
         failures["temperature"] = _reason(error)
     for name, make in (("vector", VectorScaling), ("matrix", MatrixScaling)):
         try:
-            transforms[name] = _affine(make, name, sample, labels, folds)
+            calibrators = _fold_calibrators(make, name, sample, label, fold)
+            transforms[name] = partial(_transformed, calibrators)
         except ValueError as error:
             failures[name] = _reason(error)
-    calibrated = {
-        name: ScoreAccumulator(passes.classes, passes.dtype, folds, uncalibrated.classwise_rows)
-        for name in transforms
-    }
-
-    def add(name: str, rows: Integers, z: NDArray[Any], y: Integers) -> None:
-        calibrated[name].add(rows, transforms[name](z, rows), y)
-
+    calibrated: dict[str, ScoreAccumulator] = {}
     if transforms:
-        for rows, z in passes.blocks("evaluating the calibrators"):
-            y = labels[rows]
-            run_all([partial(add, name, rows, z, y) for name in transforms])
+        accumulator = partial(ScoreAccumulator, len(label), passes.classes, passes.dtype)
+        calibrated = passes.run(
+            partial(_CalibratedScores, transforms, accumulator),
+            "evaluating the calibrators",
+            label=label,
+            fold=fold,
+            fitted=fitted,
+        ).scores
     accumulators = [uncalibrated, *calibrated.values()]
     resampled = resampled_sums(
         np.hstack([a.tally.group_sums for a in accumulators]), N_RESAMPLES, SEED
@@ -357,6 +454,7 @@ def evaluate(
     )
 
 
-def random_halves(rows: int) -> Integers:
+def random_halves(rows: int) -> Folds:
     """The cross-fitting fold of each row, 0 or 1; a single row is in fold 0."""
-    return random_folds(rows, 2, SEED) if rows > 1 else np.zeros(rows, np.int64)
+    folds = random_folds(rows, 2, SEED) if rows > 1 else np.zeros(rows)
+    return folds.astype(np.uint8)

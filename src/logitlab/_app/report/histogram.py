@@ -20,6 +20,11 @@ class Distribution:
         self.counts += np.histogram(inside, self.edges)[0]
         self._sum += float(values.sum())
 
+    def merge(self, other: "Distribution") -> None:
+        """Add the values of another histogram on the same range."""
+        self.counts += other.counts
+        self._sum += other._sum
+
     @property
     def mean(self) -> float:
         return self._sum / int(self.counts.sum())

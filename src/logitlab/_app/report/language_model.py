@@ -47,6 +47,10 @@ class EntropyOverSteps:
         for i, weight in enumerate((None, values)):
             self._sums[i] += np.bincount(window, weight, windows)
 
+    def merge(self, other: "EntropyOverSteps") -> None:
+        """Add the sums over other rows."""
+        self._sums += other._sums
+
     def curve(self) -> tuple[Floats, Floats]:
         """The middle step of each window that has rows, and the mean in it."""
         windows = self._sums.shape[1]
@@ -85,19 +89,28 @@ class TextScores:
 class TextAccumulator:
     """Accumulates log-probabilities and ranks of tokens over blocks of rows."""
 
-    def __init__(self, tokens: Integers) -> None:
-        self._tokens = tokens
-        self._tally = ScoreSums(len(tokens), N_BINS, np.dtype(np.float64))
-        self._log_p = np.full(len(tokens), np.nan)
-        self._ranks = np.zeros(len(tokens), np.int64)
+    def __init__(self, rows: int, part: slice) -> None:
+        """`part` are the rows that are added, out of all `rows`."""
+        self._tally = ScoreSums(rows, N_BINS, np.dtype(np.float64), part=part)
+        self._part = part
+        self._log_p = np.full(part.stop - part.start, np.nan)
+        self._ranks = np.zeros(part.stop - part.start, np.int64)
 
-    def add(self, rows: Integers, z: NDArray[np.float64]) -> None:
-        y = self._tokens[rows]
-        loss = self._tally.add(rows, z, y).loss
-        self._log_p[rows] = -loss
-        self._ranks[rows] = 1 + np.sum(z > np.take_along_axis(z, y[:, None], axis=-1), axis=-1)
+    def add(self, rows: Integers, z: NDArray[np.float64], y: Integers) -> None:
+        """Add rows that have a distribution; `rows` are their numbers among all rows."""
+        own = rows - self._part.start
+        self._log_p[own] = -self._tally.add(own, z, y).loss
+        self._ranks[own] = 1 + np.sum(z > np.take_along_axis(z, y[:, None], axis=-1), axis=-1)
 
-    def scores(self) -> TextScores:
+    def merge(self, other: "TextAccumulator") -> None:
+        """Add the rows after these."""
+        self._tally.merge(other._tally)
+        self._part = slice(self._part.start, other._part.stop)
+        self._log_p = np.concatenate([self._log_p, other._log_p])
+        self._ranks = np.concatenate([self._ranks, other._ranks])
+
+    def scores(self, tokens: Integers) -> TextScores:
+        """The scores of the target tokens of all rows."""
         cells = self._tally.group_sums
         resampled = scores_from_sums(resampled_sums(cells, N_RESAMPLES, SEED))
         intervals = percentile_intervals(scores_from_sums(cells.sum(axis=0)), resampled)
@@ -105,7 +118,7 @@ class TextAccumulator:
         least_probable = [
             Token(
                 int(row),
-                int(self._tokens[row]),
+                int(tokens[row]),
                 float(np.exp(self._log_p[row])),
                 int(self._ranks[row]),
             )
@@ -113,7 +126,7 @@ class TextAccumulator:
             if self._ranks[row]
         ]
         return TextScores(
-            self._tokens,
+            tokens,
             self._log_p,
             self._ranks,
             intervals["log_loss"],
