@@ -118,3 +118,25 @@ def test_bits_of_the_formulas(dtype, library, threads, monkeypatch):
             expected = logitlab.penalize(z, **options)
         assert found.dtype == z.dtype
         np.testing.assert_array_equal(bits(found), bits(expected), err_msg=str(options))
+
+
+def test_lists_that_are_not_contiguous():
+    """One token for every row, and tokens and offsets that are views of larger arrays."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((4, 20)).astype(np.float32)
+    tokens, offsets = np.arange(24).reshape(12, 2) % 20, np.array([[0, 3, 3, 7, 12]] * 2).T
+    assert not tokens[:, 0].flags.c_contiguous
+    views = tokens[:, 0], offsets[:, 0]
+    copies = tuple(x.copy() for x in views)
+    for settings in (
+        {"logit_bias": {7: 2.0}},
+        {"repetition_penalty": 1.3, "logit_bias": {7: 2.0}},
+        {"banned_token_ids": 3, "frequency_penalty": 0.5},
+        {"no_repeat_ngram_size": 1},
+        {"dry_multiplier": 0.8, "presence_penalty": np.array([1.0, 2, 3, 4, 5, 6, 7, 8])[::2]},
+    ):
+        expected = logitlab.penalize(z, copies, **settings)
+        np.testing.assert_array_equal(logitlab.penalize(z, views, **settings), expected)
+    one = logitlab.penalize(z, logit_bias={7: 2.0})
+    np.testing.assert_array_equal(one[:, 7], z[:, 7] + np.float32(2))
+    np.testing.assert_array_equal(np.delete(one, 7, 1), np.delete(z, 7, 1))

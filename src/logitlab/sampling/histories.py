@@ -125,6 +125,7 @@ class Rows(NamedTuple):
             if values.ndim != 2 or len(values) != n:
                 raise _wrong_number(name, n, f"shape {values.shape}")
             tokens, lengths = values.reshape(-1), np.full(n, values.shape[1])
+        tokens = np.ascontiguousarray(tokens)  # as the kernels take them
         # As unsigned integers, negative ones are the largest.
         largest = int(tokens.view(np.uint64).max(initial=0))
         if largest >= self.k and not (keep := tokens != _PADDING).all():
