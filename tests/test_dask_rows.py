@@ -30,6 +30,63 @@ def chunked(chunks, *arrays):
     return [da.from_array(a, chunks=c) for a, c in zip(arrays, CHUNKS[chunks], strict=False)]
 
 
+FUNCTIONS = {
+    "softmax": logitlab.softmax,
+    "log_softmax": logitlab.log_softmax,
+    "logsumexp": logitlab.logsumexp,
+    "logsumexp, keepdims": lambda *a, **k: logitlab.logsumexp(*a, keepdims=True, **k),
+    "entropy": logitlab.entropy,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_functions_of_chunks(dtype, axis):
+    """As of NumPy arrays: any chunks, masks and temperatures, hostile rows."""
+    rng = np.random.default_rng(0)
+    z = (rng.standard_normal((10, 6, 9)) * 4).astype(dtype)
+    z[3, 2], z[5, 1, 3], z[7, 0, 2], z[9, 1] = -np.inf, np.nan, np.inf, 2
+    chunked = da.from_array(z, chunks=(4, 4, 5))
+    batch = np.delete(z.shape, axis)
+    t, mask = np.exp(rng.standard_normal(batch)), rng.random(z.shape) < 0.7
+    t_chunks, mask_chunks = da.from_array(t, chunks=3), da.from_array(mask, chunks=(6, 3, 2))
+    for temperature, of_chunks in ((1.0, 1.0), (0.0, 0.0), (-2.0, -2.0), (t, t), (t, t_chunks)):
+        for where, where_chunks in ((None, None), (mask, mask_chunks), (mask[0], mask[0])):
+            for name, function in FUNCTIONS.items():
+                expected = function(z, axis, temperature=temperature, where=where)
+                found = function(chunked, axis, temperature=of_chunks, where=where_chunks)
+                assert isinstance(found, da.Array)
+                assert (found.dtype, found.shape) == (expected.dtype, expected.shape), name
+                rtol = 2e-3 if dtype == "float16" else 1e-6
+                np.testing.assert_allclose(
+                    found.compute(), expected, rtol=rtol, atol=1e-6, err_msg=name
+                )
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_cross_entropy_of_chunks(axis):
+    """As of NumPy arrays, with all options."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((10, 6, 9)) * 4
+    batch = tuple(np.delete(z.shape, axis))
+    y = rng.integers(0, z.shape[axis], batch)
+    y[0, 0] = -1
+    weight, mask = rng.random(batch), rng.random(z.shape) < 0.9
+    chunks, y_chunks = da.from_array(z, chunks=(4, 4, 5)), da.from_array(y, chunks=4)
+    for settings in (
+        {},
+        {"label_smoothing": 0.1, "sample_weight": weight},
+        {"reduction": "none", "where": mask},
+        {"reduction": "sum", "temperature": 0.7},
+        {"weight": rng.random(z.shape[axis])},
+    ):
+        for labels in (y, y_chunks):
+            expected = logitlab.cross_entropy(z, y, axis, ignore_index=-1, **settings)
+            found = logitlab.cross_entropy(chunks, labels, axis, ignore_index=-1, **settings)
+            assert isinstance(found, da.Array)
+            np.testing.assert_allclose(found.compute(), expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("name", SCORES)
 def test_scores_and_fits(name, option):

@@ -172,7 +172,7 @@ def _entropy_formula(z: Any, axis: int, temperature: Any, where: Any) -> Any:
         value = xp.abs(xp.sum(np.multiply(p, log_p, out=p), axis=axis))
     else:
         value = entropy_of_probabilities(p, log_p, axis, xp)
-    return xp.astype(value, z.dtype, copy=False)
+    return xp.astype(value, _arrays.native_type(z.dtype), copy=False)
 
 
 def entropy_of_probabilities(p: Array, log_p: Array, axis: int, xp: Namespace) -> Array:
@@ -267,7 +267,7 @@ def _divergence_formula(z: Any, other: Any, axis: int, temperature: Any, where: 
         d = xp.where(close & (p > 0), delta - log_mean, d)
         # Summed as p log(p/q) - p + q: no term is negative, so nothing cancels.
         result = xp.sum(xp.where(p == 0, q, _kl_terms(p, q, d, xp)), axis=axis)
-    return xp.astype(result, z.dtype, copy=False)
+    return xp.astype(result, _arrays.native_type(z.dtype), copy=False)
 
 
 def _kl_terms(p: Any, q: Any, d: Any, xp: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from logitlab._arrays import Array, Axes
+from logitlab._arrays import Array, Axes, native_type
 from logitlab._backends import native, reference
 from logitlab._backends.reference import (
     centred,
@@ -97,19 +97,21 @@ def _label_loss(axes: Axes, z: Any, t: Any, where: Any, label: Any, smoothing: f
 def softmax(z: Array, axis: Axes, temperature: Any, where: Any, out: Any) -> Array:
     if not _are_covered(z, axis, out):
         return reference.softmax(z, axis, temperature, where, out)
-    return _map_chunks(_softmax, z, axis, (temperature, where), z.dtype)
+    return _map_chunks(_softmax, z, axis, (temperature, where), native_type(z.dtype))
 
 
 def log_softmax(z: Array, axis: Axes, temperature: Any, where: Any, out: Any) -> Array:
     if not _are_covered(z, axis, out):
         return reference.log_softmax(z, axis, temperature, where, out)
-    return _map_chunks(_log_softmax, z, axis, (temperature, where), z.dtype)
+    return _map_chunks(_log_softmax, z, axis, (temperature, where), native_type(z.dtype))
 
 
 def logsumexp(z: Array, axis: Axes, temperature: Any, where: Any, keepdims: bool) -> Array:
     if not _are_covered(z, axis):
         return reference.logsumexp(z, axis, temperature, where, keepdims)
-    result = _map_chunks(_logsumexp, z, axis, (temperature, where), z.dtype, drops_classes=True)
+    result = _map_chunks(
+        _logsumexp, z, axis, (temperature, where), native_type(z.dtype), drops_classes=True
+    )
     return result if keepdims else da.squeeze(result, axis=axis[0])
 
 
