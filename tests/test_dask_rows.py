@@ -184,14 +184,6 @@ def test_errors_name_the_row():
         logitlab.accuracy(z_chunks, y_chunks.astype(float))
 
 
-def test_chunks_of_their_own_are_computed_where_they_are_used():
-    """Their logits go to no other task; those of chunks that share data may."""
-    z = da.map_blocks(slow_block, chunks=((1000,) * 3, (5,)), dtype=float)
-    assert all(isinstance(source, bytes) for source in _chunk_sources(2 * z + 1))
-    shared = da.from_array(all_rows(N)[0], chunks=(1000, 5))
-    assert not any(isinstance(source, bytes) for source in _chunk_sources(shared))
-
-
 def test_logits_are_not_in_one_place():
     """The memory of a fit is that of a few chunks."""
     rows, classes = 1_000_000, 20
@@ -241,6 +233,16 @@ def test_scores_and_fits_on_workers(client):
     z, y, _ = chunked("many", *arrays)
     found = logitlab.brier_score(z.persist(), y.persist())
     assert found == pytest.approx(logitlab.brier_score(*arrays[:2]), rel=1e-13)
+
+
+def test_chunks_of_their_own_are_computed_where_they_are_used(client):
+    """Their logits go to no other task; those of chunks that share data may."""
+    z = da.map_blocks(slow_block, chunks=((1000,) * 3, (5,)), dtype=float)
+    assert all(isinstance(source, bytes) for source in _chunk_sources(2 * z + 1))
+    of_large_data = da.concatenate([da.from_array(np.ones((5000, 5)) * i) for i in range(3)])
+    assert not any(isinstance(source, bytes) for source in _chunk_sources(of_large_data))
+    shared = da.from_array(all_rows(N)[0], chunks=(1000, 5))
+    assert not any(isinstance(source, bytes) for source in _chunk_sources(shared))
 
 
 def test_errors_of_workers(client):

@@ -130,6 +130,50 @@ def test_losses_and_their_gradients():
             np.testing.assert_allclose(gradient, z.grad[part].numpy(), rtol=1e-12, atol=1e-16)
 
 
+def extreme_losses():
+    """Losses whose sums overflow, of a rank without weights, and under a support."""
+    import warnings
+
+    from logitlab.parallel import RowShard
+
+    warnings.simplefilter("error")
+    z, y, weight = extreme_rows()
+    part = slice(0, 60_000) if dist.get_rank() == 0 else slice(60_000, None)
+    z, y, weight = z[part], y[part], weight[part]
+    found = [float(logitlab.cross_entropy(RowShard(z.half()), y))]
+    z.requires_grad_()
+    for settings in ({"sample_weight": weight}, {"sample_weight": weight * 1e308}):
+        z.grad = None
+        loss = logitlab.cross_entropy(RowShard(z), y, **settings)
+        loss.backward()
+        found += [loss.item(), z.grad.abs().sum().item()]
+    kept = logitlab.sample_with_support(z.detach(), rng=0, top_k=2)[1]
+    found.append(logitlab.cross_entropy(RowShard(z), y, support=kept, reduction="sum").item())
+    return found
+
+
+def extreme_rows():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(120_000, 3, generator=generator)
+    y = torch.randint(0, 3, (120_000,), generator=generator)
+    weight = torch.rand(120_000, generator=generator, dtype=torch.float64)
+    weight[60_000:] = 0
+    return z, y, weight
+
+
+def test_extreme_losses():
+    z, y, weight = extreme_rows()
+    plain = float(logitlab.cross_entropy(z.half(), y))
+    weighted = logitlab.cross_entropy(z, y, sample_weight=weight).item()
+    gradient = logitlab.cross_entropy_and_grad(z, y, sample_weight=weight)[1].abs().sum().item()
+    for rank, found in enumerate(process_groups.run(extreme_losses, 2)):
+        assert found[0] == pytest.approx(plain, rel=2e-3)
+        for value, slope in (found[1:3], found[3:5]):
+            assert value == pytest.approx(weighted, rel=1e-6)
+            assert slope == pytest.approx(0 if rank else gradient, rel=1e-5)
+        assert found[5] == np.inf
+
+
 def errors_of_ranks():
     from logitlab.parallel import RowShard
 
@@ -148,6 +192,11 @@ def errors_of_ranks():
         lambda: logitlab.calibration_error(RowShard(z), y, n_bins=10 + rank),
         lambda: logitlab.brier_score(RowShard(z), y, sample_weight=np.ones(20) if rank else None),
         lambda: logitlab.accuracy(RowShard(z), y, ignore_index=range(5)),
+        lambda: logitlab.cross_entropy(RowShard(z), y, label_smoothing=2.0 if rank else 0.0),
+        lambda: logitlab.cross_entropy(RowShard(z), y, label_smoothing=0.1 * rank),
+        lambda: logitlab.cross_entropy(RowShard(z), y, sample_weight=np.ones(20) if rank else None),
+        lambda: logitlab.bootstrap(RowShard(z), y, other=z),
+        lambda: logitlab.softmax(RowShard(z)),
     ]
     messages = []
     for call in calls:
@@ -173,6 +222,11 @@ def test_errors_are_those_of_all_ranks():
         "z must be the same on all ranks, got 5 classes of float64 without sample_weight on rank 0 "
         "and 5 classes of float64 with sample_weight on rank 1",
         "y must have a row that is not ignored",
+        "rank 1: label_smoothing must be in [0, 1], got 2.0",
+        "the call must be the same on all ranks, got 5 classes of float64, reduction mean",
+        "the call must be the same on all ranks, got 5 classes of float64, reduction mean",
+        "other must be a RowShard where z is one, and only there",
+        "a RowShard is for scores, the fits of calibrators and cross_entropy; pass its z",
     ]
     for message, beginning in zip(first, beginnings, strict=True):
         assert message.startswith(beginning)

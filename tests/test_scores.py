@@ -628,3 +628,13 @@ def test_divergence_from_a_row_that_excludes_an_improbable_class():
         z, other = np.float32([0, 0, gap]), np.float32([0, 0, -np.inf])
         assert logitlab.kl_divergence(z, other) == np.inf
         assert logitlab.kl_divergence(torch.from_numpy(z), torch.from_numpy(other)) == torch.inf
+
+
+@pytest.mark.parametrize("n", [7, 100, 1001])
+def test_weighted_accuracy_of_perfect_predictions_is_1(n):
+    """To the last bit: the sum of the weights is rounded as that of the weighted predictions."""
+    rng = np.random.default_rng(n)
+    y = rng.integers(0, 3, n)
+    z, weight = 5 * np.eye(3)[y], rng.random(n)
+    assert logitlab.accuracy(z, y, sample_weight=weight) == 1
+    assert logitlab.top_k_accuracy(z, y, 3, sample_weight=weight) == 1

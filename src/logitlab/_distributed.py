@@ -13,7 +13,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ Result = TypeVar("Result")
 Merge = Callable[[Any, Any], Any]
 
 _FAN_IN = 16  # results that one task merges
+_LARGEST_SOURCE = 1 << 16  # bytes of a part of a graph that is sent in each pass
 
 
 class Block(NamedTuple):
@@ -236,7 +237,7 @@ class _BlockRows(Rows):
         check_some_counted(self.count)
 
 
-def _check_chunks(x: Any, name: str) -> None:
+def check_chunks(x: Any, name: str) -> None:
     """Refuse a Dask array of unknown shape."""
     if any(np.isnan(n) for n in x.shape):
         raise ValueError(
@@ -251,7 +252,7 @@ def _row_chunks(x: Any, name: str, like: Any, check: Callable[[Any, Any], None])
     batch = like.shape[:-1]
     x = _arrays.as_array(x, name)
     if _arrays.is_dask(x):
-        _check_chunks(x, name)
+        check_chunks(x, name)
     else:
         x = _arrays.on_host(x, name)
     check(x, batch)
@@ -285,21 +286,34 @@ def _check_block(
 def _chunk_sources(z: Any) -> list[Any]:
     """For each chunk, what computes it: its own part of the graph, pickled, or a delayed value.
 
-    A task that runs the part itself needs no logits of another task, which could be on another
-    worker.
+    On a cluster, a task that runs the part itself needs no logits of another task, which could be
+    on another worker.
     """
     import cloudpickle
     from dask.optimization import cull
 
     chunks = list(z.to_delayed().ravel())
-    distributed = sys.modules.get("distributed")
-    if distributed is not None and distributed.futures_of(z):
+    if not _has_client() or sys.modules["distributed"].futures_of(z):
         return chunks
     graph = dict(chunks[0].dask)
     parts = [cull(graph, [chunk.key])[0] for chunk in chunks]
     if len({key for part in parts for key in part}) < sum(map(len, parts)):
         return chunks  # of chunks that share tasks or data
-    return [cloudpickle.dumps((p, c.key)) for p, c in zip(parts, chunks, strict=True)]
+    sources = [cloudpickle.dumps((p, c.key)) for p, c in zip(parts, chunks, strict=True)]
+    # Larger ones hold the logits themselves.
+    return sources if max(map(len, sources)) <= _LARGEST_SOURCE else chunks
+
+
+def _has_client() -> bool:
+    """Whether Dask computes on a cluster."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return False
+    try:
+        distributed.get_client()
+    except ValueError:
+        return False
+    return True
 
 
 def _evaluate(
@@ -413,6 +427,10 @@ class RowShard:
     all ranks, in their order. The labels and weights are those of the rows of this process, and
     every rank gets the result of all rows.
 
+    All ranks pass the same settings, for random numbers the same seed. Wrong rows, labels or
+    weights of a rank, and settings that differ, are an error on all ranks; a setting that is
+    invalid on one rank alone is an error there, and the others wait until the timeout of the group.
+
     Parameters
     ----------
     z : array, shape (..., K, ...)
@@ -437,6 +455,18 @@ class RowShard:
     z: Any
     group: Any = None
 
+    @property
+    def rank(self) -> int:
+        """The rank of this process in the group."""
+        import torch.distributed as dist
+
+        return int(dist.get_rank(self.group))
+
+    def __array__(self, *args: Any, **kwargs: Any) -> NDArray[Any]:
+        raise TypeError(
+            "a RowShard is for scores, the fits of calibrators and cross_entropy; pass its z"
+        )
+
 
 def _exchange(group: Any, text: str, result: Any, what: str) -> list[Any]:
     """The results of all ranks, of which each gives the same text; a failure is raised on all."""
@@ -457,22 +487,22 @@ def _exchange(group: Any, text: str, result: Any, what: str) -> list[Any]:
 
 
 def _error_of_rank(error: Exception, rank: int) -> Exception:
-    kind = type(error) if type(error) in (TypeError, ValueError) else RuntimeError
+    kinds = (TypeError, ValueError, RuntimeError)
+    kind = next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)
     return kind(f"rank {rank}: {error}")
 
 
-def sum_over_ranks(
-    shard: RowShard, text: str, function: Callable[[], tuple[Any, ...]]
-) -> tuple[tuple[Any, ...], tuple[float, ...]]:
-    """The numbers that `function` returns on this rank, and their sums over the ranks.
+def gather_numbers(
+    shard: RowShard, function: Callable[[], tuple[str, tuple[float, ...], Result]]
+) -> tuple[Result, list[tuple[float, ...]]]:
+    """What `function` returns last on this rank, and the numbers that it returns on each rank.
 
-    `text` must be the same on all ranks.
+    The text that it returns first must be the same on all ranks.
     """
     own = _attempt(function)
-    numbers = own if isinstance(own, _Failure) else tuple(map(float, own))
-    ranks = _exchange(shard.group, text, numbers, "the arguments")
-    assert not isinstance(own, _Failure)
-    return own, functools.reduce(add, ranks)
+    text, numbers, result = ("", own, None) if isinstance(own, _Failure) else own
+    ranks = _exchange(shard.group, text, numbers, "the call")  # raises the error of a failure
+    return cast(Result, result), ranks
 
 
 class _GroupRows(_BlockRows):
@@ -481,8 +511,6 @@ class _GroupRows(_BlockRows):
     def __init__(
         self, shard: RowShard, y: Any, sample_weight: Any, axis: int, ignore_index: Any, name: str
     ) -> None:
-        import torch.distributed as dist
-
         self._group = shard.group
         self.is_weighted = sample_weight is not None
         rows = _attempt(_rows_of_shard, shard.z, y, sample_weight, axis, ignore_index, name)
@@ -496,7 +524,7 @@ class _GroupRows(_BlockRows):
             count = _count(self._checked)
         counts = _exchange(self._group, text, count, name)
         self._set_counts([of_rank for (of_rank,) in counts])
-        self._place = self._places[dist.get_rank(self._group)]
+        self._place = self._places[shard.rank]
 
     def reduce(self, function: Callable[..., Any], *arguments: Any, merge: Merge = add) -> Any:
         block = _make_block(self._z, self._checked, self._place, self.scale)
@@ -516,6 +544,9 @@ def _rows_of_shard(
     class_axis = _arrays.one_axis(axis, z.ndim)[0] if z.ndim else 0
     batch = tuple(n for a, n in enumerate(z.shape) if a != class_axis)
     if 0 in batch and z.shape[class_axis]:
+        _labels.check_label_shape(_arrays.as_array(y, "y"), batch)
+        if sample_weight is not None:
+            _labels.check_weight_shape(_arrays.as_array(sample_weight, "sample_weight"), batch)
         logits = _arrays.on_host(z, name).reshape(0, z.shape[class_axis])
         weight = None if sample_weight is None else np.empty(0)
         return logits, _Checked(np.empty(0, np.int64), weight)
@@ -544,7 +575,7 @@ def open_rows(
         return _GroupRows(*arguments)
     if _arrays.is_dask(z):
         z = _arrays.as_floating(z, name)
-        _check_chunks(z, name)
+        check_chunks(z, name)
         check_not_empty(z, name)
         if z.ndim > 1:
             return DaskRows(z, *arguments[1:])

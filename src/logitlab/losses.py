@@ -10,7 +10,7 @@ from array_api_compat import array_namespace, is_torch_array
 from logitlab import _arrays, _checks, _dispatch, _labels
 from logitlab._arrays import Array, DType, Namespace, Shape
 from logitlab._backends.targets import Targets
-from logitlab._distributed import RowShard, sum_over_ranks
+from logitlab._distributed import RowShard, gather_numbers
 from logitlab.support import Support, support_mask
 
 Reduction = Literal["mean", "sum", "none"]
@@ -341,7 +341,8 @@ def cross_entropy(
     '9.357622969e-14'
     """
     if support is not None:
-        where = support_mask(z, axis, where, support)
+        rows = z.z if isinstance(z, RowShard) else z
+        where = support_mask(rows, axis, where, support)
     options = (where, weight, sample_weight, ignore_index, label_smoothing, reduction)
     loss = _plain_loss(z, y, axis, temperature, options, with_gradient=False)
     if loss is not None:
@@ -367,29 +368,58 @@ def cross_entropy(
 
 
 def _loss_of_ranks(shard: RowShard, y: Any, settings: dict[str, Any]) -> Any:
-    """The loss of the rows of all ranks; its gradient by the logits of this rank."""
+    """The loss of the rows of all ranks; its gradient is by the logits of this rank."""
     reduction = settings["reduction"]
+
+    def of_rank() -> tuple[str, tuple[float, ...], Any]:
+        """The loss of this rank, and the sum of its weights: times a power of two, and that."""
+        arguments = check_arguments(shard.z, y, **settings)
+        loss = cross_entropy(shard.z, y, **settings)
+        text = _common_settings(arguments, settings)
+        if reduction != "mean":
+            return text, (_as_number(loss) if reduction == "sum" else 0.0,), loss
+        weight = arguments.weight if arguments.divisor is None else arguments.divisor
+        total, exponent = float(math.prod(arguments.rows)), 0
+        if weight is not None:
+            a, b = _labels.weight_scale(weight, arguments.xp)
+            total = _as_number(arguments.xp.sum(weight * a * b))
+            exponent = -math.frexp(a)[1] - math.frexp(b)[1] + 2
+        if not total:  # the mean of no rows is NaN, their sum is 0
+            loss = cross_entropy(shard.z, y, **settings | {"reduction": "sum"})
+        return text, (_as_number(loss), total, exponent), loss
+
+    loss, ranks = gather_numbers(shard, of_rank)
     if reduction == "none":
-        return cross_entropy(shard.z, y, **settings)
-
-    def sums() -> tuple[Any, Any]:
-        of_sum = settings | {"reduction": "sum"}
-        loss = cross_entropy(shard.z, y, **of_sum)
-        if reduction == "sum":
-            return loss, 1.0
-        _, _, rows, weight, divisor, xp = check_arguments(shard.z, y, **of_sum)
-        divisor = weight if divisor is None else divisor
-        return loss, math.prod(rows) if divisor is None else xp.sum(divisor)
-
-    check_options(settings["label_smoothing"], reduction)
-    (loss, _), (total, total_weight) = sum_over_ranks(shard, f"cross_entropy: {reduction}", sums)
-    divisor = 1.0 if reduction == "sum" else total_weight
-    value = total / divisor if divisor else math.nan
+        return loss
+    share = 1.0
+    if reduction == "sum":
+        value = math.fsum(of_one for (of_one,) in ranks)
+    else:
+        largest = max(exponent for _, _, exponent in ranks)
+        means = [mean for mean, _, _ in ranks]
+        weights = [math.ldexp(total, int(exponent - largest)) for _, total, exponent in ranks]
+        shares = np.asarray(weights) / (sum(weights) or math.nan)
+        value = float(np.sum(shares * np.where(shares == 0, 0.0, means)))
+        share = float(shares[shard.rank])
     xp = array_namespace(loss)
     if not is_torch_array(loss):
         return _arrays.scalar(xp.asarray(value, dtype=loss.dtype))
-    share = loss / divisor  # has the gradient
-    return share + xp.where(xp.isfinite(share), value - share, value).detach()
+    own = loss * share  # has the gradient
+    return own + xp.where(xp.isfinite(own), value - own, value).detach()
+
+
+def _as_number(x: Any) -> float:
+    return float(x.detach() if is_torch_array(x) else x)
+
+
+def _common_settings(arguments: LossArguments, settings: dict[str, Any]) -> str:
+    """What must be the same on all ranks, as text."""
+    request = arguments.request
+    parts = [f"{request.z.shape[request.axes[0]]} classes of {request.z.dtype}"]
+    parts += [f"{name} {settings[name]}" for name in ("reduction", "label_smoothing")]
+    parts += [f"ignore_index {settings['ignore_index']}"]
+    given = [name for name in ("sample_weight", "weight", "where") if settings[name] is not None]
+    return ", ".join([*parts, *given])
 
 
 def cross_entropy_and_grad(

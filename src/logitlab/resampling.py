@@ -406,6 +406,8 @@ def bootstrap(
     if other is None:
         resampled = resampled_sums(tally.group_sums, n_resamples, generator)
         return score_intervals(tally, resampled, level, generator)
+    if isinstance(other, RowShard) != isinstance(z, RowShard):
+        raise TypeError("other must be a RowShard where z is one, and only there")
     if not isinstance(other, RowShard):
         other = _arrays.as_array(other, "other")
         batch = tuple(_arrays.as_array(y, "y").shape)

@@ -359,7 +359,8 @@ def weighted_sums(values: Floats | NDArray[np.bool_], weight: Floats | None) -> 
     """The weighted sum of the values of rows, and the sum of the weights."""
     if weight is None:
         return float(values.sum()), float(len(values))
-    return float(weight @ values), float(weight.sum())
+    # Sums of the same order, so that the mean of equal values is exact.
+    return float((weight * values).sum()), float(weight.sum())
 
 
 def _correct_sums(block: Block) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _saved
-from logitlab._distributed import Block, Rows, open_rows
+from logitlab._distributed import Block, Rows, RowShard, open_rows
 from logitlab._estimators import Estimator, check_dense
 from logitlab._rows import Floats, Integers
 from logitlab.probabilities import softmax
@@ -228,7 +228,7 @@ class Calibrator(Estimator, ABC):
         float
             Weighted share of the rows whose predicted class is the label.
         """
-        self._check_fitted()
+        self._check_logits(z.z if isinstance(z, RowShard) else z, axis)
         rows = open_rows(check_dense(z), y, sample_weight, axis, ignore_index)
         return weighted_mean(rows.reduce(_correct_sums, self))
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks
-from logitlab._distributed import DaskRows
+from logitlab._distributed import DaskRows, check_chunks
 from logitlab._estimators import check_dense
-from logitlab._rows import Floats, Integers, labelled_rows
+from logitlab._rows import Floats, Integers, check_not_empty, labelled_rows
 from logitlab.calibration.base import Calibrator, original_row_numbers
 
 _FOLD_TOLERANCE = 1e-4  # of probabilities that only serve to fit or to select a calibrator
@@ -163,11 +163,13 @@ def _cross_fit_chunks(
         )
     if hasattr(cv, "split"):
         raise TypeError(f"cv must be an int for a Dask array, got {cv!r}")
+    check_chunks(z, "z")
+    check_not_empty(z, "z")
     z = da.moveaxis(_arrays.as_floating(z, "z"), _arrays.one_axis(axis, z.ndim)[0], -1)
     z = z.rechunk({z.ndim - 1: -1})
     rows = DaskRows(z, y, sample_weight, -1, ignore_index, "z")
     counted = rows.counted()
-    folds = np.full(len(counted), -1, np.int16)  # -1: a row that is left out
+    folds = np.full(len(counted), -1, np.int32)  # -1: a row that is left out
     folds[counted] = random_folds(rows.count, cv, rng)
     fits = [copy.deepcopy(calibrator)._fit_rows(rows.without(folds == k)) for k in range(int(cv))]
     of_rows = da.from_array(folds.reshape(z.shape[:-1]), z.chunks[:-1])
