@@ -14,6 +14,7 @@ from logitlab._distributed import _chunk_sources
 from logitlab.resampling import ScoreSums
 from test_row_shards import OPTIONS, SCORES, all_rows, results
 
+dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
 dd = pytest.importorskip("dask.dataframe")
 distributed = pytest.importorskip("distributed")
@@ -241,7 +242,7 @@ def test_chunks_of_their_own_are_computed_where_they_are_used(client):
     assert all(isinstance(source, bytes) for source in _chunk_sources(2 * z + 1))
     of_large_data = da.concatenate([da.from_array(np.ones((5000, 5)) * i) for i in range(3)])
     assert not any(isinstance(source, bytes) for source in _chunk_sources(of_large_data))
-    shared = da.from_array(all_rows(N)[0], chunks=(1000, 5))
+    shared = da.from_delayed(dask.delayed(np.ones)((3000, 5)), (3000, 5), float).rechunk((1000, 5))
     assert not any(isinstance(source, bytes) for source in _chunk_sources(shared))
 
 
