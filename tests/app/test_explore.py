@@ -534,7 +534,7 @@ def test_server_listens_on_the_loopback_interface_only(server):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.npy"], "nowhere.npy: no such file"),
+        (["nowhere.npy"], "nowhere.npy: no such file or folder"),
         (["--labels", "y.npy"], "--labels and --probabilities need LOGITS"),
         (["thin.npy"], "thin.npy: logits must have a row and a class, got shape (3, 0)"),
         (["twice.csv"], "twice.csv: column names must be distinct, got 'a' twice"),
