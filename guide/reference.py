@@ -20,6 +20,7 @@ SECTIONS = {
     "losses": "Losses",
     "linear_losses": "Losses",
     "scores": "Scores",
+    "divergences": "Scores",
     "reliability": "Calibration error",
     "smooth_calibration": "Calibration error",
     "decomposition": "Calibration error",

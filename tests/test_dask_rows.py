@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import logitlab
-from logitlab._distributed import _chunk_sources
+from logitlab._distributed.dask import _chunk_sources
 from logitlab.resampling import ScoreSums
 from test_row_shards import OPTIONS, SCORES, all_rows, results
 

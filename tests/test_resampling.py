@@ -364,3 +364,18 @@ def test_batches_of_more_dimensions(labelled):
     expected = logitlab.bootstrap(z, y, other=other, n_resamples=1000, rng=0)
     batch = (z.reshape(5, 12, 6), y.reshape(5, 12))
     assert logitlab.bootstrap(*batch, other=other.reshape(5, 12, 6)) == expected
+
+
+def test_merged_sums_leave_those_of_the_parts_unchanged():
+    """A cluster may need them again, after the loss of a worker."""
+    z, y = overconfident(40, np.random.default_rng(0))
+    parts = []
+    for rows in (slice(0, 15), slice(15, 40)):
+        parts.append(resampling.ScoreSums(40, 15, z.dtype, part=rows))
+        parts[-1].add(slice(0, rows.stop - rows.start), z[rows], y[rows])
+    given = [part.group_sums.copy() for part in parts]
+    merged = resampling._merged(*parts)
+    for part, sums in zip(parts, given, strict=True):
+        np.testing.assert_array_equal(part.group_sums, sums)
+    np.testing.assert_array_equal(merged.group_sums, given[0] + given[1])
+    assert merged.bin_sums[0].sum() == 40

@@ -195,6 +195,8 @@ def errors_of_ranks():
         lambda: logitlab.cross_entropy(RowShard(z), y, label_smoothing=2.0 if rank else 0.0),
         lambda: logitlab.cross_entropy(RowShard(z), y, label_smoothing=0.1 * rank),
         lambda: logitlab.cross_entropy(RowShard(z), y, sample_weight=np.ones(20) if rank else None),
+        lambda: logitlab.cross_entropy(RowShard(z), y, temperature=1.0 + rank),
+        lambda: logitlab.cross_entropy(RowShard(z), y, weight=np.arange(1.0, 6) + rank),
         lambda: logitlab.bootstrap(RowShard(z), y, other=z),
         lambda: logitlab.softmax(RowShard(z)),
     ]
@@ -223,6 +225,8 @@ def test_errors_are_those_of_all_ranks():
         "and 5 classes of float64 with sample_weight on rank 1",
         "y must have a row that is not ignored",
         "rank 1: label_smoothing must be in [0, 1], got 2.0",
+        "the call must be the same on all ranks, got 5 classes of float64, reduction mean",
+        "the call must be the same on all ranks, got 5 classes of float64, reduction mean",
         "the call must be the same on all ranks, got 5 classes of float64, reduction mean",
         "the call must be the same on all ranks, got 5 classes of float64, reduction mean",
         "other must be a RowShard where z is one, and only there",

@@ -29,6 +29,7 @@ from logitlab.decisions import (
 )
 from logitlab.decomposition import score_decomposition
 from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
+from logitlab.divergences import entropy, kl_divergence
 from logitlab.groups import group_scores
 from logitlab.linear_losses import linear_cross_entropy, linear_cross_entropy_and_grad
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
@@ -46,7 +47,7 @@ from logitlab.sampling import (
     truncate,
     verify_draft,
 )
-from logitlab.scores import accuracy, brier_score, entropy, kl_divergence, top_k_accuracy
+from logitlab.scores import accuracy, brier_score, top_k_accuracy
 from logitlab.smooth_calibration import smooth_calibration_error
 from logitlab.support import Support
 from logitlab.sweep import temperature_sweep

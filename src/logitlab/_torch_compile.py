@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logitlab import _arrays, _checks, linear_losses, losses, probabilities
+from logitlab import _arrays, _checks, _loss_arguments, linear_losses, losses, probabilities
 from logitlab._backends import torch_autograd
 
 
@@ -168,7 +168,7 @@ def _cross_entropy(
     reduction: str,
     weight: Tensor | None,
 ) -> Tensor:
-    arguments = losses.check_arguments(
+    arguments = _loss_arguments.check_arguments(
         z, y, axis, t if rows is None else rows, where, smoothing, sample_weight, ignore_index,
         reduction, weight,
     )  # fmt: skip
@@ -209,7 +209,7 @@ def _cross_entropy_backward(
     reduction: str,
     weight: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    arguments = losses.check_arguments(
+    arguments = _loss_arguments.check_arguments(
         z, y, axis, t if rows is None else rows, where, smoothing, sample_weight, ignore_index,
         reduction, weight,
     )  # fmt: skip

@@ -19,9 +19,9 @@ from logitlab import _arrays, _checks
 from logitlab._arrays import Request
 from logitlab._backends import jax_sampling, jax_sharded
 from logitlab._backends.jax_sharded import ShardedClasses
-from logitlab.losses import Reduction, check_arguments, reduce_rows
+from logitlab._loss_arguments import Reduction, check_arguments, reduce_rows
+from logitlab.divergences import entropy_of_probabilities
 from logitlab.sampling import traced
-from logitlab.scores import entropy_of_probabilities
 
 __all__ = ["cross_entropy", "entropy", "log_softmax", "logsumexp", "sample", "softmax"]
 

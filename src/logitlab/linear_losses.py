@@ -10,7 +10,7 @@ from array_api_compat import array_namespace
 from logitlab import _arrays, _dispatch, _labels
 from logitlab._arrays import Array, DType, Namespace, Shape
 from logitlab._backends.targets import Targets
-from logitlab.losses import (
+from logitlab._loss_arguments import (
     Reduction,
     check_class_weight,
     check_options,

@@ -1,5 +1,6 @@
 """Bootstrap confidence intervals of scores."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -211,8 +212,10 @@ def _tally_block(block: Block, rows: int, n_bins: int, name: str) -> ScoreSums:
 
 
 def _merged(a: ScoreSums, b: ScoreSums) -> ScoreSums:
-    a.merge(b)
-    return a
+    """The sums over the rows of both. Dask may need a result again: neither is changed."""
+    merged = copy.deepcopy(a)
+    merged.merge(b)
+    return merged
 
 
 def _tally(

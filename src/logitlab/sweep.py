@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike
 
 from logitlab import _arrays, _checks, _registry
 from logitlab._rows import Floats, Integers, as_row
+from logitlab.divergences import entropy
 from logitlab.probabilities import softmax
 from logitlab.sampling import sample
-from logitlab.scores import entropy
 
 MAX_SAMPLES = 10**8  # the frequencies of so many have standard errors below 0.00005
 

@@ -20,8 +20,8 @@ from logitlab.decisions.rows import (
     labelled_rows,
     map_rows,
 )
+from logitlab.divergences import entropy
 from logitlab.probabilities import softmax
-from logitlab.scores import entropy
 
 Score = Literal["confidence", "margin", "entropy"]
 SCORES = ("confidence", "margin", "entropy")

@@ -8,7 +8,7 @@ from array_api_compat import array_namespace
 from torch import Tensor
 
 from logitlab import _arrays, _checks, _labels
-from logitlab.losses import (
+from logitlab._loss_arguments import (
     Reduction,
     check_class_weight,
     check_options,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from logitlab._rows import Floats, Integers
+from logitlab.divergences import entropy
 from logitlab.probabilities import softmax
-from logitlab.scores import entropy
 
 _TIMEOUT = 0.2  # seconds that a request waits for the result
 

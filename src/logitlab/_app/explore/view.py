@@ -13,10 +13,10 @@ from logitlab._app.explore.reliability import reliability
 from logitlab._app.explore.state import Row, State, apply_settings
 from logitlab._app.io.json_values import json_values
 from logitlab._rows import Floats, Integers
+from logitlab.divergences import entropy
 from logitlab.plot.canvas import ranking_logits
 from logitlab.plot.temperature import temperature_path
 from logitlab.probabilities import softmax
-from logitlab.scores import entropy
 
 _MAX_BARS = 40  # classes that have a bar
 _MAX_LISTED = 300  # samples that are listed

@@ -38,9 +38,9 @@ from logitlab._app.report.language_model import (
 from logitlab._app.report.numerics import NumericalChecks, check_rows
 from logitlab._app.threads import run_all
 from logitlab._rows import Floats, Integers, blocks, row_max
+from logitlab.divergences import entropy
 from logitlab.groups import GroupScores, GroupSums, resampling_groups
 from logitlab.probabilities import softmax
-from logitlab.scores import entropy
 from logitlab.sweep import TemperatureSweep, temperature_sweep
 
 _PROBABILITIES_HINT = (
