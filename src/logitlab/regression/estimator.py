@@ -4,21 +4,20 @@ import math
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from logitlab import _arrays, _checks
-from logitlab.probabilities import log_softmax, softmax
 from logitlab.regression.coefficients import one_row_per_class, scikit_learn_rows
 from logitlab.regression.degeneracy import minimum_norm, warn_not_converged
 from logitlab.regression.engines import WorkersLostError, make_dask_engine
 from logitlab.regression.inference import Summary, summarize
 from logitlab.regression.objective import Objective
+from logitlab.regression.prediction import SoftmaxPredictor
 from logitlab.regression.progress import progress_bar
 from logitlab.regression.rows import Engine, Rows
 from logitlab.regression.sample import sample_start
-from logitlab.regression.solver import Floats, minimize
+from logitlab.regression.solver import Callback, Floats, Solution, minimize
 from logitlab.regression.threads import single_blas_thread
 from logitlab.regression.validation import (
     check_parameters,
@@ -29,7 +28,7 @@ from logitlab.regression.validation import (
 )
 
 
-class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class SoftmaxRegression(SoftmaxPredictor):
     r"""Multinomial logistic regression: logits W x + b, softmax, cross-entropy.
 
     Minimizes :math:`C \sum_n w_n \ell(W x_n + b, y_n) + \frac12 \|W\|^2`, the objective of
@@ -198,18 +197,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 last = theta
                 update_bar(iteration, value, decrement)
 
-            options = float(self.tol), int(self.max_iter)
-            rounding = float(np.finfo(dtype).eps) / 2
             try:
-                start, inverse_hessian = sample_start(objective, start, *options, rounding)
-                solution = minimize(
-                    objective,
-                    start,
-                    *options,
-                    rounding=rounding,
-                    inverse_hessian=inverse_hessian,
-                    callback=callback,
-                )
+                solution = self._solve(objective, start, float(np.finfo(dtype).eps) / 2, callback)
             except WorkersLostError as error:
                 self._set_coefficients(objective, last, classes, dtype)
                 raise WorkersLostError(
@@ -222,6 +211,20 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = np.array([solution.iterations], np.int32)
         self.loss_curve_ = solution.loss_curve
         return self
+
+    def _solve(
+        self, objective: Objective, start: Floats, rounding: float, callback: Callback
+    ) -> Solution:
+        options = float(self.tol), int(self.max_iter)
+        start, inverse_hessian = sample_start(objective, start, *options, rounding)
+        return minimize(
+            objective,
+            start,
+            *options,
+            rounding=rounding,
+            inverse_hessian=inverse_hessian,
+            callback=callback,
+        )
 
     def _set_coefficients(
         self, objective: Objective, theta: Floats, classes: Any, dtype: np.dtype[Any]
@@ -325,74 +328,3 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             base,
             confidence_level,
         )
-
-    def _logits(self, X: Any) -> Floats:
-        check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
-        z: Floats = X @ self.coef_.T + self.intercept_
-        return z
-
-    def decision_function(self, X: Any) -> Floats:
-        """Return the logits; for two classes the log-odds of the second class.
-
-        Parameters
-        ----------
-        X : array, sparse matrix or data frame, shape (N, D)
-            Features.
-
-        Returns
-        -------
-        numpy.ndarray, shape (N, K) or (N,)
-            In nats.
-        """
-        z = self._logits(X)
-        return z[:, 0] if len(self.classes_) == 2 else z
-
-    def _logits_of_all_classes(self, X: Any) -> Floats:
-        z = self._logits(X)
-        return np.hstack([np.zeros_like(z), z]) if len(self.classes_) == 2 else z
-
-    def predict(self, X: Any) -> Any:
-        """Return the most probable label of each row.
-
-        Parameters
-        ----------
-        X : array, sparse matrix or data frame, shape (N, D)
-            Features.
-
-        Returns
-        -------
-        numpy.ndarray, shape (N,)
-        """
-        best = self._logits_of_all_classes(X).argmax(axis=1)
-        return self.classes_[best]
-
-    def predict_proba(self, X: Any) -> Floats:
-        """Return the probability of each class, in the order of ``classes_``.
-
-        Parameters
-        ----------
-        X : array, sparse matrix or data frame, shape (N, D)
-            Features.
-
-        Returns
-        -------
-        numpy.ndarray, shape (N, K)
-        """
-        p: Floats = softmax(self._logits_of_all_classes(X))
-        return p
-
-    def predict_log_proba(self, X: Any) -> Floats:
-        """Return the log-probability of each class, exact where the probability rounds to 0 or 1.
-
-        Parameters
-        ----------
-        X : array, sparse matrix or data frame, shape (N, D)
-            Features.
-
-        Returns
-        -------
-        numpy.ndarray, shape (N, K)
-        """
-        p: Floats = log_softmax(self._logits_of_all_classes(X))
-        return p
