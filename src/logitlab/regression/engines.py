@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.sparse import vstack
 from sklearn.utils.validation import check_array
 
 from logitlab import _arrays
+from logitlab.regression.partitions import PartitionedEngine
 from logitlab.regression.rows import Rows
 from logitlab.regression.solver import Floats
 from logitlab.regression.validation import checked_labels, checked_weights
@@ -39,7 +39,7 @@ class _Actor:
         return {number: getattr(data[key], method)(*arguments) for number, key in self.keys.items()}
 
 
-class DaskEngine:
+class DaskEngine(PartitionedEngine):
     """The engine of partitions on Dask workers: one actor for each worker.
 
     The sums of the partitions are added in the order of the partitions, on whatever worker they
@@ -112,44 +112,6 @@ class DaskEngine:
             if time.monotonic() > end or not isinstance(error, OSError | ValueError | KeyError):
                 raise error
             time.sleep(0.1)
-
-    def totals(self) -> tuple[int, float, float, Floats, Floats]:
-        rows, total, least, sums, sizes = zip(*self._call("totals"), strict=True)
-        return sum(rows), sum(total), min(least), _sum(sums), _sum(sizes)
-
-    def sample(self, step: int) -> Rows:
-        parts = [part for part in self._call("sample", step) if len(part.y)]
-        x, y, weights = zip(*((part.x, part.y, part.weight) for part in parts), strict=True)
-        stacked = np.vstack(x) if isinstance(x[0], np.ndarray) else vstack(x, "csr")
-        weight = None if weights[0] is None else np.concatenate(weights)
-        return Rows(stacked, np.concatenate(y), weight, parts[0].classes)
-
-    def scatter(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
-        sums, products = zip(*self._call("scatter", centre, full), strict=True)
-        return _sum(sums), _sum(products)
-
-    def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
-        parts = self._call("loss_and_gradient", coef, intercept)
-        loss, by_coef, by_intercept = zip(*parts, strict=True)
-        return sum(loss), _sum(by_coef), _sum(by_intercept)
-
-    def spread(self, coef: Floats, intercept: Floats) -> Floats:
-        return _sum(self._call("spread", coef, intercept))
-
-    def hessian(self, coef: Floats, intercept: Floats, centre: Floats) -> Floats:
-        return _sum(self._call("hessian", coef, intercept, centre))
-
-    def margins(self, coef: Floats, intercept: Floats) -> tuple[float, float]:
-        least, largest = zip(*self._call("margins", coef, intercept), strict=True)
-        return min(least), max(largest)
-
-
-def _sum(parts: Any) -> Floats:
-    """Return the sum of arrays, added in their order."""
-    total = np.zeros_like(parts[0])
-    for part in parts:
-        total += part
-    return np.asarray(total)
 
 
 def _delayed_partitions(x: Any, like: Any, name: str) -> list[Any]:

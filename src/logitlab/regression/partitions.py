@@ -1,0 +1,68 @@
+"""Sums over rows that are in several partitions, elsewhere than in memory."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from scipy.sparse import vstack
+
+from logitlab.regression.rows import Rows
+from logitlab.regression.solver import Floats
+
+
+class PartitionedEngine:
+    """An engine of partitions, each of which has the methods of :class:`Rows`.
+
+    Its sums are those of the partitions, added in their order.
+    """
+
+    def _call(self, method: str, *arguments: Any) -> Iterable[Any]:
+        """Return the results of a method of every partition, in the order of the partitions."""
+        raise NotImplementedError
+
+    def totals(self) -> tuple[int, float, float, Floats, Floats]:
+        rows, total, least, sums, sizes = zip(*self._call("totals"), strict=True)
+        return sum(rows), sum(total), min(least), _sum(sums), _sum(sizes)
+
+    def sample(self, step: int) -> Rows:
+        parts = [part for part in self._call("sample", step) if len(part.y)]
+        x, y, weights = zip(*((part.x, part.y, part.weight) for part in parts), strict=True)
+        stacked = np.vstack(x) if isinstance(x[0], np.ndarray) else vstack(x, "csr")
+        weight = None if weights[0] is None else np.concatenate(weights)
+        return Rows(stacked, np.concatenate(y), weight, parts[0].classes)
+
+    def scatter(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
+        sums, products = _sums(self._call("scatter", centre, full))
+        return sums, products
+
+    def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
+        loss, by_coef, by_intercept = _sums(self._call("loss_and_gradient", coef, intercept))
+        return loss, by_coef, by_intercept
+
+    def spread(self, coef: Floats, intercept: Floats) -> Floats:
+        return _sum(self._call("spread", coef, intercept))
+
+    def hessian(self, coef: Floats, intercept: Floats, centre: Floats) -> Floats:
+        return _sum(self._call("hessian", coef, intercept, centre))
+
+    def margins(self, coef: Floats, intercept: Floats) -> tuple[float, float]:
+        least, largest = zip(*self._call("margins", coef, intercept), strict=True)
+        return min(least), max(largest)
+
+
+def _sum(parts: Iterable[Any]) -> Floats:
+    """Return the sum of arrays, added in their order; no more than two are held in memory."""
+    (total,) = _sums((part,) for part in parts)
+    return np.asarray(total)
+
+
+def _sums(parts: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Return the sums of the members of tuples of numbers or arrays, added in their order."""
+    totals: list[Any] = []
+    for part in parts:
+        if not totals:
+            totals = [value.copy() if isinstance(value, np.ndarray) else value for value in part]
+            continue
+        for position, value in enumerate(part):
+            totals[position] += value
+    return totals
