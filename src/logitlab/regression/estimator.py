@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from logitlab import _arrays, _checks
 from logitlab.regression.coefficients import one_row_per_class, scikit_learn_rows
+from logitlab.regression.dataset import column_names, is_dataset, make_dataset_engine
 from logitlab.regression.degeneracy import minimum_norm, warn_not_converged
 from logitlab.regression.engines import WorkersLostError, make_dask_engine
 from logitlab.regression.inference import Summary, summarize
@@ -123,15 +124,17 @@ class SoftmaxRegression(SoftmaxPredictor):
 
         Parameters
         ----------
-        X : array, sparse matrix or data frame, shape (N, D)
+        X : array, sparse matrix, data frame or dataset, shape (N, D)
             Features. Arrays of float32 and float64 in C or Fortran order and CSR matrices are
             used in place; CSC is converted to CSR. A Dask array or data frame stays on the workers
             of the current ``distributed.Client``; `y` and `sample_weight` must then be Dask
-            collections with the same partitions.
-        y : array, shape (N,)
+            collections with the same partitions. The files of a ``pyarrow.dataset.Dataset`` are
+            read batch by batch, once in each iteration; `y` and `sample_weight` must then be names
+            of its columns, and all others are features.
+        y : array, shape (N,), or str
             Labels of at least two classes: integers (as floats too), booleans or strings.
             ``predict`` returns these labels. Other floats are refused as regression targets.
-        sample_weight : array, shape (N,), optional
+        sample_weight : array, shape (N,), or str, optional
             Weights, >= 0. Their sizes matter relative to the penalty, not only their ratios.
 
         Returns
@@ -144,7 +147,7 @@ class SoftmaxRegression(SoftmaxPredictor):
             A parameter of a wrong type or out of range; X with NaN, infinity or a column whose
             squares overflow, or without penalty underflow; only one class; labels that are floats
             but not integers; a weight below 0, or weights whose sum overflows; shapes that do not
-            match; a Dask collection without a client.
+            match; a Dask collection without a client; missing values or text in a dataset.
         logitlab.regression.engines.WorkersLostError
             The workers with the rows are lost, and Dask cannot compute the rows again. The
             coefficients of the last iterate are kept.
@@ -162,6 +165,11 @@ class SoftmaxRegression(SoftmaxPredictor):
             first = X._meta if hasattr(X, "columns") else np.empty((1, X.shape[1]))
             validate_data(self, first, reset=reset, skip_check_array=True)
             return make_dask_engine(X, y, sample_weight, self._class_weight)
+        if is_dataset(X):
+            names = column_names(X, y, sample_weight)
+            first = X.schema.empty_table().select(names)
+            validate_data(self, first, reset=reset, skip_check_array=True)
+            return make_dataset_engine(X, y, sample_weight, self._class_weight)
         y = None if y is None else checked_labels(y)  # None: scikit-learn's error
         X, y = validate_data(
             self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], reset=reset
