@@ -29,6 +29,7 @@ SECTIONS = {
     "calibration": "Calibrators",
     "decisions": "Decisions",
     "regression": "Softmax regression",
+    "importance": "Softmax regression",
     "laws": "Laws",
     "_backends": "Compiled kernels",
 }

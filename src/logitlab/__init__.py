@@ -31,6 +31,7 @@ from logitlab.decomposition import score_decomposition
 from logitlab.derivatives import hessian, hessian_product, jacobian, jacobian_product
 from logitlab.divergences import entropy, kl_divergence
 from logitlab.groups import group_scores
+from logitlab.importance import permutation_importance
 from logitlab.linear_losses import linear_cross_entropy, linear_cross_entropy_and_grad
 from logitlab.losses import cross_entropy, cross_entropy_and_grad
 from logitlab.probabilities import log_softmax, logits, logsumexp, softmax
@@ -102,6 +103,7 @@ __all__ = [
     "mirostat",
     "native_available",
     "penalize",
+    "permutation_importance",
     "reliability_curve",
     "risk_coverage_curve",
     "sample",
