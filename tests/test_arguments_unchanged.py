@@ -210,6 +210,7 @@ PLOT_CALLS = {
     "stability": (Z[0],),
     "outcome_bars": (list("abcd"), TARGET[0], TARGET[1]),
     "class_gaps": (list("abcd"), Z[0], np.abs(Z[1])),
+    "forest": (list("abcd"), Z[0], Z[0] - 1, Z[0] + 1),
     "reliability": (Z, Y),
 }
 

@@ -186,6 +186,13 @@ def test_ulp_errors():
         (lambda: plot.probabilities(ROW, names="ab"), "names must be a list of 2 names"),
         (lambda: plot.probabilities(ROW, names=3), "names must be a list of 2 names, got 3"),
         (lambda: plot.class_gaps("ab", [1, 2], [1, 2]), "names must be a list of names, got 'ab'"),
+        (lambda: plot.forest(["a"], [1.0, 2.0]), r"^estimate .*shape \(2,\)"),
+        (lambda: plot.forest(["a"], [1.0], [0.5]), "high must be given with low, got None"),
+        (lambda: plot.forest(["a"], [np.nan]), r"estimate must be finite, got \[nan\]"),
+        (
+            lambda: plot.forest(["a"], [1.0], [0.0], [2.0], log_scale=True),
+            r"low must be finite and > 0 on a logarithmic scale, got \[0.0\]",
+        ),
         (lambda: plot.sampling(ROW, None), "n must be an int, got None"),
         (lambda: plot.sampling(ROW, 10**9), "n must be <= 100000000, got 1000000000"),
         (lambda: plot.sampling(ROW, True), "n must be an int, got True"),
@@ -256,6 +263,7 @@ def test_names_are_plain_text():
         plot.sampling(Z, 10, names=NAMES, ax=axes()),
         plot.outcome_bars(NAMES, p, p, ax=axes()),
         plot.class_gaps(NAMES, p, p, ax=axes()),
+        plot.forest(NAMES, p, ax=axes()),
         plot.temperature_sweep(sweep, names=NAMES, ax=axes()),
         plot.temperature_curves(Z, names=NAMES, ax=axes()),
         plot.simplex(Z[:3], names=NAMES[:3], ax=axes()),
@@ -269,3 +277,19 @@ def test_names_are_plain_text():
         assert not any(t.get_parse_math() for t in named)
     legend = drawn[7].get_legend().get_texts()
     assert {t.get_text().partition(": z")[0] for t in legend} == set(NAMES)
+
+
+@pytest.mark.parametrize("log_scale", [False, True])
+def test_forest(log_scale):
+    """Hollow circles where the interval contains no effect."""
+    low, high = np.array([0.5, 1.5, -2.0]), np.array([2.0, 3.0, -1.0])
+    middle = (low + high) / 2
+    if log_scale:
+        low, high, middle = np.exp(low), np.exp(high), np.exp(middle)
+    ax = plot.forest(["a", "b", "c"], middle, low, high, log_scale=log_scale, ax=axes())
+    filled, hollow = ax.collections[1:]
+    np.testing.assert_allclose(filled.get_offsets()[:, 0], middle)
+    assert len(hollow.get_offsets()) == 0
+    ax = plot.forest(["a"], [1.1], [0.9], [1.3], log_scale=True, ax=axes())
+    assert len(ax.collections[2].get_offsets()) == 1
+    assert ax.get_xscale() == "log"

@@ -6,6 +6,7 @@ figure created here is displayed as SVG in a notebook.
 """
 
 from logitlab.plot.classes import probabilities, scaling
+from logitlab.plot.estimates import forest
 from logitlab.plot.matrix import jacobian
 from logitlab.plot.samples import outcome_bars, sampling, temperature_sweep
 from logitlab.plot.stability import stability
@@ -23,6 +24,7 @@ from logitlab.plot.temperature import simplex, temperature_curves
 __all__ = [
     "class_gaps",
     "distribution",
+    "forest",
     "jacobian",
     "outcome_bars",
     "over_time",
