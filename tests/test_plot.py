@@ -275,7 +275,7 @@ def test_names_are_plain_text():
         named = [t for name in NAMES for shown, t in texts.items() if name in shown]
         assert named
         assert not any(t.get_parse_math() for t in named)
-    legend = drawn[7].get_legend().get_texts()
+    legend = drawn[8].get_legend().get_texts()
     assert {t.get_text().partition(": z")[0] for t in legend} == set(NAMES)
 
 
