@@ -10,7 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 from exact import mp
 from logitlab import SoftmaxRegression
 from logitlab.regression.coefficients import one_row_per_class
-from logitlab.regression.inference import Summary, _null_log_likelihood, summarize
+from logitlab.regression.inference.covariance import information_root, null_log_likelihood
+from logitlab.regression.inference.tables import Summary
 from logitlab.regression.objective import Objective
 from logitlab.regression.rows import Rows
 
@@ -88,7 +89,7 @@ def test_null_log_likelihood_of_a_class_without_weight():
     weight[-1] = 0
     more = np.r_[y[:-1], 2]
     value, expected = (
-        _null_log_likelihood(Objective(Rows(X, labels, weight, k), k, math.inf, True))
+        null_log_likelihood(Objective(Rows(X, labels, weight, k), k, math.inf, True))
         for labels, k in ((more, 3), (y, 2))
     )
     assert value == pytest.approx(expected, rel=1e-12)
@@ -119,14 +120,14 @@ def test_table_and_frame():
     assert frame.loc[(2, "x1"), "z"] == summary.z[1, 1]
     text = str(summary)
     assert all(f"{value:.4g}" in text for value in summary.coef.ravel())
-    assert "base class 0" in text
-    assert "class 2" in text
+    assert "y=2" in text
+    assert repr(summary)  # of a data class
 
 
 def test_refused_summaries():
     """A penalty, separation, collinear features, other rows, refused arguments."""
     X, y = overlapping()
-    with pytest.raises(ValueError, match=r"summary needs a fit with C=math\.inf, got C=1\.0"):
+    with pytest.raises(ValueError, match=r"inference needs a fit with C=math\.inf, got C=1\.0"):
         SoftmaxRegression().fit(X, y).summary(X, y)
     model = SoftmaxRegression(C=math.inf).fit(X, y)
     with pytest.raises(ValueError, match="do not maximize"):
@@ -149,35 +150,53 @@ def test_refused_summaries():
 
 
 TABLE = """\
-Softmax regression: 150 rows, base class a
-log-likelihood -55.1629, null log-likelihood -69.3147, pseudo R² 0.2042
+                          Softmax Regression Results
+==============================================================================
+Dep. Variable:                   kind   No. Observations:                  150
+Base Class:                         a   Df Residuals:                      146
+Model:             Softmax regression   Df Model:                            2
+Method:                           MLE   Pseudo R-squ.:                  0.2042
+Covariance Type:              cluster   Log-Likelihood:                -55.163
+AIC:                           118.33   LL-Null:                       -69.315
+BIC:                           130.37   LLR p-value:                  7.14e-07
+                                        Clusters:                           12
+==============================================================================
+      kind=b       coef    std err          z      P>|z|      [0.05      0.95]
+------------------------------------------------------------------------------
+x0                    1        0.5      2.000     0.0455     0.1776      1.822
+intercept          -4.5        1.5     -3.000     0.0027     -6.967     -2.033
+------------------------------------------------------------------------------
+      kind=c       coef    std err          z      P>|z|      [0.05      0.95]
+------------------------------------------------------------------------------
+x0                    0      0.125      0.000          1    -0.2056     0.2056
+intercept    -1.235e+04       1000    -12.346   5.12e-35 -1.399e+04  -1.07e+04
+=============================================================================="""
 
-class b
-                 coef     std err           z           p   lower 90%   upper 90%
-x0                  1         0.5       2.000      0.0455      0.1776       1.822
-intercept        -4.5         1.5      -3.000      0.0027      -6.967      -2.033
 
-class c
-                 coef     std err           z           p   lower 90%   upper 90%
-x0                  0       0.125       0.000           1     -0.2056      0.2056
-intercept  -1.235e+04        1000     -12.346    5.12e-35  -1.399e+04   -1.07e+04"""
-
-
-def small_summary(**options):
+def small_summary(confidence_level=0.9, **options):
     """A summary of chosen numbers; the quantile of the normal distribution at 95 % is 1.6449."""
-    return Summary(
+    return Summary.normal(
+        np.array([[1.0, -4.5], [0.0, -12346.0]]),
+        np.array([[0.5, 1.5], [0.125, 1000.0]]),
+        confidence_level,
         **{
             "base": "a",
             "classes": ["b", "c"],
             "names": ["x0", "intercept"],
-            "coef": np.array([[1.0, -4.5], [0.0, -12346.0]]),
-            "standard_error": np.array([[0.5, 1.5], [0.125, 1000.0]]),
-            "confidence_level": 0.9,
+            "response": "kind",
+            "cov_type": "cluster",
+            "groups": 12,
             "rows": 150.0,
+            "parameters": 4,
+            "df_model": 2,
             "log_likelihood": -55.1629,
             "null_log_likelihood": -69.3147,
+            "llr_p_value": 7.14e-7,
+            "pseudo_r2": 0.20417,
+            "aic": 118.3258,
+            "bic": 130.3683,
             **options,
-        }
+        },
     )
 
 
@@ -186,12 +205,12 @@ def test_table_of_chosen_numbers():
     assert str(small_summary()) == TABLE
     names = ["a long name of a feature", "b"]
     lines = str(small_summary(names=names, rows=12.5, confidence_level=0.995)).split("\n")
-    assert lines[0] == "Softmax regression: 12.5 rows, base class a"
-    assert lines[4].startswith(" " * 24 + "        coef     std err")
-    assert lines[4].endswith(" lower 99.5% upper 99.5%")
-    assert lines[5].startswith("a long name of a feature           1         0.5")
-    assert lines[6].startswith("b" + " " * 31 + "-4.5         1.5")
-    assert len({len(line) for line in lines[4:7]}) == 1
+    assert lines[2].endswith("No. Observations:                       12.5")
+    assert lines[11].startswith(" " * 18 + "kind=b       coef    std err")
+    assert lines[11].endswith("    [0.0025    0.9975]")
+    assert lines[13].startswith("a long name of a feature          1        0.5")
+    assert lines[14].startswith("b" + " " * 30 + "-4.5        1.5")
+    assert len({len(line) for line in lines[11:15]}) == 1
 
 
 def test_statistics_follow_from_the_standard_errors():
@@ -208,7 +227,6 @@ def test_statistics_follow_from_the_standard_errors():
         ):
             value = getattr(summary, name)[index]
             assert value == pytest.approx(float(expected), rel=1e-12)
-    assert summary.pseudo_r2 == pytest.approx(1 - 55.1629 / 69.3147, rel=1e-14)
 
 
 def test_frame_of_chosen_numbers():
@@ -274,15 +292,14 @@ def test_distance_from_the_maximum_that_is_refused(k):
     step = np.linalg.inv(np.linalg.cholesky(information.reshape(n, n))).T
     step = step @ rng.choice([-1.0, 1.0], n)  # a squared distance of n squared standard errors
 
-    def summary(distance):
+    def root(distance):
         away = theta.copy()
         away[1:] += distance * step.reshape(k - 1, 3)
-        names = ["x0", "x1", "intercept"]
-        return summarize(objective, away, list(range(k)), names, 0, 0.95)
+        return information_root(objective, away, list(range(1, k)))
 
-    assert summary(0.99e-3).classes == list(range(1, k))
+    assert root(0.99e-3)[1].shape == (n, n)
     with pytest.raises(ValueError, match="do not maximize the likelihood of these rows") as error:
-        summary(1.01e-3)
+        root(1.01e-3)
     assert str(error.value) == (
         "the coefficients do not maximize the likelihood of these rows; pass the rows (and "
         "weights) of the fit, or fit with a smaller tol"
@@ -304,7 +321,7 @@ def test_messages_about_the_features():
     for size in (2.0, 30.0):  # the likelihood increases without bound along this direction
         theta = size * np.array([[-1.0, 0.0], [1.0, 0.0]])
         with pytest.raises(ValueError, match="separated") as error:
-            summarize(objective, theta, [0, 1], ["x0", "intercept"], 0, 0.95)
+            information_root(objective, theta, [1])
         assert str(error.value) == (
             "the classes are separated by the features: the likelihood has no maximum, and the "
             "coefficients have no standard errors"
@@ -320,6 +337,6 @@ def test_null_log_likelihood(weighted):
     total = counts.sum()
     objective = Objective(Rows(X, y, w, 3), 3, math.inf, True)
     expected = float(counts @ np.log(counts / total))
-    assert _null_log_likelihood(objective) == pytest.approx(expected, rel=1e-13)
+    assert null_log_likelihood(objective) == pytest.approx(expected, rel=1e-13)
     objective = Objective(Rows(X, y, w, 3), 3, math.inf, False)
-    assert _null_log_likelihood(objective) == pytest.approx(-total * math.log(3), rel=1e-14)
+    assert null_log_likelihood(objective) == pytest.approx(-total * math.log(3), rel=1e-14)

@@ -55,10 +55,12 @@ from logitlab.sweep import temperature_sweep
 
 if TYPE_CHECKING:
     from logitlab.regression.estimator import SoftmaxRegression
+    from logitlab.regression.inference.results import Inference
 
 __all__ = [
     "BetaCalibration",
     "ConformalSets",
+    "Inference",
     "IsotonicCalibration",
     "MatrixScaling",
     "PlattScaling",
@@ -150,6 +152,10 @@ def __getattr__(name: str) -> Any:
         from logitlab.regression.estimator import SoftmaxRegression
 
         return SoftmaxRegression
+    if name == "Inference":
+        from logitlab.regression.inference.results import Inference
+
+        return Inference
     if name in ("check_sampler", "check_softmax"):
         from logitlab import laws
 

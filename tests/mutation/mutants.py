@@ -51,7 +51,14 @@ GROUPS = {
     "regression/rows": ["test_regression", "test_regression_sample"],
     "regression/binary": ["test_regression_sample"],
     "regression/sample": ["test_regression_sample"],
-    "regression/inference": ["test_inference"],
+    "regression/inference_sums": ["test_inference_results"],
+    "regression/inference/covariance": ["test_inference", "test_inference_results"],
+    "regression/inference/estimates": ["test_inference", "test_inference_results"],
+    "regression/inference/hypothesis_tests": ["test_inference_tests"],
+    "regression/inference/influence": ["test_influence"],
+    "regression/inference/marginal_effects": ["test_marginal_effects"],
+    "regression/inference/predictions": ["test_inference_results"],
+    "regression/inference/tables": ["test_inference", "test_inference_tables"],
 }
 
 CONFIG = """

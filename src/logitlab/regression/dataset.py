@@ -101,19 +101,29 @@ class DatasetEngine(PartitionedEngine):
                 assert_all_finite(row, input_name=f"column {name!r} of X")
         return columns.T
 
-    def _call(self, method: str, *arguments: Any) -> Iterator[Any]:
+    def _parts(self) -> Iterator[tuple[int, Rows]]:
+        """Yield the number of the first row and the rows of each batch."""
         extra = [] if self._weight is None else [self._weight]
         start = 0
         for batch in self._batches([*self._features, *extra]):
             codes = self._codes[start : start + batch.num_rows].astype(np.int64)
-            start += batch.num_rows
             weight = self._row_weights(batch)
             if self._factors is not None:
                 by_class = self._factors[codes]
                 weight = by_class if weight is None else by_class * weight
-            rows = Rows(self._features_of(batch), codes, weight, len(self.classes))
-            yield getattr(rows, method)(*arguments)
+            yield start, Rows(self._features_of(batch), codes, weight, len(self.classes))
+            start += batch.num_rows
         self._checked = True
+
+    def _call(self, method: str, *arguments: Any) -> Iterator[Any]:
+        for _, rows in self._parts():
+            yield getattr(rows, method)(*arguments)
+
+    def _call_by_row(
+        self, function: Callable[..., Any], by_row: Any, *arguments: Any
+    ) -> Iterator[Any]:
+        for start, rows in self._parts():
+            yield function(rows, *arguments, by_row[start : start + len(rows.y)])
 
 
 def _values(batch: Any, name: str) -> NDArray[Any]:

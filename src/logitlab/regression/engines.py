@@ -1,7 +1,7 @@
 """The engine of rows on the workers of a Dask cluster."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,15 @@ class DaskEngine(PartitionedEngine):
             if time.monotonic() > end or not isinstance(error, OSError | ValueError | KeyError):
                 raise error
             time.sleep(0.1)
+
+    def _call_by_row(
+        self, function: Callable[..., Any], by_row: Any, *arguments: Any
+    ) -> Iterable[Any]:
+        ends = np.cumsum([rows for rows, *_ in self._call("totals")])
+        # Futures of the partitions are arguments: Dask computes lost ones again.
+        pairs = zip(self._partitions, np.split(by_row, ends[:-1]), strict=True)
+        futures = [self._client.submit(function, rows, *arguments, part) for rows, part in pairs]
+        return list(self._client.gather(futures))
 
 
 def _delayed_partitions(x: Any, like: Any, name: str) -> list[Any]:

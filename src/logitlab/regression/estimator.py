@@ -1,18 +1,17 @@
 """Softmax regression as a scikit-learn classifier."""
 
-import math
 from typing import Any, Self
 
 import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
-from logitlab import _arrays, _checks
+from logitlab import _arrays
 from logitlab.regression.coefficients import one_row_per_class, scikit_learn_rows
 from logitlab.regression.dataset import column_names, is_dataset, make_dataset_engine
 from logitlab.regression.degeneracy import minimum_norm, warn_not_converged
 from logitlab.regression.engines import WorkersLostError, make_dask_engine
-from logitlab.regression.inference import Summary, summarize
+from logitlab.regression.inference.mixin import InferenceMixin
 from logitlab.regression.objective import Objective
 from logitlab.regression.prediction import SoftmaxPredictor
 from logitlab.regression.progress import progress_bar
@@ -29,7 +28,7 @@ from logitlab.regression.validation import (
 )
 
 
-class SoftmaxRegression(SoftmaxPredictor):
+class SoftmaxRegression(InferenceMixin, SoftmaxPredictor):
     r"""Multinomial logistic regression: logits W x + b, softmax, cross-entropy.
 
     Minimizes :math:`C \sum_n w_n \ell(W x_n + b, y_n) + \frac12 \|W\|^2`, the objective of
@@ -154,7 +153,10 @@ class SoftmaxRegression(SoftmaxPredictor):
         """
         check_parameters(self.C, self.tol, self.max_iter, self.fit_intercept, self.warm_start)
         with single_blas_thread():
-            return self._fit_on(*self._make_engine(X, y, sample_weight, reset=True))
+            rows = self._make_engine(X, y, sample_weight, reset=True)
+            self._fit_on(*rows)
+        self._keep_rows(rows, y)
+        return self
 
     def _make_engine(
         self, X: Any, y: Any, sample_weight: Any, reset: bool
@@ -254,85 +256,3 @@ class SoftmaxRegression(SoftmaxPredictor):
         """Return the fitted coefficients, a row for each class, of centred features."""
         coef, intercept = self.coef_.astype(float), self.intercept_.astype(float)
         return objective.to_centred(*one_row_per_class(coef, intercept))
-
-    def summary(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        *,
-        base: Any = None,
-        confidence_level: float = 0.95,
-    ) -> Summary:
-        """Return standard errors, p-values and confidence intervals of a fit without penalty.
-
-        They come from the exact Hessian of the likelihood on the rows of the fit. A row of weight
-        w counts as w rows.
-
-        Parameters
-        ----------
-        X, y, sample_weight
-            The arguments of ``fit``.
-        base : label, optional
-            The class that the others are compared with; by default the first of ``classes_``.
-        confidence_level : float
-            Confidence level of the intervals, between 0 and 1.
-
-        Returns
-        -------
-        logitlab.regression.inference.Summary
-            It prints as a table; ``to_frame()`` returns a data frame.
-
-        Raises
-        ------
-        ValueError
-            The fit had a penalty, which biases the coefficients, so that the likelihood does not
-            give their errors; the classes are separated; features are linearly dependent; other
-            rows than those of the fit; `base` is not a class; `confidence_level` out of range.
-
-        Examples
-        --------
-        >>> import math
-        >>> from sklearn.datasets import load_iris
-        >>> import logitlab
-        >>> X, y = load_iris(return_X_y=True, as_frame=True)
-        >>> X, y = X[50:].iloc[:, :2], y[50:]
-        >>> model = logitlab.SoftmaxRegression(C=math.inf).fit(X, y)
-        >>> print(model.summary(X, y))
-        Softmax regression: 100 rows, base class 1
-        log-likelihood -55.1629, null log-likelihood -69.3147, pseudo R² 0.2042
-        <BLANKLINE>
-        class 2
-                                 coef     std err           z           p   lower 95%   upper 95%
-        sepal length (cm)       1.902      0.5169       3.680    0.000233      0.8892       2.916
-        sepal width (cm)       0.4047      0.8628       0.469       0.639      -1.286       2.096
-        intercept              -13.05       3.097      -4.212    2.53e-05      -19.12      -6.975
-        """
-        check_is_fitted(self)
-        if not math.isinf(self.C):
-            raise ValueError(
-                f"summary needs a fit with C=math.inf, got C={self.C}: a penalty makes standard "
-                "errors meaningless"
-            )
-        confidence_level = _checks.real(
-            confidence_level, "confidence_level", "between 0 and 1", lambda x: 0 < x < 1
-        )
-        base = self.classes_[0] if base is None else base
-        if base not in self.classes_:
-            raise ValueError(f"base must be one of {self.classes_.tolist()}, got {base!r}")
-        engine, classes, dtype = self._make_engine(X, y, sample_weight, reset=False)
-        if not np.array_equal(classes, self.classes_):
-            raise ValueError(
-                f"y must have the classes of the fit, {self.classes_.tolist()}, got "
-                f"{classes.tolist()}"
-            )
-        objective = self._objective(engine, len(classes), dtype)
-        names = self._feature_names() + (["intercept"] if self.fit_intercept else [])
-        return summarize(
-            objective,
-            self._centred_parameters(objective),
-            classes,
-            names,
-            base,
-            confidence_level,
-        )

@@ -1,6 +1,6 @@
 """Sums over rows that are in several partitions, elsewhere than in memory."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,24 @@ class PartitionedEngine:
         """Return the results of a method of every partition, in the order of the partitions."""
         raise NotImplementedError
 
+    def _call_by_row(
+        self, function: Callable[..., Any], by_row: Any, *arguments: Any
+    ) -> Iterable[Any]:
+        """Return function(partition, *arguments, entries of `by_row`) of every partition."""
+        raise NotImplementedError
+
+    def map_parts(
+        self, function: Callable[..., Any], *arguments: Any, by_row: Any = None
+    ) -> Iterator[Any]:
+        if by_row is not None:
+            yield from self._call_by_row(function, by_row, *arguments)
+            return
+        for results in self._call("map_parts", function, *arguments):
+            yield from results
+
     def totals(self) -> tuple[int, float, float, Floats, Floats]:
         rows, total, least, sums, sizes = zip(*self._call("totals"), strict=True)
-        return sum(rows), sum(total), min(least), _sum(sums), _sum(sizes)
+        return sum(rows), sum(total), min(least), sum_arrays(sums), sum_arrays(sizes)
 
     def sample(self, step: int) -> Rows:
         parts = [part for part in self._call("sample", step) if len(part.y)]
@@ -32,31 +47,31 @@ class PartitionedEngine:
         return Rows(stacked, np.concatenate(y), weight, parts[0].classes)
 
     def scatter(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
-        sums, products = _sums(self._call("scatter", centre, full))
+        sums, products = sum_members(self._call("scatter", centre, full))
         return sums, products
 
     def loss_and_gradient(self, coef: Floats, intercept: Floats) -> tuple[float, Floats, Floats]:
-        loss, by_coef, by_intercept = _sums(self._call("loss_and_gradient", coef, intercept))
+        loss, by_coef, by_intercept = sum_members(self._call("loss_and_gradient", coef, intercept))
         return loss, by_coef, by_intercept
 
     def spread(self, coef: Floats, intercept: Floats) -> Floats:
-        return _sum(self._call("spread", coef, intercept))
+        return sum_arrays(self._call("spread", coef, intercept))
 
     def hessian(self, coef: Floats, intercept: Floats, centre: Floats) -> Floats:
-        return _sum(self._call("hessian", coef, intercept, centre))
+        return sum_arrays(self._call("hessian", coef, intercept, centre))
 
     def margins(self, coef: Floats, intercept: Floats) -> tuple[float, float]:
         least, largest = zip(*self._call("margins", coef, intercept), strict=True)
         return min(least), max(largest)
 
 
-def _sum(parts: Iterable[Any]) -> Floats:
+def sum_arrays(parts: Iterable[Any]) -> Floats:
     """Return the sum of arrays, added in their order; no more than two are held in memory."""
-    (total,) = _sums((part,) for part in parts)
+    (total,) = sum_members((part,) for part in parts)
     return np.asarray(total)
 
 
-def _sums(parts: Iterable[tuple[Any, ...]]) -> list[Any]:
+def sum_members(parts: Iterable[tuple[Any, ...]]) -> list[Any]:
     """Return the sums of the members of tuples of numbers or arrays, added in their order."""
     totals: list[Any] = []
     for part in parts:

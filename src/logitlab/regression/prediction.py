@@ -17,10 +17,15 @@ class SoftmaxPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     intercept_: Floats
     classes_: Any
 
-    def _logits(self, X: Any) -> Floats:
+    def _checked_features(self, X: Any) -> Any:
+        """Return the features of rows to predict, as an array or a CSR matrix."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
-        z: Floats = X @ self.coef_.T + self.intercept_
+        return validate_data(
+            self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False
+        )
+
+    def _logits(self, X: Any) -> Floats:
+        z: Floats = self._checked_features(X) @ self.coef_.T + self.intercept_
         return z
 
     def decision_function(self, X: Any) -> Floats:

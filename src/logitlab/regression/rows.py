@@ -1,7 +1,7 @@
 """The rows of a fit, and weighted sums over them, read in blocks."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -55,6 +55,14 @@ class Engine(Protocol):
 
     def margins(self, coef: Floats, intercept: Floats) -> tuple[float, float]:
         """Return the least and the largest difference of the label's logit from another logit."""
+
+    def map_parts(
+        self, function: Callable[..., Result], *arguments: Any, by_row: Any = None
+    ) -> Iterable[Result]:
+        """Return function(part, *arguments) of each part, a :class:`Rows`, of the rows.
+
+        `by_row` has an entry for each row; those of the part become the last argument.
+        """
 
 
 class Block(NamedTuple):
@@ -323,6 +331,11 @@ class Rows:
             least = min(least, float(margin.min(initial=math.inf, where=other)))
             largest = max(largest, float(margin.max(initial=-math.inf, where=other)))
         return least, largest
+
+    def map_parts(
+        self, function: Callable[..., Result], *arguments: Any, by_row: Any = None
+    ) -> list[Result]:
+        return [function(self, *arguments, *([] if by_row is None else [by_row]))]
 
 
 def _dense(x: Any) -> Floats:

@@ -1,0 +1,1 @@
+"""Inference from the likelihood of a fit without penalty."""

@@ -1,0 +1,200 @@
+"""The methods of an estimator that return inference."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from logitlab.regression.inference.results import Inference
+from logitlab.regression.inference.tables import Summary, checked_level
+from logitlab.regression.objective import Objective
+from logitlab.regression.rows import Engine
+from logitlab.regression.solver import Floats
+
+
+class RowsOfFit(NamedTuple):
+    """The rows that a fit without penalty keeps for inference."""
+
+    engine: Engine
+    classes: Any
+    dtype: np.dtype[Any]
+    response: str  # the name of y
+
+
+class InferenceMixin:
+    """The inference of an estimator that keeps the rows of a fit without penalty."""
+
+    C: float
+    fit_intercept: bool
+    classes_: Any
+    _make_engine: Callable[..., tuple[Engine, Any, np.dtype[Any]]]
+    _objective: Callable[..., Objective]
+    _centred_parameters: Callable[[Objective], Floats]
+    _feature_names: Callable[[], list[str]]
+    _checked_features: Callable[[Any], Any]
+    _rows_of_fit: RowsOfFit
+
+    def inference(
+        self,
+        X: Any = None,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        base: Any = None,
+        cov_type: str = "nonrobust",
+        groups: Any = None,
+    ) -> Inference:
+        """Return standard errors, tests, marginal effects and more of a fit without penalty.
+
+        They come from the exact Hessian of the likelihood on the rows of the fit. A row of weight
+        w counts as w rows, with robust covariances too.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            The arguments of ``fit``. They are needed only after pickling or copying: a fit with
+            ``C=math.inf`` keeps a reference to its rows.
+        base : label, optional
+            The class that the others are compared with; by default the first of ``classes_``.
+        cov_type : str
+            The covariance of the coefficients. ``"nonrobust"``: the inverse of the information.
+            ``"HC0"``: the sandwich covariance, robust to a wrong model of the probabilities;
+            ``"HC1"``: times n / (n - p), with n the sum of the weights and p the number of
+            parameters. ``"cluster"``: robust to dependence within `groups` too, times
+            G / (G - 1) (n - 1) / (n - p) with G the number of groups, as in statsmodels.
+        groups : array, shape (N,), optional
+            The group of each row, with ``cov_type="cluster"``.
+
+        Returns
+        -------
+        logitlab.Inference
+
+        Raises
+        ------
+        TypeError, ValueError
+            The fit had a penalty, which biases the coefficients, so that the likelihood does not
+            give their errors; no rows are kept; the classes are separated; features are linearly
+            dependent; other rows than those of the fit, or rows changed since; `base` is not a
+            class; an unknown `cov_type`; `groups` of another length, or without use.
+        """
+        check_is_fitted(self)
+        if not math.isinf(self.C):
+            raise ValueError(
+                f"inference needs a fit with C=math.inf, got C={self.C}: a penalty makes standard "
+                "errors meaningless"
+            )
+        names = self.classes_.tolist()
+        base = names[0] if base is None else base
+        if base not in names:
+            raise ValueError(f"base must be one of {names}, got {base!r}")
+        engine, classes, dtype, response = self._rows_of(X, y, sample_weight)
+        if not np.array_equal(classes, self.classes_):
+            raise ValueError(f"y must have the classes of the fit, {names}, got {classes.tolist()}")
+        objective = self._objective(engine, len(classes), dtype)
+        return Inference(
+            objective,
+            self._centred_parameters(objective),
+            names,
+            self._feature_names() + (["intercept"] if self.fit_intercept else []),
+            base=base,
+            cov_type=cov_type,
+            groups=groups,
+            response=response,
+            checked_features=copy.copy(self)._checked_features,
+        )
+
+    def summary(
+        self,
+        X: Any = None,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        base: Any = None,
+        confidence_level: float = 0.95,
+        cov_type: str = "nonrobust",
+        groups: Any = None,
+    ) -> Summary:
+        """Return the table of the coefficients of a fit without penalty.
+
+        It is ``inference(...).summary(confidence_level)``.
+
+        Parameters
+        ----------
+        X, y, sample_weight, base, cov_type, groups
+            The arguments of :meth:`inference`.
+        confidence_level : float
+            Confidence level of the intervals, between 0 and 1.
+
+        Returns
+        -------
+        logitlab.regression.inference.tables.Summary
+            It prints as a table; ``to_frame()`` returns a data frame.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`inference`; `confidence_level` out of range.
+
+        Examples
+        --------
+        >>> import math
+        >>> from sklearn.datasets import load_iris
+        >>> import logitlab
+        >>> X, y = load_iris(return_X_y=True, as_frame=True)
+        >>> X, y = X[50:].iloc[:, :2], y[50:]
+        >>> model = logitlab.SoftmaxRegression(C=math.inf).fit(X, y)
+        >>> print(model.summary())
+                                     Softmax Regression Results
+        ===================================================================================
+        Dep. Variable:                    target   No. Observations:                    100
+        Base Class:                            1   Df Residuals:                         97
+        Model:                Softmax regression   Df Model:                              2
+        Method:                              MLE   Pseudo R-squ.:                    0.2042
+        Covariance Type:               nonrobust   Log-Likelihood:                  -55.163
+        AIC:                              116.33   LL-Null:                         -69.315
+        BIC:                              124.14   LLR p-value:                   7.144e-07
+        ===================================================================================
+                 target=2       coef    std err          z      P>|z|     [0.025     0.975]
+        -----------------------------------------------------------------------------------
+        sepal length (cm)      1.902     0.5169      3.680   0.000233     0.8892      2.916
+        sepal width (cm)      0.4047     0.8628      0.469      0.639     -1.286      2.096
+        intercept             -13.05      3.097     -4.212   2.53e-05     -19.12     -6.975
+        ===================================================================================
+        """
+        checked_level(confidence_level)
+        inference = self.inference(X, y, sample_weight, base=base, cov_type=cov_type, groups=groups)
+        return inference.summary(confidence_level)
+
+    def _keep_rows(self, rows: tuple[Engine, Any, np.dtype[Any]], y: Any) -> None:
+        """Keep a reference to the rows of a fit without penalty; forget those of another fit."""
+        self.__dict__.pop("_rows_of_fit", None)
+        if math.isinf(self.C):
+            self._rows_of_fit = RowsOfFit(*rows, _name(y))
+
+    def _rows_of(self, X: Any, y: Any, sample_weight: Any) -> RowsOfFit:
+        """Return the rows of the arguments; without arguments those of the fit."""
+        if X is None:
+            if y is not None or sample_weight is not None:
+                raise ValueError("X must be given with y and sample_weight, got None")
+            kept: RowsOfFit | None = getattr(self, "_rows_of_fit", None)
+            if kept is None:
+                raise ValueError(
+                    "inference needs the rows of the fit, which are not kept with a model that was "
+                    "pickled, copied or fitted with a penalty; pass X and y"
+                )
+            return kept
+        return RowsOfFit(*self._make_engine(X, y, sample_weight, reset=False), _name(y))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the rows of the fit."""
+        state: Any = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_rows_of_fit"}
+
+
+def _name(y: Any) -> str:
+    """Return the name of a series or column of labels."""
+    name = y if isinstance(y, str) else getattr(y, "name", None)
+    return name if isinstance(name, str) else "y"
