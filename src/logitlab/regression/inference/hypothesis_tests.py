@@ -138,10 +138,12 @@ def likelihood_ratio_test(a: Estimates, b: Estimates) -> HypothesisTest:
 
 def checked_columns(x: Any, rows: int) -> Any:
     """Return columns to add to X, checked."""
-    x = check_array(x, accept_sparse="csr", dtype=[np.float64, np.float32], input_name="X_added")
-    if x.shape[0] != rows:
-        raise ValueError(f"X_added must have the {rows} rows of the fit, got {x.shape[0]}")
-    return x
+    shape = np.shape(x)
+    if len(shape) != 2 or shape[0] != rows:
+        raise ValueError(
+            f"X_added must have the {rows} rows of the fit, shape ({rows}, Q), got shape {shape}"
+        )
+    return check_array(x, accept_sparse="csr", dtype=[np.float64, np.float32], input_name="X_added")
 
 
 def _any_sparse(*arrays: Any) -> bool:
