@@ -83,6 +83,52 @@ def test_parquet(client, tmp_path):
     np.testing.assert_allclose(table.standard_error, expected.standard_error, rtol=1e-8)
 
 
+@pytest.mark.parametrize("k", [2, 4])
+def test_inference(client, k):
+    """Covariances, clusters across partitions, effects and tests are those of rows in memory."""
+    X, y = problem(k)
+    X[:, 3] = X[:, 3] > 1
+    rng = np.random.default_rng(0)
+    weight, groups = rng.random(len(y)), rng.integers(0, 40, len(y))
+    options = {"tol": 1e-10, "C": np.inf}
+    in_memory = SoftmaxRegression(**options).fit(X, y, weight)
+    on_workers = SoftmaxRegression(**options).fit(
+        *chunked(X, y), da.from_array(weight, chunks=1000)
+    )
+    lazy = da.from_array(groups, chunks=999)
+    for arguments, theirs in (
+        ({"cov_type": "nonrobust"}, {}),
+        ({"cov_type": "HC1"}, {}),
+        ({"cov_type": "cluster"}, {"groups": groups}),
+        ({"cov_type": "cluster"}, {"groups": lazy}),
+    ):
+        ours = {"groups": groups} if theirs else {}
+        a = on_workers.inference(**arguments, **theirs)
+        b = in_memory.inference(**arguments, **ours)
+        np.testing.assert_allclose(a.standard_error, b.standard_error, rtol=1e-7)
+        assert a.groups == b.groups
+        for at, dummy in (("overall", True), ("mean", False)):
+            effects = [inference.marginal_effects(at, dummy=dummy) for inference in (a, b)]
+            for name in ("effect", "standard_error"):
+                first, second = (getattr(table, name) for table in effects)
+                np.testing.assert_allclose(first, second, rtol=1e-6, atol=1e-10)
+        tests = [inference.wald_test("x1") for inference in (a, b)]
+        assert tests[0].statistic == pytest.approx(tests[1].statistic, rel=1e-6)
+        assert a.bic == pytest.approx(b.bic, rel=1e-10)
+        upper = [inference.predict(X[:5]).upper for inference in (a, b)]
+        np.testing.assert_allclose(*upper, rtol=1e-7)
+    if k == 2:
+        assert a.pseudo_r2("tjur") == pytest.approx(b.pseudo_r2("tjur"), rel=1e-8)
+    for method, name in (
+        (a.residuals, "residuals"),
+        (a.influence, "influence"),
+        (lambda: a.score_test(X[:, :1]), "score_test"),
+        (lambda: a.marginal_effects("median"), "at='median'"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} needs rows in memory, got rows on Dask"):
+            method()
+
+
 def test_refused_collections(client):
     """Mixed kinds, other rows, one class, NaN."""
     X, y = problem()
