@@ -125,7 +125,7 @@ def test_inference(client, k):
         (lambda: a.score_test(X[:, :1]), "score_test"),
         (lambda: a.marginal_effects("median"), "at='median'"),
     ):
-        with pytest.raises(ValueError, match=f"{name} needs rows in memory, got rows on Dask"):
+        with pytest.raises(ValueError, match=f"{name} needs rows in memory, got partitions"):
             method()
 
 

@@ -130,3 +130,26 @@ def changed(**columns):
 def test_refused(data, y, weight, error, message):
     with pytest.raises(error, match=message):
         SoftmaxRegression().fit(data, y, weight)
+
+
+def test_inference(tmp_path, monkeypatch):
+    """Covariances, clusters across batches and effects are those of the rows in memory."""
+    monkeypatch.setattr("logitlab.regression.dataset._MAX_BATCH_ROWS", 250)
+    X, y, weight = rows()
+    files = in_files(tmp_path / "rows", X, y, weight)
+    groups = np.random.default_rng(0).integers(0, 40, len(y))
+    model = {"C": math.inf, "tol": 1e-10}
+    ours = SoftmaxRegression(**model).fit(files, "label", "weight")
+    theirs = SoftmaxRegression(**model).fit(X, y, weight)
+    for cov_type in ("nonrobust", "HC0", "cluster"):
+        options = {"cov_type": cov_type, "groups": groups if cov_type == "cluster" else None}
+        a, b = (fitted.inference(**options) for fitted in (ours, theirs))
+        np.testing.assert_allclose(a.standard_error, b.standard_error, rtol=1e-7)
+        assert a.groups == b.groups
+    a, b = (inference.marginal_effects() for inference in (a, b))
+    np.testing.assert_allclose(a.effect, b.effect, rtol=1e-6, atol=1e-10)
+    np.testing.assert_allclose(a.standard_error, b.standard_error, rtol=1e-6)
+    assert ours.summary().response == "label"
+    assert ours.summary(files, "label", "weight").names[:4] == ["a0", "a1", "a2", "a3"]
+    with pytest.raises(ValueError, match="influence needs rows in memory, got partitions"):
+        ours.inference().influence()
