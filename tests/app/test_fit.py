@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import logitlab
 from logitlab._app.cli import app
-from logitlab._app.fit.features import read_table
+from logitlab._app.fit.reading import read_table
 
 
 def run(*arguments):
