@@ -56,6 +56,14 @@ class Part:
             return "fill must be the index of a level, and there must be no indicator"
         return None
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The part of a dictionary of its fields, in which tuples are lists."""
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
+        }
+        return cls(**fields)
+
 
 @dataclass(frozen=True)
 class Column:
@@ -94,13 +102,10 @@ class Column:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The column of :meth:`as_json`; a damaged one raises TypeError or KeyError."""
-        parts = [
-            Part(**{k: tuple(v) if isinstance(v, list) else v for k, v in part.items()})
-            for part in data["parts"]
-        ]
+        parts = tuple(Part.from_json(part) for part in data["parts"])
         marks = data["format"]
         number_format = None if marks is None else NumberFormat(**marks)
-        return cls(**{**data, "parts": tuple(parts), "format": number_format})
+        return cls(**{**data, "parts": parts, "format": number_format})
 
 
 @dataclass(frozen=True)

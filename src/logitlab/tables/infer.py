@@ -54,8 +54,8 @@ _ID_NAME = re.compile(
     r"^(id|index|idx|key|uuid|guid|nr|no|row|row[ _]?(id|nr|no|number|index)|unnamed: ?\d+"
     r"|.*[ _.-](id|uuid|guid|key)|.*[a-z](Id|ID))$"
 )
-_MONTHS = tuple("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())
-_WEEKDAYS = tuple("Mon Tue Wed Thu Fri Sat Sun".split())
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,8 @@ def _find_typed(name: str, data: "pa.ChunkedArray", keep: bool) -> _Found:
     if types.is_boolean(data.type):
         return _find_booleans(name, numeric_values(data), keep)
     if is_number(data.type):
+        if types.is_integer(data.type) and np.nanmax(np.abs(numeric_values(data))) > 2**53:
+            return _find_text(name, as_text(data), None, keep)
         return _find_numbers(name, numeric_values(data), keep, NumberFormat())
     if is_time(data.type):
         return _find_dates(name, data, keep)

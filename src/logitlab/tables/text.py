@@ -68,7 +68,7 @@ def _number_pattern(marks: NumberFormat) -> str:
     whole = r"\d+"
     if marks.thousands:
         mark = _SPACES if marks.thousands == " " else f"[{marks.thousands}]"
-        whole = rf"(\d{{1,3}}({mark}\d{{3}})+|\d+)"
+        whole = rf"([1-9]\d{{0,2}}({mark}\d{{3}})+|\d+)"
     number = rf"({whole}({decimal}\d*)?|{decimal}\d+)([eE][-+]?\d+)?"
     return (
         rf"^({_CURRENCY}{_SPACES}?)?[-+]?({_CURRENCY}{_SPACES}?)?"
@@ -113,8 +113,8 @@ def number_formats(
     like_number = rf"^[-+]?{_CURRENCY}?{_SPACES}?[-+]?[.,]?\d[-+\d.,'_eE$€£¥%{_BLANKS}]*$"
     if share(matches(text, like_number)) < min_share:
         return []
-    if share(matches(text, r"^[-+]?0\d+$")) > 0:
-        return []  # codes such as 007: the zeros are part of them
+    if share(matches(text, r"^[-+]?(0\d+|\d{17,})$")) > 0:
+        return []  # codes such as 007, whose zeros count; integers that float64 does not hold
     shares = {marks: share(reads(text, marks)) for marks in candidates}
     best = max(shares.values())
     return [] if best < min_share else [m for m in candidates if shares[m] == best]

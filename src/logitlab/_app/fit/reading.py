@@ -1,5 +1,6 @@
 """Reads the tables of `logitlab fit` and `logitlab predict`; the text of a .csv file is kept."""
 
+import contextlib
 import csv as text_csv
 from collections.abc import Sequence
 from pathlib import Path
@@ -185,20 +186,25 @@ def target_values(
 
 
 def _numbers_or_text(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
-    """Numbers if all values but those that mark missing ones are numbers, else text."""
+    """Integers if all values that are not missing are written as Python writes integers.
+
+    Fractions are numbers too, which are no classes. Of other text only an empty one is missing: a
+    class may be called NA or None.
+    """
     import pyarrow as pa
     from pyarrow import compute
 
     from logitlab.tables.text import cleaned, matches
 
     text = cleaned(column)
-    if text.null_count < len(text) and not compute.any(matches(text, r"^[-+]?0\d|^\+")).as_py():
-        for kind in (pa.int64(), pa.float64()):
-            try:
-                return text.cast(kind)
-            except pa.ArrowInvalid:
-                continue
-    # A class may be called NA or None; only an empty text is missing.
+    is_integer = compute.all(matches(text, r"^(0|-?[1-9]\d{0,18})$")).as_py()
+    with contextlib.suppress(pa.ArrowInvalid), np.errstate(invalid="ignore"):
+        if is_integer and text.null_count < len(text):
+            return text.cast(pa.int64())
+        numbers = text.cast(pa.float64())
+        # Infinite numbers are unequal to this too.
+        if (np.mod(numbers.drop_null().to_numpy(), 1) != 0).any():
+            return numbers
     column = column.cast(pa.string())
     empty = compute.equal(compute.utf8_trim_whitespace(column), "")
     return compute.if_else(empty, pa.scalar(None, pa.string()), column)
