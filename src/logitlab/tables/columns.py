@@ -1,6 +1,7 @@
 """The encoding of a column of a table: how its values are read, and which features it gives."""
 
 import math
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -13,6 +14,11 @@ FIELDS = {
     TEXT: {"": True},
 }
 OTHER, MISSING = "(other)", "(missing)"
+
+
+def is_index(name: str) -> bool:
+    """Whether a column is the index of a pandas data frame, which has no name in a file."""
+    return name == "" or re.fullmatch(r"__index_level_\d+__", name) is not None
 
 
 @dataclass(frozen=True)

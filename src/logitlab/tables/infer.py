@@ -19,6 +19,7 @@ from logitlab.tables.columns import (
     NumberFormat,
     Part,
     PlanLine,
+    is_index,
 )
 from logitlab.tables.text import (
     FORMATS,
@@ -85,8 +86,8 @@ def infer_plan(
     decimal: str | None = None,
     thousands: str | None = None,
 ) -> Plan:
-    """The plan of a table without the target; columns without a name are ignored."""
-    names = [name for name in table.column_names if name]
+    """The plan of a table without the target; the index of pandas is ignored."""
+    names = [name for name in table.column_names if not is_index(name)]
     data = {name: without_dictionary(table.column(name)) for name in names}
     texts = {n: as_text(c) for n, c in data.items() if n not in drop and is_text(c.type)}
     formats = _formats(texts, _candidates(decimal, thousands), decimal)

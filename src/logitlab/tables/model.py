@@ -15,7 +15,7 @@ from logitlab import _saved
 from logitlab._rows import Floats
 from logitlab.probabilities import softmax
 from logitlab.regression.estimator import SoftmaxRegression
-from logitlab.tables.columns import Column, NumberFormat
+from logitlab.tables.columns import Column, NumberFormat, is_index
 from logitlab.tables.encoder import feature_names, features
 from logitlab.tables.infer import Plan, infer_plan
 
@@ -46,7 +46,7 @@ class TableModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     decimal : {".", ","}, optional
         The decimal mark of numbers in text; None: detected.
     thousands : {",", ".", " ", "'", "_"}, optional
-        The mark between groups of three digits; None: detected.
+        The mark between groups of three digits, empty if there is none; None: detected.
     verbose : bool
         Whether a progress bar is shown.
 
@@ -184,8 +184,9 @@ class TableModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         table = as_table(X)
         x, messages = features(table, self.columns_, self._drop_first)
-        known = {"", self.target_, *self.feature_names_in_, *self.dropped_}
-        if new := [repr(name) for name in table.column_names if name not in known]:
+        known = {self.target_, *self.feature_names_in_, *self.dropped_}
+        names = [name for name in table.column_names if not is_index(name)]
+        if new := [repr(name) for name in names if name not in known]:
             messages.append(f"columns that the fit did not have are ignored: {', '.join(new)}")
         for message in messages:
             warnings.warn(message, UserWarning, stacklevel=3)
@@ -289,7 +290,7 @@ def check_options(
     marks = NumberFormat(
         decimal if decimal is not None else "." if thousands != "." else ",", thousands or ""
     )
-    if thousands == "" or (reason := marks.error()) is not None:
+    if (reason := marks.error()) is not None:
         problems.append(f"{option}{reason}")
     return problems
 

@@ -83,6 +83,7 @@ def train(
     show_plan: "Callable[[tuple[PlanLine, ...], int], None]",
 ) -> TrainingResult:
     """Fit on the rows of a table that are not held out; `show_plan` is called before."""
+    from logitlab.tables.columns import is_index
     from logitlab.tables.infer import infer_plan
     from logitlab.tables.leaks import leak_suspects
     from logitlab.tables.model import check_options
@@ -95,7 +96,7 @@ def train(
     if problems:
         raise UserError("; ".join(problems))
     table = read_table(path, delimiter)
-    names = [name for name in table.column_names if name]
+    names = [name for name in table.column_names if not is_index(name)]
     if target not in names:
         problems.append(f"--target must be one of {', '.join(names)}, got {target!r}")
     columns = [name for name in names if name != target]
