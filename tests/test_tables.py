@@ -153,7 +153,7 @@ def test_features(fitted):
     assert (x.member == X.member).all()
     assert (x["city=Oslo"] == (X.city == "Oslo")).all()
     assert (x["when.month=Feb"] == (X.when.dt.month == 2)).all()
-    assert (x["when.weekday=Sun"] == (X.when.dt.weekday == 6)).all()
+    assert (x["when.weekday=Sun"] == (X.when.dt.day_of_week == 6)).all()
     assert (x["when.days"] == (X.when - pd.Timestamp("2000-01-01")).dt.days).all()
 
 

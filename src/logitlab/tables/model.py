@@ -261,13 +261,27 @@ def as_table(X: Any) -> "pa.Table":
                 "X must be a data frame of pandas or polars or a pyarrow.Table, got "
                 f"{type(X).__name__}"
             )
-        is_pandas = type(X).__module__.startswith("pandas")
-        X = pa.Table.from_pandas(X, preserve_index=False) if is_pandas else pa.table(X)
+        X = _from_pandas(X) if type(X).__module__.startswith("pandas") else pa.table(X)
     names = X.column_names
     if repeated := sorted({name for name in names if name and names.count(name) > 1}):
         listing = ", ".join(map(repr, repeated))
         raise ValueError(f"column names must be distinct, got {listing} more than once")
     return X
+
+
+def _from_pandas(X: Any) -> "pa.Table":
+    """The table of a data frame of pandas; objects of several types are text."""
+    import pyarrow as pa
+
+    arrays = []
+    for i in range(X.shape[1]):
+        column = X.iloc[:, i]
+        try:
+            array = pa.array(column, from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            array = pa.array(column.map(str, na_action="ignore"), from_pandas=True)
+        arrays.append(array)
+    return pa.table(arrays, names=[str(name) for name in X.columns])
 
 
 def check_options(

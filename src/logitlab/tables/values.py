@@ -17,9 +17,15 @@ class WrongTypeError(ValueError):
 
 
 def without_dictionary(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
-    from pyarrow import types
+    """The values of a column, of which a dictionary stores the indices."""
+    import pyarrow as pa
 
-    return column.cast(column.type.value_type) if types.is_dictionary(column.type) else column
+    if not pa.types.is_dictionary(column.type):
+        return column
+    kind = column.type.value_type
+    kind = pa.string() if is_text(kind) else kind
+    chunks = [chunk.dictionary.cast(kind).take(chunk.indices) for chunk in column.chunks]
+    return pa.chunked_array(chunks, kind)
 
 
 def is_text(kind: "pa.DataType") -> bool:
