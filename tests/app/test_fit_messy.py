@@ -10,7 +10,7 @@ import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -132,8 +132,27 @@ def test_base_rate_and_auc(example):
     base_rate, auc = report["fit"]["base_rate"], report["fit"]["roc_auc"]
     assert base_rate == pytest.approx(0.98, abs=0.01)
     assert 0.6 < auc < 0.9
-    assert f"ROC AUC {auc:.3f}" in result.stdout
-    assert "Class 'no' has 97." in result.stdout or "Class 'no' has 98." in result.stdout
+    lines = [[cell.strip() for cell in line.split("│")] for line in result.stdout.splitlines()]
+    scores = {line[1]: line[2] for line in lines if len(line) > 2}
+    assert scores["base rate (no)"] == f"{base_rate:.4f}"
+    assert scores["ROC AUC"] == f"{auc:.4f}"
+    assert f"ROC AUC {auc:.3f}." in report_notes(report)
+
+
+def report_notes(report):
+    return " ".join(report["input_summary"]["notes"])
+
+
+def test_auc_of_several_classes(tmp_path):
+    """One-vs-rest, macro average, as scikit-learn's."""
+    data = numbers(3000)
+    data["y"] = data.y.where(np.arange(3000) % 20 == 0, "c")
+    report, _ = fit_csv(tmp_path / "t.csv", data)
+    p = logitlab.load_model(tmp_path / "m").predict_proba(data)
+    held_out = train_test_split(np.arange(3000), test_size=0.2, random_state=0, stratify=data.y)[1]
+    expected = roc_auc_score(data.y[held_out], p[held_out], multi_class="ovr")
+    assert report["fit"]["roc_auc"] == pytest.approx(expected, abs=0.002)
+    assert "one-vs-rest, macro average" in report_notes(report)
 
 
 def test_predict_uses_the_same_encoding(example):
@@ -240,7 +259,7 @@ def test_identifiers_and_constants(tmp_path):
     }
     _, plan = fit_csv(tmp_path / "t.csv", data, "--keep", "id", "--keep", "name", "--drop", "w")
     assert plan.used_as["id"] == "as it is"
-    assert plan.used_as["name"] == "one-hot: 100 levels, rest (other)"
+    assert plan.used_as["name"] == "100 levels and (other)"
     assert plan.used_as["w"] == "dropped: --drop"
 
 

@@ -189,7 +189,7 @@ def _number_part(values: Floats, field: str = "") -> tuple[Part, str]:
     if not gaps.any():
         return part, ""
     shown = "median" if field == "days" else f"median {fill:.6g}"
-    return part, f"gaps: {shown}{' + indicator' * part.indicator}"
+    return part, f"gaps: {shown}{', indicator' * part.indicator}"
 
 
 def _find_numbers(name: str, values: Floats, keep: bool, marks: NumberFormat) -> _Found:
@@ -224,7 +224,7 @@ def _find_booleans(name: str, values: Floats, keep: bool) -> _Found:
         word = "yes" if np.nanmin(values) else "no"
         return _Found("yes/no", gaps, 1, None, f"constant ({word})")
     part, note = _number_part(values)
-    action = "; ".join(filter(None, ("no: 0, yes: 1", note)))
+    action = note or "0 and 1"
     return _Found("yes/no", gaps, 2, Column(name, BOOLEAN, (part,)), action)
 
 
@@ -273,9 +273,9 @@ def _find_levels(name: str, text: "pa.ChunkedArray", keep: bool) -> _Found:
     fill = levels.index(MISSING if has_gaps else frequent[0])
     note = ""
     if gaps:
-        note = "gaps: level (missing)" if has_gaps else f"gaps: {_shortened(frequent[0])}"
-    rest = ", rest (other)" if OTHER in extra else ""
-    action = "; ".join(filter(None, (f"one-hot: {shown}{rest}", note)))
+        note = "gaps: (missing)" if has_gaps else f"gaps: {_shortened(frequent[0])}"
+    rest = " and (other)" if OTHER in extra else ""
+    action = "; ".join(filter(None, (f"{shown}{rest}", note)))
     rare = tuple(sorted(counts.keys() - set(frequent)))
     part = Part("", levels, float(fill), rare=rare if len(rare) <= _KEPT_RARE else None)
     column = Column(name, TEXT, (part,))

@@ -162,7 +162,7 @@ def fit(
             if as_json:
                 typer.echo(report_json)
                 return
-            page.print_summary(analysis, make_console())
+            page.print_summary(analysis, make_console(), result.other_scores())
             for warning in result.warnings():
                 print_line(f"Warning: {warning}")
             written = ", ".join(str(out / name) for name in (*names, "report.html"))

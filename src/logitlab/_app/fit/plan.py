@@ -19,7 +19,9 @@ def print_plan(lines: Sequence[PlanLine], rows: int, console: Any) -> None:
     from rich.table import Table
 
     title = f"Columns in {count(rows)} fitted rows"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
     table.add_column("column", max_width=22, overflow="fold")
     table.add_column("type")
     table.add_column("gaps", justify="right")
@@ -36,6 +38,7 @@ def print_plan(lines: Sequence[PlanLine], rows: int, console: Any) -> None:
     if len(lines) > _SHOWN:
         more = pluralize(len(lines) - _SHOWN, "more column")
         console.print(f"and {more}; columns.csv lists all", soft_wrap=True)
+    console.print()
 
 
 def columns_csv(lines: Sequence[PlanLine]) -> str:

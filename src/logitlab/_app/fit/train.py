@@ -60,17 +60,26 @@ class TrainingResult:
             for name, recall in self.leaks.items()
         ]
 
-    def notes(self) -> list[str]:
-        """The base rate and the ROC AUC where one class has most of the rows."""
+    def other_scores(self) -> dict[str, float]:
+        """What the accuracy must be compared with where one class has most of the rows."""
         if self.base_rate <= _LARGE_CLASS or self.roc_auc is None:
+            return {}
+        average = ", macro" if len(self.model.classes_) > 2 else ""
+        return {f"base rate ({self._largest()})": self.base_rate, f"ROC AUC{average}": self.roc_auc}
+
+    def notes(self) -> list[str]:
+        """The same in a sentence for the report."""
+        if not self.other_scores():
             return []
-        labels = np.bincount(self.held_out_labels)
-        name = str(self.model.classes_[labels.argmax()])
-        average = " (one-vs-rest, macro)" if len(self.model.classes_) > 2 else ""
+        average = " (one-vs-rest, macro average)" if len(self.model.classes_) > 2 else ""
         return [
-            f"Class {name!r} has {percent(self.base_rate)} of the held-out rows: compare the "
-            f"accuracy with this base rate. ROC AUC {self.roc_auc:.3f}{average}."
+            f"Class {self._largest()!r} has {percent(self.base_rate)} of the held-out rows: "
+            "compare the accuracy with this base rate. ROC AUC "
+            f"{self.roc_auc:.3f}{average}."
         ]
+
+    def _largest(self) -> str:
+        return str(self.model.classes_[np.bincount(self.held_out_labels).argmax()])
 
 
 def train(
