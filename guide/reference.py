@@ -30,6 +30,7 @@ SECTIONS = {
     "decisions": "Decisions",
     "regression": "Softmax regression",
     "importance": "Softmax regression",
+    "tables": "Softmax regression",
     "laws": "Laws",
     "_backends": "Compiled kernels",
 }

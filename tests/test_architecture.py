@@ -22,7 +22,7 @@ LAYERS = [
     ["jax", "llama_cpp", "onnx", "torch", "transformers", "vllm"],
     ["logitlab"],
     ["plot", "laws", "parallel", "_torch_compile"],
-    ["calibration", "decisions", "groups", "importance"],
+    ["calibration", "decisions", "groups", "importance", "tables"],
     ["decomposition", "regression", "reliability", "resampling", "smooth_calibration", "sweep"],
     ["_error_interval"],
     ["_bins", "linear_losses"],

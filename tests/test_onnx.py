@@ -100,7 +100,7 @@ def test_regressions(labels, dtype):
 
 
 def test_refused_estimators():
-    with pytest.raises(TypeError, match="must be a fitted calibrator or SoftmaxRegression, got"):
+    with pytest.raises(TypeError, match="calibrator, SoftmaxRegression or TableModel, got"):
         to_onnx(object())
     for unfitted in (logitlab.TemperatureScaling(), logitlab.SoftmaxRegression()):
         with pytest.raises(ValueError, match="not fitted"):

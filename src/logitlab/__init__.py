@@ -56,6 +56,7 @@ from logitlab.sweep import temperature_sweep
 if TYPE_CHECKING:
     from logitlab.regression.estimator import SoftmaxRegression
     from logitlab.regression.inference.results import Inference
+    from logitlab.tables.model import TableModel, load_model
 
 __all__ = [
     "BetaCalibration",
@@ -70,6 +71,7 @@ __all__ = [
     "StructuredMatrixScaling",
     "StructuredVectorScaling",
     "Support",
+    "TableModel",
     "TemperatureScaling",
     "VectorScaling",
     "accuracy",
@@ -98,6 +100,7 @@ __all__ = [
     "linear_cross_entropy",
     "linear_cross_entropy_and_grad",
     "load_calibrator",
+    "load_model",
     "log_prob",
     "log_softmax",
     "logits",
@@ -156,6 +159,10 @@ def __getattr__(name: str) -> Any:
         from logitlab.regression.inference.results import Inference
 
         return Inference
+    if name in ("TableModel", "load_model"):
+        from logitlab.tables import model
+
+        return getattr(model, name)
     if name in ("check_sampler", "check_softmax"):
         from logitlab import laws
 

@@ -31,13 +31,14 @@ def to_onnx(estimator: Any, *, dtype: Any = np.float32) -> "onnx.ModelProto":
     """An ONNX model of a fitted calibrator or :class:`logitlab.SoftmaxRegression`.
 
     The input of a calibrator is ``logits``, of shape (N, K); that of a regression is ``features``,
-    of shape (N, D). The outputs are ``probabilities`` and
+    of shape (N, D). That of a :class:`logitlab.TableModel` is the result of its ``transform`` as a
+    dense array: text and dates are not read in ONNX. The outputs are ``probabilities`` and
     ``predicted``: the class with the largest probability, of equal ones the first. Needs the
     package ``onnx``.
 
     Parameters
     ----------
-    estimator : calibrator or SoftmaxRegression
+    estimator : calibrator, SoftmaxRegression or TableModel
         Fitted.
     dtype : {float32, float64}
         Of the input and of the arithmetic.
@@ -80,20 +81,22 @@ def to_onnx(estimator: Any, *, dtype: Any = np.float32) -> "onnx.ModelProto":
         from sklearn.utils.validation import check_is_fitted
 
         check_is_fitted(estimator)
-        coef, intercept = _all_classes(estimator)
+        regression = getattr(estimator, "regression_", estimator)
+        t = getattr(estimator, "temperature_", 1.0)
+        coef, intercept = (values / t for values in _all_classes(regression))
         z = graph.add("MatMul", "features", graph.constant(coef.T))
         z = graph.add("Add", z, graph.constant(intercept))
         return graph.model(graph.softmax(z), "features", coef.shape[1], estimator.classes_)
     raise TypeError(
-        "estimator must be a fitted calibrator or SoftmaxRegression, got "
+        "estimator must be a fitted calibrator, SoftmaxRegression or TableModel, got "
         f"{type(estimator).__name__}"
     )
 
 
 def _is_regression(estimator: Any) -> bool:
-    from logitlab import SoftmaxRegression
+    from logitlab import SoftmaxRegression, TableModel
 
-    return isinstance(estimator, SoftmaxRegression)
+    return isinstance(estimator, SoftmaxRegression | TableModel)
 
 
 def _all_classes(regression: Any) -> tuple[Floats, Floats]:

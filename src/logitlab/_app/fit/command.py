@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -18,8 +19,18 @@ from logitlab._app.io.outputs import (
     print_line,
     progress,
 )
-from logitlab._app.io.source import TABLES, pluralize
+from logitlab._app.io.source import TABLES, UserError, pluralize
 from logitlab._app.options import TABLE_FORMATS
+
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        "--delimiter",
+        metavar="CHAR",
+        help="Of the fields of a .csv file, or tab; detected by default.",
+        show_default=False,
+    ),
+]
 
 
 def fit(
@@ -50,53 +61,111 @@ def fit(
             help="Held-out fraction of the rows, for calibration and evaluation.",
         ),
     ] = 0.2,
-    impute: Annotated[
-        bool,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Do not use this column; may be repeated."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
         typer.Option(
-            "--impute",
-            help="Replace missing values: numbers by the median, text by the most frequent value.",
+            metavar="COLUMN",
+            help="Use this column even if it looks like an identifier or is constant; may be "
+            "repeated.",
         ),
-    ] = False,
+    ] = None,
+    delimiter: Delimiter = None,
+    decimal: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHAR",
+            help="Decimal mark of numbers in text: . or ,; detected by default.",
+            show_default=False,
+        ),
+    ] = None,
+    thousands: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHAR",
+            help="Mark between groups of three digits; detected by default.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print report.json instead of a table.")
     ] = False,
 ) -> None:
     """Fit and calibrate a softmax regression on a table.
 
-    Numeric columns are features as they are; a text column becomes one feature per distinct
-    value (one-hot). Writes model.safetensors, coefficients.csv, report.html and report.json.
+    Prints first how each column is used. Numbers, also those written as 23,456, are features; ISO
+    dates become days, month and weekday; yes and no become 1 and 0; other text becomes a feature
+    per level (one-hot), rare levels one together. Identifiers and constants are dropped. Missing
+    numbers become the median, missing text a level. Writes model.safetensors, columns.csv,
+    coefficients.csv, report.html and report.json.
     """
-    from logitlab._app.fit.features import table_files
-    from logitlab._app.fit.model import FILE
+    from logitlab._app.fit.plan import columns_csv, print_plan
+    from logitlab._app.fit.reading import table_files
     from logitlab._app.fit.train import coefficients_csv, train
     from logitlab._app.report import page
     from logitlab._app.report.analysis import analyse
     from logitlab._app.report.json import as_json as to_json
     from logitlab.regression.threads import single_blas_thread
+    from logitlab.tables.model import FILE, TableModel
 
     with exit_on_user_error():
-        check_folder(out, (FILE, "coefficients.csv", *page.FILES), table_files(table))
+        names = (FILE, "columns.csv", "coefficients.csv")
+        check_folder(out, (*names, *page.FILES), table_files(table))
         on_terminal = sys.stderr.isatty()
+        plan_console = make_console(err=as_json)
+        model = TableModel(
+            C=C,
+            drop=drop or (),
+            keep=keep or (),
+            decimal=decimal,
+            thousands=thousands,
+            verbose=on_terminal,
+        )
         with single_blas_thread():
             result = train(
-                table, target, C=C, impute=impute, held_out_fraction=held_out, verbose=on_terminal
+                table,
+                model,
+                target,
+                held_out_fraction=held_out,
+                delimiter=delimiter,
+                show_plan=lambda lines, rows: print_plan(lines, rows, plan_console),
             )
             with progress(shown=on_terminal) as track:
-                analysis = analyse(result.held_out, result.held_out_labels, track=track)
+                analysis = analyse(
+                    result.held_out,
+                    result.held_out_labels,
+                    label_warnings=tuple(result.warnings()),
+                    track=track,
+                )
+        analysis = replace(analysis, notes=[*analysis.notes, *result.notes()])
         temperature = analysis.evaluation.temperature if analysis.evaluation else None
-        model = replace(result.model, temperature=temperature or 1.0)
-        coefficients = coefficients_csv(result.coefficients).encode()
+        model.temperature_ = temperature or 1.0
+        report = to_json(analysis) | {"fit": result.as_json()}
+        report_json = json.dumps(report, indent=2)
         with catch_write_errors(out):
-            page.write(analysis, out, {FILE: model.as_bytes(), "coefficients.csv": coefficients})
+            page.write(
+                analysis,
+                out,
+                {
+                    FILE: model._to_bytes(),
+                    "columns.csv": columns_csv(result.plan).encode(),
+                    "coefficients.csv": coefficients_csv(result.coefficients).encode(),
+                    "report.json": f"{report_json}\n".encode(),
+                },
+            )
         with catch_print_errors():
             for message in result.messages:
                 print_line(message, err=as_json)
             if as_json:
-                typer.echo(json.dumps(to_json(analysis), indent=2))
+                typer.echo(report_json)
                 return
-            page.print_summary(analysis, make_console())
-            names = (FILE, "coefficients.csv", "report.html")
-            written = ", ".join(str(out / name) for name in names)
+            page.print_summary(analysis, make_console(), result.other_scores())
+            for warning in result.warnings():
+                print_line(f"Warning: {warning}")
+            written = ", ".join(str(out / name) for name in (*names, "report.html"))
             print_line(f"Written: {written} and {out / 'report.json'}")
 
 
@@ -120,17 +189,30 @@ def predict(
     out: Annotated[
         Path, typer.Option("-o", metavar="FILE", help="Output file: .csv or .parquet.")
     ] = Path("predictions.csv"),
+    delimiter: Delimiter = None,
 ) -> None:
     """Predict the class and the calibrated probabilities of each row."""
-    from logitlab._app.fit.features import encode, read_table, table_files
-    from logitlab._app.fit.model import load, model_file, write_predictions
+    from logitlab._app.fit.predictions import write_predictions
+    from logitlab._app.fit.reading import read_table, table_files
+    from logitlab._app.saved import catch_saved_errors
+    from logitlab.tables.model import load_model, model_file
 
     with exit_on_user_error():
-        check_file(out, [model_file(model), *table_files(table)], TABLES)
-        fitted = load(model)
-        x, messages = encode(read_table(table), fitted.columns, table)
-        for message in messages:
-            print_line(f"logitlab: {message}", err=True)
-        write_predictions(out, fitted.classes, fitted.probabilities(x))
+        file = Path(model_file(model))
+        check_file(out, [file, *table_files(table)], TABLES)
+        if not file.is_file():
+            raise UserError(f"{file}: no such file")
+        with catch_saved_errors(file):
+            fitted = load_model(file)
+        data = read_table(table, delimiter)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                p = fitted.predict_proba(data)
+            except ValueError as error:
+                raise UserError(f"{table}: {error}") from None
+        for warning in caught:
+            print_line(f"logitlab: {warning.message}", err=True)
+        write_predictions(out, fitted.classes_.tolist(), p)
         with catch_print_errors():
-            print_line(f"Written: {out} ({pluralize(x.shape[0], 'row')})")
+            print_line(f"Written: {out} ({pluralize(len(p), 'row')})")

@@ -5,85 +5,195 @@ import io
 import math
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from logitlab._app.fit.features import encode, infer_columns, read_table, target_values
-from logitlab._app.fit.model import Model
+from logitlab._app.fit.reading import read_table, target_values
 from logitlab._app.io.outputs import csv_text
 from logitlab._app.io.source import Logits, UserError, in_memory, pluralize
+from logitlab._app.report.format import percent
 from logitlab._rows import Integers
 
 if TYPE_CHECKING:
-    from logitlab.regression.estimator import SoftmaxRegression
+    import pyarrow as pa
+
+    from logitlab.tables.columns import PlanLine
+    from logitlab.tables.model import TableModel
+
+_LARGE_CLASS = 0.9  # from this share of the rows on accuracy says little
 
 
 @dataclass(frozen=True)
 class TrainingResult:
     """A fitted model that is not calibrated yet, and the held-out rows to calibrate it on."""
 
-    model: Model
+    model: "TableModel"
+    plan: "tuple[PlanLine, ...]"
     held_out: Logits
     held_out_labels: Integers
     messages: list[str]  # a summary of the fit, and warnings
     coefficients: list[dict[str, Any]]  # a dictionary per line of coefficients.csv
+    leaks: dict[str, float]  # columns that alone predict the class, and their recall
+    base_rate: float  # of the largest class, held out
+    roc_auc: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry `fit` of report.json."""
+        return {
+            "columns": [asdict(line) for line in self.plan],
+            "leak_suspects": self.leaks,
+            "base_rate": self.base_rate,
+            "roc_auc": self.roc_auc,
+        }
+
+    def warnings(self) -> list[str]:
+        """What the scores do not say by themselves."""
+        return [
+            f"Column {name!r} alone predicts the class (mean recall {percent(recall)}). If it is "
+            "not known before the class, the scores are too good: leave it out with "
+            f"--drop {name!r}."
+            for name, recall in self.leaks.items()
+        ]
+
+    def other_scores(self) -> dict[str, float]:
+        """What the accuracy must be compared with where one class has most of the rows."""
+        if self.base_rate <= _LARGE_CLASS or self.roc_auc is None:
+            return {}
+        average = ", macro" if len(self.model.classes_) > 2 else ""
+        return {f"base rate ({self._largest()})": self.base_rate, f"ROC AUC{average}": self.roc_auc}
+
+    def notes(self) -> list[str]:
+        """The same in a sentence for the report."""
+        if not self.other_scores():
+            return []
+        average = " (one-vs-rest, macro average)" if len(self.model.classes_) > 2 else ""
+        return [
+            f"Class {self._largest()!r} has {percent(self.base_rate)} of the held-out rows: "
+            "compare the accuracy with this base rate. ROC AUC "
+            f"{self.roc_auc:.3f}{average}."
+        ]
+
+    def _largest(self) -> str:
+        return str(self.model.classes_[np.bincount(self.held_out_labels).argmax()])
 
 
 def train(
-    path: Path, target: str, *, C: float, impute: bool, held_out_fraction: float, verbose: bool
+    path: Path,
+    model: "TableModel",
+    target: str,
+    *,
+    held_out_fraction: float,
+    delimiter: str | None,
+    show_plan: "Callable[[tuple[PlanLine, ...], int], None]",
 ) -> TrainingResult:
-    """Fit on the rows of a table that are not held out; the temperature of the model is 1."""
-    from logitlab.regression.estimator import SoftmaxRegression
+    """Fit on the rows of a table that are not held out; `show_plan` is called before."""
+    from logitlab.tables.columns import is_index
+    from logitlab.tables.infer import infer_plan
+    from logitlab.tables.leaks import leak_suspects
+    from logitlab.tables.model import check_options
 
+    problems = []
     if not 0 < held_out_fraction < 1:
-        raise UserError(f"--held-out must be between 0 and 1, got {held_out_fraction:g}")
-    if not C > 0:
-        raise UserError(f"-C must be > 0, got {C:g}")
-    table = read_table(path)
-    y = target_values(table, target, path)
-    fit_rows, held_out_rows = _split(y, target, held_out_fraction, path)
-    # Medians and categories come from the fitted rows alone.
-    columns = infer_columns(table.take(fit_rows), target, impute, math.isinf(C), path)
-    x, encoding_messages = encode(table, columns, path)
-    names = [*(name for column in columns for name in column.features()), "intercept"]
+        problems.append(f"--held-out must be between 0 and 1, got {held_out_fraction:g}")
+    if not model.C > 0:
+        problems.append(f"-C must be > 0, got {model.C:g}")
+    if problems:
+        raise UserError("; ".join(problems))
+    table = read_table(path, delimiter)
+    names = [name for name in table.column_names if not is_index(name)]
+    if target not in names:
+        problems.append(f"--target must be one of {', '.join(names)}, got {target!r}")
+    columns = [name for name in names if name != target]
+    marks = model.decimal, model.thousands
+    problems += check_options(columns, model.drop, model.keep, *marks, option="--")
+    if problems:
+        raise UserError(f"{path}: {'; '.join(problems)}")
+    y, has_target = target_values(table, target, path)
+    rows = np.flatnonzero(has_target)
+    fit_part, held_out_part = _split(y, target, held_out_fraction, path)
+    features = table.select(columns)
+    fit_table, held_out_table = (features.take(rows[p]) for p in (fit_part, held_out_part))
+    del features, table
+    # Types, medians and levels come from the fitted rows alone.
+    plan = infer_plan(
+        fit_table, drop=model.drop, keep=model.keep, decimal=marks[0], thousands=marks[1]
+    )
+    leaks = leak_suspects(fit_table, y[fit_part], plan.columns)
+    lines = tuple(_marked(line, leaks) for line in plan.lines)
+    show_plan(lines, len(fit_part))
+    if not plan.columns:
+        raise UserError(f"{path}: must have a column besides the target {target!r} that is used")
+    _check_feature_names(path, plan.columns, math.isinf(model.C))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model._fit_plan(fit_table, y[fit_part], plan)
+        model.target_ = target
+        z = model._logits(held_out_table)
+    feature_names = [*model.get_feature_names_out(), "intercept"]
+    regression = model.regression_
+    messages = [
+        f"Fitted on {pluralize(len(fit_part), 'row')}, {pluralize(len(held_out_part), 'row')} held "
+        f"out: {pluralize(len(plan.columns), 'column')}, "
+        f"{pluralize(len(feature_names) - 1, 'feature')}, {len(model.classes_)} classes; "
+        f"C={model.C:g}, {pluralize(int(regression.n_iter_[0]), 'iteration')}",
+        *(str(warning.message) for warning in caught),
+    ]
+    if without := len(has_target) - len(rows):
+        messages.append(f"target {target!r} is missing in {pluralize(without, 'row')}: not used")
+    if math.isinf(model.C):
+        try:
+            coefficients = _standard_errors(model, fit_table, y[fit_part], feature_names)
+        except ValueError as error:
+            messages.append(f"Standard errors are not available: {error}")
+            coefficients = _coefficients(model, feature_names)
+    else:
+        coefficients = _coefficients(model, feature_names)
+    held_out = in_memory(f"{path}: {target}, held out", z, tuple(map(str, model.classes_)))
+    labels = np.searchsorted(model.classes_, y[held_out_part]).astype(np.int64)
+    base_rate = float(np.bincount(labels).max() / len(labels))
+    roc_auc = _roc_auc(z, labels)
+    return TrainingResult(
+        model, lines, held_out, labels, messages, coefficients, leaks, base_rate, roc_auc
+    )
+
+
+def _marked(line: "PlanLine", leaks: dict[str, float]) -> "PlanLine":
+    if line.name not in leaks:
+        return line
+    return replace(line, action=f"{line.action}; alone predicts the class: a leak?")
+
+
+def _check_feature_names(path: Path, columns: Any, drop_first: bool) -> None:
+    from logitlab.tables.encoder import feature_names
+
+    names = [*feature_names(columns, drop_first), "intercept"]
     repeated = [name for name, n in Counter(names).items() if n > 1]
     if repeated:
         raise UserError(
             f"{path}: coefficient names must be distinct, got {repeated[0]!r} twice; "
             "rename a column"
         )
-    regression = SoftmaxRegression(C=C, verbose=verbose)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        regression.fit(x[fit_rows], y[fit_rows])
-    coef, intercept = regression.coef_, regression.intercept_
-    if len(regression.classes_) == 2:
-        # Two classes have one row of coefficients: the difference of their logits.
-        coef, intercept = np.vstack([-coef, coef]) / 2, np.hstack([-intercept, intercept]) / 2
-    model = Model(target, tuple(regression.classes_.tolist()), tuple(columns), coef, intercept, 1.0)
-    messages = [
-        f"Fitted on {pluralize(len(fit_rows), 'row')}, {pluralize(len(held_out_rows), 'row')} held "
-        f"out: {pluralize(len(columns), 'column')}, {pluralize(len(names) - 1, 'feature')}, "
-        f"{len(model.classes)} classes; C={C:g}, "
-        f"{pluralize(int(regression.n_iter_[0]), 'iteration')}",
-        *encoding_messages,
-        *(str(warning.message) for warning in caught),
-    ]
-    coefficients = _coefficients(model, names)
-    if math.isinf(C):
-        try:
-            coefficients = _standard_errors(regression, x[fit_rows], y[fit_rows], names)
-        except ValueError as error:
-            messages.append(f"Standard errors are not available: {error}")
-    z = model.logits(x[held_out_rows])
-    held_out = in_memory(f"{path}: {target}, held out", z, tuple(map(str, model.classes)))
-    labels = np.searchsorted(regression.classes_, y[held_out_rows]).astype(np.int64)
-    return TrainingResult(model, held_out, labels, messages, coefficients)
+
+
+def _roc_auc(z: NDArray[Any], labels: Integers) -> float | None:
+    """The area under the ROC curve; of more than two classes one-vs-rest, macro average.
+
+    None if a class has no row.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    from logitlab.probabilities import softmax
+
+    if len(np.unique(labels)) < z.shape[1]:
+        return None
+    if z.shape[1] == 2:
+        return float(roc_auc_score(labels, z[:, 1] - z[:, 0]))
+    return float(roc_auc_score(labels, softmax(z), multi_class="ovr"))
 
 
 def _split(
@@ -95,9 +205,8 @@ def _split(
     classes, counts = np.unique(y, return_counts=True)
     k, rows = len(classes), len(y)
     if k < 2:
-        raise UserError(
-            f"{path}: target {target!r} must have at least 2 classes, got {classes[0]} in every row"
-        )
+        got = f"{classes[0]} in every row" if k else "only missing values"
+        raise UserError(f"{path}: target {target!r} must have at least 2 classes, got {got}")
     if counts.min() < 2:
         raise UserError(
             f"{path}: target {target!r} must have at least 2 rows of each class, got 1 of class "
@@ -115,19 +224,23 @@ def _split(
     return np.sort(fit_rows), np.sort(held_out_rows)
 
 
-def _coefficients(model: Model, names: Sequence[str]) -> list[dict[str, Any]]:
+def _coefficients(model: "TableModel", names: Sequence[str]) -> list[dict[str, Any]]:
+    from logitlab.regression.coefficients import one_row_per_class
+
+    regression = model.regression_
+    coef, intercept = one_row_per_class(regression.coef_, regression.intercept_)
     return [
         {"class": label, "name": name, "coef": float(value)}
-        for label, row, b in zip(model.classes, model.coef, model.intercept, strict=True)
+        for label, row, b in zip(model.classes_, coef, intercept, strict=True)
         for name, value in zip(names, [*row, b], strict=True)
     ]
 
 
 def _standard_errors(
-    regression: "SoftmaxRegression", x: Any, y: NDArray[Any], names: Sequence[str]
+    model: "TableModel", table: "pa.Table", y: NDArray[Any], names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Coefficients relative to the base class, with standard errors, tests and intervals."""
-    summary = regression.summary(x, y)
+    summary = model.regression_.summary(model.transform(table), y)
     statistics = ("coef", "standard_error", "z", "p_value", "lower", "upper")
     return [
         {"class": label, "base": summary.base, "name": name}

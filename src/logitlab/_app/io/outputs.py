@@ -42,11 +42,11 @@ def print_line(text: str, err: bool = False) -> None:
     typer.echo(printable(text), err=err)
 
 
-def make_console() -> Any:
-    """A console of standard output that prints every text as it is."""
+def make_console(err: bool = False) -> Any:
+    """A console of standard output, or error, that prints every text as it is."""
     from rich.console import Console
 
-    return Console(soft_wrap=False, markup=False, emoji=False, highlight=False)
+    return Console(stderr=err, soft_wrap=False, markup=False, emoji=False, highlight=False)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -194,8 +195,10 @@ def _group_table(a: Analysis) -> Any:
     return table
 
 
-def print_summary(a: Analysis, console: Any) -> None:
-    """Print the summary and a table of the scores."""
+def print_summary(
+    a: Analysis, console: Any, other_scores: Mapping[str, float] = MappingProxyType({})
+) -> None:
+    """Print the summary and a table of the scores; `other_scores` are uncalibrated."""
     from rich.table import Table
 
     evaluation, rows = a.evaluation, a.input_summary
@@ -228,6 +231,9 @@ def print_summary(a: Analysis, console: Any) -> None:
         table.add_row("perplexity of the text", number(a.text.perplexity.value))
     for key, title in SCORE_TITLES.items() if columns else ():
         table.add_row(title, *(number(scores[key]) for _, scores in columns))
+        if key == "accuracy":
+            for name, score in other_scores.items():
+                table.add_row(printable(name), number(score))
     if evaluation and evaluation.temperature is not None:
         table.add_row("temperature", "1", f"{evaluation.temperature:.4g}")
     console.print(table)

@@ -1,0 +1,1 @@
+"""Softmax regression on tables: columns of numbers, text and dates become features."""
