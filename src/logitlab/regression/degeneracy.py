@@ -8,6 +8,11 @@ from sklearn.exceptions import ConvergenceWarning
 from logitlab.regression.objective import Objective
 from logitlab.regression.solver import MAX_HESSIAN_SIZE, Floats, Solution
 
+DEPENDENT = (
+    "the features are linearly dependent: single coefficients have no standard errors; drop the "
+    "columns that are linear combinations of others"
+)
+
 _FLAT = 1e-5  # a curvature that counts as 0, relative to that at equal probabilities
 _ROWS_OF_PARAMETER = 4  # rows of a sample for each parameter: enough to be curved everywhere
 
@@ -43,7 +48,7 @@ def has_recession_direction(objective: Objective, theta: Floats) -> bool:
     to that of the label. A direction may also be flat because a few outlying rows make up the
     variance. Hence the curvature times the squared distance of the iterate must be almost 0 too.
     """
-    if theta.size > MAX_HESSIAN_SIZE:
+    if objective.has_minimum or theta.size > MAX_HESSIAN_SIZE:
         return False
     k, size = theta.shape
     variance = objective.variances()
@@ -69,14 +74,13 @@ def has_recession_direction(objective: Objective, theta: Floats) -> bool:
 def warn_not_converged(objective: Objective, solution: Solution, tol: float) -> None:
     """Warn where there is no optimum, or where the solver did not reach it."""
     ended = solution.converged or solution.limited_by_rounding
-    if solution.separated or (
-        objective.alpha == 0 and ended and has_recession_direction(objective, solution.theta)
-    ):
+    if solution.separated or (ended and has_recession_direction(objective, solution.theta)):
         kind = "completely" if solution.separated else "quasi-completely"
         warnings.warn(
             f"The classes are {kind} separated by the features: without a penalty the "
             "likelihood increases without bound as the coefficients grow, so that there is no "
-            "optimum. The coefficients of the last iterate are kept; choose a finite C.",
+            "optimum. The coefficients of the last iterate are kept; choose a finite C, "
+            "or firth=True.",
             ConvergenceWarning,
             stacklevel=4,
         )

@@ -58,6 +58,11 @@ class SoftmaxRegression(InferenceMixin, SoftmaxPredictor):
         Weight of each class, as in scikit-learn.
     warm_start : bool
         Whether a fit starts at the coefficients of the previous fit.
+    firth : bool
+        Whether the bias of the maximum likelihood estimate is reduced (Firth's method): half the
+        log-determinant of the Fisher information is added to the log-likelihood (the Jeffreys
+        prior). The coefficients are finite, even where the classes are separated. Needs
+        ``C=math.inf``.
     verbose : bool
         Whether a progress bar is shown on standard error (needs the library rich).
 
@@ -72,7 +77,9 @@ class SoftmaxRegression(InferenceMixin, SoftmaxPredictor):
     n_iter_ : numpy.ndarray, shape (1,)
         Number of iterations on all rows.
     loss_curve_ : list of float
-        The objective, over C times the sum of the weights, before and after each iteration.
+        The objective, over C times the sum of the weights, before and after each iteration. With
+        `firth` over the sum of the weights, the log-determinant being relative to that at equal
+        probabilities.
     n_features_in_ : int
         D.
     feature_names_in_ : numpy.ndarray, shape (D,)
@@ -103,6 +110,7 @@ class SoftmaxRegression(InferenceMixin, SoftmaxPredictor):
         max_iter: int = 1000,
         class_weight: Any = None,
         warm_start: bool = False,
+        firth: bool = False,
         verbose: bool = False,
     ) -> None:
         self.C = C
@@ -111,6 +119,7 @@ class SoftmaxRegression(InferenceMixin, SoftmaxPredictor):
         self.max_iter = max_iter
         self.class_weight = class_weight
         self.warm_start = warm_start
+        self.firth = firth
         self.verbose = verbose
 
     def __sklearn_tags__(self) -> Any:
@@ -151,7 +160,9 @@ class SoftmaxRegression(InferenceMixin, SoftmaxPredictor):
             The workers with the rows are lost, and Dask cannot compute the rows again. The
             coefficients of the last iterate are kept.
         """
-        check_parameters(self.C, self.tol, self.max_iter, self.fit_intercept, self.warm_start)
+        check_parameters(
+            self.C, self.tol, self.max_iter, self.fit_intercept, self.warm_start, self.firth
+        )
         with single_blas_thread():
             rows = self._make_engine(X, y, sample_weight, reset=True)
             self._fit_on(*rows)
@@ -189,7 +200,7 @@ class SoftmaxRegression(InferenceMixin, SoftmaxPredictor):
 
     def _objective(self, engine: Engine, k: int, dtype: np.dtype[Any]) -> Objective:
         return checked_objective(
-            engine, k, self.C, self.fit_intercept, dtype, self._feature_names()
+            engine, k, self.C, self.fit_intercept, self.firth, dtype, self._feature_names()
         )
 
     def _feature_names(self) -> list[str]:

@@ -93,6 +93,15 @@ class Objective:
         gradient[:, : self.features] += self.alpha * coef
         return loss / self.weight_sum + 0.5 * self.alpha * float(np.vdot(coef, coef)), gradient
 
+    @property
+    def has_minimum(self) -> bool:
+        """Whether F has a minimum for any rows, separated ones included."""
+        return self.alpha > 0
+
+    def log_likelihood(self, theta: Floats) -> float:
+        """Return the log-likelihood, without penalty."""
+        return -self.engine.loss_and_gradient(*self.from_centred(theta))[0]
+
     def is_separated(self, value: float) -> bool:
         """Return whether a value of F shows that F has no minimum."""
         return self.alpha == 0 and value < self.separation_bound

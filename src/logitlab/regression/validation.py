@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils import compute_class_weight
 
 from logitlab import _arrays, _checks, _labels
+from logitlab.regression.firth import FirthObjective
 from logitlab.regression.objective import Objective
 from logitlab.regression.rows import Engine
 from logitlab.regression.solver import Floats
@@ -19,13 +20,17 @@ _EXACT = 2.0**53  # the integers up to it are floats
 _MAX_WEIGHT_SUM = 1e300  # its inverse is the least sum, and the least product with C
 
 
-def check_parameters(C: Any, tol: Any, max_iter: Any, fit_intercept: Any, warm_start: Any) -> None:
+def check_parameters(
+    C: Any, tol: Any, max_iter: Any, fit_intercept: Any, warm_start: Any, firth: Any
+) -> None:
     """Raise for a constructor parameter of a wrong type or out of range."""
     for name, value in (("C", C), ("tol", tol)):
         _checks.real(value, name, "> 0", lambda x: x > 0)
     _checks.integer(max_iter, "max_iter", 0)
     _checks.boolean(fit_intercept, "fit_intercept")
     _checks.boolean(warm_start, "warm_start")
+    if _checks.boolean(firth, "firth") and not math.isinf(C):
+        raise ValueError(f"firth=True needs C=math.inf, got C={C}: two penalties have no use")
 
 
 def checked_labels(y: Any) -> NDArray[Any]:
@@ -103,7 +108,13 @@ def checked_class_weight(
 
 
 def checked_objective(
-    engine: Engine, k: int, C: float, fit_intercept: bool, dtype: Any, names: Sequence[str]
+    engine: Engine,
+    k: int,
+    C: float,
+    fit_intercept: bool,
+    firth: bool,
+    dtype: Any,
+    names: Sequence[str],
 ) -> Objective:
     """Return the objective of K classes; refuse columns whose squares overflow or underflow.
 
@@ -111,7 +122,11 @@ def checked_objective(
     """
     # Two rows that share one difference evenly have half of its squared norm.
     with np.errstate(over="ignore", invalid="ignore"):
-        objective = Objective(engine, k, C / 2 if k == 2 else C, fit_intercept)
+        objective = (
+            FirthObjective(engine, k, fit_intercept)
+            if firth
+            else Objective(engine, k, C / 2 if k == 2 else C, fit_intercept)
+        )
     size = np.hypot(np.sqrt(objective.variances()), objective.mean)
     # Squares are summed in float64, gradients block by block in the type of the features.
     root = math.sqrt(sys.float_info.max / objective.weight_sum)
