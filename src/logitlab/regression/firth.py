@@ -2,6 +2,7 @@
 
 import math
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,15 @@ from logitlab.regression.rows import Engine
 from logitlab.regression.solver import Floats, InverseHessian, inverse_root
 
 MAX_PARAMETERS = 1500  # of the Fisher information, whose factor each evaluation needs
+
+
+class _Information(NamedTuple):
+    """The Fisher information at some parameters."""
+
+    hessian: Floats  # of the mean loss
+    inverse: Floats | None  # (K - 1, A, K - 1, A), A parameters of a class; None if singular
+    log_det: float  # relative to that at equal probabilities
+    condition: float  # number, about
 
 
 class FirthObjective(Objective):
@@ -37,7 +47,7 @@ class FirthObjective(Objective):
                 f"{MAX_PARAMETERS} parameters, of at most {MAX_COVARIANCE_FEATURES} features, got "
                 f"{size} parameters of {self.features} features"
             )
-        self._last: tuple[Floats, Floats] | None = None  # parameters, and F'' there
+        self._last: tuple[Floats, _Information] | None = None
 
     @property
     def has_minimum(self) -> bool:
@@ -53,45 +63,55 @@ class FirthObjective(Objective):
         result[:-1, :-1], result[-1, -1] = root, 1.0
         return result
 
-    def hessian(self, theta: Floats) -> Floats:
-        """Return the Fisher information over the sum of the weights, as the base class does."""
+    def _information_at(self, theta: Floats) -> _Information:
+        """Return the information at parameters; the last one is kept."""
         if self._last is None or self._last[0] is not theta:
-            self._last = theta, super().hessian(theta)
+            self._last = theta, self._compute_information(theta)
         return self._last[1]
 
-    def _inverse_information(self, theta: Floats) -> tuple[Floats | None, float]:
-        """Return the inverse information (K - 1, A, K - 1, A) and log(det I / det I(0)).
-
-        A is the number of parameters of a class. None where the information is 0 up to rounding.
-        """
+    def _compute_information(self, theta: Floats) -> _Information:
         others, size = self.classes - 1, theta.shape[1]
-        blocks = self.hessian(theta).reshape(self.classes, size, self.classes, size)
+        hessian = super().hessian(theta)
+        blocks = hessian.reshape(self.classes, size, self.classes, size)[1:, :, 1:]
         unit = self._to_unit
-        information = np.einsum("ia,kalb->kilb", unit, blocks[1:, :, 1:])
+        information = np.einsum("ia,kalb->kilb", unit, blocks)
         information = np.einsum("kilb,jb->kilj", information, unit)
         n = others * len(unit)
         try:
             factor = np.linalg.cholesky(information.reshape(n, n))
         except np.linalg.LinAlgError:
-            return None, -math.inf
+            return _Information(hessian, None, -math.inf, 0.0)
+        smallest = float(np.diagonal(factor).min()) ** 2
+        if smallest <= n * np.finfo(float).eps:
+            return _Information(hessian, None, -math.inf, 0.0)
         log_det = 2 * float(np.log(np.diagonal(factor)).sum())
         log_det += len(unit) * self.classes * math.log(self.classes)
         root = np.linalg.inv(factor).reshape(n, others, len(unit)) @ unit
         root = root.reshape(n, others * size) / math.sqrt(self.weight_sum)
-        return (root.T @ root).reshape(others, size, others, size), log_det
+        inverse = (root.T @ root).reshape(others, size, others, size)
+        return _Information(hessian, inverse, log_det, 1 / smallest)
+
+    def hessian(self, theta: Floats) -> Floats:
+        """Return the Fisher information over the sum of the weights, as the base class does."""
+        return self._information_at(theta).hessian
 
     def value_and_gradient(self, theta: Floats) -> tuple[float, Floats]:
         """Return F and its gradient; infinity where the information is 0 up to rounding."""
         value, gradient = super().value_and_gradient(theta)
-        inverse, log_det = self._inverse_information(theta)
-        if inverse is None:
+        information = self._information_at(theta)
+        if information.inverse is None:
             return math.inf, gradient
         full = np.zeros((self.classes - 1, self.features + 1) * 2)
         size = theta.shape[1]
-        full[:, :size, :, :size] = inverse
+        full[:, :size, :, :size] = information.inverse
         change = self.engine.log_det_gradient(*self.from_centred(theta), self.mean, full)
         gradient -= 0.5 / self.weight_sum * change[:, :size]
-        return value - 0.5 / self.weight_sum * log_det, gradient
+        return value - 0.5 / self.weight_sum * information.log_det, gradient
+
+    def cancellation(self, theta: Floats) -> float:
+        """Return the magnitude of the terms that cancel in the logits and the determinant."""
+        condition = self._information_at(theta).condition
+        return super().cancellation(theta) + 0.5 / self.weight_sum * condition
 
     def is_separated(self, value: float) -> bool:
         """Return False: the penalty is infinite where the coefficients are."""
@@ -107,7 +127,7 @@ class FirthObjective(Objective):
 
     def inverse_hessian(self, theta: Floats) -> InverseHessian:
         """Return the inverse information over the sum of the weights."""
-        inverse, _ = self._inverse_information(theta)
+        inverse = self._information_at(theta).inverse
         if inverse is None:
             return self.initial_inverse_hessian()
         n = inverse.shape[0] * inverse.shape[1]

@@ -10,8 +10,8 @@ from logitlab.regression.degeneracy import DEPENDENT
 from logitlab.regression.objective import Objective
 from logitlab.regression.solver import Floats, InverseHessian, inverse_root, minimize
 
-_TOL = 1e-8  # of the fits with a fixed coefficient
-_MAX_ITER = 200
+_TOL = 1e-7  # of the fits with a fixed coefficient
+_MAX_ITER = 100
 _RIDGE = 1e-8  # the standard error of a direction of separation is 1e4 times that at 0
 _MAX_FITS = 100  # of one bound
 _ROOT_TOL = 1e-7  # of the bound, in standard errors
@@ -89,9 +89,13 @@ class _FixedCoefficient:
 
     def __init__(self, objective: Objective, vector: Floats) -> None:
         self.objective, self.vector = objective, vector
-        self.value_and_gradient = objective.value_and_gradient
+        self._unit = vector / np.vdot(vector, vector)
         self.cancellation = objective.cancellation
         self._ridge = _RIDGE * objective.hessian(np.zeros_like(vector))
+
+    def value_and_gradient(self, theta: Floats) -> tuple[float, Floats]:
+        value, gradient = self.objective.value_and_gradient(theta)
+        return value, np.asarray(gradient - np.vdot(self._unit, gradient) * self.vector)
 
     def is_separated(self, value: float) -> bool:
         return False
