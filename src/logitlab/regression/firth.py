@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from logitlab.regression.leverages import log_det_gradient
 from logitlab.regression.objective import MAX_COVARIANCE_FEATURES, Objective
+from logitlab.regression.partitions import sum_arrays
 from logitlab.regression.rows import Engine
 from logitlab.regression.solver import Floats, InverseHessian, inverse_root
 
@@ -37,6 +39,8 @@ class FirthObjective(Objective):
     and D. Firth, "Multinomial logit bias reduction via the Poisson log-linear model", Biometrika
     98, 2011: for this model the adjusted score is the gradient of F.
     """
+
+    method = "Firth"
 
     def __init__(self, engine: Engine, classes: int, fit_intercept: bool) -> None:
         super().__init__(engine, classes, math.inf, fit_intercept)
@@ -104,7 +108,8 @@ class FirthObjective(Objective):
         full = np.zeros((self.classes - 1, self.features + 1) * 2)
         size = theta.shape[1]
         full[:, :size, :, :size] = information.inverse
-        change = self.engine.log_det_gradient(*self.from_centred(theta), self.mean, full)
+        arguments = *self.from_centred(theta), self.mean, full
+        change = sum_arrays(self.engine.map_parts(log_det_gradient, *arguments))
         gradient -= 0.5 / self.weight_sum * change[:, :size]
         return value - 0.5 / self.weight_sum * information.log_det, gradient
 

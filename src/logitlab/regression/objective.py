@@ -27,6 +27,8 @@ class Objective:
     separated.
     """
 
+    method = "MLE"  # of a fit without penalty
+
     def __init__(self, engine: Engine, classes: int, C: float, fit_intercept: bool) -> None:
         self.engine, self.classes, self.fit_intercept = engine, classes, fit_intercept
         self.rows, self.weight_sum, least, sums, sizes = engine.totals()

@@ -60,11 +60,6 @@ class PartitionedEngine:
     def hessian(self, coef: Floats, intercept: Floats, centre: Floats) -> Floats:
         return sum_arrays(self._call("hessian", coef, intercept, centre))
 
-    def log_det_gradient(
-        self, coef: Floats, intercept: Floats, centre: Floats, inverse: Floats
-    ) -> Floats:
-        return _sum(self._call("log_det_gradient", coef, intercept, centre, inverse))
-
     def margins(self, coef: Floats, intercept: Floats) -> tuple[float, float]:
         least, largest = zip(*self._call("margins", coef, intercept), strict=True)
         return min(least), max(largest)

@@ -12,7 +12,6 @@ from logitlab._backends.targets import Targets
 from logitlab._rows import Integers
 from logitlab.probabilities import softmax
 from logitlab.regression import binary
-from logitlab.regression.leverages import log_det_gradient
 from logitlab.regression.solver import Floats
 from logitlab.regression.threads import map_in_threads
 
@@ -52,15 +51,6 @@ class Engine(Protocol):
         """Return the Hessian of the loss by the coefficients of centred features and intercepts.
 
         Its shape is (K (D + 1), K (D + 1)): class by class, the intercept last.
-        """
-
-    def log_det_gradient(
-        self, coef: Floats, intercept: Floats, centre: Floats, inverse: Floats
-    ) -> Floats:
-        """Return the gradient of log det of the Fisher information, (K, D + 1).
-
-        `inverse` is the inverse of the information by the differences from the first class, of
-        centred features and intercepts: (K - 1, D + 1, K - 1, D + 1).
         """
 
     def margins(self, coef: Floats, intercept: Floats) -> tuple[float, float]:
@@ -329,11 +319,6 @@ class Rows:
                 for j in range(k):
                     result[j, :, j] += x.T @ px[:, j * (d + 1) : (j + 1) * (d + 1)]
         return products
-
-    def log_det_gradient(
-        self, coef: Floats, intercept: Floats, centre: Floats, inverse: Floats
-    ) -> Floats:
-        return log_det_gradient(self.blocks(), coef, intercept, centre, inverse)
 
     def margins(self, coef: Floats, intercept: Floats) -> tuple[float, float]:
         least, largest = math.inf, -math.inf

@@ -8,7 +8,7 @@ import numpy as np
 from logitlab import _arrays
 from logitlab._rows import Integers
 from logitlab.regression import inference_sums
-from logitlab.regression.degeneracy import has_recession_direction
+from logitlab.regression.degeneracy import DEPENDENT, has_recession_direction
 from logitlab.regression.objective import Objective
 from logitlab.regression.partitions import sum_arrays
 from logitlab.regression.solver import Floats, inverse_root
@@ -29,7 +29,7 @@ def information_root(
     k, size = theta.shape
     total = objective.weight_sum
     value, gradient = objective.value_and_gradient(theta)
-    if value < objective.separation_bound or has_recession_direction(objective, theta):
+    if objective.is_separated(value) or has_recession_direction(objective, theta):
         raise ValueError(
             "the classes are separated by the features: the likelihood has no maximum, and the "
             "coefficients have no standard errors"
@@ -39,17 +39,14 @@ def information_root(
     n = len(others) * size
     root = inverse_root(hessian.reshape(n, n) * total)
     if len(root) < n:
-        raise ValueError(
-            "the features are linearly dependent: single coefficients have no standard errors; "
-            "drop the columns that are linear combinations of others"
-        )
+        raise ValueError(DEPENDENT)
     gradient_norm = float(np.linalg.norm(root @ (gradient[others] * total).ravel()))
     if gradient_norm > _MAX_GRADIENT * math.sqrt(n):
         raise ValueError(
             "the coefficients do not maximize the likelihood of these rows; pass the rows (and "
             "weights) of the fit, or fit with a smaller tol"
         )
-    return -value * total, root
+    return objective.log_likelihood(theta), root
 
 
 def checked_groups(groups: Any, rows: int, cov_type: str) -> Integers | None:

@@ -11,8 +11,10 @@ from sklearn.utils.validation import check_is_fitted
 from logitlab.regression.inference.results import Inference
 from logitlab.regression.inference.tables import Summary, checked_level
 from logitlab.regression.objective import Objective
+from logitlab.regression.profile import ProfileIntervals, profile_intervals
 from logitlab.regression.rows import Engine
 from logitlab.regression.solver import Floats
+from logitlab.regression.threads import single_blas_thread
 
 
 class RowsOfFit(NamedTuple):
@@ -80,6 +82,94 @@ class InferenceMixin:
             dependent; other rows than those of the fit, or rows changed since; `base` is not a
             class; an unknown `cov_type`; `groups` of another length, or without use.
         """
+        objective, base, response = self._objective_of(X, y, sample_weight, base)
+        return Inference(
+            objective,
+            self._centred_parameters(objective),
+            self.classes_.tolist(),
+            self._parameter_names(),
+            base=base,
+            cov_type=cov_type,
+            groups=groups,
+            response=response,
+            checked_features=copy.copy(self)._checked_features,
+        )
+
+    def profile_intervals(
+        self,
+        X: Any = None,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        base: Any = None,
+        confidence_level: float = 0.95,
+    ) -> ProfileIntervals:
+        """Return profile likelihood intervals and likelihood ratio tests of the coefficients.
+
+        A value of a coefficient is in the interval if the likelihood ratio test does not reject
+        the best fit with this value. With ``firth=True`` the likelihood has the Jeffreys penalty
+        (Heinze and Schemper). Unlike the intervals of :meth:`inference` these need not be
+        symmetric, and hold for separated classes: one of their bounds is then infinite without
+        penalty, and finite with it. Each bound takes a few fits.
+
+        Parameters
+        ----------
+        X, y, sample_weight, base
+            The arguments of :meth:`inference`.
+        confidence_level : float
+            Confidence level of the intervals, between 0 and 1.
+
+        Returns
+        -------
+        logitlab.regression.profile.ProfileIntervals
+            It prints as a table; ``to_frame()`` returns a data frame.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`inference`, but only completely separated classes of a fit without `firth`
+            are refused; `confidence_level` out of range.
+
+        References
+        ----------
+        D. Venzon and S. Moolgavkar, "A method for computing profile-likelihood-based confidence
+        intervals", Applied Statistics 37, 1988. G. Heinze and M. Schemper, "A solution to the
+        problem of separation in logistic regression", Statistics in Medicine 21, 2002.
+
+        Examples
+        --------
+        >>> import math
+        >>> import numpy as np
+        >>> import logitlab
+        >>> X, y = np.arange(8.0)[:, None], [0, 0, 0, 0, 1, 1, 1, 1]  # separated
+        >>> model = logitlab.SoftmaxRegression(C=math.inf, firth=True).fit(X, y)
+        >>> print(model.profile_intervals())
+        Profile likelihood intervals, base class 0
+        <BLANKLINE>
+        class 1
+                         coef   lower 95%   upper 95%           p
+        x0              1.033      0.1341       5.746      0.0166
+        intercept      -3.615      -20.41     -0.1228      0.0399
+        """
+        confidence_level = checked_level(confidence_level)
+        objective, base, _ = self._objective_of(X, y, sample_weight, base)
+        with single_blas_thread():
+            return profile_intervals(
+                objective,
+                self._centred_parameters(objective),
+                self.classes_.tolist(),
+                self._parameter_names(),
+                base,
+                confidence_level,
+            )
+
+    def _parameter_names(self) -> list[str]:
+        return self._feature_names() + (["intercept"] if self.fit_intercept else [])
+
+    def _objective_of(
+        self, X: Any, y: Any, sample_weight: Any, base: Any
+    ) -> tuple[Objective, Any, str]:
+        """Return the objective of the rows of the fit, the base class and the name of y."""
         check_is_fitted(self)
         if not math.isinf(self.C):
             raise ValueError(
@@ -93,18 +183,7 @@ class InferenceMixin:
         engine, classes, dtype, response = self._rows_of(X, y, sample_weight)
         if not np.array_equal(classes, self.classes_):
             raise ValueError(f"y must have the classes of the fit, {names}, got {classes.tolist()}")
-        objective = self._objective(engine, len(classes), dtype)
-        return Inference(
-            objective,
-            self._centred_parameters(objective),
-            names,
-            self._feature_names() + (["intercept"] if self.fit_intercept else []),
-            base=base,
-            cov_type=cov_type,
-            groups=groups,
-            response=response,
-            checked_features=copy.copy(self)._checked_features,
-        )
+        return self._objective(engine, len(classes), dtype), base, response
 
     def summary(
         self,

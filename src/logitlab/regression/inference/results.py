@@ -90,6 +90,7 @@ class Inference(Estimates):
             response=self._response,
             base=self.base,
             cov_type=self.cov_type,
+            method=self._objective.method,
             groups=self.groups,
             rows=self.rows,
             parameters=self.parameters,
@@ -183,6 +184,7 @@ class Inference(Estimates):
         df, model = self.df_model, self.log_likelihood
         if other is None:
             return tests.chi_squared_test(max(2 * (model - self.null_log_likelihood), 0.0), df)
+        self._check_maximum_likelihood("likelihood_ratio_test")
         return tests.likelihood_ratio_test(self, other)
 
     def score_test(self, X_added: Any) -> HypothesisTest:
@@ -201,6 +203,7 @@ class Inference(Estimates):
         HypothesisTest
             Statistic, degrees of freedom Q M, p-value.
         """
+        self._check_maximum_likelihood("score_test")
         rows = self._rows_in_memory("score_test")
         added = tests.checked_columns(X_added, len(rows.y))
         return tests.score_test(self._objective, self._theta, self._others, rows, added)
@@ -280,6 +283,13 @@ class Inference(Estimates):
         """Return the influence of the rows of the fit, which must be in memory."""
         rows = self._rows_in_memory("influence")
         return influence(self._objective, self._theta, self._others, self._information_root, rows)
+
+    def _check_maximum_likelihood(self, method: str) -> None:
+        if self._objective.method != "MLE":
+            raise ValueError(
+                f"{method} needs a fit without firth, whose coefficients do not maximize the "
+                "likelihood; profile_intervals of the estimator tests single coefficients"
+            )
 
     def _rows_in_memory(self, method: str) -> Rows:
         rows = self._objective.engine

@@ -199,6 +199,8 @@ class Summary(EstimateTable):
         The base class.
     cov_type, groups : str, int or None
         The covariance of the coefficients, and the number of clusters.
+    method : str
+        ``"MLE"``, or ``"Firth"``. The log-likelihood is without penalty in both.
     rows : float
         The sum of the weights.
     parameters, df_model : int
@@ -215,6 +217,7 @@ class Summary(EstimateTable):
     coef: Floats
     base: Any
     cov_type: str
+    method: str = "MLE"
     groups: int | None
     rows: float
     parameters: int
@@ -231,7 +234,7 @@ class Summary(EstimateTable):
             ("Dep. Variable", self.response),
             ("Base Class", str(self.base)),
             ("Model", "Softmax regression"),
-            ("Method", "MLE"),
+            ("Method", self.method),
             ("Covariance Type", self.cov_type),
             ("AIC", f"{self.aic:.5g}"),
             ("BIC", f"{self.bic:.5g}"),
