@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from logitlab.regression.inference.results import Inference
 from logitlab.regression.inference.tables import Summary, checked_level
 from logitlab.regression.objective import Objective
+from logitlab.regression.posterior import Posterior, posterior
 from logitlab.regression.profile import ProfileIntervals, profile_intervals
 from logitlab.regression.rows import Engine
 from logitlab.regression.solver import Floats
@@ -163,6 +164,59 @@ class InferenceMixin:
                 confidence_level,
             )
 
+    def posterior(
+        self, X: Any, y: Any, sample_weight: Any = None, *, base: Any = None
+    ) -> Posterior:
+        """Return the posterior distribution of the coefficients of a fit with a ridge penalty.
+
+        The penalty is a normal prior of mean 0 and variance C for each coefficient, and a flat one
+        for the intercepts: the fit is the mode of the posterior. Its normal approximation (of
+        Laplace) has the inverse Hessian of the objective as covariance. The intervals say what
+        rows and prior together leave open; they are no confidence intervals, and the prior
+        matters where a feature varies little.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            The arguments of ``fit``.
+        base : label, optional
+            The class that the others are compared with; by default the first of ``classes_``.
+
+        Returns
+        -------
+        logitlab.regression.posterior.Posterior
+
+        Raises
+        ------
+        TypeError, ValueError
+            A fit without penalty; other classes than those of the fit; `base` is not a class.
+
+        References
+        ----------
+        C. Bishop, "Pattern recognition and machine learning", 2006, section 4.5.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> import logitlab
+        >>> X, y = load_iris(return_X_y=True)
+        >>> posterior = logitlab.SoftmaxRegression().fit(X[50:, :2], y[50:]).posterior(
+        ...     X[50:, :2], y[50:]
+        ... )
+        >>> posterior.coef.round(2), posterior.standard_deviation.round(2)
+        (array([[  1.59,   0.41, -11.11]]), array([[0.41, 0.63, 2.62]]))
+        """
+        check_is_fitted(self)
+        if math.isinf(self.C):
+            raise ValueError(
+                "posterior needs a fit with a ridge penalty, got C=inf; inference has standard "
+                "errors of a fit without penalty"
+            )
+        objective, base, _ = self._fitted_objective(X, y, sample_weight, base)
+        theta = self._centred_parameters(objective)
+        names = self._parameter_names()
+        return posterior(objective, theta, self.classes_.tolist(), names, base)
+
     def _parameter_names(self) -> list[str]:
         return self._feature_names() + (["intercept"] if self.fit_intercept else [])
 
@@ -174,8 +228,13 @@ class InferenceMixin:
         if not math.isinf(self.C):
             raise ValueError(
                 f"inference needs a fit with C=math.inf, got C={self.C}: a penalty makes standard "
-                "errors meaningless"
+                "errors meaningless; posterior has intervals of a fit with a ridge penalty"
             )
+        return self._fitted_objective(X, y, sample_weight, base)
+
+    def _fitted_objective(
+        self, X: Any, y: Any, sample_weight: Any, base: Any
+    ) -> tuple[Objective, Any, str]:
         names = self.classes_.tolist()
         base = names[0] if base is None else base
         if base not in names:
