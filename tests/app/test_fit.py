@@ -89,8 +89,9 @@ def test_output_files(fitted):
     assert tensors["coef"].shape == (3, 9)
     with (folder / "m" / "coefficients.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 3 * (9 + 1)
-    assert float(rows[1]["coef"]) == tensors["coef"][0, 1]
+    assert len(rows) == 2 * (9 + 1)
+    assert float(rows[1]["coef"]) == tensors["coef"][1, 1] - tensors["coef"][0, 1]
+    assert all(float(row["lower"]) < float(row["coef"]) < float(row["upper"]) for row in rows)
     assert "city=Tromsø" in [row["name"] for row in rows]
 
 
@@ -492,3 +493,30 @@ def test_large_integers_in_a_column(tmp_path):
         assert result.exit_code == 0, result.output
         columns = pd.read_csv(tmp_path / "m" / "columns.csv", index_col="column")
         assert columns.used_as["number"] == "dropped: an identifier"
+
+
+def test_report_of_the_fit(fitted):
+    """Importance and odds ratios in the page; the importance in report.json too."""
+    folder, _ = fitted
+    page = (folder / "m" / "report.html").read_text("utf-8")
+    for heading in ("Columns that matter", "Coefficients", "Columns of the table"):
+        assert f"<h2>{heading}</h2>" in page
+    assert "low against high" in page
+    assert "95 % credible intervals" in page
+    report = json.loads((folder / "m" / "report.json").read_text("utf-8"))
+    importance = {row["column"]: row for row in report["fit"]["importance"]}
+    assert set(importance) == {"income", "age", "city", "kind", "member"}
+    assert all(row["low"] < row["increase"] < row["high"] for row in importance.values())
+
+
+def test_ratios_of_a_unit():
+    """exp of the coefficient times 1 for levels, times the standard deviation for numbers."""
+    from scipy import sparse
+
+    from logitlab._app.fit.coefficients import Coefficients, _units
+
+    x = np.array([[0.0, 3.0], [1.0, 5.0], [1.0, 7.0]])
+    for matrix in (x, sparse.csr_matrix(x)):
+        np.testing.assert_allclose(_units(matrix), [1, x[:, 1].std()])
+    values = Coefficients("a", ["b"], ["l", "n", "intercept"], np.ones((1, 3)), "", {}, _units(x))
+    np.testing.assert_allclose(values.ratios(values.coef), np.exp([[1, x[:, 1].std()]]))

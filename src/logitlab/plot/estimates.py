@@ -56,6 +56,8 @@ def forest(
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['age', 'dose']
     """
+    from matplotlib.ticker import LogLocator, NullLocator
+
     names = check_names(names)
     _checks.boolean(log_scale, "log_scale")
     if (low is None) != (high is None):
@@ -80,6 +82,9 @@ def forest(
     ax.scatter(middle[~differs], y[~differs], s=30, facecolors="none", edgecolors="0.5", zorder=3)
     if log_scale:
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+        ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        ax.xaxis.set_minor_locator(NullLocator())
     ax.set_yticks(y, names, parse_math=False)
     ax.set_ylim(len(names) - 0.4, -0.6)
     return ax

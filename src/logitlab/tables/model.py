@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from logitlab import _saved
 from logitlab._rows import Floats
-from logitlab.probabilities import softmax
+from logitlab.probabilities import log_softmax, softmax
 from logitlab.regression.estimator import SoftmaxRegression
 from logitlab.tables.columns import Column, NumberFormat, is_index
 from logitlab.tables.encoder import feature_names, features
@@ -210,6 +210,21 @@ class TableModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         numpy.ndarray, shape (N, K)
         """
         p: Floats = softmax(self._logits(X), temperature=self.temperature_)
+        return p
+
+    def predict_log_proba(self, X: Any) -> Floats:
+        """Return the logarithms of the probabilities, exact where a probability rounds to 0 or 1.
+
+        Parameters
+        ----------
+        X : data frame of pandas or polars, or pyarrow.Table, shape (N, columns)
+            With the columns of the fit in any order.
+
+        Returns
+        -------
+        numpy.ndarray, shape (N, K)
+        """
+        p: Floats = log_softmax(self._logits(X), temperature=self.temperature_)
         return p
 
     def predict(self, X: Any) -> Any:

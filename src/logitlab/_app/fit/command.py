@@ -104,7 +104,8 @@ def fit(
     """
     from logitlab._app.fit.plan import columns_csv, print_plan
     from logitlab._app.fit.reading import table_files
-    from logitlab._app.fit.train import coefficients_csv, train
+    from logitlab._app.fit.sections import fit_sections
+    from logitlab._app.fit.train import train
     from logitlab._app.report import page
     from logitlab._app.report.analysis import analyse
     from logitlab._app.report.json import as_json as to_json
@@ -152,9 +153,10 @@ def fit(
                 {
                     FILE: model._to_bytes(),
                     "columns.csv": columns_csv(result.plan).encode(),
-                    "coefficients.csv": coefficients_csv(result.coefficients).encode(),
+                    "coefficients.csv": result.coefficients.as_csv().encode(),
                     "report.json": f"{report_json}\n".encode(),
                 },
+                fit_sections(result),
             )
         with catch_print_errors():
             for message in result.messages:

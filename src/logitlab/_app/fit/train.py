@@ -1,11 +1,9 @@
 """Fits a softmax regression on a table, and computes the logits of held-out rows."""
 
-import csv
-import io
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from logitlab._app.fit.coefficients import Coefficients, coefficients
 from logitlab._app.fit.reading import read_table, target_values
-from logitlab._app.io.outputs import csv_text
 from logitlab._app.io.source import Logits, UserError, in_memory, pluralize
 from logitlab._app.report.format import percent
 from logitlab._rows import Integers
+from logitlab.importance import PermutationImportance, permutation_importance
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from logitlab.tables.columns import PlanLine
     from logitlab.tables.model import TableModel
 
+_IMPORTANCE_ROWS = 5000  # of the held-out rows, at random
 _LARGE_CLASS = 0.9  # from this share of the rows on accuracy says little
 
 
@@ -34,10 +34,12 @@ class TrainingResult:
 
     model: "TableModel"
     plan: "tuple[PlanLine, ...]"
+    fitted_rows: int
     held_out: Logits
     held_out_labels: Integers
     messages: list[str]  # a summary of the fit, and warnings
-    coefficients: list[dict[str, Any]]  # a dictionary per line of coefficients.csv
+    coefficients: Coefficients
+    importance: PermutationImportance
     leaks: dict[str, float]  # columns that alone predict the class, and their recall
     base_rate: float  # of the largest class, held out
     roc_auc: float | None
@@ -47,9 +49,19 @@ class TrainingResult:
         return {
             "columns": [asdict(line) for line in self.plan],
             "leak_suspects": self.leaks,
+            "importance": self._importance_rows(),
             "base_rate": self.base_rate,
             "roc_auc": self.roc_auc,
         }
+
+    def _importance_rows(self) -> list[dict[str, Any]]:
+        """The increase of the log-loss when a column is shuffled, with its interval."""
+        values = self.importance
+        columns = zip(values.names, values.increase, values.low, values.high, strict=True)
+        return [
+            {"column": name, "increase": float(value), "low": float(low), "high": float(high)}
+            for name, value, low, high in columns
+        ]
 
     def warnings(self) -> list[str]:
         """What the scores do not say by themselves."""
@@ -134,32 +146,48 @@ def train(
         model._fit_plan(fit_table, y[fit_part], plan)
         model.target_ = target
         z = model._logits(held_out_table)
-    feature_names = [*model.get_feature_names_out(), "intercept"]
+    features_used = len(model.get_feature_names_out())
     regression = model.regression_
     messages = [
         f"Fitted on {pluralize(len(fit_part), 'row')}, {pluralize(len(held_out_part), 'row')} held "
         f"out: {pluralize(len(plan.columns), 'column')}, "
-        f"{pluralize(len(feature_names) - 1, 'feature')}, {len(model.classes_)} classes; "
+        f"{pluralize(features_used, 'feature')}, {len(model.classes_)} classes; "
         f"C={model.C:g}, {pluralize(int(regression.n_iter_[0]), 'iteration')}",
         *(str(warning.message) for warning in caught),
     ]
     if without := len(has_target) - len(rows):
         messages.append(f"target {target!r} is missing in {pluralize(without, 'row')}: not used")
-    if math.isinf(model.C):
-        try:
-            coefficients = _standard_errors(model, fit_table, y[fit_part], feature_names)
-        except ValueError as error:
-            messages.append(f"Standard errors are not available: {error}")
-            coefficients = _coefficients(model, feature_names)
-    else:
-        coefficients = _coefficients(model, feature_names)
+    fitted, interval_messages = coefficients(model, model.transform(fit_table), y[fit_part])
+    messages += interval_messages
+    importance = _importance(model, held_out_table, y[held_out_part])
     held_out = in_memory(f"{path}: {target}, held out", z, tuple(map(str, model.classes_)))
     labels = np.searchsorted(model.classes_, y[held_out_part]).astype(np.int64)
     base_rate = float(np.bincount(labels).max() / len(labels))
     roc_auc = _roc_auc(z, labels)
     return TrainingResult(
-        model, lines, held_out, labels, messages, coefficients, leaks, base_rate, roc_auc
+        model=model,
+        plan=lines,
+        fitted_rows=len(fit_part),
+        held_out=held_out,
+        held_out_labels=labels,
+        messages=messages,
+        coefficients=fitted,
+        importance=importance,
+        leaks=leaks,
+        base_rate=base_rate,
+        roc_auc=roc_auc,
     )
+
+
+def _importance(
+    model: "TableModel", held_out: "pa.Table", y: NDArray[Any]
+) -> PermutationImportance:
+    """How much the log-loss of held-out rows increases when a column is shuffled."""
+    rows = np.random.default_rng(0).permutation(len(y))[:_IMPORTANCE_ROWS]
+    columns = held_out.select(model.feature_names_in_.tolist()).take(rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of levels that are new: printed once above
+        return permutation_importance(model, columns, y[rows], rng=0)
 
 
 def _marked(line: "PlanLine", leaks: dict[str, float]) -> "PlanLine":
@@ -222,39 +250,3 @@ def _split(
         np.arange(rows), test_size=held_out, random_state=0, stratify=y
     )
     return np.sort(fit_rows), np.sort(held_out_rows)
-
-
-def _coefficients(model: "TableModel", names: Sequence[str]) -> list[dict[str, Any]]:
-    from logitlab.regression.coefficients import one_row_per_class
-
-    regression = model.regression_
-    coef, intercept = one_row_per_class(regression.coef_, regression.intercept_)
-    return [
-        {"class": label, "name": name, "coef": float(value)}
-        for label, row, b in zip(model.classes_, coef, intercept, strict=True)
-        for name, value in zip(names, [*row, b], strict=True)
-    ]
-
-
-def _standard_errors(
-    model: "TableModel", table: "pa.Table", y: NDArray[Any], names: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Coefficients relative to the base class, with standard errors, tests and intervals."""
-    summary = model.regression_.summary(model.transform(table), y)
-    statistics = ("coef", "standard_error", "z", "p_value", "lower", "upper")
-    return [
-        {"class": label, "base": summary.base, "name": name}
-        | {key: float(getattr(summary, key)[k, j]) for key in statistics}
-        for k, label in enumerate(summary.classes)
-        for j, name in enumerate(names)
-    ]
-
-
-def coefficients_csv(rows: list[dict[str, Any]]) -> str:
-    """The text of coefficients.csv: a line per row, the keys as the header."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: csv_text(v) if isinstance(v, str) else v for k, v in row.items()})
-    return text.getvalue()

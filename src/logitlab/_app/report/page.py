@@ -108,8 +108,8 @@ def _sharpness_table(a: Analysis) -> list[tuple[str, list[str]]]:
     return table
 
 
-def as_html(a: Analysis) -> str:
-    """The report as one self-contained page."""
+def as_html(a: Analysis, sections: str = "") -> str:
+    """The report as one self-contained page; `sections` is HTML that follows the calibration."""
     evaluation = a.evaluation
     heading, details = headline(a)
     nucleus = np.median(a.nucleus, axis=-1), a.nucleus.max(axis=-1)
@@ -151,6 +151,7 @@ def as_html(a: Analysis) -> str:
             n_bins=N_BINS,
             shown_classes=figures.SHOWN_CLASSES,
             version=version("logitlab"),
+            sections=sections,
         )
     )
 
@@ -166,10 +167,18 @@ def _tokens_csv(text: TextScores) -> str:
     return stream.getvalue()
 
 
-def write(a: Analysis, directory: Path, other_files: Mapping[str, bytes] | None = None) -> None:
-    """Write `report.html`, `report.json`, for a text `tokens.csv`, and `other_files`."""
+def write(
+    a: Analysis,
+    directory: Path,
+    other_files: Mapping[str, bytes] | None = None,
+    sections: str = "",
+) -> None:
+    """Write `report.html`, `report.json`, for a text `tokens.csv`, and `other_files`.
+
+    `sections` are as in :func:`as_html`.
+    """
     files = {
-        "report.html": as_html(a).encode(),
+        "report.html": as_html(a, sections).encode(),
         "report.json": json.dumps(as_json(a), indent=2).encode() + b"\n",
         **(other_files or {}),
     }
