@@ -281,6 +281,7 @@ class Inference(Estimates):
 
     def influence(self) -> Influence:
         """Return the influence of the rows of the fit, which must be in memory."""
+        self._check_maximum_likelihood("influence")
         rows = self._rows_in_memory("influence")
         return influence(self._objective, self._theta, self._others, self._information_root, rows)
 
