@@ -135,6 +135,37 @@ def test_text_that_is_no_number():
     assert plan_of(x=[str(i) for i in range(40)] + ["unknown"] * 3)[1].type.startswith("text")
 
 
+@pytest.mark.parametrize("value", ["yes", "2024-01-01", "3", 3.0, datetime.date(2024, 1, 1), True])
+def test_one_value_with_gaps(value):
+    """Where it is missing may tell much: two levels. Without gaps it is a constant."""
+    column, line = plan_of(x=[value, value, None, value])
+    assert column.parts[0].levels[1:] == ("(missing)",)
+    assert line.used
+    column, line = plan_of(x=[value] * 4)
+    assert column is None
+    assert line.action.startswith("dropped: constant")
+
+
+def test_format_is_shown_where_it_matters():
+    """Whole numbers have no format, though beside others with a decimal comma they have one."""
+    lines = infer_plan(pa.table({"a": ["1", "2 %"] * 9, "b": ["1,5", "0,25"] * 9})).lines
+    assert [line.type for line in lines] == ["number", "number 1234,5"]
+
+
+def test_dates_of_a_country_have_a_hint():
+    """The order of day and month differs: they stay text."""
+    _, line = plan_of(x=["31.12.2024", "01.02.2023"] * 9)
+    assert line.action == "2 levels; if dates, write 2024-12-31"
+
+
+@pytest.mark.parametrize("name", ["id", "ID", "customer_id", "userId", "Kunden-Nr", "Unnamed: 0"])
+def test_integers_that_are_identifiers(name):
+    """By their names, if they are distinct."""
+    assert plan_of(**{name: list(range(50))})[1].action == "dropped: an identifier"
+    assert plan_of(**{name: [0, *range(49)]})[0] is not None
+    assert plan_of(**{f"{name}s": list(range(50))})[0] is not None
+
+
 def test_types_that_are_not_read():
     """Lists and missing values alone are dropped."""
     assert plan_of(x=[[1], [2]])[1].action == "dropped: this type is not read"

@@ -39,6 +39,9 @@ class NumberFormat:
         return None
 
 
+PLAIN = NumberFormat()
+
+
 @dataclass(frozen=True)
 class Part:
     """A column, or a field of a date: a number, or levels with a feature for each."""

@@ -79,6 +79,8 @@ def features(
         messages += _new_values(column, unreadable)
     if problems:
         raise ValueError("; ".join(problems))
+    if all(p.levels is None and not p.indicator for p in parts) and not np.isnan(values).any():
+        return values, messages  # as the transformer would, which copies them
     with warnings.catch_warnings():
         # The messages say what scikit-learn warns of.
         warnings.filterwarnings("ignore", "Found unknown categories", UserWarning)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from logitlab.tables.columns import (
     MISSING,
     NUMBER,
     OTHER,
+    PLAIN,
     TEXT,
     Column,
     NumberFormat,
@@ -27,8 +28,10 @@ from logitlab.tables.text import (
     as_numbers,
     as_times,
     date_fields,
+    has_marks,
     is_boolean,
     is_date,
+    looks_like_date,
     number_formats,
 )
 from logitlab.tables.values import (
@@ -52,8 +55,8 @@ MIN_ROWS = 10  # of a level where there are more
 UNIQUE_SHARE = 0.9  # of distinct values among those of an identifier
 MIN_UNIQUE = 20  # values without repetition that make text an identifier
 _ID_NAME = re.compile(
-    r"^(id|index|idx|key|uuid|guid|nr|no|row|row[ _]?(id|nr|no|number|index)|unnamed: ?\d+"
-    r"|.*[ _.-](id|uuid|guid|key)|.*[a-z](Id|ID))$"
+    r"(?i:id|index|idx|key|uuid|guid|nr|no|row|row[ _]?(id|nr|no|number|index)|unnamed: ?\d+"
+    r"|.*[ _.-](id|nr|no|number|uuid|guid|key))|.*[a-z](Id|ID|Nr|No|Key)"
 )
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -97,7 +100,9 @@ def infer_plan(
             lines.append(PlanLine(name, "", 0, None, False, "dropped: --drop"))
             continue
         kept = name in keep
-        if name in texts:
+        if _is_one_value_with_gaps(texts.get(name, data[name])):
+            found = _find_levels(name, as_text(data[name]), kept)
+        elif name in texts:
             found = _find_text(name, texts[name], formats[name], kept)
         else:
             found = _find_typed(name, data[name], kept)
@@ -107,6 +112,17 @@ def infer_plan(
         action = found.action if used else f"dropped: {found.action}"
         lines.append(PlanLine(name, found.type, found.gaps, found.levels, used, action))
     return Plan(tuple(columns), tuple(lines))
+
+
+def _is_one_value_with_gaps(data: "pa.ChunkedArray") -> bool:
+    """Whether the column tells no more than where values are missing, which may tell much."""
+    from pyarrow import compute, types
+
+    if types.is_nested(data.type) or types.is_null(data.type):
+        return False
+    if data.null_count <= INDICATOR_SHARE * len(data):
+        return False
+    return bool(compute.count_distinct(data).as_py() == 1)
 
 
 def _candidates(decimal: str | None, thousands: str | None) -> tuple[NumberFormat, ...]:
@@ -145,13 +161,17 @@ def _find_text(
         return _Found("empty", len(text), None, None, "no values")
     if marks is not None:
         numbers = as_numbers(text, marks)
-        found = _find_numbers(name, numbers, keep, marks)
+        kind = f"number {_example(marks)}" if marks != PLAIN and has_marks(text) else "number"
+        found = _find_numbers(name, numbers, keep, marks, kind)
         return _with_unreadable(found, text)
     if is_boolean(text):
         return _find_booleans(name, as_booleans(text), keep)
     if is_date(text, MIN_SHARE):
         return _with_unreadable(_find_dates(name, as_times(text), keep), text)
-    return _find_levels(name, text, keep)
+    found = _find_levels(name, text, keep)
+    if looks_like_date(text, MIN_SHARE):
+        return replace(found, action=f"{found.action}; if dates, write 2024-12-31")
+    return found
 
 
 def _find_typed(name: str, data: "pa.ChunkedArray", keep: bool) -> _Found:
@@ -165,7 +185,7 @@ def _find_typed(name: str, data: "pa.ChunkedArray", keep: bool) -> _Found:
     if is_number(data.type):
         if types.is_integer(data.type) and np.nanmax(np.abs(numeric_values(data))) > 2**53:
             return _find_text(name, as_text(data), None, keep)
-        return _find_numbers(name, numeric_values(data), keep, NumberFormat())
+        return _find_numbers(name, numeric_values(data), keep, PLAIN)
     if is_time(data.type):
         return _find_dates(name, data, keep)
     return _Found(str(data.type), gaps, None, None, "this type is not read")
@@ -176,8 +196,7 @@ def _with_unreadable(found: _Found, text: "pa.ChunkedArray") -> _Found:
     unreadable = found.gaps - text.null_count
     if not unreadable or found.column is None:
         return found
-    note = f"{found.action}; {unreadable} not read: missing"
-    return _Found(found.type, found.gaps, found.levels, found.column, note)
+    return replace(found, action=f"{found.action}; {unreadable} not read: missing")
 
 
 def _number_part(values: Floats, field: str = "") -> tuple[Part, str]:
@@ -192,8 +211,9 @@ def _number_part(values: Floats, field: str = "") -> tuple[Part, str]:
     return part, f"gaps: {shown}{', indicator' * part.indicator}"
 
 
-def _find_numbers(name: str, values: Floats, keep: bool, marks: NumberFormat) -> _Found:
-    kind = "number" if marks == NumberFormat() else f"number {_example(marks)}"
+def _find_numbers(
+    name: str, values: Floats, keep: bool, marks: NumberFormat, kind: str = "number"
+) -> _Found:
     gaps = int(np.isnan(values).sum())
     if gaps == len(values):
         return _Found(kind, gaps, None, None, "no finite values")
@@ -201,16 +221,15 @@ def _find_numbers(name: str, values: Floats, keep: bool, marks: NumberFormat) ->
     if not keep:
         if low == high:
             return _Found(kind, gaps, None, None, f"constant ({low:g})")
-        if _ID_NAME.match(name) and _are_distinct_integers(values):
+        if _ID_NAME.fullmatch(name) and _are_distinct_integers(values):
             return _Found(f"{kind}, id", gaps, None, None, "an identifier")
     part, note = _number_part(values)
     return _Found(kind, gaps, None, Column(name, NUMBER, (part,), marks), note or "as it is")
 
 
 def _example(marks: NumberFormat) -> str:
-    """The format as a number in it."""
-    whole = f"1{marks.thousands}234"
-    return f"{whole}{marks.decimal}5"
+    """A number in this format."""
+    return f"1{marks.thousands}234{marks.decimal}5"
 
 
 def _are_distinct_integers(values: Floats) -> bool:
@@ -247,8 +266,7 @@ def _find_dates(name: str, times: "pa.ChunkedArray", keep: bool) -> _Found:
             most = int(np.nanargmax(np.bincount(values[~np.isnan(values)].astype(int))))
             parts.append(Part(field, names, float(most)))
     if np.nanmax(fields["hour"]) > 0:
-        parts.append(_number_part(fields["hour"], "hour")[0])
-        parts[-1] = Part("hour", None, parts[-1].fill)
+        parts.append(Part("hour", None, _number_part(fields["hour"])[0].fill))
     action = "; ".join(filter(None, (", ".join(p.field for p in parts), note)))
     return _Found("date", gaps, None, Column(name, DATE, tuple(parts)), action)
 
@@ -259,7 +277,7 @@ def _find_levels(name: str, text: "pa.ChunkedArray", keep: bool) -> _Found:
     many = len(counts) > FEW_LEVELS
     frequent = [level for level in counts if not many or counts[level] >= MIN_ROWS]
     if not keep:
-        if len(counts) == 1:
+        if len(counts) == 1 and gaps <= INDICATOR_SHARE * len(text):
             return _Found("text", gaps, 1, None, f"constant ({_shortened(next(iter(counts)))})")
         if len(counts) >= max(MIN_UNIQUE, UNIQUE_SHARE * n):
             return _Found("text, id", gaps, len(counts), None, "an identifier")

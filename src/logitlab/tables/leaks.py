@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MIN_RECALL = 0.99
-_ROWS = 10_000  # that are looked at
+_ROWS = 4_000  # that are looked at
 _MIN_ROWS = 60
 _MISSING = -1.0  # after the values are replaced by their ranks
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from logitlab._rows import Floats
-from logitlab.tables.columns import NumberFormat
+from logitlab.tables.columns import PLAIN, NumberFormat
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,7 +19,7 @@ MISSING_MARKERS = (
 )
 PAIRS = (("no", "yes"), ("false", "true"), ("n", "y"), ("f", "t"))
 FORMATS = (
-    NumberFormat(),
+    PLAIN,
     NumberFormat(".", ","),
     NumberFormat(",", ""),
     NumberFormat(",", "."),
@@ -81,12 +81,17 @@ def reads(text: "pa.ChunkedArray", marks: NumberFormat) -> "pa.ChunkedArray":
     return matches(text, _number_pattern(marks))
 
 
+def has_marks(text: "pa.ChunkedArray") -> bool:
+    """Whether a mark stands between two digits of a number."""
+    return share(matches(text, rf"\d[.,'_{_BLANKS}]\d")) > 0
+
+
 def as_numbers(text: "pa.ChunkedArray", marks: NumberFormat) -> Floats:
     """The numbers, NaN where the text is missing, not a number of this format, or infinite."""
     import pyarrow as pa
     from pyarrow import compute
 
-    if marks == NumberFormat():
+    if marks == PLAIN:
         try:
             return _finite(text.cast(pa.float64()))
         except pa.ArrowInvalid:
@@ -141,6 +146,11 @@ def is_boolean(text: "pa.ChunkedArray") -> bool:
 
 def is_date(text: "pa.ChunkedArray", min_share: float) -> bool:
     return share(matches(text, f"{_DATE}({_TIME}{_ZONE}?)?$")) >= min_share
+
+
+def looks_like_date(text: "pa.ChunkedArray", min_share: float) -> bool:
+    """Whether the values are days in an order that differs between countries."""
+    return share(matches(text, r"^\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b")) >= min_share
 
 
 def as_times(text: "pa.ChunkedArray") -> "pa.ChunkedArray":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from logitlab._rows import Floats
-from logitlab.tables.columns import BOOLEAN, DATE, OTHER, TEXT, Column, NumberFormat
+from logitlab.tables.columns import BOOLEAN, DATE, OTHER, PLAIN, TEXT, Column
 from logitlab.tables.text import as_booleans, as_numbers, as_times, cleaned, date_fields
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def column_values(column: Column, data: "pa.ChunkedArray") -> tuple[list[Floats]
         elif column.kind == BOOLEAN:
             fields = {"": as_booleans(text)}
         else:
-            fields = {"": as_numbers(text, column.format or NumberFormat())}
+            fields = {"": as_numbers(text, column.format or PLAIN)}
     elif column.kind == DATE and is_time(data.type):
         present = len(data) - data.null_count
         fields = date_fields(data)

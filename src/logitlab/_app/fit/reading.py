@@ -58,17 +58,17 @@ def read_table(path: Path, delimiter: str | None = None) -> "pa.Table":
     return table
 
 
-def _read_text(path: Path, delimiter: str | None) -> "pa.Table":
+def _read_text(path: Path, delimiter: str | None, encoding: str | None = None) -> "pa.Table":
     """The columns of a .csv file as text, without names if the first line has numbers.
 
-    0, 1, 2, ... are names: the header that pandas writes.
+    0, 1, 2, ... are names: the header that pandas writes. The encoding is detected.
     """
     import pyarrow as pa
     from pyarrow import csv
 
     with path.open("rb") as file:
         start = file.read(_SNIFFED_BYTES)
-    encoding = _encoding(start)
+    encoding = encoding or _encoding(start)
     lines = start.decode(encoding, errors="ignore").removeprefix("\ufeff").splitlines()
     if len(start) == _SNIFFED_BYTES:
         lines = lines[:-1] or lines  # the last line may be cut
@@ -77,20 +77,21 @@ def _read_text(path: Path, delimiter: str | None) -> "pa.Table":
     delimiter = _NAMED_DELIMITERS.get(delimiter or "", delimiter) or detect_delimiter(lines)
     if len(delimiter) != 1:
         raise UserError(f"--delimiter must be one character or tab, got {delimiter!r}")
-    header = next(text_csv.reader(lines, delimiter=delimiter))
+    header = [name.strip() for name in next(text_csv.reader(lines, delimiter=delimiter))]
     check_names(path, header)
     has_names = not all(map(_is_number, header)) or header == [str(i) for i in range(len(header))]
     names = header if has_names else [f"f{i}" for i in range(len(header))]
-    return csv.read_csv(
-        path,
-        read_options=csv.ReadOptions(
-            encoding=encoding, column_names=names, skip_rows_after_names=int(has_names)
-        ),
-        parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
-        ),
+    read = csv.ReadOptions(
+        encoding=encoding, column_names=names, skip_rows_after_names=int(has_names)
     )
+    parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    text = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+    try:
+        return csv.read_csv(path, read_options=read, parse_options=parse, convert_options=text)
+    except pa.ArrowInvalid as error:
+        if encoding != "utf-8" or "UTF8" not in str(error):
+            raise
+    return _read_text(path, delimiter, "cp1252")
 
 
 def _encoding(start: bytes) -> str:
