@@ -17,6 +17,7 @@ from logitlab.regression.prediction import SoftmaxPredictor
 from logitlab.regression.progress import progress_bar
 from logitlab.regression.rows import Engine, Rows
 from logitlab.regression.sample import sample_start
+from logitlab.regression.saved import SavedMixin
 from logitlab.regression.solver import Callback, Floats, Solution, minimize
 from logitlab.regression.threads import single_blas_thread
 from logitlab.regression.validation import (
@@ -28,7 +29,7 @@ from logitlab.regression.validation import (
 )
 
 
-class SoftmaxRegression(InferenceMixin, SoftmaxPredictor):
+class SoftmaxRegression(InferenceMixin, SavedMixin, SoftmaxPredictor):
     r"""Multinomial logistic regression: logits W x + b, softmax, cross-entropy.
 
     Minimizes :math:`C \sum_n w_n \ell(W x_n + b, y_n) + \frac12 \|W\|^2`, the objective of

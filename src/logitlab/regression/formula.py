@@ -1,6 +1,7 @@
 """Softmax regression of a formula on the columns of a data frame."""
 
 import inspect
+import os
 from typing import Any, Self
 
 import numpy as np
@@ -71,6 +72,10 @@ class FormulaRegression(SoftmaxRegression):
         check_is_fitted(self)
         y = self.design_.labels(X) if y is None else y
         return float(super().score(X, y, sample_weight))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Raise ValueError: no file without code holds the functions of a formula."""
+        raise ValueError("a model of a formula cannot be saved without code; pickle it instead")
 
     def _make_engine(
         self, X: Any, y: Any, sample_weight: Any, reset: bool
