@@ -230,6 +230,13 @@ def test_wrong_arguments():
         fitted(3)
     with pytest.raises(TypeError, match="got dict"):
         fitted(data={"vote": [1]})
+    data.loc[7, "a b"] = math.nan
+    with pytest.raises(ValueError, match="got 1 in 'a b' of 300 rows"):
+        fitted("vote ~ `a b`", data)
+    dates = table().assign(day=pd.date_range("2024-01-01", periods=300))
+    for convert in FRAMES:
+        with pytest.raises(TypeError, match=r"'day' must hold .* got \w+; make a number of it"):
+            fitted("vote ~ age + day", convert(dates))
     with pytest.raises(TypeError, match="fit_intercept is part of the formula"):
         fitted(fit_intercept=False)
 

@@ -76,9 +76,16 @@ class Design:
                 f"the response {self.response!r} of the formula is not a column of data, which "
                 f"has {', '.join(frame.columns)}"
             )
-        names = {a or b for a, b in _NAME.findall(str(parsed.rhs))}
-        # Names of functions may be names of columns too; so are checked more columns than needed.
-        self._kinds = {name: _kind(frame[name].dtype) for name in frame.columns if name in names}
+        factors = [str(factor) for term in parsed.rhs for factor in term.factors]
+        # A function may have the name of a column, which is then checked without need.
+        used = {name for factor in factors for name in (factor, *_names(factor))}
+        self._kinds = {name: _kind(frame[name].dtype) for name in frame.columns if name in used}
+        for name, kind in self._kinds.items():
+            if kind not in ("numbers", "booleans", "text") and name in factors:
+                raise TypeError(
+                    f"column {name!r} must hold numbers, booleans or text, got {kind}; make a "
+                    f"number of it, or write C({name}) for a level of each value"
+                )
         self._spec = formulaic.ModelSpec(
             formula=parsed.rhs, materializer="narwhals", output="sparse", na_action="raise"
         )
@@ -161,7 +168,8 @@ class Design:
     def _unknown_levels(self, frame: Any) -> str | None:
         """Return the message about levels that the fit had not."""
         for factor, (_, state) in self._spec.encoder_state.items():
-            variables = [name for name in self._kinds if name in _names(factor)]
+            names = _names(factor)
+            variables = [name for name in self._kinds if name == factor or name in names]
             if "categories" not in state or len(variables) != 1:
                 continue
             known = list(state["categories"])
