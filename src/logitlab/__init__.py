@@ -144,6 +144,13 @@ def _load_parallel() -> ModuleType:
     return _dtensor
 
 
+def _load_formula() -> ModuleType:
+    from logitlab.regression import formula
+
+    return formula
+
+
+_registry.register("formula", _load_formula)
 _registry.register("parallel", _load_parallel)
 _registry.register("plot", _load_plot)
 _registry.register("torch_compile", _load_torch_compile)

@@ -1,8 +1,9 @@
 """Modules of higher layers that lower layers load on first use.
 
 The ``plot`` method of a result uses :mod:`logitlab.plot`; a call traced by torch.compile uses the
-operators of ``_torch_compile``, and one of a DTensor :mod:`logitlab.parallel`. These modules import
-the functions that need them, so the package registers here how to load them.
+operators of ``_torch_compile``, and one of a DTensor :mod:`logitlab.parallel`; a formula uses a
+subclass of the regression. These modules import what needs them, so the package registers here how
+to load them.
 """
 
 from collections.abc import Callable

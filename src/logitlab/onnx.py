@@ -32,7 +32,8 @@ def to_onnx(estimator: Any, *, dtype: Any = np.float32) -> "onnx.ModelProto":
 
     The input of a calibrator is ``logits``, of shape (N, K); that of a regression is ``features``,
     of shape (N, D). That of a :class:`logitlab.TableModel` is the result of its ``transform`` as a
-    dense array: text and dates are not read in ONNX. The outputs are ``probabilities`` and
+    dense array, and that of a model of a formula the matrix of the formula without intercept: text
+    and dates are not read in ONNX. The outputs are ``probabilities`` and
     ``predicted``: the class with the largest probability, of equal ones the first. Needs the
     package ``onnx``.
 

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from logitlab import _arrays
+from logitlab import _arrays, _registry
 from logitlab.regression.coefficients import one_row_per_class, scikit_learn_rows
 from logitlab.regression.dataset import column_names, is_dataset, make_dataset_engine
 from logitlab.regression.degeneracy import minimum_norm, warn_not_converged
@@ -17,6 +17,7 @@ from logitlab.regression.prediction import SoftmaxPredictor
 from logitlab.regression.progress import progress_bar
 from logitlab.regression.rows import Engine, Rows
 from logitlab.regression.sample import sample_start
+from logitlab.regression.saved import SavedMixin
 from logitlab.regression.solver import Callback, Floats, Solution, minimize
 from logitlab.regression.threads import single_blas_thread
 from logitlab.regression.validation import (
@@ -28,7 +29,7 @@ from logitlab.regression.validation import (
 )
 
 
-class SoftmaxRegression(InferenceMixin, SoftmaxPredictor):
+class SoftmaxRegression(InferenceMixin, SavedMixin, SoftmaxPredictor):
     r"""Multinomial logistic regression: logits W x + b, softmax, cross-entropy.
 
     Minimizes :math:`C \sum_n w_n \ell(W x_n + b, y_n) + \frac12 \|W\|^2`, the objective of
@@ -121,6 +122,59 @@ class SoftmaxRegression(InferenceMixin, SoftmaxPredictor):
         self.warm_start = warm_start
         self.firth = firth
         self.verbose = verbose
+
+    @classmethod
+    def from_formula(
+        cls, formula: str, data: Any, *, sample_weight: Any = None, **parameters: Any
+    ) -> "SoftmaxRegression":
+        """Fit a formula on the columns of a data frame.
+
+        The formula is one of R, read by formulaic: ``a + b``, ``a:b``, ``a * b``, ``C(a)``,
+        ``C(a, contr.sum)``, ``np.log(a)``, ``center(a)``, ``poly(a, 2)``, ``bs(a, df=4)``, ``.``
+        for all other columns. Text and booleans are categories; the first level is the reference.
+        ``- 1`` leaves out the intercept.
+
+        A formula is Python code that runs: do not use formulas of strangers. It sees the columns
+        and the functions of formulaic, no variables of the caller.
+
+        Parameters
+        ----------
+        formula : str
+            The response, one column, and the terms: ``"vote ~ age + C(region)"``.
+        data : data frame
+            A pandas, polars or Arrow table without missing values in these columns.
+        sample_weight : array, shape (N,), optional
+            Weights, >= 0.
+        **parameters
+            The parameters of the constructor but `fit_intercept`.
+
+        Returns
+        -------
+        logitlab.regression.formula.FormulaRegression
+            A fitted estimator whose methods take data frames, of any of these libraries.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            formulaic is not installed.
+        TypeError, ValueError
+            `data` is not a table; a formula that cannot be read or evaluated, without response or
+            with names that are not columns; missing values. In the methods of the estimator:
+            missing columns, columns of another type, levels that the fit had not.
+
+        Examples
+        --------
+        >>> import logitlab
+        >>> import pandas as pd
+        >>> data = pd.DataFrame({"age": range(6), "site": list("aabbab"), "ill": list("nnynyy")})
+        >>> model = logitlab.SoftmaxRegression.from_formula("ill ~ age + site", data)
+        >>> model.design_.names, model.predict(data[:2])
+        (['age', 'site[T.b]'], array(['n', 'n'], dtype=object))
+        """
+        model: SoftmaxRegression = _registry.module("formula").FormulaRegression(
+            formula, **parameters
+        )
+        return model.fit(data, None, sample_weight)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

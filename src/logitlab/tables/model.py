@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from logitlab import _saved
 from logitlab._rows import Floats
 from logitlab.probabilities import log_softmax, softmax
+from logitlab.regression import saved
 from logitlab.regression.estimator import SoftmaxRegression
 from logitlab.tables.columns import Column, NumberFormat, is_index
 from logitlab.tables.encoder import feature_names, features
@@ -324,8 +325,8 @@ def check_options(
     return problems
 
 
-def load_model(path: str | os.PathLike[str]) -> TableModel:
-    """Return the model in a file of ``logitlab fit`` or of :meth:`TableModel.save`.
+def load_model(path: str | os.PathLike[str]) -> TableModel | SoftmaxRegression:
+    """Return the model in a file of ``logitlab fit`` or of the ``save`` of a model.
 
     Parameters
     ----------
@@ -334,8 +335,9 @@ def load_model(path: str | os.PathLike[str]) -> TableModel:
 
     Returns
     -------
-    TableModel
-        Takes data frames of pandas and polars and Arrow tables.
+    TableModel or SoftmaxRegression
+        Of ``logitlab fit`` a TableModel, which takes data frames of pandas and polars and Arrow
+        tables.
 
     Raises
     ------
@@ -362,8 +364,10 @@ def load_model(path: str | os.PathLike[str]) -> TableModel:
     """
     path = model_file(path)
     kind, tensors, metadata = _saved.read(path)
-    if kind != _KIND:
+    if kind not in (_KIND, saved.KIND):
         raise ValueError(f"{path}: must be a model of logitlab fit, got a file of {kind}")
+    if kind == saved.KIND:
+        return _regression(path, metadata, tensors)
     try:
         model = _restored(metadata, tensors)
         reason = _error(model)
@@ -372,6 +376,17 @@ def load_model(path: str | os.PathLike[str]) -> TableModel:
     if reason is not None:
         raise ValueError(f"{path}: invalid model: {reason}")
     return model
+
+
+def _regression(
+    path: str, metadata: dict[str, Any], tensors: dict[str, NDArray[Any]]
+) -> SoftmaxRegression:
+    regression = SoftmaxRegression()
+    try:
+        regression._restore(tensors, metadata)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: invalid model: {error}") from None
+    return regression
 
 
 def model_file(path: str | os.PathLike[str]) -> str:
