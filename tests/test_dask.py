@@ -64,6 +64,24 @@ def test_chunked_arrays(client, k):
     assert (on_workers.predict(X) == in_memory.predict(X)).all()
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("k", [2, 4])
+def test_elastic_net(client, k, grouped):
+    """Coefficients, zeros, iterations and the duality gap are those of the fit in memory."""
+    X, y = problem(k)
+    X, weight = X.astype(np.float32), np.random.default_rng(0).random(len(y))
+    options = {"tol": 1e-8, "C": 0.02, "l1_ratio": 0.8, "grouped": grouped}
+    in_memory = SoftmaxRegression(**options).fit(X, y, weight)
+    on_workers = SoftmaxRegression(**options).fit(
+        *chunked(X, y), da.from_array(weight, chunks=1000)
+    )
+    assert_same_fit(on_workers, in_memory, atol=1e-7)
+    np.testing.assert_array_equal(on_workers.coef_ == 0, in_memory.coef_ == 0)
+    assert (in_memory.coef_ == 0).any()
+    assert on_workers.n_iter_ == in_memory.n_iter_
+    assert on_workers.dual_gap_ <= 1e-8 * on_workers.loss_curve_[-1]
+
+
 def test_parquet(client, tmp_path):
     """Data frames keep the names of their columns; the summary is that of the rows in memory."""
     X, y = problem(3)

@@ -52,6 +52,18 @@ def test_same_fit_as_in_memory(tmp_path, write, suffix, options, monkeypatch):
     assert ours.n_iter_[0] < 30
 
 
+def test_elastic_net(tmp_path, monkeypatch):
+    monkeypatch.setattr("logitlab.regression.dataset._MAX_BATCH_ROWS", 250)
+    X, y, weight = rows(dtype=np.float32)
+    files = in_files(tmp_path / "rows", X, y, weight)
+    model = {"C": 0.01, "l1_ratio": 1.0, "tol": 1e-9}
+    ours = SoftmaxRegression(**model).fit(files, "label", "weight")
+    theirs = SoftmaxRegression(**model).fit(X, y, weight)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=0, atol=1e-7)
+    np.testing.assert_array_equal(ours.coef_ == 0, theirs.coef_ == 0)
+    assert (theirs.coef_ == 0).any()
+
+
 def test_weights_from_a_column_only_where_it_is_named(tmp_path):
     X, y, weight = rows()
     files = in_files(tmp_path / "rows", X, y, weight)

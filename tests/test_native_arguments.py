@@ -33,6 +33,7 @@ TOKENS, OFFSETS = np.arange(6) % K, np.array([0, 2, 2, 3, 6, 6])
 LISTS = (TOKENS, OFFSETS)
 NUMBERED = (TOKENS, OFFSETS, np.ones(6))
 
+H = np.eye(5)
 # The arguments of a right call of each function.
 TRUNCATION = {
     "kind": 1,
@@ -158,7 +159,47 @@ WRONG_NUMBERS = [
     LISTS,
     1,
 ]
+RIGHT["coordinate_descent"] = {
+    "hessian": H,
+    "x": ONES,
+    "gradient": ONES,
+    "size": 5,
+    "groups": 2,
+    "group_size": 2,
+    "values": np.ones((2, 2)),
+    "vectors": np.ones((2, 2, 2)),
+    "l1": 1.0,
+    "tol": 0.0,
+    "max_sweeps": 3,
+}
+RIGHT["structured_descent"] = {
+    "x": np.ones((2, 3)),
+    "gradient": np.ones((2, 3)),
+    "rows": 2,
+    "features": 2,
+    "has_intercept": True,
+    "is_diagonal": False,
+    "grouped": False,
+    "a": np.ones(2),
+    "c": np.eye(2),
+    "rank": 1,
+    "factors": np.ones((2, 3, 1)),
+    "signs": np.ones(1),
+    "l1": 1.0,
+    "l2": 0.0,
+    "tol": 0.0,
+    "max_sweeps": 3,
+}
 NUMBERS = {
+    "features": (-1, 1, 3, 1 << 40, 1 << 61, None),
+    "has_intercept": (False, None),
+    "is_diagonal": (True, None),
+    "rank": (-1, 0, 2, 1 << 61, None),
+    "size": (-1, 4, 6, 1 << 61, None),
+    "groups": (-1, 1, 3, 1 << 61, None),
+    "group_size": (-1, 0, 1, 3, 1 << 61, None),
+    "l1": (None, "1"),
+    "max_sweeps": (None, 1.5),
     "rows": (-1, N + 1, N - 1, 1 << 61, None),
     "tokens": WRONG_LISTS,
     "prompt": [*WRONG_LISTS, NUMBERED, *OUT_OF_RANGE],
@@ -204,6 +245,8 @@ ACCEPTED = {(function, "z", "fewer columns") for function in ("logsumexp", "mome
     ("keep", "used_temperatures", "three dimensions"),
     ("keep", "used_temperatures", "None"),
     ("cross_entropy", "out", "None"),
+    ("coordinate_descent", "values", "one dimension"),
+    ("structured_descent", "c", "one dimension"),
 }
 WRITTEN = {"softmax": "out", "log_softmax": "out", "logsumexp": "out", "products": "out"} | {
     "cross_entropy": "loss",
@@ -214,6 +257,8 @@ WRITTEN = {"softmax": "out", "log_softmax": "out", "logsumexp": "out", "products
     "sample": "found",
     "penalize": "out",
     "find_repeats": "found",
+    "coordinate_descent": "gradient",
+    "structured_descent": "x",
 }
 
 

@@ -26,6 +26,8 @@ CALIBRATORS = [
     logitlab.StructuredMatrixScaling,
 ]
 
+REGRESSIONS = logitlab.SoftmaxRegression, logitlab.SoftmaxRegressionCV
+
 _COLUMNS = "a label is the number of a column of z; the check has labels without a column"
 _INTEGERS = "labels are integers; any other type of y is a TypeError"
 _NOT_APPLICABLE = {
@@ -64,7 +66,9 @@ _BY_CLASS = {
 
 def checks():
     """Every check for each estimator; those that do not apply are expected failures (strict)."""
-    estimators = [make() for make in CALIBRATORS] + [logitlab.SoftmaxRegression()]
+    estimators = [make() for make in CALIBRATORS]
+    estimators += [logitlab.SoftmaxRegression(), logitlab.SoftmaxRegression(l1_ratio=0.5)]
+    estimators += [logitlab.SoftmaxRegressionCV(Cs=2, cv=2, tol=1e-10)]
     with warnings.catch_warnings():
         # The calibrators do not inherit from BaseEstimator: importing them does not load sklearn.
         warnings.filterwarnings("ignore", "Estimator .* does not inherit", UserWarning)
@@ -82,7 +86,7 @@ def check_id(value):
         options = getattr(value, "keywords", None) or {}
         name = getattr(value, "func", value).__name__
         return ",".join([name, *(f"{k}={v}" for k, v in options.items() if k != "name")])
-    return type(value).__name__
+    return str(value) if isinstance(value, REGRESSIONS) else type(value).__name__
 
 
 @pytest.mark.parametrize(("estimator", "check"), list(checks()), ids=check_id)

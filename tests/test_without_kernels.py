@@ -40,6 +40,8 @@ CALLS = {
     "truncate": lambda: logitlab.truncate(Z, top_k=2),
     "regression": lambda: logitlab.SoftmaxRegression().fit(X, Y).coef_,
     "weighted regression": lambda: logitlab.SoftmaxRegression().fit(X, Y, np.ones(60)).coef_,
+    "elastic net": lambda: logitlab.SoftmaxRegression(l1_ratio=0.5).fit(X, Y).coef_,
+    "grouped": lambda: logitlab.SoftmaxRegression(l1_ratio=1.0, grouped=True).fit(X, Y).coef_,
     "temperature": lambda: logitlab.TemperatureScaling().fit(Z, Y).temperature_,
     "vector": lambda: logitlab.VectorScaling().fit(Z, Y).transform(Z),
 }

@@ -1,5 +1,6 @@
 """The softmax layer of a model: probabilities, derivatives, losses, sampling and calibration."""
 
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +55,10 @@ from logitlab.support import Support
 from logitlab.sweep import temperature_sweep
 
 if TYPE_CHECKING:
+    from logitlab.regression.cross_validation import SoftmaxRegressionCV
     from logitlab.regression.estimator import SoftmaxRegression
     from logitlab.regression.inference.results import Inference
+    from logitlab.regression.path import softmax_regression_path
     from logitlab.tables.model import TableModel, load_model
 
 __all__ = [
@@ -68,6 +71,7 @@ __all__ = [
     "Sampler",
     "SelectiveClassifier",
     "SoftmaxRegression",
+    "SoftmaxRegressionCV",
     "StructuredMatrixScaling",
     "StructuredVectorScaling",
     "Support",
@@ -119,6 +123,7 @@ __all__ = [
     "set_num_threads",
     "smooth_calibration_error",
     "softmax",
+    "softmax_regression_path",
     "temperature_sweep",
     "top_k_accuracy",
     "truncate",
@@ -156,16 +161,18 @@ _registry.register("plot", _load_plot)
 _registry.register("torch_compile", _load_torch_compile)
 
 
+_REGRESSION = {
+    "Inference": "inference.results",
+    "SoftmaxRegression": "estimator",
+    "SoftmaxRegressionCV": "cross_validation",
+    "softmax_regression_path": "path",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "SoftmaxRegression":
+    if name in _REGRESSION:
         # Loads scikit-learn, which the other functions do not need.
-        from logitlab.regression.estimator import SoftmaxRegression
-
-        return SoftmaxRegression
-    if name == "Inference":
-        from logitlab.regression.inference.results import Inference
-
-        return Inference
+        return getattr(import_module(f"logitlab.regression.{_REGRESSION[name]}"), name)
     if name in ("TableModel", "load_model"):
         from logitlab.tables import model
 

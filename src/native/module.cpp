@@ -72,6 +72,7 @@ NB_MODULE(_native, m) {
   define_products(m);
   define_sampling(m);
   define_penalties(m);
+  define_descent(m);
   define_shards(m);
   define_xla(m);
 }

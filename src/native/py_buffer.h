@@ -45,6 +45,7 @@ void define_rows(nb::module_& m);
 void define_products(nb::module_& m);
 void define_sampling(nb::module_& m);
 void define_penalties(nb::module_& m);
+void define_descent(nb::module_& m);
 void define_shards(nb::module_& m);
 void define_xla(nb::module_& m);
 

@@ -39,7 +39,9 @@ class DatasetEngine(PartitionedEngine):
         weight: str | None,
         dtype: np.dtype[Any],
         class_weight: ClassWeight,
+        sum_dtype: Any,
     ) -> None:
+        self._sum_dtype = sum_dtype
         self._dataset, self._features, self._weight = dataset, features, weight
         self._dtype = dtype
         self._checked = False  # whether all features were seen to be finite
@@ -101,6 +103,9 @@ class DatasetEngine(PartitionedEngine):
                 assert_all_finite(row, input_name=f"column {name!r} of X")
         return columns.T
 
+    def entries(self) -> int:
+        return len(self._codes) * len(self._features)
+
     def _parts(self) -> Iterator[tuple[int, Rows]]:
         """Yield the number of the first row and the rows of each batch."""
         extra = [] if self._weight is None else [self._weight]
@@ -111,7 +116,8 @@ class DatasetEngine(PartitionedEngine):
             if self._factors is not None:
                 by_class = self._factors[codes]
                 weight = by_class if weight is None else by_class * weight
-            yield start, Rows(self._features_of(batch), codes, weight, len(self.classes))
+            classes = len(self.classes)
+            yield start, Rows(self._features_of(batch), codes, weight, classes, self._sum_dtype)
             start += batch.num_rows
         self._checked = True
 
@@ -152,9 +158,16 @@ def column_names(dataset: Any, y: Any, sample_weight: Any) -> list[str]:
 
 
 def make_dataset_engine(
-    dataset: Any, y: str, sample_weight: str | None, class_weight: ClassWeight
+    dataset: Any,
+    y: str,
+    sample_weight: str | None,
+    class_weight: ClassWeight,
+    sum_dtype: Any = None,
 ) -> tuple[DatasetEngine, Any, np.dtype[Any]]:
-    """Return the engine of a dataset, the labels of the classes, the type of the features."""
+    """Return the engine of a dataset, the labels of the classes, the type of the features.
+
+    Sums over the rows are computed in `sum_dtype`, by default in the type of the features.
+    """
     from pyarrow import types
 
     features = column_names(dataset, y, sample_weight)
@@ -164,5 +177,5 @@ def make_dataset_engine(
             raise TypeError(f"X must hold numbers, got {kind} in column {name!r}")
     common = np.result_type(*(kind.to_pandas_dtype() for kind in kinds))
     dtype = np.dtype(np.float32 if common == np.float32 else np.float64)
-    engine = DatasetEngine(dataset, features, y, sample_weight, dtype, class_weight)
+    engine = DatasetEngine(dataset, features, y, sample_weight, dtype, class_weight, sum_dtype)
     return engine, engine.classes, dtype

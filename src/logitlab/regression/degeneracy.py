@@ -82,7 +82,7 @@ def warn_not_converged(objective: Objective, solution: Solution, tol: float) -> 
             "optimum. The coefficients of the last iterate are kept; choose a finite C, "
             "or firth=True.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     elif not solution.converged:
         advice = "increase max_iter or tol"
@@ -93,7 +93,7 @@ def warn_not_converged(objective: Objective, solution: Solution, tol: float) -> 
             f"the gradient, in the metric of the solver, is {solution.decrement:.1e}, above "
             f"tol={tol}; {advice}.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -153,7 +153,13 @@ def _weight_by_class(y: Any, weight: Any) -> tuple[Any, Any]:
 
 
 def _checked_rows(
-    x: Any, y: Any, weight: Any, classes: Any, factors: Floats | None, dtype: np.dtype[Any]
+    x: Any,
+    y: Any,
+    weight: Any,
+    classes: Any,
+    factors: Floats | None,
+    dtype: np.dtype[Any],
+    sum_dtype: Any,
 ) -> Rows:
     """Return a checked partition; `factors` are the weights of the classes."""
     if x.shape[0]:
@@ -170,7 +176,7 @@ def _checked_rows(
     weight = checked_weights(weight, len(y))
     if factors is not None:
         weight = factors[codes] if weight is None else factors[codes] * weight
-    return Rows(x, codes, weight, len(classes))
+    return Rows(x, codes, weight, len(classes), sum_dtype)
 
 
 def _column_types(X: Any) -> list[np.dtype[Any]]:
@@ -187,12 +193,13 @@ def _column_types(X: Any) -> list[np.dtype[Any]]:
 
 
 def make_dask_engine(
-    X: Any, y: Any, sample_weight: Any, class_weight: ClassWeight
+    X: Any, y: Any, sample_weight: Any, class_weight: ClassWeight, sum_dtype: Any = None
 ) -> tuple[DaskEngine, Any, np.dtype[Any]]:
     """Return the engine of Dask collections, the labels of the classes, the type of the features.
 
     `class_weight` takes the labels and the sum of the weights of each class, and returns the
-    factor of each class or None.
+    factor of each class or None. Sums over the rows are computed in `sum_dtype`, by default in
+    the type of the features.
     """
     from dask import delayed
     from distributed import get_client
@@ -224,7 +231,7 @@ def make_dask_engine(
     common = np.result_type(*_column_types(X))
     dtype = np.dtype(np.float32 if common == np.float32 else np.float64)
     partitions = [
-        delayed(_checked_rows)(x, a, w, classes, factors, dtype)
+        delayed(_checked_rows)(x, a, w, classes, factors, dtype, sum_dtype)
         for x, a, w in zip(parts, labels, weights, strict=True)
     ]
     return DaskEngine(client, partitions), classes, dtype

@@ -10,6 +10,8 @@ from logitlab import _arrays, _registry
 from logitlab.regression.coefficients import one_row_per_class, scikit_learn_rows
 from logitlab.regression.dataset import column_names, is_dataset, make_dataset_engine
 from logitlab.regression.degeneracy import minimum_norm, warn_not_converged
+from logitlab.regression.elastic_net import ElasticNet
+from logitlab.regression.elastic_net_solver import minimize_elastic_net, warn_of_gap
 from logitlab.regression.engines import WorkersLostError, make_dask_engine
 from logitlab.regression.inference.mixin import InferenceMixin
 from logitlab.regression.objective import Objective
@@ -22,6 +24,7 @@ from logitlab.regression.solver import Callback, Floats, Solution, minimize
 from logitlab.regression.threads import single_blas_thread
 from logitlab.regression.validation import (
     check_parameters,
+    check_penalty,
     checked_class_weight,
     checked_labels,
     checked_objective,
@@ -33,10 +36,11 @@ class SoftmaxRegression(InferenceMixin, SavedMixin, SoftmaxPredictor):
     r"""Multinomial logistic regression: logits W x + b, softmax, cross-entropy.
 
     Minimizes :math:`C \sum_n w_n \ell(W x_n + b, y_n) + \frac12 \|W\|^2`, the objective of
-    scikit-learn's ``LogisticRegression`` at the same C. The result does not depend on the scale
-    of the features: the solver works in coordinates in which they are centred and have one scale,
-    without transforming them in memory. The rows are read in blocks and not changed. Where there
-    are many rows for each parameter, the fit starts on a copy of at most a sixth of them.
+    scikit-learn's ``LogisticRegression`` at the same C, or with `l1_ratio` the elastic net. The
+    result does not depend on the scale of the features: the solver works in coordinates in which
+    they are centred and have one scale, without transforming them in memory. The rows are read in
+    blocks and not changed. Where there are many rows for each parameter, the fit starts on a copy
+    of at most a sixth of them.
 
     Two classes have one row of coefficients, as in scikit-learn (the model with a row for each
     class has the same optimum at C / 2).
@@ -52,9 +56,20 @@ class SoftmaxRegression(InferenceMixin, SavedMixin, SoftmaxPredictor):
     tol : float
         With B the inverse curvature, the fit ends at
         :math:`\sqrt{g^T B g} \le \mathrm{tol} \sqrt{F}`, F being the objective over C times the sum
-        of the weights, g its gradient. The relative error of F is then about tol² / 2.
+        of the weights, g its gradient. The relative error of F is then about tol² / 2. With
+        `l1_ratio` > 0 the fit ends at a duality gap of at most tol F, which is proportional to the
+        gradient; the error of F is at most the gap, and usually much smaller.
     max_iter : int
         Maximum number of iterations, >= 0.
+    l1_ratio : float
+        The elastic net of scikit-learn, from 0 to 1: the penalty is
+        :math:`\rho \|W\|_1 + \frac{1-\rho}{2} \|W\|^2` with rho = `l1_ratio`. Above 0, many
+        coefficients are exactly 0. It needs a finite C. Where the optimum is not unique (1, an even
+        number of classes, no coefficient of a feature is 0), W is that of least norm.
+    grouped : bool
+        Whether :math:`\|W\|_1` is replaced by the sum over the features of the Euclidean norm of
+        the coefficients of all classes, so that they are 0 in all classes or in none (group lasso).
+        Two classes have one coefficient, for which it is the same. No effect with `l1_ratio` = 0.
     class_weight : dict, "balanced" or None
         Weight of each class, as in scikit-learn.
     warm_start : bool
@@ -81,6 +96,9 @@ class SoftmaxRegression(InferenceMixin, SavedMixin, SoftmaxPredictor):
         The objective, over C times the sum of the weights, before and after each iteration. With
         `firth` over the sum of the weights, the log-determinant being relative to that at equal
         probabilities.
+    dual_gap_ : float
+        With `l1_ratio` > 0: an upper bound of the last objective less the least possible one,
+        scaled as in ``loss_curve_``.
     n_features_in_ : int
         D.
     feature_names_in_ : numpy.ndarray, shape (D,)
@@ -90,7 +108,10 @@ class SoftmaxRegression(InferenceMixin, SavedMixin, SoftmaxPredictor):
     ----------
     D. Böhning, "Multinomial logistic regression algorithm", Annals of the Institute of
     Statistical Mathematics 44, 1992. J. Nocedal and S. Wright, "Numerical optimization", 2006,
-    section 7.2.
+    section 7.2. J. Friedman, T. Hastie and R. Tibshirani, "Regularization paths for generalized
+    linear models via coordinate descent", Journal of Statistical Software 33, 2010. E. Ndiaye,
+    O. Fercoq, A. Gramfort and J. Salmon, "Gap safe screening rules for sparsity enforcing
+    penalties", Journal of Machine Learning Research 18, 2017.
 
     Examples
     --------
@@ -109,6 +130,8 @@ class SoftmaxRegression(InferenceMixin, SavedMixin, SoftmaxPredictor):
         fit_intercept: bool = True,
         tol: float = 1e-6,
         max_iter: int = 1000,
+        l1_ratio: float = 0.0,
+        grouped: bool = False,
         class_weight: Any = None,
         warm_start: bool = False,
         firth: bool = False,
@@ -118,6 +141,8 @@ class SoftmaxRegression(InferenceMixin, SavedMixin, SoftmaxPredictor):
         self.fit_intercept = fit_intercept
         self.tol = tol
         self.max_iter = max_iter
+        self.l1_ratio = l1_ratio
+        self.grouped = grouped
         self.class_weight = class_weight
         self.warm_start = warm_start
         self.firth = firth
@@ -217,6 +242,7 @@ class SoftmaxRegression(InferenceMixin, SavedMixin, SoftmaxPredictor):
         check_parameters(
             self.C, self.tol, self.max_iter, self.fit_intercept, self.warm_start, self.firth
         )
+        check_penalty(self.l1_ratio, self.grouped, self.C)
         with single_blas_thread():
             rows = self._make_engine(X, y, sample_weight, reset=True)
             self._fit_on(*rows)
@@ -227,16 +253,18 @@ class SoftmaxRegression(InferenceMixin, SavedMixin, SoftmaxPredictor):
         self, X: Any, y: Any, sample_weight: Any, reset: bool
     ) -> tuple[Engine, Any, np.dtype[Any]]:
         """Return an engine with the rows, the labels of the classes, the type of the features."""
+        # The residuals of float32 are too inexact for a duality gap.
+        sum_dtype = np.float64 if self.l1_ratio > 0 else None
         if _arrays.is_dask(X):
             # An empty data frame gives the names of the columns, an array of one row their number.
             first = X._meta if hasattr(X, "columns") else np.empty((1, X.shape[1]))
             validate_data(self, first, reset=reset, skip_check_array=True)
-            return make_dask_engine(X, y, sample_weight, self._class_weight)
+            return make_dask_engine(X, y, sample_weight, self._class_weight, sum_dtype)
         if is_dataset(X):
             names = column_names(X, y, sample_weight)
             first = X.schema.empty_table().select(names)
             validate_data(self, first, reset=reset, skip_check_array=True)
-            return make_dataset_engine(X, y, sample_weight, self._class_weight)
+            return make_dataset_engine(X, y, sample_weight, self._class_weight, sum_dtype)
         y = None if y is None else checked_labels(y)  # None: scikit-learn's error
         X, y = validate_data(
             self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], reset=reset
@@ -247,7 +275,8 @@ class SoftmaxRegression(InferenceMixin, SavedMixin, SoftmaxPredictor):
         factors = self._class_weight(classes, np.bincount(codes, weight))
         if factors is not None:
             weight = factors[codes] if weight is None else factors[codes] * weight
-        return Rows(X, codes.astype(np.int64), weight, len(classes)), classes, X.dtype
+        engine = Rows(X, codes.astype(np.int64), weight, len(classes), sum_dtype)
+        return engine, classes, X.dtype
 
     def _class_weight(self, classes: Any, weight_by_class: Floats) -> Floats | None:
         return checked_class_weight(self.class_weight, self.C, classes, weight_by_class)
@@ -264,8 +293,16 @@ class SoftmaxRegression(InferenceMixin, SavedMixin, SoftmaxPredictor):
     def _fit_on(self, engine: Engine, classes: Any, dtype: np.dtype[Any]) -> Self:
         """Fit on the rows of an engine."""
         objective = self._objective(engine, len(classes), dtype)
-        last = start = self._start(objective, classes)
-        with progress_bar(self.verbose, self.max_iter) as update_bar:
+        self._minimize(objective, self._start(objective, classes), classes, dtype)
+        return self
+
+    def _minimize(
+        self, objective: Objective, start: Floats, classes: Any, dtype: np.dtype[Any]
+    ) -> Floats:
+        """Fit from a start, and return the parameters of centred features, a row a class."""
+        last = start
+        measure = "duality gap" if self.l1_ratio > 0 else "gradient"
+        with progress_bar(self.verbose, self.max_iter, measure) as update_bar:
 
             def callback(iteration: int, value: float, decrement: float, theta: Floats) -> None:
                 nonlocal last
@@ -273,6 +310,8 @@ class SoftmaxRegression(InferenceMixin, SavedMixin, SoftmaxPredictor):
                 update_bar(iteration, value, decrement)
 
             try:
+                if self.l1_ratio > 0:
+                    return self._fit_elastic_net(objective, start, classes, dtype, callback)
                 solution = self._solve(objective, start, float(np.finfo(dtype).eps) / 2, callback)
             except WorkersLostError as error:
                 self._set_coefficients(objective, last, classes, dtype)
@@ -285,7 +324,7 @@ class SoftmaxRegression(InferenceMixin, SavedMixin, SoftmaxPredictor):
         self._set_coefficients(objective, theta, classes, dtype)
         self.n_iter_ = np.array([solution.iterations], np.int32)
         self.loss_curve_ = solution.loss_curve
-        return self
+        return theta
 
     def _solve(
         self, objective: Objective, start: Floats, rounding: float, callback: Callback
@@ -301,11 +340,33 @@ class SoftmaxRegression(InferenceMixin, SavedMixin, SoftmaxPredictor):
             callback=callback,
         )
 
+    def _fit_elastic_net(
+        self,
+        objective: Objective,
+        start: Floats,
+        classes: Any,
+        dtype: np.dtype[Any],
+        callback: Callback,
+    ) -> Floats:
+        problem = ElasticNet(objective, self.C, float(self.l1_ratio), bool(self.grouped))
+        theta = problem.from_classes(start) if start.any() else problem.null_parameters()
+        options = float(self.tol), int(self.max_iter)
+        solution = minimize_elastic_net(problem, theta, *options, callback=callback)
+        warn_of_gap(solution, self.tol)
+        theta = problem.to_classes(solution.theta)
+        self._set_coefficients(objective, theta, classes, dtype)
+        self.n_iter_ = np.array([solution.iterations], np.int32)
+        self.loss_curve_, self.dual_gap_ = solution.loss_curve, solution.dual_gap
+        return theta
+
     def _set_coefficients(
         self, objective: Objective, theta: Floats, classes: Any, dtype: np.dtype[Any]
     ) -> None:
         self.classes_ = classes
-        coef, intercept = scikit_learn_rows(*objective.from_centred(theta - theta.mean(axis=0)))
+        coef, intercept = objective.from_centred(theta)
+        if self.l1_ratio == 0:  # an L1 penalty is not the same for all shifts of the coefficients
+            coef = coef - coef.mean(axis=0)
+        coef, intercept = scikit_learn_rows(coef, intercept - intercept.mean())
         self.coef_ = np.ascontiguousarray(coef, dtype)
         self.intercept_ = intercept.astype(dtype)
 

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from logitlab.regression.design import Design
 from logitlab.regression.estimator import SoftmaxRegression
-from logitlab.regression.inference.mixin import RowsOfFit
+from logitlab.regression.inference.kept_rows import RowsOfFit
 from logitlab.regression.rows import Engine
 
 

@@ -57,6 +57,24 @@ class Objective:
             covariance[:, constant] = 0
         return mean, covariance
 
+    def with_penalty(self, alpha: float) -> "Objective":
+        """Return F of the same rows with another penalty."""
+        result = copy.copy(self)
+        result.alpha = alpha
+        for name in ("_root", "_spectrum"):
+            result.__dict__.pop(name, None)
+        return result
+
+    @cached_property
+    def null_gradient(self) -> Floats:
+        """The gradient at equal probabilities, where the penalty has none."""
+        return self.value_and_gradient(np.zeros((self.classes, self.size)))[1]
+
+    @property
+    def size(self) -> int:
+        """The number of parameters of a class."""
+        return self.features + self.fit_intercept
+
     def variances(self) -> Floats:
         """Return the variances of the features; 0 for a constant feature."""
         c = self.covariance

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import vstack
 
+from logitlab._rows import Integers
+from logitlab.regression.penalized_sums import DualPoint
 from logitlab.regression.rows import Rows
 from logitlab.regression.solver import Floats
 
@@ -44,7 +46,7 @@ class PartitionedEngine:
         x, y, weights = zip(*((part.x, part.y, part.weight) for part in parts), strict=True)
         stacked = np.vstack(x) if isinstance(x[0], np.ndarray) else vstack(x, "csr")
         weight = None if weights[0] is None else np.concatenate(weights)
-        return Rows(stacked, np.concatenate(y), weight, parts[0].classes)
+        return Rows(stacked, np.concatenate(y), weight, parts[0].classes, parts[0].dtype)
 
     def scatter(self, centre: Floats, full: bool) -> tuple[Floats, Floats]:
         sums, products = sum_members(self._call("scatter", centre, full))
@@ -59,6 +61,17 @@ class PartitionedEngine:
 
     def hessian(self, coef: Floats, intercept: Floats, centre: Floats) -> Floats:
         return sum_arrays(self._call("hessian", coef, intercept, centre))
+
+    def entries(self) -> int:
+        return sum(self._call("entries"))
+
+    def working_hessian(
+        self, coef: Floats, intercept: Floats, centre: Floats, columns: list[Integers]
+    ) -> Floats:
+        return sum_arrays(self._call("working_hessian", coef, intercept, centre, columns))
+
+    def dual_entropy(self, coef: Floats, intercept: Floats, point: DualPoint) -> float:
+        return float(sum(self._call("dual_entropy", coef, intercept, point)))
 
     def margins(self, coef: Floats, intercept: Floats) -> tuple[float, float]:
         least, largest = zip(*self._call("margins", coef, intercept), strict=True)

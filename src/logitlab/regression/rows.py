@@ -12,6 +12,7 @@ from logitlab._backends.targets import Targets
 from logitlab._rows import Integers
 from logitlab.probabilities import softmax
 from logitlab.regression import binary
+from logitlab.regression.penalized_sums import DualPoint, WorkingHessian, dual_entropy
 from logitlab.regression.solver import Floats
 from logitlab.regression.threads import map_in_threads
 
@@ -21,6 +22,7 @@ Result = TypeVar("Result")
 _LOSS_COST = 20  # of a logit, in multiplications
 _PARALLEL_COST = 1 << 22  # multiplications in a block from which on threads share the blocks
 _BLOCK_ROWS = 4096
+_PRODUCT_SIZE = 1 << 20  # numbers in a matrix of rows and parameters whose products are summed
 _BLOCK_SIZE = 1 << 18  # features, or logits, of a block: they stay in the cache
 
 
@@ -53,6 +55,21 @@ class Engine(Protocol):
         Its shape is (K (D + 1), K (D + 1)): class by class, the intercept last.
         """
 
+    def entries(self) -> int:
+        """Return the number of stored features: of all rows, or those of a sparse matrix."""
+
+    def working_hessian(
+        self, coef: Floats, intercept: Floats, centre: Floats, columns: list[Integers]
+    ) -> Floats:
+        """Return the Hessian of the loss by some of the parameters of :meth:`hessian`.
+
+        `columns` lists those of each class, D being the intercept. Of two classes the parameters
+        are those of the log-odds of the second one, listed alone.
+        """
+
+    def dual_entropy(self, coef: Floats, intercept: Floats, point: DualPoint) -> float:
+        """Return the sum of the entropies of the probabilities of a dual point."""
+
     def margins(self, coef: Floats, intercept: Floats) -> tuple[float, float]:
         """Return the least and the largest difference of the label's logit from another logit."""
 
@@ -81,38 +98,48 @@ def _loss_and_residual(z: Floats, y: Integers, weight: Floats | None) -> tuple[f
 
 
 class Rows:
-    """The engine of rows in memory: an array in C or Fortran order, or a CSR matrix."""
+    """The engine of rows in memory: an array in C or Fortran order, or a CSR matrix.
 
-    def __init__(self, x: Any, y: Integers, weight: Floats | None, classes: int) -> None:
+    Sums are computed in `dtype`, by default that of x; blocks of another type are converted.
+    """
+
+    def __init__(
+        self, x: Any, y: Integers, weight: Floats | None, classes: int, dtype: Any = None
+    ) -> None:
         if not isinstance(x, np.ndarray) and not x.has_canonical_format:
             # SciPy merges duplicates and sorts indices in place: do it in a copy.
             x = x.copy()
             x.sum_duplicates()
         self.x, self.y, self.weight, self.classes = x, y, weight, classes
+        self.dtype = np.dtype(x.dtype if dtype is None else dtype)
         width = max(x.shape[1] if isinstance(x, np.ndarray) else 1, classes, 1)
         self._step = max(64, min(_BLOCK_ROWS, _BLOCK_SIZE // width))
 
-    def blocks(self) -> Iterator[Block]:
-        rows = self.x.shape[0]
-        for start in range(0, rows, self._step):
-            part = slice(start, min(start + self._step, rows))
+    def blocks(self, step: int | None = None) -> Iterator[Block]:
+        rows, step = self.x.shape[0], step or self._step
+        for start in range(0, rows, step):
+            part = slice(start, min(start + step, rows))
             weight = None if self.weight is None else self.weight[part]
             yield Block(self._slice(part), self.y[part], weight)
 
     def _map(
-        self, work: Callable[[Block, Memory], Result], scratch: Callable[[], Memory]
+        self,
+        work: Callable[[Block, Memory], Result],
+        scratch: Callable[[], Memory],
+        step: int | None = None,
     ) -> Iterator[Result]:
         """Yield the results of the blocks in order, computed on several threads if they are large.
 
-        `scratch` returns memory for one thread.
+        `scratch` returns memory for one thread; `step` is the number of rows in a block.
         """
+        step = step or self._step
         x = self.x
         stored = x.shape[1] if isinstance(x, np.ndarray) else x.nnz / max(x.shape[0], 1)
-        entries = self._step * self.classes * (stored + _LOSS_COST)
+        entries = step * self.classes * (stored + _LOSS_COST)
         threads = get_num_threads() if entries >= _PARALLEL_COST else 1
         if threads == 1:
             memory = scratch()
-            yield from (work(block, memory) for block in self.blocks())
+            yield from (work(block, memory) for block in self.blocks(step))
             return
         unused = [scratch() for _ in range(threads)]
 
@@ -123,18 +150,18 @@ class Rows:
             finally:
                 unused.append(memory)
 
-        yield from map_in_threads(task, list(self.blocks()), threads)
+        yield from map_in_threads(task, list(self.blocks(step)), threads)
 
     def _slice(self, part: slice) -> Any:
         x = self.x
         if isinstance(x, np.ndarray):
-            return x[part]
+            return x[part].astype(self.dtype, copy=False)
         # A view of the same memory; x[part] would copy.
         first, last = x.indptr[part.start], x.indptr[part.stop]
         indptr = x.indptr[part.start : part.stop + 1] - first
         view = type(x)((part.stop - part.start, x.shape[1]), dtype=x.dtype)
         view.data, view.indices, view.indptr = x.data[first:last], x.indices[first:last], indptr
-        return view
+        return view.astype(self.dtype, copy=False)
 
     def sample(self, step: int) -> "Rows":
         """Return one of every `step` rows, at random but the same ones in every call."""
@@ -143,7 +170,7 @@ class Rows:
         rows = np.arange(count) * step
         rows += np.random.default_rng(0).integers(max(1, min(step, n)), size=count)
         weight = None if self.weight is None else self.weight[rows]
-        return Rows(self.x[rows], self.y[rows], weight, self.classes)
+        return Rows(self.x[rows], self.y[rows], weight, self.classes, self.dtype)
 
     def _scratch(self, dtype: Any) -> Any:
         """Return memory for a dense block: new memory for each block costs more than a pass."""
@@ -154,7 +181,7 @@ class Rows:
         total, least = 0.0, math.inf
         sums, sizes = np.zeros((2, self.x.shape[1]))
         dense = isinstance(self.x, np.ndarray)
-        scratch = self._scratch(self.x.dtype) if dense else None
+        scratch = self._scratch(self.dtype) if dense else None
         for x, y, weight in self.blocks():
             w = np.ones(len(y)) if weight is None else weight
             total += float(w.sum())
@@ -231,12 +258,12 @@ class Rows:
         if not isinstance(self.x, np.ndarray) or self.x.shape[1] > 4 * self.classes:
             return self._wide_loss_and_gradient(coef, intercept)
         # Where the logits are not much fewer than the features, a column of ones saves passes.
-        to_logits = np.vstack([coef.T, intercept]).astype(self.x.dtype)
+        to_logits = np.vstack([coef.T, intercept]).astype(self.dtype)
         loss, by_parameters = 0.0, np.zeros((len(coef), coef.shape[1] + 1))
 
         def scratch() -> tuple[Floats, Floats]:
-            with_ones = np.ones((self._step, coef.shape[1] + 1), self.x.dtype)
-            return with_ones, np.empty((self._step, len(coef)), self.x.dtype)
+            with_ones = np.ones((self._step, coef.shape[1] + 1), self.dtype)
+            return with_ones, np.empty((self._step, len(coef)), self.dtype)
 
         def sums(block: Block, memory: tuple[Floats, Floats]) -> tuple[float, Floats]:
             x, z = (a[: len(block.y)] for a in memory)
@@ -254,10 +281,10 @@ class Rows:
         self, coef: Floats, intercept: Floats
     ) -> tuple[float, Floats, Floats]:
         """As :meth:`loss_and_gradient`, without a copy of the features."""
-        to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
+        to_logits, shift = coef.T.astype(self.dtype), intercept.astype(self.dtype)
         loss, by_coef, by_intercept = 0.0, np.zeros_like(coef), np.zeros_like(intercept)
         # Rows of few classes are too short for NumPy's loops: a flat block is added at once.
-        shifts, ones = np.tile(shift, self._step), np.ones(self._step, self.x.dtype)
+        shifts, ones = np.tile(shift, self._step), np.ones(self._step, self.dtype)
 
         def sums(block: Block, memory: None) -> tuple[float, Floats, Floats]:
             z = np.ascontiguousarray(block.x @ to_logits)
@@ -275,7 +302,7 @@ class Rows:
     def _binary_loss_and_gradient(
         self, coef: Floats, intercept: Floats
     ) -> tuple[float, Floats, Floats]:
-        to_log_odds, shift = coef.astype(self.x.dtype), intercept.astype(self.x.dtype)
+        to_log_odds, shift = coef.astype(self.dtype), intercept.astype(self.dtype)
         loss, by_coef, by_intercept = 0.0, np.zeros_like(coef), 0.0
         for x, y, weight in self.blocks():
             losses, residual = binary.loss_and_residual(x @ to_log_odds + shift, y)
@@ -289,7 +316,7 @@ class Rows:
         return loss, np.stack([-by_coef, by_coef]), np.array([-by_intercept, by_intercept])
 
     def spread(self, coef: Floats, intercept: Floats) -> Floats:
-        to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
+        to_logits, shift = coef.T.astype(self.dtype), intercept.astype(self.dtype)
         total = np.zeros(self.classes)
         for x, y, weight in self.blocks():
             p = softmax(x @ to_logits + shift)
@@ -301,7 +328,7 @@ class Rows:
         if self.classes == 2:
             return binary.hessian(self.blocks(), coef, intercept, centre)
         k, d = self.classes, self.x.shape[1]
-        to_logits, shift = coef.T.astype(self.x.dtype), intercept.astype(self.x.dtype)
+        to_logits, shift = coef.T.astype(self.dtype), intercept.astype(self.dtype)
         result = np.zeros((k, d + 1, k, d + 1))
         products = result.reshape(k * (d + 1), k * (d + 1))
         step = max(16, _BLOCK_SIZE // (k * (d + 1)))
@@ -319,6 +346,25 @@ class Rows:
                 for j in range(k):
                     result[j, :, j] += x.T @ px[:, j * (d + 1) : (j + 1) * (d + 1)]
         return products
+
+    def entries(self) -> int:
+        return int(self.x.size if isinstance(self.x, np.ndarray) else self.x.nnz)
+
+    def working_hessian(
+        self, coef: Floats, intercept: Floats, centre: Floats, columns: list[Integers]
+    ) -> Floats:
+        hessian_of = WorkingHessian(coef, intercept, centre, columns)
+        result = np.zeros((hessian_of.size, hessian_of.size))
+        step = max(64, _PRODUCT_SIZE // max(hessian_of.size, 1))
+        for part in self._map(lambda block, memory: hessian_of(block), lambda: None, step):
+            result += part
+        return result
+
+    def dual_entropy(self, coef: Floats, intercept: Floats, point: DualPoint) -> float:
+        def entropy(block: Block, memory: None) -> float:
+            return dual_entropy(block, coef, intercept, point)
+
+        return sum(self._map(entropy, lambda: None))
 
     def margins(self, coef: Floats, intercept: Floats) -> tuple[float, float]:
         least, largest = math.inf, -math.inf

@@ -33,6 +33,16 @@ def check_parameters(
         raise ValueError(f"firth=True needs C=math.inf, got C={C}: two penalties have no use")
 
 
+def check_penalty(l1_ratio: Any, grouped: Any, C: float) -> None:
+    """Raise for an elastic net of a wrong type or out of range."""
+    _checks.real(l1_ratio, "l1_ratio", "from 0 to 1", lambda x: 0 <= x <= 1)
+    _checks.boolean(grouped, "grouped")
+    if l1_ratio > 0 and math.isinf(C):
+        raise ValueError(
+            f"l1_ratio must be 0 without a penalty (C=math.inf), got {l1_ratio}; choose a finite C"
+        )
+
+
 def checked_labels(y: Any) -> NDArray[Any]:
     """Return labels as an array of their own type; refuse missing, mixed and inexact ones."""
     exact = getattr(getattr(y, "dtype", None), "numpy_dtype", None)

@@ -25,6 +25,7 @@ class KeepsRows:
     """An estimator that keeps a reference to the rows of a fit without penalty."""
 
     C: float
+    l1_ratio: float
     fit_intercept: bool
     classes_: Any
     _make_engine: Callable[..., tuple[Engine, Any, np.dtype[Any]]]

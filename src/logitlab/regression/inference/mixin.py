@@ -189,6 +189,11 @@ class InferenceMixin(KeepsRows):
                 "posterior needs a fit with a ridge penalty, got C=inf; inference has standard "
                 "errors of a fit without penalty"
             )
+        if self.l1_ratio > 0:
+            raise ValueError(
+                f"posterior needs a fit with a ridge penalty, got l1_ratio={self.l1_ratio}: around "
+                "coefficients that are 0 the posterior is not normal"
+            )
         objective, base, _ = self._fitted_objective(X, y, sample_weight, base)
         theta = self._centred_parameters(objective)
         names = self._parameter_names()
