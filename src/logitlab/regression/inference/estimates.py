@@ -104,8 +104,12 @@ class Estimates:
         return math.log(self.rows) * self.parameters - 2 * self.log_likelihood
 
     def cov_params(self) -> Floats:
-        """Return the covariance of the coefficients, (M P, M P), in the order of
-        ``coef.ravel()``."""
+        """Return the covariance of the coefficients, in the order of ``coef.ravel()``.
+
+        Returns
+        -------
+        numpy.ndarray, shape (M P, M P)
+        """
         root = self._raw_root.reshape(len(self._raw_root), -1)
         return np.asarray(root.T @ root)
 

@@ -216,10 +216,12 @@ class InferenceMixin(KeepsRows):
 
         Parameters
         ----------
-        X, y, sample_weight, base, cov_type, groups
+        X, y, sample_weight, base
             The arguments of :meth:`inference`.
         confidence_level : float
             Confidence level of the intervals, between 0 and 1.
+        cov_type, groups
+            The arguments of :meth:`inference`.
 
         Returns
         -------

@@ -6,22 +6,25 @@ import numpy as np
 
 from logitlab import _checks
 from logitlab.regression.inference import hypothesis_tests as tests
-from logitlab.regression.inference.estimates import Estimates
+from logitlab.regression.inference.diagnostics import RowDiagnostics
 from logitlab.regression.inference.hypothesis_tests import HypothesisTest
-from logitlab.regression.inference.influence import Influence, Residuals, influence, residuals
 from logitlab.regression.inference.marginal_effects import MarginalEffects, marginal_effects
 from logitlab.regression.inference.predictions import Predictions, predict
 from logitlab.regression.inference.tables import RelativeRiskRatios, Summary, half_width
-from logitlab.regression.rows import Rows
 from logitlab.regression.solver import Floats
 
 
-class Inference(Estimates):
+class Inference(RowDiagnostics):
     """Coefficients relative to a base class, with standard errors, and all that follows from them.
 
     :meth:`logitlab.SoftmaxRegression.inference` returns it. A row of weight w counts as w rows.
     Arrays of shape (M, P) have a row for each class except the base, in the order of `classes`,
     and a column for each of `names`: the features, then the intercept.
+
+    Parameters
+    ----------
+    objective, theta, classes, names, base, cov_type, groups, response, checked_features
+        Set by the estimator.
 
     Attributes
     ----------
@@ -63,7 +66,17 @@ class Inference(Estimates):
     """
 
     def confidence_interval(self, confidence_level: float = 0.95) -> tuple[Floats, Floats]:
-        """Return the lower and the upper bounds of the coefficients, each (M, P)."""
+        """Return the bounds of the confidence intervals of the coefficients.
+
+        Parameters
+        ----------
+        confidence_level : float
+            Confidence level of the intervals, between 0 and 1.
+
+        Returns
+        -------
+        lower, upper : numpy.ndarray, shape (M, P)
+        """
         half = half_width(self.standard_error, confidence_level)
         return self.coef - half, self.coef + half
 
@@ -264,6 +277,7 @@ class Inference(Estimates):
         Returns
         -------
         Predictions
+            `probability`, `standard_error`, `lower` and `upper`, each (N, K).
         """
         return predict(
             self._checked_features(X),
@@ -273,27 +287,3 @@ class Inference(Estimates):
             self.all_classes,
             confidence_level,
         )
-
-    def residuals(self) -> Residuals:
-        """Return the residuals of the rows of the fit, which must be in memory."""
-        rows = self._rows_in_memory("residuals")
-        return residuals(self._objective, self._theta, rows)
-
-    def influence(self) -> Influence:
-        """Return the influence of the rows of the fit, which must be in memory."""
-        self._check_maximum_likelihood("influence")
-        rows = self._rows_in_memory("influence")
-        return influence(self._objective, self._theta, self._others, self._information_root, rows)
-
-    def _check_maximum_likelihood(self, method: str) -> None:
-        if self._objective.method != "MLE":
-            raise ValueError(
-                f"{method} needs a fit without firth, whose coefficients do not maximize the "
-                "likelihood; profile_intervals of the estimator tests single coefficients"
-            )
-
-    def _rows_in_memory(self, method: str) -> Rows:
-        rows = self._objective.engine
-        if not isinstance(rows, Rows):
-            raise ValueError(f"{method} needs rows in memory, got partitions")
-        return rows
