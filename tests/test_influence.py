@@ -116,3 +116,12 @@ def test_residuals_of_certain_rows():
     assert residuals.pearson[40, 0] == pytest.approx(math.sqrt(p_other), rel=1e-6)
     assert np.isfinite(residuals.pearson).all()
     assert residuals.deviance[40] == pytest.approx(math.sqrt(2 * p_other), rel=1e-3)
+
+
+def test_firth_is_refused():
+    """Its estimate does not maximize the likelihood, from which the step is made."""
+    X, y, w = problem(3)
+    inference = SoftmaxRegression(C=math.inf, firth=True).fit(X, y, w).inference()
+    with pytest.raises(ValueError, match="influence needs a fit without firth"):
+        inference.influence()
+    assert inference.residuals().deviance.shape == (250,)

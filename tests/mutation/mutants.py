@@ -56,6 +56,7 @@ GROUPS = {
     "regression/inference/estimates": ["test_inference", "test_inference_results"],
     "regression/inference/hypothesis_tests": ["test_inference_tests"],
     "regression/inference/influence": ["test_influence"],
+    "regression/inference/kept_rows": ["test_inference_results"],
     "regression/inference/marginal_effects": ["test_marginal_effects"],
     "regression/inference/predictions": ["test_inference_results"],
     "regression/inference/tables": ["test_inference", "test_inference_tables"],
