@@ -356,3 +356,12 @@ def test_cross_validation():
     polars = cross_val_score(logitlab.TableModel(), pl.from_pandas(X), y, cv=3)
     assert (scores > -0.8).all()
     assert len(polars) == 3
+
+
+def test_gaps_that_the_fit_did_not_have():
+    """They become the median; infinite numbers too, with a message."""
+    model = logitlab.TableModel().fit(pa.table({"x": [1.0, 2.0, 4.0, 8.0]}), [0, 1, 0, 1])
+    gaps = pa.table({"x": [None, math.nan, 3.0, 7.0]})
+    np.testing.assert_array_equal(model.transform(gaps), [[3.0], [3.0], [3.0], [7.0]])
+    with pytest.warns(UserWarning, match="'x': not a number in 1 row, read as missing"):
+        np.testing.assert_array_equal(model.transform(pa.table({"x": [math.inf]})), [[3.0]])

@@ -333,8 +333,9 @@ def test_leaks(tmp_path):
 
 
 def test_rows_without_target(tmp_path):
-    """They are not used, and counted."""
-    data = numbers()
+    """They are not used, and counted; a few values that cannot be read are missing."""
+    data = numbers().astype({"x": object})
+    data.loc[20:30, "x"] = "unknown"
     data.loc[:9, "y"] = None
     data.to_csv(tmp_path / "t.csv", index=False)
     result = run("fit", tmp_path / "t.csv", "--target", "y", "-o", tmp_path / "m")

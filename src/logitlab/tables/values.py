@@ -68,6 +68,8 @@ def column_values(column: Column, data: "pa.ChunkedArray") -> tuple[list[Floats]
 
     Raises WrongTypeError if more than half of the values cannot be read.
     """
+    from pyarrow import compute
+
     data = without_dictionary(data)
     if column.kind == TEXT:
         indices, unknown = _level_indices(column, data)
@@ -86,7 +88,7 @@ def column_values(column: Column, data: "pa.ChunkedArray") -> tuple[list[Floats]
         fields = date_fields(data)
     elif (column.kind != DATE and is_number(data.type)) or data.null_count == len(data):
         numbers = numeric_values(data) if is_number(data.type) else np.full(len(data), np.nan)
-        present = len(data) - data.null_count
+        present = len(data) - compute.sum(compute.is_null(data, nan_is_null=True)).as_py()
         fields = dict.fromkeys([part.field for part in column.parts], numbers)
     else:
         raise WrongTypeError(f"must contain {_content(column)}, got {data.type}")

@@ -104,78 +104,63 @@ def train(
     show_plan: "Callable[[tuple[PlanLine, ...], int], None]",
 ) -> TrainingResult:
     """Fit on the rows of a table that are not held out; `show_plan` is called before."""
-    from logitlab.tables.columns import is_index
     from logitlab.tables.infer import infer_plan
     from logitlab.tables.leaks import leak_suspects
-    from logitlab.tables.model import check_options
 
-    problems = []
-    if not 0 < held_out_fraction < 1:
-        problems.append(f"--held-out must be between 0 and 1, got {held_out_fraction:g}")
-    if not model.C > 0:
-        problems.append(f"-C must be > 0, got {model.C:g}")
-    if problems:
-        raise UserError("; ".join(problems))
-    table = read_table(path, delimiter)
-    names = [name for name in table.column_names if not is_index(name)]
-    if target not in names:
-        problems.append(f"--target must be one of {', '.join(names)}, got {target!r}")
-    columns = [name for name in names if name != target]
-    marks = model.decimal, model.thousands
-    problems += check_options(columns, model.drop, model.keep, *marks, option="--")
-    if problems:
-        raise UserError(f"{path}: {'; '.join(problems)}")
-    y, has_target = target_values(table, target, path)
-    rows = np.flatnonzero(has_target)
-    fit_part, held_out_part = _split(y, target, held_out_fraction, path)
-    features = table.select(columns)
-    fit_table, held_out_table = (features.take(rows[p]) for p in (fit_part, held_out_part))
-    del features, table
+    _check_numbers(model.C, held_out_fraction)
+    table, y, messages = _labelled_table(path, model, target, delimiter)
+    fit_rows, held_out_rows = _split(y, target, held_out_fraction, path)
+    fit_table, fit_y = table.take(fit_rows), y[fit_rows]
+    held_out_table, held_out_y = table.take(held_out_rows), y[held_out_rows]
+    del table
     # Types, medians and levels come from the fitted rows alone.
     plan = infer_plan(
-        fit_table, drop=model.drop, keep=model.keep, decimal=marks[0], thousands=marks[1]
+        fit_table,
+        drop=model.drop,
+        keep=model.keep,
+        decimal=model.decimal,
+        thousands=model.thousands,
     )
-    leaks = leak_suspects(fit_table, y[fit_part], plan.columns)
+    leaks = leak_suspects(fit_table, fit_y, plan.columns)
     lines = tuple(_marked(line, leaks) for line in plan.lines)
-    show_plan(lines, len(fit_part))
+    show_plan(lines, len(fit_y))
     if not plan.columns:
         raise UserError(f"{path}: must have a column besides the target {target!r} that is used")
     _check_feature_names(path, plan.columns, math.isinf(model.C))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model._fit_plan(fit_table, y[fit_part], plan)
+        model._fit_plan(fit_table, fit_y, plan)
         model.target_ = target
+    with warnings.catch_warnings(record=True) as caught_held_out:
+        warnings.simplefilter("always")
         z = model._logits(held_out_table)
-    features_used = len(model.get_feature_names_out())
-    regression = model.regression_
+    n_features = len(model.get_feature_names_out())
     messages = [
-        f"Fitted on {pluralize(len(fit_part), 'row')}, {pluralize(len(held_out_part), 'row')} held "
+        f"Fitted on {pluralize(len(fit_y), 'row')}, {pluralize(len(held_out_y), 'row')} held "
         f"out: {pluralize(len(plan.columns), 'column')}, "
-        f"{pluralize(features_used, 'feature')}, {len(model.classes_)} classes; "
-        f"C={model.C:g}, {pluralize(int(regression.n_iter_[0]), 'iteration')}",
+        f"{pluralize(n_features, 'feature')}, {len(model.classes_)} classes; "
+        f"C={model.C:g}, {pluralize(int(model.regression_.n_iter_[0]), 'iteration')}",
+        *messages,
         *(str(warning.message) for warning in caught),
+        *(f"held-out rows: {warning.message}" for warning in caught_held_out),
     ]
-    if without := len(has_target) - len(rows):
-        messages.append(f"target {target!r} is missing in {pluralize(without, 'row')}: not used")
-    fitted, interval_messages = coefficients(model, model.transform(fit_table), y[fit_part])
-    messages += interval_messages
-    importance = _importance(model, held_out_table, y[held_out_part])
-    held_out = in_memory(f"{path}: {target}, held out", z, tuple(map(str, model.classes_)))
-    labels = np.searchsorted(model.classes_, y[held_out_part]).astype(np.int64)
-    base_rate = float(np.bincount(labels).max() / len(labels))
-    roc_auc = _roc_auc(z, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of values that the plan mentions
+        x = model.transform(fit_table)
+    fitted, interval_messages = coefficients(model, x, fit_y)
+    labels = np.searchsorted(model.classes_, held_out_y).astype(np.int64)
     return TrainingResult(
         model=model,
         plan=lines,
-        fitted_rows=len(fit_part),
-        held_out=held_out,
+        fitted_rows=len(fit_y),
+        held_out=in_memory(f"{path}: {target}, held out", z, tuple(map(str, model.classes_))),
         held_out_labels=labels,
-        messages=messages,
+        messages=messages + interval_messages,
         coefficients=fitted,
-        importance=importance,
+        importance=_importance(model, held_out_table, held_out_y),
         leaks=leaks,
-        base_rate=base_rate,
-        roc_auc=roc_auc,
+        base_rate=float(np.bincount(labels).max() / len(labels)),
+        roc_auc=_roc_auc(z, labels),
     )
 
 
@@ -188,6 +173,42 @@ def _importance(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of levels that are new: printed once above
         return permutation_importance(model, columns, y[rows], rng=0)
+
+
+def _check_numbers(C: float, held_out_fraction: float) -> None:
+    problems = []
+    if not 0 < held_out_fraction < 1:
+        problems.append(f"--held-out must be between 0 and 1, got {held_out_fraction:g}")
+    if not C > 0:
+        problems.append(f"-C must be > 0, got {C:g}")
+    if problems:
+        raise UserError("; ".join(problems))
+
+
+def _labelled_table(
+    path: Path, model: "TableModel", target: str, delimiter: str | None
+) -> tuple["pa.Table", NDArray[Any], list[str]]:
+    """The columns and the labels of the rows that have a label, and messages."""
+    from logitlab.tables.columns import is_index
+    from logitlab.tables.model import check_options
+
+    table = read_table(path, delimiter)
+    names = [name for name in table.column_names if not is_index(name)]
+    columns = [name for name in names if name != target]
+    problems = check_options(
+        columns, model.drop, model.keep, model.decimal, model.thousands, option="--"
+    )
+    if target not in names:
+        problems.insert(0, f"--target must be one of {', '.join(names)}, got {target!r}")
+    if problems:
+        raise UserError(f"{path}: {'; '.join(problems)}")
+    y, has_label = target_values(table, target, path)
+    table = table.select(columns)
+    if has_label.all():
+        return table, y, []
+    rows = pluralize(int((~has_label).sum()), "row")
+    message = f"target {target!r} is missing in {rows}: not used"
+    return table.filter(has_label), y, [message]
 
 
 def _marked(line: "PlanLine", leaks: dict[str, float]) -> "PlanLine":
