@@ -44,6 +44,7 @@ def test_endometrial_cancer():
     assert -2 * summary.log_likelihood == pytest.approx(56.575, abs=5e-4)
     assert len(model.loss_curve_) == model.n_iter_[0] + 1
     assert (np.diff(model.loss_curve_[:6]) < 0).all()
+    assert model.n_iter_[0] <= 15
 
 
 def test_urinary_tract_infection():

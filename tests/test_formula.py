@@ -205,13 +205,14 @@ def test_wrong_data_in_predictions():
         ("vote ~ age | region", "one response and one sum of terms"),
         ("vote ~ 1", "terms beside the intercept"),
         ("vote ~ age + I(1 / visits)", "I.1 / visits. of the formula must be finite, got inf"),
+        ("vote ~ age + np.sqrt(visits - 5)", "cannot be evaluated on data: .*null"),
         ("", "one response"),
     ],
 )
 def test_wrong_formulas(formula, message):
     nope = foo = len  # formulas do not see the variables of the caller
     assert nope is foo
-    with np.errstate(divide="ignore"), pytest.raises(ValueError, match=message):
+    with np.errstate(divide="ignore", invalid="ignore"), pytest.raises(ValueError, match=message):
         fitted(formula)
 
 
@@ -230,6 +231,13 @@ def test_wrong_arguments():
         fitted(3)
     with pytest.raises(TypeError, match="got dict"):
         fitted(data={"vote": [1]})
+    for convert in (pl.from_pandas, pa.Table.from_pandas):
+        gap = convert(table().assign(age=[None] + [1.0] * 299))
+        with pytest.raises(ValueError, match="got 1 in 'age' of 300 rows"):
+            fitted(data=gap)
+    not_a_number = pl.from_pandas(table()).with_columns(age=pl.lit(math.nan))
+    with pytest.raises(ValueError, match="got 300 in 'age' of 300 rows"):
+        fitted(data=not_a_number)
     data.loc[7, "a b"] = math.nan
     with pytest.raises(ValueError, match="got 1 in 'a b' of 300 rows"):
         fitted("vote ~ `a b`", data)

@@ -102,6 +102,18 @@ def test_several_classes(penalized):
     np.testing.assert_allclose(other.p_value[0], result.p_value[1], rtol=1e-5)
 
 
+def test_coefficients_stay_fixed():
+    """A value far from the estimate has a deviance, and no p-value of 1."""
+    rng = np.random.default_rng(4)
+    k, d, n = rng.integers(2, 4), rng.integers(1, 4), rng.integers(15, 40)
+    X = rng.standard_normal((n, d))
+    y = (X @ rng.standard_normal((d, k)) * 2 + rng.gumbel(size=(n, k))).argmax(axis=1)
+    result = firth(tol=1e-8).fit(X, y).profile_intervals()
+    assert result.p_value[0, 2] == pytest.approx(8.81e-7, rel=1e-2)
+    excluded = (result.lower > 0) | (result.upper < 0)
+    np.testing.assert_array_equal(result.p_value < 0.05, excluded)
+
+
 @pytest.mark.parametrize("intercept", [True, False])
 def test_many_rows(intercept):
     """The Wald interval, which scale and offset of a feature do not change."""
