@@ -218,8 +218,8 @@ def page(rows: list[dict[str, Any]]) -> str:
     libraries = tables.versions(("numpy", "scikit-learn", "skglm", "adelie", "glum"))
     return "\n".join(lines) + (
         "\n\nL1 penalties: seconds to an objective within 1e-6 (relative) of the best known, at "
-        f"the loosest of the tolerances {', '.join(f'{t:g}' for t in TOLERANCES)} that reaches it, and "
-        'how many zeros of that fit differ from those of the optimum. "not 0" counts the '
+        f"the loosest of the tolerances {', '.join(f'{t:g}' for t in TOLERANCES)} that reaches it, "
+        'and how many zeros of that fit differ from those of the optimum. "not 0" counts the '
         "coefficients of the optimum. skglm and glum have two classes only, adelie (the algorithm "
         "of glmnet) grouped penalties and two classes. "
         f"{tables.machine()}, {get_num_threads()} threads; {libraries}. Geometric mean of the "
