@@ -98,7 +98,7 @@ class _Steps:
         is_near = bool(start.theta[:, : problem.features].any())
         self._evaluations = _NEAR if is_near else 0
         # A model without the covariances of many features does not tell which of them matter.
-        cheap = self._hessian_cost(3 * _MIN_WORKING_SET) <= 2 * _OVERHEAD
+        cheap = self._hessian_cost(3 * _MIN_WORKING_SET) <= 3 * _OVERHEAD
         self._exact = problem.loss.covariance.ndim == 1 and cheap
 
     def next_point(self, point: Point, noise: float) -> Point | None:
