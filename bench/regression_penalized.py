@@ -133,6 +133,8 @@ def supports(peer: str, case: Case, X: Any, classes: int) -> bool:
         return not case.grouped
     if peer == "adelie":
         return not sp.issparse(X) and (case.grouped or classes == 2)
+    if peer == "glum" and X.shape[1] > 1000:
+        return False  # a Hessian of all features in every step
     return peer == "logitlab" or (classes == 2 and not case.grouped)
 
 
