@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import tables
+from bench import regression_penalized, tables
 from bench.regression_cases import (
     CASES,
     PEERS,
@@ -194,7 +194,13 @@ def run(quick: bool) -> dict[str, Any]:
             if not (quick and case.tolerances != TOLERANCES):
                 print(case.name, flush=True)
                 cases.append(measure(case, PEERS))
-    return {"cases": cases, "memory": memory(), "distributed": distributed()}
+        penalized = [] if quick else regression_penalized.run()
+    return {
+        "cases": cases,
+        "penalized": penalized,
+        "memory": memory(),
+        "distributed": distributed(),
+    }
 
 
 def _memory_sentence(mib: dict[str, float]) -> str:
@@ -211,8 +217,10 @@ def page(results: dict[str, Any]) -> str:
     """Return the whole table, with the memory and the overhead of Dask."""
     seconds = results["distributed"]
     in_memory, on_workers = (1e3 * seconds[name] for name in ("one process", "two workers"))
+    penalized = results["penalized"]
     return (
         f"{table(results['cases'])}\n\n{note(results['cases'])}\n\n"
+        f"{regression_penalized.page(penalized) if penalized else ''}\n\n"
         f"{_memory_sentence(results['memory'])}\n\n"
         f"One loss and gradient, 100000×50 in 4 partitions, 10 classes: {in_memory:.1f} ms in one "
         f"process (2 threads), {on_workers:.1f} ms with two Dask workers of one thread."

@@ -11,7 +11,10 @@ from sklearn.datasets import load_digits, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from logitlab import SoftmaxRegression
+from logitlab import SoftmaxRegression, softmax
+from logitlab.regression.elastic_net import ElasticNet
+from logitlab.regression.objective import Objective
+from logitlab.regression.rows import Rows
 
 
 def problem(k, seed=0, n=300, d=12):
@@ -326,3 +329,35 @@ def test_raw_data(load):
     exact = SoftmaxRegression(l1_ratio=1.0, tol=1e-11).fit(X, y)
     assert objective(model, X, y) <= objective(exact, X, y) * (1 + 1e-6)
     assert not model.coef_[:, X.std(axis=0) == 0].any()
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
+@pytest.mark.parametrize("k", [2, 4])
+def test_dual_values_are_lower_bounds(k, l1_ratio, grouped):
+    """At any parameters: the residuals of the dual point add up to 0 in each class."""
+    X, y = problem(k, seed=k)
+    weight = np.random.default_rng(1).random(len(y))
+    model = SoftmaxRegression(C=0.3, l1_ratio=l1_ratio, grouped=grouped, tol=1e-12)
+    best = model.fit(X, y, weight).loss_curve_[-1]
+    engine = Rows(X, y.astype(np.int64), weight, k)
+    objective = Objective(engine, k, 1.0, True)
+    elastic_net = ElasticNet(objective, 0.3, l1_ratio, grouped)
+    rng, gaps = np.random.default_rng(0), []
+    for size in (1e-6, 1e-3, 0.1, 1.0, 10.0):
+        theta = rng.standard_normal(elastic_net.null_parameters().shape) * size
+        point = elastic_net.evaluate(theta + elastic_net.null_parameters())
+        value = elastic_net.dual_value(point)
+        assert value <= best + 1e-12
+        gaps.append(point.value - value)
+        (keep, share, scale), _ = elastic_net._dual_point(point)
+        coef, intercept = objective.from_centred(elastic_net.to_classes(point.theta))
+        p = softmax(X @ coef.T + intercept)
+        q = keep * p + np.outer(p @ (1 - keep), share)
+        residual = scale * (q - np.eye(k)[y])
+        assert abs(weight @ residual).max() < 1e-12 * weight.sum()
+        gradient = elastic_net.gradient_of_rows((weight[:, None] * residual).T @ X)
+        if l1_ratio == 1:
+            largest = elastic_net.sizes(gradient).max() / weight.sum()
+            assert largest <= elastic_net.l1 * (1 + 1e-9)
+    assert gaps[0] < gaps[-1]

@@ -15,6 +15,7 @@ from logitlab.regression.structured import QuasiNewton, structured_descent
 _MIN_WORKING_SET = 100  # parameters that may be added to those that are not 0
 _ROUNDING = np.finfo(float).eps / 2
 _NEAR = 10  # evaluations that a start from another fit saves
+_OVERHEAD = 4  # of a step with an exact Hessian, in evaluations
 _EXACT_STEPS = 2  # of Newton's method that reach the optimum, once they start
 _ARMIJO = 1e-4
 _MAX_HALVINGS = 40
@@ -93,11 +94,12 @@ class _Steps:
             1.0, np.sqrt(variance), out=np.zeros(len(variance)), where=variance > 0
         )
         self._quasi_newton = QuasiNewton(problem.loss.covariance, problem.spread(start.theta))
-        # A model without the covariances of many features does not tell which of them matter.
-        self._exact = problem.loss.covariance.ndim == 1
+        self._entries = problem.engine.entries()
         is_near = bool(start.theta[:, : problem.features].any())
         self._evaluations = _NEAR if is_near else 0
-        self._entries = problem.engine.entries()
+        # A model without the covariances of many features does not tell which of them matter.
+        cheap = self._hessian_cost(3 * _MIN_WORKING_SET) <= 3 * _OVERHEAD
+        self._exact = problem.loss.covariance.ndim == 1 and cheap
 
     def next_point(self, point: Point, noise: float) -> Point | None:
         """Return a point with a smaller objective, or None where no line search finds one."""
@@ -133,7 +135,7 @@ class _Steps:
         """
         rows, evaluation = self.problem.loss.rows, 4 * self._entries + 20 * self.problem.loss.rows
         hessian = rows * size * (7 + 0.14 * size) + 0.4 * size**3
-        return 4 + hessian / (evaluation * self.problem.rows)
+        return _OVERHEAD + hessian / (evaluation * self.problem.rows)
 
     def _line_search(
         self, point: Point, gradient: Floats, target: Floats, noise: float
