@@ -86,12 +86,12 @@ class SoftmaxRegressionCV(SoftmaxPredictor):
         l1_ratios: Any = (0.0,),
         grouped: bool = False,
         fit_intercept: bool = True,
-        cv: Any = None,
-        scoring: Any = None,
-        selection: str = "min",
         tol: float = 1e-6,
         max_iter: int = 1000,
         class_weight: Any = None,
+        cv: Any = None,
+        scoring: Any = None,
+        selection: str = "min",
     ) -> None:
         self.Cs = Cs
         self.l1_ratios = l1_ratios
