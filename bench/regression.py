@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import regression_penalized, tables
+from bench import regression_files, regression_penalized, tables
 from bench.regression_cases import (
     CASES,
     PEERS,
@@ -199,6 +199,7 @@ def run(quick: bool) -> dict[str, Any]:
         "cases": cases,
         "penalized": penalized,
         "memory": memory(),
+        "files": regression_files.measure(10**6 if quick else 10**7),
         "distributed": distributed(),
     }
 
@@ -222,6 +223,7 @@ def page(results: dict[str, Any]) -> str:
         f"{table(results['cases'])}\n\n{note(results['cases'])}\n\n"
         f"{regression_penalized.page(penalized) if penalized else ''}\n\n"
         f"{_memory_sentence(results['memory'])}\n\n"
+        f"{regression_files.sentence(results['files'])}\n\n"
         f"One loss and gradient, 100000×50 in 4 partitions, 10 classes: {in_memory:.1f} ms in one "
         f"process (2 threads), {on_workers:.1f} ms with two Dask workers of one thread."
     )
