@@ -17,7 +17,7 @@ from test_firth import firth, penalized_loss
 
 
 def test_endometrial_cancer():
-    """Bounds and tests of logistf (README of firthlogist)."""
+    """Bounds and tests of logistf (in the tests of the Python package firthlogist)."""
     X, y = endometrial()
     result = firth().fit(X, y).profile_intervals()
     expected = [[0.6097244, 7.85463171], [-0.1244587, 0.04045547]]
@@ -46,7 +46,7 @@ def test_quasi_separated_classes():
     """Without penalty a bound is infinite.
 
     The interval (1.28, inf) and the statistic 9.3576: Agresti, "Foundations of linear and
-    generalized linear models", 2015, section 5.7.1.
+    generalized linear models", 2015.
     """
     X, y = endometrial()
     with pytest.warns(ConvergenceWarning, match="separated"):
