@@ -365,3 +365,13 @@ def test_gaps_that_the_fit_did_not_have():
     np.testing.assert_array_equal(model.transform(gaps), [[3.0], [3.0], [3.0], [7.0]])
     with pytest.warns(UserWarning, match="'x': not a number in 1 row, read as missing"):
         np.testing.assert_array_equal(model.transform(pa.table({"x": [math.inf]})), [[3.0]])
+
+
+def test_rare_levels_are_no_unknown_ones():
+    """Both are encoded as (other); unknown ones have a message."""
+    texts = [f"v{i}" for i in range(40) for _ in range(20 if i < 35 else 2)]
+    model = logitlab.TableModel().fit(pa.table({"x": texts}), np.arange(len(texts)) % 2)
+    rare = model.transform(pa.table({"x": ["v39", "v36"]}))
+    with pytest.warns(UserWarning, match=r"unknown levels in 1 row, encoded as \(other\)"):
+        unknown = model.transform(pa.table({"x": ["v39", "new"]}))
+    assert (rare != unknown).sum() == 0

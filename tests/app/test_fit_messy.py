@@ -215,7 +215,9 @@ def test_encoding_of_a_late_line(tmp_path):
 def test_headers(tmp_path, text, arguments, names):
     """Names without spaces around them; --delimiter overrules what is detected."""
     (tmp_path / "t.csv").write_text(text)
-    assert read_table(tmp_path / "t.csv", *arguments).column_names == names
+    table = read_table(tmp_path / "t.csv", *arguments)
+    assert table.column_names == names
+    assert table.num_rows == text.count("\n") - (names[0] != "f0")
 
 
 @pytest.mark.parametrize(
@@ -341,6 +343,9 @@ def test_rows_without_target(tmp_path):
     result = run("fit", tmp_path / "t.csv", "--target", "y", "-o", tmp_path / "m")
     assert "Fitted on 312 rows, 78 rows held out" in result.stdout
     assert "target 'y' is missing in 10 rows: not used" in result.stdout
+    report, _ = fit(tmp_path / "t.csv")
+    expected, _ = fit_csv(tmp_path / "t.csv", data[10:])
+    assert report["log_loss"] == expected["log_loss"]
 
 
 def test_all_problems_at_once(tmp_path):
