@@ -24,6 +24,7 @@ def model(labels=None, features=X, **parameters):
     "fitted",
     [
         lambda: model(NAMES[Y]),
+        lambda: model(Y.astype(float)),
         lambda: model(Y == 1, X.to_numpy(np.float32), fit_intercept=False),
         lambda: model(C=math.inf, firth=True, class_weight={0: 2.0, 1: 1.0, 2: 0.5}),
         lambda: model(C=np.float64(0.5), class_weight="balanced", max_iter=np.int64(500)),
@@ -37,6 +38,7 @@ def test_files(fitted, tmp_path):
     assert type(loaded) is logitlab.SoftmaxRegression
     assert loaded.get_params() == first.get_params()
     np.testing.assert_array_equal(loaded.classes_, first.classes_)
+    assert loaded.classes_.dtype == first.classes_.dtype
     features = X if hasattr(first, "feature_names_in_") else X.to_numpy(np.float32)
     np.testing.assert_array_equal(loaded.predict_proba(features), first.predict_proba(features))
     assert loaded.coef_.dtype == first.coef_.dtype
@@ -64,7 +66,7 @@ def test_inference_after_reading(tmp_path):
         ("features", ["x"], "names of the features must be text"),
         ("features", list(range(13)), "names of the features must be text"),
         ("parameters", {"nonsense": 1}, "nonsense"),
-        ("parameters", None, "NoneType"),
+        ("parameters", None, "its metadata is incomplete"),
         (None, "coef", "a row for each class"),
         (None, "nan", "finite"),
         (None, "int", "float32 or float64"),

@@ -19,6 +19,7 @@ import logitlab.onnx
 from logitlab.tables.columns import NumberFormat
 from logitlab.tables.infer import infer_plan
 from logitlab.tables.text import as_numbers, as_times, date_fields
+from logitlab.tables.values import column_values
 
 
 def frame(n=300, seed=0):
@@ -56,6 +57,13 @@ def numbers(texts, *marks):
         ("1\u202f234,5", (",", " "), 1234.5),
         ("1'234.5", (".", "'"), 1234.5),
         ("12.5 %", (".", ""), 12.5),
+        ("\u22121.5", (".", ""), -1.5),
+        ("(1,234)", (".", ","), -1234),
+        ("($1.5)", (".", ""), -1.5),
+        ("$(1.234,5)", (",", "."), -1234.5),
+        ("(-1)", (".", ""), math.nan),
+        ("007", (".", ""), math.nan),
+        ("12345678901234567", (".", ""), math.nan),
         (".5", (".", ""), 0.5),
         ("12,34", (".", ","), math.nan),
         ("0,123", (".", ","), math.nan),
@@ -130,20 +138,83 @@ def test_text_that_is_no_number():
     assert plan_of(zip=["007", "123"] * 20)[1].type == "text"
     assert plan_of(card=["12345678901234567890", "2"] * 20)[1].type == "text"
     _, line = plan_of(x=[str(i) for i in range(99)] + ["unknown"])
-    assert (line.type, line.gaps) == ("number", 1)
-    assert line.action == "gaps: median 49; 1 not read: missing"
+    assert (line.type, line.missing) == ("number", 1)
+    assert line.action == "missing: median 49; 1 not read: missing"
     assert plan_of(x=[str(i) for i in range(40)] + ["unknown"] * 3)[1].type.startswith("text")
 
 
-@pytest.mark.parametrize("value", ["yes", "2024-01-01", "3", 3.0, datetime.date(2024, 1, 1), True])
-def test_one_value_with_gaps(value):
-    """Where it is missing may tell much: two levels. Without gaps it is a constant."""
+@pytest.mark.parametrize("code", ["007", "12345678901234567"])
+def test_few_codes_among_numbers(code):
+    """Up to 5 % are missing values, in a prediction too; more make the column text."""
+    numbers = [str(i) for i in range(96)]
+    column, line = plan_of(x=[*numbers, *[code] * 4])
+    assert (line.type, line.action) == (
+        "number",
+        "missing: median 47.5, indicator; 4 not read: missing",
+    )
+    assert column_values(column, pa.chunked_array([[code, "7"]]))[1] == 1
+    assert plan_of(x=[*numbers, *[code] * 10])[1].type.startswith("text")
+
+
+def test_postal_codes():
+    """Digits of one length are text as soon as one has a leading zero."""
+    codes = [f"{i % 30 + 1000}" for i in range(300)]
+    assert plan_of(x=codes)[1].type == "number"
+    assert plan_of(x=[*codes, "0150"])[1].type == "text"
+    assert plan_of(x=[*codes, "0150", "?", "x"])[1].type == "text"
+    assert plan_of(x=[*codes, "015"])[1].type == "number"
+
+
+def test_negative_numbers_in_brackets():
+    """A column with some is numbers."""
+    _, line = plan_of(x=["(1,234)", "2,500", "\u22123,100", "120"] * 9)
+    assert line.type == "number 1,234.5"
+
+
+@pytest.mark.parametrize("value", ["yes", "2024-01-01", datetime.date(2024, 1, 1), True])
+def test_one_value_with_missing_values(value):
+    """Where it is missing may tell much: two levels. Without missing values it is a constant."""
     column, line = plan_of(x=[value, value, None, value])
     assert column.parts[0].levels[1:] == ("(missing)",)
     assert line.used
     column, line = plan_of(x=[value] * 4)
     assert column is None
     assert line.action.startswith("dropped: constant")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([3.0, 3.0, None, 3.0], [3, 3, 0, 3]),
+        ([3.0, 3.0, math.nan, 3.0], [3, 3, 0, 3]),
+        (["3.0", "3", "", "3"], [3, 3, 0, 3]),
+        ([0, 0, None, 0], [0, 0, 1, 0]),
+        (pa.array([3, 3, None, 3]).dictionary_encode(), [3, 3, 0, 3]),
+    ],
+)
+def test_one_number_with_missing_values(values, expected):
+    """A number of any type, so that any type is read in a prediction; no second feature."""
+    table = pa.table({"x": values})
+    model = logitlab.TableModel(C=math.inf).fit(
+        pa.concat_tables([table] * 2), [0, 1, 0, 1, 0, 1, 1, 1]
+    )
+    assert model.transform(table).tolist() == [[x] for x in expected]
+    for other in (["3", None], ["3.0", "NA"], [3, None], [3.0, math.nan]):
+        x = model.transform(pa.table({"x": other}))
+        assert x.tolist() == [[3], [expected == [0, 0, 1, 0]]]
+    assert plan_of(x=values)[1].missing == 1
+
+
+def test_nan_is_null():
+    """In the plan and in the features; in levels too."""
+    for value in (1.0, 2.0):
+        for missing in (math.nan, None):
+            column = pa.array([1.0, missing, value] * 9)
+            assert plan_of(x=column) == plan_of(x=[1.0, None, value] * 9)
+    assert plan_of(x=pa.array([math.nan] * 9))[1] == plan_of(x=pa.nulls(9))[1]
+    model = logitlab.TableModel().fit(pa.table({"x": ["a", "b", None, "a"] * 9}), [0, 1, 0, 1] * 9)
+    missing = model.predict_proba(pa.table({"x": pa.array([None], pa.string())}))
+    assert (model.predict_proba(pa.table({"x": [math.nan]})) == missing).all()
 
 
 def test_format_is_shown_where_it_matters():
@@ -276,6 +347,17 @@ def test_files(tmp_path, C):
         assert loaded.C == C
 
 
+def test_files_of_whole_numbers_stored_as_float(tmp_path):
+    """These labels are accepted in a fit, and so in a file."""
+    X, y = frame()
+    model = logitlab.TableModel().fit(X, np.where(y == "a", 1.0, 2.0))
+    model.save(tmp_path / "m")
+    loaded = logitlab.load_model(tmp_path / "m")
+    assert loaded.classes_.tolist() == [1.0, 2.0]
+    assert loaded.classes_.dtype == np.float64
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+
+
 def change(metadata, path, value):
     *steps, last = path
     for step in steps:
@@ -302,9 +384,12 @@ def change(metadata, path, value):
         (["columns"], {}, "coef must have shape"),
         (["dropped"], [1], "the names of dropped columns must be text"),
         (["target"], 1, "the target must be text, got 1"),
-        (["classes"], ["a", "a"], "2 or more classes, all distinct"),
-        (["classes"], ["a", 1], "its metadata is incomplete"),
-        (["C"], "x", "its metadata is incomplete"),
+        (["classes"], ["a", "a"], "the classes must be distinct labels of one type"),
+        (["classes"], ["a", 1], "the classes must be distinct labels of one type"),
+        (["classes"], [1.0, math.inf], "the classes must be distinct labels of one type"),
+        (["classes"], ["a", "b", "c"], "the coefficients must have a row for each class"),
+        (["classes"], None, "its metadata is incomplete"),
+        (["C"], [], "its metadata is incomplete"),
         (["temperature"], 0, "temperature must be positive and finite, got 0.0"),
     ],
 )
@@ -358,11 +443,11 @@ def test_cross_validation():
     assert len(polars) == 3
 
 
-def test_gaps_that_the_fit_did_not_have():
+def test_missing_values_that_the_fit_did_not_have():
     """They become the median; infinite numbers too, with a message."""
     model = logitlab.TableModel().fit(pa.table({"x": [1.0, 2.0, 4.0, 8.0]}), [0, 1, 0, 1])
-    gaps = pa.table({"x": [None, math.nan, 3.0, 7.0]})
-    np.testing.assert_array_equal(model.transform(gaps), [[3.0], [3.0], [3.0], [7.0]])
+    missing = pa.table({"x": [None, math.nan, 3.0, 7.0]})
+    np.testing.assert_array_equal(model.transform(missing), [[3.0], [3.0], [3.0], [7.0]])
     with pytest.warns(UserWarning, match="'x': not a number in 1 row, read as missing"):
         np.testing.assert_array_equal(model.transform(pa.table({"x": [math.inf]})), [[3.0]])
 
@@ -375,3 +460,29 @@ def test_rare_levels_are_no_unknown_ones():
     with pytest.warns(UserWarning, match=r"unknown levels in 1 row, encoded as \(other\)"):
         unknown = model.transform(pa.table({"x": ["v39", "new"]}))
     assert (rare != unknown).sum() == 0
+
+
+def test_numbers_in_a_column_of_yes_and_no(fitted):
+    """0 and 1 are no and yes; others are missing, with a message."""
+    X, _, model = fitted
+    same = model.predict_proba(X.assign(member=X.member.astype(float)))
+    np.testing.assert_array_equal(same, model.predict_proba(X))
+    member = X.member.astype(float)
+    member[:2] = [2.0, -1.0]
+    with pytest.warns(UserWarning, match="'member': not a yes/no in 2 rows, read as missing"):
+        x = model.transform(X.assign(member=member))
+    names = model.get_feature_names_out().tolist()
+    assert x[:2, [names.index("member")]].toarray().ravel().tolist() == [X.member.median()] * 2
+
+
+@pytest.mark.parametrize("columns", [["age", "city", "when", "member"], ["member"]])
+def test_no_rows(columns):
+    """A prediction has none; a fit needs one."""
+    X, y = frame()
+    model = logitlab.TableModel().fit(X[columns], y)
+    for table in (X[columns][:0], pl.from_pandas(X[columns])[:0]):
+        assert model.transform(table).shape == (0, len(model.get_feature_names_out()))
+        assert model.predict_proba(table).shape == model.predict_log_proba(table).shape == (0, 2)
+        assert model.predict(table).shape == (0,)
+        with pytest.raises(ValueError, match="X must have at least one row, got none"):
+            logitlab.TableModel().fit(table, [])

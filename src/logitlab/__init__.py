@@ -59,7 +59,8 @@ if TYPE_CHECKING:
     from logitlab.regression.estimator import SoftmaxRegression
     from logitlab.regression.inference.results import Inference
     from logitlab.regression.path import softmax_regression_path
-    from logitlab.tables.model import TableModel, load_model
+    from logitlab.tables.model import TableModel
+    from logitlab.tables.saved import load_model
 
 __all__ = [
     "BetaCalibration",
@@ -174,9 +175,9 @@ def __getattr__(name: str) -> Any:
         # Loads scikit-learn, which the other functions do not need.
         return getattr(import_module(f"logitlab.regression.{_REGRESSION[name]}"), name)
     if name in ("TableModel", "load_model"):
-        from logitlab.tables import model
+        from logitlab.tables import saved  # which has both
 
-        return getattr(model, name)
+        return getattr(saved, name)
     if name in ("check_sampler", "check_softmax"):
         from logitlab import laws
 

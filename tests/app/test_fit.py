@@ -128,19 +128,19 @@ def test_unknown_categories(fitted):
 
 
 def test_missing_values(tmp_path):
-    """The median, or the most frequent text; with many gaps an indicator, or a level."""
+    """The median, or the most frequent text; with many missing values an indicator, or a level."""
     data = frame()
     data.loc[5:9, "income"] = np.nan
     data.loc[7, "city"] = None
     data.loc[::3, "age"] = np.nan
     data.loc[::4, "kind"] = None
-    data.to_csv(tmp_path / "gaps.csv")
-    result = run("fit", tmp_path / "gaps.csv", "--target", "risk", "-o", tmp_path / "m")
+    data.to_csv(tmp_path / "missing.csv")
+    result = run("fit", tmp_path / "missing.csv", "--target", "risk", "-o", tmp_path / "m")
     assert result.exit_code == 0, result.output
     names = set(pd.read_csv(tmp_path / "m" / "coefficients.csv").name)
     assert {"income", "age", "age=(missing)", "kind=(missing)"} < names
     assert not {"income=(missing)", "city=(missing)"} & names
-    result = run("predict", tmp_path / "m", tmp_path / "gaps.csv", "-o", tmp_path / "p.csv")
+    result = run("predict", tmp_path / "m", tmp_path / "missing.csv", "-o", tmp_path / "p.csv")
     assert result.exit_code == 0, result.output
     assert pd.read_csv(tmp_path / "p.csv").notna().all(axis=None)
 
@@ -241,7 +241,7 @@ def invalid_metadata(metadata, key):
         ("no version", "the metadata are incomplete"),
         ("unknown version", "the version of the file must be 1, got 9"),
         ("a list", "the metadata are incomplete"),
-        ("missing class", "coef must have shape (1, 9), got (3, 9)"),
+        ("missing class", "the coefficients must have a row for each class, or one for two"),
         ("incomplete column", "invalid model: its metadata"),
         ("no temperature", "invalid model: its metadata"),
         ("temperature 0", "temperature must be positive and finite, got 0.0"),
@@ -273,6 +273,30 @@ def test_a_calibrator_is_no_model(fitted, tmp_path):
     assert "must be a model of logitlab fit, got a file of TemperatureScaling" in result.stderr
     with pytest.raises(ValueError, match=r"the kind must be one of .*, got 'TableModel'"):
         logitlab.load_calibrator(folder / "m" / "model.safetensors")
+
+
+def test_a_regression_on_arrays_is_no_model_of_tables(fitted, tmp_path):
+    """It does not know the types of columns."""
+    folder, _ = fitted
+    logitlab.SoftmaxRegression().fit([[0.0], [1.0]], [0, 1]).save(tmp_path / "r.safetensors")
+    result = run("predict", tmp_path / "r.safetensors", folder / "t.parquet")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"logitlab: {tmp_path}/r.safetensors: must be a model of logitlab fit, got a "
+        "SoftmaxRegression, which predicts for arrays; read it with logitlab.load_model\n"
+    )
+
+
+def test_features_without_information(tmp_path):
+    """The labels are in the table: they are in the order of the classes."""
+    rng = np.random.default_rng(1)
+    x = {f"x{i}": rng.normal(size=300) for i in range(8)}
+    data = pd.DataFrame(x).assign(y=rng.integers(0, 2, 300))
+    data.to_csv(tmp_path / "t.csv", index=False)
+    result = run("fit", tmp_path / "t.csv", "--target", "y", "-o", tmp_path / "m", "-C", "inf")
+    text = " ".join(result.stdout.split())
+    assert "smaller log-loss than any temperature" in text
+    assert "order of the columns" not in text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`logitlab fit` on tables as people have them: gaps, numbers in text, dates, identifiers."""
+"""`logitlab fit` on tables as people have them: missing values, text as numbers, dates, ids."""
 
 import json
 
@@ -38,7 +38,7 @@ def fit(path, *arguments, folder="m"):
 
 
 def messy(n=20_000, seed=0):
-    """An id, ISO dates, numbers in text, 5,000 levels, a constant, yes and no; 10 % gaps; 1:50."""
+    """An id, ISO dates, numbers in text, 5,000 levels, a constant, yes and no; 10 % missing."""
     rng = np.random.default_rng(seed)
     income, age = rng.lognormal(10, 0.6, n), rng.integers(18, 90, n).astype(float)
     days, city = rng.integers(0, 1200, n), rng.zipf(1.3, n) % 5000
@@ -46,7 +46,7 @@ def messy(n=20_000, seed=0):
     z = (np.log(income) - 10) + 0.03 * (age - 50) + rng.normal(0, 0.6, 5000)[city] + member
     p = 1 / (1 + np.exp(-(z + 0.001 * days - 6)))
 
-    def gaps(values):
+    def incomplete(values):
         values = pd.Series(values).astype(object)
         values[rng.random(n) < 0.1] = None
         return values
@@ -54,12 +54,12 @@ def messy(n=20_000, seed=0):
     return pd.DataFrame(
         {
             "customer_id": [f"C{i:07d}" for i in rng.permutation(n)],
-            "joined": gaps((np.datetime64("2021-01-01") + days).astype(str)),
-            "income": gaps([f"{value:,.0f}" for value in income]),
-            "age": gaps(age),
-            "city": gaps([f"city {c}" for c in city]),
+            "joined": incomplete((np.datetime64("2021-01-01") + days).astype(str)),
+            "income": incomplete([f"{value:,.0f}" for value in income]),
+            "age": incomplete(age),
+            "city": incomplete([f"city {c}" for c in city]),
             "country": "NO",
-            "member": gaps(np.where(member, "yes", "no")),
+            "member": incomplete(np.where(member, "yes", "no")),
             "y": np.where(rng.random(n) < p, "yes", "no"),
         }
     )
@@ -75,7 +75,7 @@ def example(tmp_path_factory):
 
 
 def test_plan(example):
-    """The type of each column, its gaps and levels, and what is done with it."""
+    """The type of each column, its missing values and levels, and what is done with it."""
     _, _, report, plan = example
     assert plan.type.to_dict() == {
         "customer_id": "text, id",
@@ -284,7 +284,7 @@ def test_missing_markers():
     """NA, -, ? and null are missing in numbers and in text."""
     markers = ["NA", "-", "?", "null", "n/a", "", " ", "NaN", "None", None]
     plan = infer_plan(pa.table({"x": markers + ["1", "2"] * 20, "w": markers + ["a", "b"] * 20}))
-    assert [(line.type, line.gaps) for line in plan.lines] == [("number", 10), ("text", 10)]
+    assert [(line.type, line.missing) for line in plan.lines] == [("number", 10), ("text", 10)]
 
 
 def test_identifiers_and_constants(tmp_path):

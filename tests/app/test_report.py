@@ -196,6 +196,16 @@ def test_separable_logits_have_no_temperature(tmp_path):
     assert "the true class has the largest logit" in found["temperature_failure"]
 
 
+def test_labels_in_another_order():
+    """No temperature is best: a hint, not where the labels are those of the logits."""
+    z, y = labelled()
+    reversed_classes = in_memory("z", z[:, ::-1].copy())
+    failure = analyse(reversed_classes, y).evaluation.failures["temperature"]
+    assert failure.endswith("temperature (do the labels match the order of the columns?)")
+    known = analyse(reversed_classes, y, separate_labels=False).evaluation.failures["temperature"]
+    assert known == failure.partition(" (")[0]
+
+
 def test_row_number_of_a_failure():
     """The number in the file, not among the rows of the fold or of those with a distribution."""
     z, y = labelled()

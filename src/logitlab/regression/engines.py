@@ -11,14 +11,11 @@ from logitlab import _arrays
 from logitlab.regression.partitions import PartitionedEngine
 from logitlab.regression.rows import Rows
 from logitlab.regression.solver import Floats
-from logitlab.regression.validation import (
-    ClassWeight,
-    checked_labels,
-    checked_weights,
-    times_class_weight,
-)
+from logitlab.regression.validation import checked_labels, checked_weights
 
 _TIMEOUT = 20.0  # seconds for a scheduler to notice that a worker is lost
+
+ClassWeight = Callable[[Any, Floats], Floats | None]
 
 
 class WorkersLostError(RuntimeError):
@@ -177,7 +174,8 @@ def _checked_rows(
         )
     codes = np.searchsorted(classes, y).astype(np.int64)
     weight = checked_weights(weight, len(y))
-    weight = times_class_weight(weight, factors, codes)
+    if factors is not None:
+        weight = factors[codes] if weight is None else factors[codes] * weight
     return Rows(x, codes, weight, len(classes), sum_dtype)
 
 

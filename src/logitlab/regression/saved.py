@@ -63,10 +63,24 @@ class SavedMixin:
         """Take the contents of a file; raise TypeError, ValueError or KeyError if damaged."""
         parameters = {n: _from_json(p) for n, p in metadata["parameters"].items()}
         self.set_params(**parameters)
-        labels, names = metadata["classes"], metadata["features"]
+        self._restore_fit(arrays, metadata["classes"])
+        names = metadata["features"]
+        if names is not None:
+            known = len(names) == self.n_features_in_
+            if not known or not all(isinstance(name, str) for name in names):
+                raise ValueError("the names of the features must be text, one for each")
+            self.feature_names_in_ = np.array(names, object)
+
+    def _restore_fit(self, arrays: _saved.Arrays, labels: list[Any]) -> None:
+        """Take the classes and the coefficients of a file; raise as :meth:`_restore` does."""
         coef, intercept = arrays["coef"], arrays["intercept"]
         kinds = {type(label) for label in labels}
-        if len(kinds) != 1 or not kinds <= {str, int, bool} or len(set(labels)) < len(labels):
+        if (
+            len(kinds) != 1
+            or not kinds <= {str, int, bool, float}
+            or len(set(labels)) < len(labels)
+            or (kinds == {float} and not np.isfinite(labels).all())
+        ):
             raise ValueError("the classes must be distinct labels of one type")
         rows = 1 if len(labels) == 2 else len(labels)
         if len(labels) < 2 or coef.ndim != 2 or len(coef) != rows or intercept.shape != (rows,):
@@ -75,10 +89,6 @@ class SavedMixin:
             raise ValueError("the coefficients must be float32 or float64")
         if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
             raise ValueError("the coefficients must be finite")
-        if names is not None:
-            if len(names) != coef.shape[1] or not all(isinstance(name, str) for name in names):
-                raise ValueError("the names of the features must be text, one for each")
-            self.feature_names_in_ = np.array(names, object)
         self.classes_, self.coef_, self.intercept_ = np.array(labels), coef, intercept
         self.n_features_in_ = coef.shape[1]
 

@@ -123,7 +123,7 @@ class PlanLine:
 
     name: str
     type: str
-    gaps: int  # missing values
+    missing: int  # number of missing values
     levels: int | None  # distinct values of text
     used: bool
     action: str

@@ -33,7 +33,7 @@ def feature_names(columns: Sequence[Column], drop_first: bool) -> list[str]:
 def _transformer(parts: Sequence[Part], drop_first: bool) -> ColumnTransformer:
     """The transformer of the values of the parts, in the state that fits these parts."""
     fills = np.array([part.fill for part in parts])
-    gap = np.where([part.indicator for part in parts], np.nan, fills)
+    incomplete = np.where([part.indicator for part in parts], np.nan, fills)
     numbers = [i for i, part in enumerate(parts) if part.levels is None]
     levels = [i for i, part in enumerate(parts) if part.levels is not None]
     one_hot = OneHotEncoder(
@@ -47,7 +47,7 @@ def _transformer(parts: Sequence[Part], drop_first: bool) -> ColumnTransformer:
         ("levels", make_pipeline(impute, one_hot), levels),
     ]
     # These three rows have the medians and the missing values of the plan.
-    return ColumnTransformer([b for b in blocks if b[2]]).fit(np.stack([fills, fills, gap]))
+    return ColumnTransformer([b for b in blocks if b[2]]).fit(np.stack([fills, fills, incomplete]))
 
 
 def features(
@@ -79,6 +79,8 @@ def features(
         messages += _new_values(column, unreadable)
     if problems:
         raise ValueError("; ".join(problems))
+    if table.num_rows == 0:
+        return np.empty((0, len(feature_names(columns, drop_first)))), []
     if all(p.levels is None and not p.indicator for p in parts) and not np.isnan(values).any():
         return values, messages  # as the transformer would, which copies them
     with warnings.catch_warnings():

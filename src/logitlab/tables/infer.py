@@ -40,7 +40,7 @@ from logitlab.tables.values import (
     is_text,
     is_time,
     numeric_values,
-    without_dictionary,
+    plain_values,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class _Found:
     """What a column holds; without a column it is dropped, for the reason in `action`."""
 
     type: str
-    gaps: int
+    missing: int
     levels: int | None
     column: Column | None
     action: str
@@ -91,7 +91,7 @@ def infer_plan(
 ) -> Plan:
     """The plan of a table without the target; the index of pandas is ignored."""
     names = [name for name in table.column_names if not is_index(name)]
-    data = {name: without_dictionary(table.column(name)) for name in names}
+    data = {name: plain_values(table.column(name)) for name in names}
     texts = {n: as_text(c) for n, c in data.items() if n not in drop and is_text(c.type)}
     formats = _formats(texts, _candidates(decimal, thousands), decimal)
     columns, lines = [], []
@@ -100,7 +100,7 @@ def infer_plan(
             lines.append(PlanLine(name, "", 0, None, False, "dropped: --drop"))
             continue
         kept = name in keep
-        if _is_one_value_with_gaps(texts.get(name, data[name])):
+        if _is_presence(texts.get(name, data[name])) and formats.get(name) is None:
             found = _find_levels(name, as_text(data[name]), kept)
         elif name in texts:
             found = _find_text(name, texts[name], formats[name], kept)
@@ -110,15 +110,15 @@ def infer_plan(
         if found.column is not None:
             columns.append(found.column)
         action = found.action if used else f"dropped: {found.action}"
-        lines.append(PlanLine(name, found.type, found.gaps, found.levels, used, action))
+        lines.append(PlanLine(name, found.type, found.missing, found.levels, used, action))
     return Plan(tuple(columns), tuple(lines))
 
 
-def _is_one_value_with_gaps(data: "pa.ChunkedArray") -> bool:
-    """Whether the column tells no more than where values are missing, which may tell much."""
+def _is_presence(data: "pa.ChunkedArray") -> bool:
+    """Whether the column, not of numbers, has one value and tells where it is missing."""
     from pyarrow import compute, types
 
-    if types.is_nested(data.type) or types.is_null(data.type):
+    if types.is_nested(data.type) or (is_number(data.type) and not types.is_boolean(data.type)):
         return False
     if data.null_count <= INDICATOR_SHARE * len(data):
         return False
@@ -177,9 +177,9 @@ def _find_text(
 def _find_typed(name: str, data: "pa.ChunkedArray", keep: bool) -> _Found:
     from pyarrow import types
 
-    gaps = data.null_count
-    if gaps == len(data):
-        return _Found("empty", gaps, None, None, "no values")
+    missing = data.null_count
+    if missing == len(data):
+        return _Found("empty", missing, None, None, "no values")
     if types.is_boolean(data.type):
         return _find_booleans(name, numeric_values(data), keep)
     if is_number(data.type):
@@ -188,12 +188,12 @@ def _find_typed(name: str, data: "pa.ChunkedArray", keep: bool) -> _Found:
         return _find_numbers(name, numeric_values(data), keep, PLAIN)
     if is_time(data.type):
         return _find_dates(name, data, keep)
-    return _Found(str(data.type), gaps, None, None, "this type is not read")
+    return _Found(str(data.type), missing, None, None, "this type is not read")
 
 
 def _with_unreadable(found: _Found, text: "pa.ChunkedArray") -> _Found:
     """The note on values that are not of the type of the others."""
-    unreadable = found.gaps - text.null_count
+    unreadable = found.missing - text.null_count
     if not unreadable or found.column is None:
         return found
     return replace(found, action=f"{found.action}; {unreadable} not read: missing")
@@ -201,30 +201,35 @@ def _with_unreadable(found: _Found, text: "pa.ChunkedArray") -> _Found:
 
 def _number_part(values: Floats, field: str = "") -> tuple[Part, str]:
     """The part of a number, and how its missing values are replaced."""
-    gaps = np.isnan(values)
-    fill = float(np.nanmedian(values)) if gaps.any() else float(np.median(values))
-    share = gaps.mean()
+    missing = np.isnan(values)
+    fill = float(np.nanmedian(values)) if missing.any() else float(np.median(values))
+    share = missing.mean()
     part = Part(field, None, fill, bool(share > INDICATOR_SHARE))
-    if not gaps.any():
+    if not missing.any():
         return part, ""
     shown = "median" if field == "days" else f"median {fill:.6g}"
-    return part, f"gaps: {shown}{', indicator' * part.indicator}"
+    return part, f"missing: {shown}{', indicator' * part.indicator}"
 
 
 def _find_numbers(
     name: str, values: Floats, keep: bool, marks: NumberFormat, kind: str = "number"
 ) -> _Found:
-    gaps = int(np.isnan(values).sum())
-    if gaps == len(values):
-        return _Found(kind, gaps, None, None, "no finite values")
+    missing = int(np.isnan(values).sum())
+    if missing == len(values):
+        return _Found(kind, missing, None, None, "no finite values")
     low, high = np.nanmin(values), np.nanmax(values)
+    if low == high and missing > INDICATOR_SHARE * len(values):
+        # That it is missing may tell much. An indicator beside a constant would be dependent.
+        part = Part("", None, 0.0 if low else 1.0)
+        action = f"missing: {part.fill:g}"
+        return _Found(kind, missing, None, Column(name, NUMBER, (part,), marks), action)
     if not keep:
         if low == high:
-            return _Found(kind, gaps, None, None, f"constant ({low:g})")
+            return _Found(kind, missing, None, None, f"constant ({low:g})")
         if _ID_NAME.fullmatch(name) and _are_distinct_integers(values):
-            return _Found(f"{kind}, id", gaps, None, None, "an identifier")
+            return _Found(f"{kind}, id", missing, None, None, "an identifier")
     part, note = _number_part(values)
-    return _Found(kind, gaps, None, Column(name, NUMBER, (part,), marks), note or "as it is")
+    return _Found(kind, missing, None, Column(name, NUMBER, (part,), marks), note or "as it is")
 
 
 def _example(marks: NumberFormat) -> str:
@@ -238,24 +243,24 @@ def _are_distinct_integers(values: Floats) -> bool:
 
 
 def _find_booleans(name: str, values: Floats, keep: bool) -> _Found:
-    gaps = int(np.isnan(values).sum())
+    missing = int(np.isnan(values).sum())
     if not keep and np.nanmin(values) == np.nanmax(values):
         word = "yes" if np.nanmin(values) else "no"
-        return _Found("yes/no", gaps, 1, None, f"constant ({word})")
+        return _Found("yes/no", missing, 1, None, f"constant ({word})")
     part, note = _number_part(values)
     action = note or "0 and 1"
-    return _Found("yes/no", gaps, 2, Column(name, BOOLEAN, (part,)), action)
+    return _Found("yes/no", missing, 2, Column(name, BOOLEAN, (part,)), action)
 
 
 def _find_dates(name: str, times: "pa.ChunkedArray", keep: bool) -> _Found:
     fields = date_fields(times)
     days = fields["days"]
-    gaps = int(np.isnan(days).sum())
-    if gaps == len(days):
-        return _Found("date", gaps, None, None, "no values")
+    missing = int(np.isnan(days).sum())
+    if missing == len(days):
+        return _Found("date", missing, None, None, "no values")
     low, high = np.nanmin(days), np.nanmax(days)
     if low == high and not keep:
-        return _Found("date", gaps, None, None, "constant")
+        return _Found("date", missing, None, None, "constant")
     part, note = _number_part(days, "days")
     parts = [part]
     # Within a year the days tell the month.
@@ -268,36 +273,36 @@ def _find_dates(name: str, times: "pa.ChunkedArray", keep: bool) -> _Found:
     if np.nanmax(fields["hour"]) > 0:
         parts.append(Part("hour", None, _number_part(fields["hour"])[0].fill))
     action = "; ".join(filter(None, (", ".join(p.field for p in parts), note)))
-    return _Found("date", gaps, None, Column(name, DATE, tuple(parts)), action)
+    return _Found("date", missing, None, Column(name, DATE, tuple(parts)), action)
 
 
 def _find_levels(name: str, text: "pa.ChunkedArray", keep: bool) -> _Found:
     counts = _counts(text)
-    gaps, n = text.null_count, len(text) - text.null_count
+    missing, n = text.null_count, len(text) - text.null_count
     many = len(counts) > FEW_LEVELS
     frequent = [level for level in counts if not many or counts[level] >= MIN_ROWS]
     if not keep:
-        if len(counts) == 1 and gaps <= INDICATOR_SHARE * len(text):
-            return _Found("text", gaps, 1, None, f"constant ({_shortened(next(iter(counts)))})")
+        if len(counts) == 1 and missing <= INDICATOR_SHARE * len(text):
+            return _Found("text", missing, 1, None, f"constant ({_shortened(next(iter(counts)))})")
         if len(counts) >= max(MIN_UNIQUE, UNIQUE_SHARE * n):
-            return _Found("text, id", gaps, len(counts), None, "an identifier")
+            return _Found("text, id", missing, len(counts), None, "an identifier")
         if not frequent:
-            return _Found("text", gaps, len(counts), None, f"no level has {MIN_ROWS} rows")
+            return _Found("text", missing, len(counts), None, f"no level has {MIN_ROWS} rows")
     frequent = (frequent or list(counts))[: MAX_LEVELS if many else None]
     shown = f"{len(frequent)} levels" if len(frequent) > 1 else "1 level"
-    has_gaps = gaps > INDICATOR_SHARE * len(text)
-    extra = [OTHER] * (len(frequent) < len(counts)) + [MISSING] * has_gaps
+    has_missing = missing > INDICATOR_SHARE * len(text)
+    extra = [OTHER] * (len(frequent) < len(counts)) + [MISSING] * has_missing
     levels = tuple(dict.fromkeys([*sorted(frequent), *extra]))
-    fill = levels.index(MISSING if has_gaps else frequent[0])
+    fill = levels.index(MISSING if has_missing else frequent[0])
     note = ""
-    if gaps:
-        note = "gaps: (missing)" if has_gaps else f"gaps: {_shortened(frequent[0])}"
+    if missing:
+        note = "missing: (missing)" if has_missing else f"missing: {_shortened(frequent[0])}"
     rest = " and (other)" if OTHER in extra else ""
     action = "; ".join(filter(None, (f"{shown}{rest}", note)))
     rare = tuple(sorted(counts.keys() - set(frequent)))
     part = Part("", levels, float(fill), rare=rare if len(rare) <= _KEPT_RARE else None)
     column = Column(name, TEXT, (part,))
-    return _Found("text", gaps, len(counts), column, action)
+    return _Found("text", missing, len(counts), column, action)
 
 
 def _shortened(text: str) -> str:

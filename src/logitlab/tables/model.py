@@ -1,4 +1,4 @@
-"""Softmax regression on tables, and its file: safetensors with JSON, without pickle."""
+"""Softmax regression on tables."""
 
 import math
 import os
@@ -14,17 +14,15 @@ from sklearn.utils.validation import check_is_fitted
 from logitlab import _saved
 from logitlab._rows import Floats
 from logitlab.probabilities import log_softmax, softmax
-from logitlab.regression import saved
 from logitlab.regression.estimator import SoftmaxRegression
-from logitlab.tables.columns import Column, NumberFormat, is_index
+from logitlab.tables.columns import NumberFormat, is_index
 from logitlab.tables.encoder import feature_names, features
 from logitlab.tables.infer import Plan, infer_plan
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FILE = "model.safetensors"
-_KIND = "TableModel"
+KIND = "TableModel"  # of a file
 
 
 class TableModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -112,10 +110,12 @@ class TableModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         TypeError, ValueError
-            X is not a table, has two columns of one name, or no column that is used; `drop` or
-            `keep` name no column; an invalid mark.
+            X is not a table, has no rows, two columns of one name, or no column that is used;
+            `drop` or `keep` name no column; an invalid mark.
         """
         table = as_table(X)
+        if table.num_rows == 0:
+            raise ValueError("X must have at least one row, got none")
         return self._fit_plan(table, y, self._plan(table))
 
     def _plan(self, table: "pa.Table") -> Plan:
@@ -195,7 +195,10 @@ class TableModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _logits(self, X: Any) -> Floats:
         """The uncalibrated logits of all classes."""
-        z: Floats = self.regression_._logits_of_all_classes(self.transform(X))
+        x = self.transform(X)
+        if x.shape[0] == 0:
+            return np.empty((0, len(self.classes_)))
+        z: Floats = self.regression_._logits_of_all_classes(x)
         return z
 
     def predict_proba(self, X: Any) -> Floats:
@@ -264,7 +267,7 @@ class TableModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         }
         regression = self.regression_
         arrays = {"coef": regression.coef_, "intercept": regression.intercept_}
-        return _saved.to_bytes(_KIND, arrays, metadata)
+        return _saved.to_bytes(KIND, arrays, metadata)
 
 
 def as_table(X: Any) -> "pa.Table":
@@ -323,123 +326,3 @@ def check_options(
     if (reason := marks.error()) is not None:
         problems.append(f"{option}{reason}")
     return problems
-
-
-def load_model(path: str | os.PathLike[str]) -> TableModel | SoftmaxRegression:
-    """Return the model in a file of ``logitlab fit`` or of the ``save`` of a model.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file, or the folder that ``logitlab fit`` wrote.
-
-    Returns
-    -------
-    TableModel or SoftmaxRegression
-        Of ``logitlab fit`` a TableModel, which takes data frames of pandas and polars and Arrow
-        tables.
-
-    Raises
-    ------
-    OSError
-        The file cannot be read.
-    ValueError
-        The file holds no valid model.
-
-    Notes
-    -----
-    The file is safetensors with the encodings of the columns as JSON; reading it runs no code.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import pyarrow as pa
-    >>> import logitlab
-    >>> table = pa.table({"age": [20, 30, 40, 50], "city": ["Oslo", "Rome", "Rome", "Oslo"]})
-    >>> model = logitlab.TableModel().fit(table, [0, 1, 1, 0])
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     model.save(f"{folder}/model.safetensors")
-    ...     logitlab.load_model(folder).predict(table)
-    array([0, 1, 1, 0])
-    """
-    path = model_file(path)
-    kind, tensors, metadata = _saved.read(path)
-    if kind not in (_KIND, saved.KIND):
-        raise ValueError(f"{path}: must be a model of logitlab fit, got a file of {kind}")
-    if kind == saved.KIND:
-        return _regression(path, metadata, tensors)
-    try:
-        model = _restored(metadata, tensors)
-        reason = _error(model)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        raise ValueError(f"{path}: invalid model: its metadata is incomplete; fit again") from None
-    if reason is not None:
-        raise ValueError(f"{path}: invalid model: {reason}")
-    return model
-
-
-def _regression(
-    path: str, metadata: dict[str, Any], tensors: dict[str, NDArray[Any]]
-) -> SoftmaxRegression:
-    regression = SoftmaxRegression()
-    try:
-        regression._restore(tensors, metadata)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: invalid model: {error}") from None
-    return regression
-
-
-def model_file(path: str | os.PathLike[str]) -> str:
-    """The model file of a folder, or the path itself."""
-    path = os.fspath(path)
-    return os.path.join(path, FILE) if os.path.isdir(path) else path
-
-
-def _restored(metadata: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> TableModel:
-    C = metadata["C"]
-    model = TableModel(C=math.inf if C is None else float(C))
-    model.columns_ = tuple(Column.from_json(column) for column in metadata["columns"])
-    model.feature_names_in_ = np.array([column.name for column in model.columns_])
-    model.n_features_in_ = len(model.columns_)
-    model.dropped_ = list(metadata["dropped"])
-    model.target_, model.temperature_ = metadata["target"], float(metadata["temperature"])
-    labels = metadata["classes"]
-    kinds = {type(label) for label in labels}
-    if len(kinds) != 1 or not kinds <= {str, int, bool}:
-        raise TypeError
-    regression = SoftmaxRegression(C=model.C)
-    regression.classes_ = model.classes_ = np.array(labels)
-    regression.coef_, regression.intercept_ = tensors["coef"], tensors["intercept"]
-    regression.n_features_in_ = regression.coef_.shape[1]
-    model.regression_ = regression
-    return model
-
-
-def _error(model: TableModel) -> str | None:
-    """Why the parameters cannot be used; None if they can."""
-    if not isinstance(model.target_, str):
-        return f"the target must be text, got {model.target_!r}"
-    if not all(isinstance(name, str) for name in model.dropped_):
-        return "the names of dropped columns must be text"
-    k = len(model.classes_)
-    if k < 2 or len(set(model.classes_.tolist())) != k:
-        return "there must be 2 or more classes, all distinct"
-    coef, intercept = model.regression_.coef_, model.regression_.intercept_
-    if coef.dtype != np.float64 or intercept.dtype != np.float64:
-        return "coef and intercept must be float64"
-    for column in model.columns_:
-        if (reason := column.error()) is not None:
-            return f"column {column.name!r}: {reason}"
-    if len({column.name for column in model.columns_}) != len(model.columns_):
-        return "the columns must have distinct names"
-    rows = 1 if k == 2 else k
-    shape = (rows, len(feature_names(model.columns_, model._drop_first)))
-    if coef.shape != shape:
-        return f"coef must have shape {shape}, got {coef.shape}"
-    if intercept.shape != (rows,):
-        return f"intercept must have shape {(rows,)}, got {intercept.shape}"
-    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
-        return "coef and intercept must be finite"
-    if not 0 < model.temperature_ < math.inf:
-        return f"temperature must be positive and finite, got {model.temperature_}"
-    return None

@@ -30,6 +30,7 @@ FORMATS = (
 _BLANKS = " \u00a0\u202f"
 _SPACES = f"[{_BLANKS}]"
 _CURRENCY = "[$€£¥]"
+_CODE = r"^[-+]?(0\d+|\d{17,})$"  # its zeros count, or float64 does not hold it
 _DATE = r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
 _TIME = r"[T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d([.]\d{1,9})?)?"
 _ZONE = r"(Z|[+-]\d{2}:?\d{2})"
@@ -76,7 +77,37 @@ def _number_pattern(marks: NumberFormat) -> str:
     )
 
 
-def reads(text: "pa.ChunkedArray", marks: NumberFormat) -> "pa.ChunkedArray":
+def _with_signs(text: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    """The text with U+2212 and the brackets of accounting, ``(1,234)``, as a hyphen."""
+    from pyarrow import compute
+
+    text = compute.replace_substring(text, "\u2212", "-")
+    pattern = rf"^({_CURRENCY}?{_SPACES}?)\(([^()+-]+)\)$"
+    return compute.replace_substring_regex(text, pattern, r"-\1\2")
+
+
+def _without_codes(text: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    """The text, empty where it is a code such as 007 or an integer that float64 does not hold."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    return compute.if_else(matches(text, _CODE), pa.scalar(""), text)
+
+
+def _are_padded(text: "pa.ChunkedArray", min_share: float) -> bool:
+    """Whether the values have as many digits, with leading zeros, as postal codes do."""
+    from pyarrow import compute
+
+    digits = text.filter(matches(text, r"^\d+$"))
+    lengths = compute.utf8_length(digits)
+    most = compute.mode(lengths).to_pylist()
+    if not most or most[0]["count"] < min_share * (len(text) - text.null_count):
+        return False
+    padded = compute.and_(compute.equal(lengths, most[0]["mode"]), matches(digits, r"^0\d"))
+    return bool(compute.any(padded).as_py())
+
+
+def _reads(text: "pa.ChunkedArray", marks: NumberFormat) -> "pa.ChunkedArray":
     """Where the text is a number of this format."""
     return matches(text, _number_pattern(marks))
 
@@ -87,16 +118,20 @@ def has_marks(text: "pa.ChunkedArray") -> bool:
 
 
 def as_numbers(text: "pa.ChunkedArray", marks: NumberFormat) -> Floats:
-    """The numbers, NaN where the text is missing, not a number of this format, or infinite."""
+    """The numbers, NaN where the text is missing, not a number of this format, or infinite.
+
+    Codes such as 007 and integers of 17 digits are no numbers.
+    """
     import pyarrow as pa
     from pyarrow import compute
 
+    text = _without_codes(_with_signs(text))
     if marks == PLAIN:
         try:
             return _finite(text.cast(pa.float64()))
         except pa.ArrowInvalid:
             pass
-    digits = compute.if_else(reads(text, marks), text, pa.scalar(None, pa.string()))
+    digits = compute.if_else(_reads(text, marks), text, pa.scalar(None, pa.string()))
     digits = compute.replace_substring_regex(digits, r"[^0-9.,eE+-]", "")
     if marks.thousands in (".", ","):
         digits = compute.replace_substring(digits, marks.thousands, "")
@@ -115,12 +150,14 @@ def number_formats(
     text: "pa.ChunkedArray", candidates: tuple[NumberFormat, ...], min_share: float
 ) -> list[NumberFormat]:
     """The candidates that read most of the values, all of them equally many."""
+    text = _with_signs(text)
     like_number = rf"^[-+]?{_CURRENCY}?{_SPACES}?[-+]?[.,]?\d[-+\d.,'_eE$€£¥%{_BLANKS}]*$"
     if share(matches(text, like_number)) < min_share:
         return []
-    if share(matches(text, r"^[-+]?(0\d+|\d{17,})$")) > 0:
-        return []  # codes such as 007, whose zeros count; integers that float64 does not hold
-    shares = {marks: share(reads(text, marks)) for marks in candidates}
+    if _are_padded(text, min_share):
+        return []
+    text = _without_codes(text)
+    shares = {marks: share(_reads(text, marks)) for marks in candidates}
     best = max(shares.values())
     return [] if best < min_share else [m for m in candidates if shares[m] == best]
 

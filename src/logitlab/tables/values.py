@@ -16,16 +16,19 @@ class WrongTypeError(ValueError):
     """A column of a type that its encoding does not read."""
 
 
-def without_dictionary(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
-    """The values of a column, of which a dictionary stores the indices."""
+def plain_values(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    """The values of a column, null instead of NaN; of a dictionary not the indices."""
     import pyarrow as pa
+    from pyarrow import compute
 
+    if pa.types.is_floating(column.type):
+        return compute.if_else(compute.is_nan(column), pa.scalar(None, column.type), column)
     if not pa.types.is_dictionary(column.type):
         return column
     kind = column.type.value_type
     kind = pa.string() if is_text(kind) else kind
     chunks = [chunk.dictionary.cast(kind).take(chunk.indices) for chunk in column.chunks]
-    return pa.chunked_array(chunks, kind)
+    return plain_values(pa.chunked_array(chunks, kind))
 
 
 def is_text(kind: "pa.DataType") -> bool:
@@ -68,9 +71,8 @@ def column_values(column: Column, data: "pa.ChunkedArray") -> tuple[list[Floats]
 
     Raises WrongTypeError if more than half of the values cannot be read.
     """
-    from pyarrow import compute
-
-    data = without_dictionary(data)
+    data = plain_values(data)
+    present = len(data) - data.null_count
     if column.kind == TEXT:
         indices, unknown = _level_indices(column, data)
         return [indices], unknown
@@ -84,11 +86,11 @@ def column_values(column: Column, data: "pa.ChunkedArray") -> tuple[list[Floats]
         else:
             fields = {"": as_numbers(text, column.format or PLAIN)}
     elif column.kind == DATE and is_time(data.type):
-        present = len(data) - data.null_count
         fields = date_fields(data)
     elif (column.kind != DATE and is_number(data.type)) or data.null_count == len(data):
         numbers = numeric_values(data) if is_number(data.type) else np.full(len(data), np.nan)
-        present = len(data) - compute.sum(compute.is_null(data, nan_is_null=True)).as_py()
+        if column.kind == BOOLEAN:
+            numbers = np.where((numbers == 0) | (numbers == 1), numbers, np.nan)
         fields = dict.fromkeys([part.field for part in column.parts], numbers)
     else:
         raise WrongTypeError(f"must contain {_content(column)}, got {data.type}")
@@ -114,7 +116,7 @@ def _first_unreadable(text: "pa.ChunkedArray", values: Floats) -> str:
 
 def as_text(data: "pa.ChunkedArray") -> "pa.ChunkedArray":
     """Any values as text, null where they are missing."""
-    return cleaned(without_dictionary(data))
+    return cleaned(plain_values(data))
 
 
 def _level_indices(column: Column, data: "pa.ChunkedArray") -> tuple[Floats, int]:

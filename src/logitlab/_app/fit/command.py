@@ -110,7 +110,8 @@ def fit(
     from logitlab._app.report.analysis import analyse
     from logitlab._app.report.json import as_json as to_json
     from logitlab.regression.threads import single_blas_thread
-    from logitlab.tables.model import FILE, TableModel
+    from logitlab.tables.model import TableModel
+    from logitlab.tables.saved import FILE
 
     with exit_on_user_error():
         names = (FILE, "columns.csv", "coefficients.csv")
@@ -139,6 +140,7 @@ def fit(
                     result.held_out,
                     result.held_out_labels,
                     label_warnings=tuple(result.warnings()),
+                    separate_labels=False,
                     track=track,
                 )
         analysis = replace(analysis, notes=[*analysis.notes, *result.notes()])
@@ -197,7 +199,8 @@ def predict(
     from logitlab._app.fit.predictions import write_predictions
     from logitlab._app.fit.reading import read_table, table_files
     from logitlab._app.saved import catch_saved_errors
-    from logitlab.tables.model import load_model, model_file
+    from logitlab.tables.model import TableModel
+    from logitlab.tables.saved import load_model, model_file
 
     with exit_on_user_error():
         file = Path(model_file(model))
@@ -206,6 +209,11 @@ def predict(
             raise UserError(f"{file}: no such file")
         with catch_saved_errors(file):
             fitted = load_model(file)
+        if not isinstance(fitted, TableModel):
+            raise UserError(
+                f"{file}: must be a model of logitlab fit, got a {type(fitted).__name__}, which "
+                "predicts for arrays; read it with logitlab.load_model"
+            )
         data = read_table(table, delimiter)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

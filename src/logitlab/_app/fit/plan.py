@@ -24,15 +24,15 @@ def print_plan(lines: Sequence[PlanLine], rows: int, console: Any) -> None:
     )
     table.add_column("column", max_width=22, overflow="fold")
     table.add_column("type")
-    table.add_column("gaps", justify="right")
+    table.add_column("missing", justify="right")
     table.add_column("levels", justify="right")
     table.add_column("used as")
     for line in lines[:_SHOWN]:
-        gaps = percent(line.gaps / rows) if line.gaps else ""
+        missing = percent(line.missing / rows) if line.missing else ""
         levels = "" if line.levels is None else count(line.levels)
         style = None if line.used else "dim"
         table.add_row(
-            printable(line.name), line.type, gaps, levels, printable(line.action), style=style
+            printable(line.name), line.type, missing, levels, printable(line.action), style=style
         )
     console.print(table)
     if len(lines) > _SHOWN:
@@ -47,6 +47,6 @@ def columns_csv(lines: Sequence[PlanLine]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["column", "type", "missing", "levels", "used", "used_as"])
     for line in lines:
-        cells = (csv_text(line.name), line.type, line.gaps, line.levels, line.used)
+        cells = (csv_text(line.name), line.type, line.missing, line.levels, line.used)
         writer.writerow([*cells, csv_text(line.action)])
     return text.getvalue()

@@ -160,9 +160,9 @@ def target_values(
     """
     from pyarrow import types
 
-    from logitlab.tables.values import is_text, without_dictionary
+    from logitlab.tables.values import is_text, plain_values
 
-    column = without_dictionary(table.column(target))
+    column = plain_values(table.column(target))
     if is_text(column.type):
         column = _numbers_or_text(column)
     present = column.is_valid().to_numpy()

@@ -170,7 +170,7 @@ def column_as_written(path: Path, column: Any, name: str) -> Any:
 
 
 def table_column(path: Path, name: str | None, content: str) -> NDArray[Any]:
-    """A column of a table without gaps; `name` may be None if there is only one column.
+    """A column of a table without missing values; `name` may be None if there is only one column.
 
     `content` is what one value is, for messages.
     """

@@ -263,6 +263,7 @@ def analyse(
     shared: NDArray[np.bool_] | None = None,
     mapping: str | None = None,
     label_warnings: tuple[str, ...] = (),
+    separate_labels: bool = True,
     groups: Groups | None = None,
     track: Track = untracked,
     cluster: Cluster | None = None,
@@ -273,7 +274,8 @@ def analyse(
 
     `labels` are the true classes, for scores and calibrators, -1 in a row that is left out;
     `targets` are the tokens of a text; `shared` selects the rows that are analysed; `mapping` says
-    how labels became classes, `label_warnings` what may be wrong with them;
+    how labels became classes, `label_warnings` what may be wrong with them,
+    `separate_labels` whether their classes may be in another order than those of the source;
     `groups` are those of rows, for scores of each.
     """
     included = None if labels is None or labels.min() >= 0 else labels >= 0
@@ -314,7 +316,9 @@ def analyse(
     evaluation = decided = None
     if labels is not None and first.scores is not None:
         fitted = first.fit_sample.collected()
-        evaluation = evaluate(passes, first.scores, fitted, **labelled)
+        evaluation = evaluate(
+            passes, first.scores, fitted, **labelled, separate_labels=separate_labels
+        )
         decided = decisions(*fitted, labels, labelled["fold"], evaluation.fold_temperatures)
     notes = [*describe_layout(source, probabilities), *([mapping] if mapping else [])]
     found = {}

@@ -243,9 +243,9 @@ class ScoreAccumulator:
 _LIMITS = {
     0.0: "the true class has the largest logit in every row, so the log-loss decreases as long as "
     "the temperature does",
-    math.inf: "equal probabilities for all classes have a smaller log-loss than any temperature "
-    "(do the labels match the order of the columns?)",
+    math.inf: "equal probabilities for all classes have a smaller log-loss than any temperature",
 }
+_ORDER_HINT = " (do the labels match the order of the columns?)"
 
 
 def _check_folds(rows: NDArray[Any]) -> None:
@@ -283,7 +283,7 @@ class _TemperatureSums:
 
 
 def _temperatures(
-    passes: Passes, sample: RowSample, label: NDArray[Any], fold: Folds
+    passes: Passes, sample: RowSample, label: NDArray[Any], fold: Folds, separate_labels: bool
 ) -> list[float]:
     """The temperatures of all rows, of those outside fold 0, and of those outside fold 1.
 
@@ -307,7 +307,8 @@ def _temperatures(
     temperatures = [search.temperature or 0.0 for search in searches.values()]
     for t in temperatures:
         if t in _LIMITS:
-            raise ValueError(_LIMITS[t])
+            hint = _ORDER_HINT if separate_labels and t == math.inf else ""
+            raise ValueError(_LIMITS[t] + hint)
     return temperatures
 
 
@@ -392,17 +393,19 @@ def evaluate(
     label: NDArray[Any],
     fold: Folds,
     fitted: NDArray[np.bool_],
+    separate_labels: bool,
 ) -> Evaluation:
     """Scores before and after each calibrator, 2-fold cross-fitted.
 
     `label`, `fold` and `fitted`, the rows of the sample, have a value for each row of the source.
+    `separate_labels` is whether the classes of the labels may be in another order.
     """
     transforms: dict[str, Transform] = {}
     failures: dict[str, str] = {}
     temperature, fold_temperatures = None, None
     try:
         _check_folds(uncalibrated.cells[:, 0].sum(axis=-1))
-        temperature, *others = _temperatures(passes, sample, label, fold)
+        temperature, *others = _temperatures(passes, sample, label, fold, separate_labels)
         fold_temperatures = tuple(others)
         transforms["temperature"] = partial(_scaled, np.array(others))
     except ValueError as error:

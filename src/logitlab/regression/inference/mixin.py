@@ -6,10 +6,9 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
-from logitlab import _checks
 from logitlab.regression.inference.kept_rows import KeepsRows
 from logitlab.regression.inference.results import Inference
-from logitlab.regression.inference.tables import Summary
+from logitlab.regression.inference.tables import Summary, checked_level
 from logitlab.regression.posterior import Posterior, posterior
 from logitlab.regression.profile import ProfileIntervals, profile_intervals
 from logitlab.regression.threads import single_blas_thread
@@ -101,8 +100,7 @@ class InferenceMixin(KeepsRows):
         Returns
         -------
         logitlab.regression.profile.ProfileIntervals
-            It prints as a table; ``to_frame()``, ``to_html()`` and ``to_latex()`` return it in
-            other forms.
+            It prints as a table; ``to_frame()`` returns a data frame.
 
         Raises
         ------
@@ -124,18 +122,15 @@ class InferenceMixin(KeepsRows):
         >>> X, y = np.arange(8.0)[:, None], [0, 0, 0, 0, 1, 1, 1, 1]  # separated
         >>> model = logitlab.SoftmaxRegression(C=math.inf, firth=True).fit(X, y)
         >>> print(model.profile_intervals())
-                                 Profile Likelihood Intervals
-        ==============================================================================
-        Dep. Variable:                      y   Base Class:                          0
-        ==============================================================================
-                                       y=1       coef          p     [0.025     0.975]
-        ------------------------------------------------------------------------------
-        x0                                      1.033     0.0166     0.1341      5.746
-        intercept                              -3.615     0.0399     -20.41    -0.1228
-        ==============================================================================
+        Profile likelihood intervals, base class 0
+        <BLANKLINE>
+        class 1
+                         coef   lower 95%   upper 95%           p
+        x0              1.033      0.1341       5.746      0.0166
+        intercept      -3.615      -20.41     -0.1228      0.0399
         """
-        confidence_level = _checks.between_0_and_1(confidence_level, "confidence_level")
-        objective, base, response = self._objective_of(X, y, sample_weight, base)
+        confidence_level = checked_level(confidence_level)
+        objective, base, _ = self._objective_of(X, y, sample_weight, base)
         with single_blas_thread():
             return profile_intervals(
                 objective,
@@ -144,7 +139,6 @@ class InferenceMixin(KeepsRows):
                 self._parameter_names(),
                 base,
                 confidence_level,
-                response,
             )
 
     def posterior(
@@ -172,8 +166,7 @@ class InferenceMixin(KeepsRows):
         Raises
         ------
         TypeError, ValueError
-            A fit without penalty or with `l1_ratio`; other rows than those of the fit; `base` is
-            not a class.
+            A fit without penalty; other classes than those of the fit; `base` is not a class.
 
         References
         ----------
@@ -266,6 +259,6 @@ class InferenceMixin(KeepsRows):
         intercept             -13.05      3.097     -4.212   2.53e-05     -19.12     -6.975
         ===================================================================================
         """
-        _checks.between_0_and_1(confidence_level, "confidence_level")
+        checked_level(confidence_level)
         inference = self.inference(X, y, sample_weight, base=base, cov_type=cov_type, groups=groups)
         return inference.summary(confidence_level)
