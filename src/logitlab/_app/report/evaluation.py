@@ -393,7 +393,7 @@ def evaluate(
     label: NDArray[Any],
     fold: Folds,
     fitted: NDArray[np.bool_],
-    separate_labels: bool,
+    separate_labels: bool = True,
 ) -> Evaluation:
     """Scores before and after each calibrator, 2-fold cross-fitted.
 
