@@ -26,7 +26,7 @@ stub:
 docs:
 	python -m sphinx -W --keep-going -q guide build/guide
 
-SANITIZED = tests/test_kernels.py tests/test_target_loss.py tests/test_penalty_kernels.py \
+SANITIZED = tests/test_kernels.py tests/test_target_loss.py tests/test_penalty_kernels.py tests/test_quadratic.py \
 	tests/test_sampling_kernels.py::test_against_the_reference \
 	tests/test_products.py::test_products_match_the_formula
 

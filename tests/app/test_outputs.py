@@ -227,7 +227,7 @@ def test_hostile_names_in_tables(hostile, no_figures):
     assert_plain(stdout, stderr)
     with open("fit/coefficients.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert {row["class"] for row in rows} == {"'=1+1", *HOSTILE[1:]}
+    assert {row[k] for row in rows for k in ("base", "class")} == {"'=1+1", *HOSTILE[1:]}
     assert {row["name"] for row in rows} >= {"'=w=-a", "$_{", "intercept"}
     assert run("predict", "fit", "fit.parquet", "-o", "p.csv")[0] == 0
     with open("p.csv", newline="", encoding="utf-8") as file:

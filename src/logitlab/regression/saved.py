@@ -79,7 +79,7 @@ class SavedMixin:
             len(kinds) != 1
             or not kinds <= {str, int, bool, float}
             or len(set(labels)) < len(labels)
-            or (kinds == {float} and not np.isfinite(labels).all())
+            or (kinds == {float} and not all(label.is_integer() for label in labels))
         ):
             raise ValueError("the classes must be distinct labels of one type")
         rows = 1 if len(labels) == 2 else len(labels)
