@@ -69,8 +69,8 @@ def sentence(results: dict[str, dict[str, float]]) -> str:
     """Return the figures in words."""
     files, memory = results["files"], results["memory"]
     return (
-        f"{results['data']['rows']:,.0f} rows of {COLUMNS} float32 columns, {CLASSES} classes, in a "
-        f".parquet file: fitted from the file in {files['seconds']:.0f} s "
+        f"{results['data']['rows']:,.0f} rows of {COLUMNS} float32 columns, {CLASSES} classes, in "
+        f"a .parquet file: fitted from the file in {files['seconds']:.0f} s "
         f"({files['iterations']:.0f} iterations) with a peak of {files['peak']:.0f} MiB, the "
         f"libraries included; read into memory and fitted in {memory['seconds']:.0f} s with "
         f"{memory['peak']:.0f} MiB."
