@@ -115,6 +115,20 @@ def test_a_constant_column_and_many_classes():
     )
 
 
+def test_predict_takes_rows_in_memory():
+    X, y, weight = rows(60)
+    files = dataset.dataset(table(X, y, weight))
+    model = SoftmaxRegression().fit(files, "label", "weight")
+    with pytest.raises(TypeError, match=r"X must be rows in memory.*, got a dataset"):
+        model.predict(files)
+    batches = files.to_batches(columns=["a0", "a1", "a2", "a3"])
+    predicted = [model.predict(pa.Table.from_batches([batch])) for batch in batches]
+    np.testing.assert_array_equal(
+        np.concatenate(predicted),
+        model.classes_[(X @ model.coef_.T + model.intercept_).argmax(axis=1)],
+    )
+
+
 def changed(**columns):
     X, y, weight = rows(60)
     columns = {"a0": X[:, 0], "label": y, "weight": weight, **columns}
@@ -126,6 +140,7 @@ def changed(**columns):
     [
         (changed(), np.zeros(60), None, TypeError, "y must be the name of a column"),
         (changed(), None, None, TypeError, "y must be the name of a column"),
+        (dataset.dataset(pa.table({"label": [0, 1]})), "label", None, ValueError, "column besides"),
         (changed(), "class", None, ValueError, "y must be a column of X, one of .*'class'"),
         (changed(), "label", "w", ValueError, "sample_weight must be a column of X.*'w'"),
         (changed(), "label", 2.0, TypeError, "sample_weight must be the name of a column"),

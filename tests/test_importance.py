@@ -6,7 +6,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from scipy import sparse
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.inspection import permutation_importance as by_scikit_learn
+from sklearn.metrics import log_loss
 
 from logitlab import SoftmaxRegression, permutation_importance
 
@@ -52,6 +54,30 @@ def test_same_on_every_kind_of_matrix(kind):
     expected = permutation_importance(MODEL, X[2000:], y[2000:], rng=3)
     np.testing.assert_allclose(ours.increase, expected.increase, rtol=1e-9)
     assert abs(matrix - kind(rows()[0][2000:])).max() == 0
+
+
+def test_columns_named_by_numbers():
+    """Also where there are fewer rows than columns."""
+    wide = np.random.default_rng(0).standard_normal((40, 60))
+    model = SoftmaxRegression().fit(wide, y[:40])
+    ours = permutation_importance(model, pd.DataFrame(wide), y[:40], rng=3)
+    expected = permutation_importance(model, wide.tolist(), y[:40], rng=3)
+    np.testing.assert_allclose(ours.increase, expected.increase, rtol=1e-9)
+    assert ours.names[-1] == "59"
+
+
+def test_probabilities_of_0():
+    """Of a forest they are exact zeros; scikit-learn's log-loss has the same bound."""
+    forest = RandomForestClassifier(5, random_state=0).fit(X[:500], y[:500])
+    ours = permutation_importance(forest, X[2000:], y[2000:], rng=3)
+    assert ours.log_loss == pytest.approx(log_loss(y[2000:], forest.predict_proba(X[2000:])))
+    assert np.isfinite(ours.increase).all()
+    assert ours.increase.argmax() == 0
+
+
+def test_estimators_without_classes():
+    with pytest.raises(TypeError, match=r"estimator must be a fitted classifier.*Regression"):
+        permutation_importance(SoftmaxRegression(), X, y)
 
 
 @pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame, pa.table])
@@ -104,7 +130,7 @@ def test_labels_of_text_and_unsorted_classes():
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((X[:1], y[:1]), {}, "X must have at least 2 rows, got 1"),
+        ((X[:1].tolist(), y[:1]), {}, "X must have at least 2 rows, got 1"),
         ((X[:9], y[:8]), {}, "y must have a label for each of the 9 rows of X, got 8"),
         ((X[:9], np.full(9, 7)), {}, r"y must hold classes of the estimator, \[0, 1, 2\], got 7"),
         ((X[0], y[:3]), {}, "X must have 2 dimensions, got 1"),

@@ -130,7 +130,7 @@ def test_refused_summaries():
     with pytest.raises(ValueError, match=r"inference needs a fit with C=math\.inf, got C=1\.0"):
         SoftmaxRegression().fit(X, y).summary(X, y)
     model = SoftmaxRegression(C=math.inf).fit(X, y)
-    with pytest.raises(ValueError, match="do not maximize"):
+    with pytest.raises(ValueError, match="are not the optimum"):
         model.summary(X[:200], y[:200])
     with pytest.raises(ValueError, match=r"base must be one of \[0, 1, 2\], got 7"):
         model.summary(X, y, base=7)
@@ -298,11 +298,11 @@ def test_distance_from_the_maximum_that_is_refused(k):
         return information_root(objective, away, list(range(1, k)))
 
     assert root(0.99e-3)[1].shape == (n, n)
-    with pytest.raises(ValueError, match="do not maximize the likelihood of these rows") as error:
+    with pytest.raises(ValueError, match="are not the optimum of these rows") as error:
         root(1.01e-3)
     assert str(error.value) == (
-        "the coefficients do not maximize the likelihood of these rows; pass the rows (and "
-        "weights) of the fit, or fit with a smaller tol"
+        "the coefficients are not the optimum of these rows; pass the rows (and weights) of the "
+        "fit, with its parameters, or fit with a smaller tol"
     )
 
 

@@ -241,7 +241,7 @@ def test_rows_of_the_fit_are_kept():
     np.testing.assert_array_equal(kept.standard_error, passed.standard_error)
     assert str(model.summary(base=2)) == str(model.summary(X, y, w, base=2))
     X[:, 0] *= 2
-    with pytest.raises(ValueError, match="do not maximize the likelihood of these rows"):
+    with pytest.raises(ValueError, match="are not the optimum of these rows"):
         model.inference()
     model.set_params(C=1.0).fit(X, y)
     assert not hasattr(model, "_rows_of_fit")

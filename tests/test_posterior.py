@@ -92,3 +92,14 @@ def test_refused():
     model = SoftmaxRegression(C=np.inf).fit(X, y)
     with pytest.raises(ValueError, match="posterior needs a fit with a ridge penalty, got C=inf"):
         model.posterior(X, y)
+
+
+def test_rows_of_another_fit():
+    X, y = rows(3)
+    model = SoftmaxRegression().fit(X, y)
+    for change in (lambda: (X[:50] * 9, y[:50]), lambda: model.set_params(C=100.0) and (X, y)):
+        with pytest.raises(ValueError, match="the coefficients are not the optimum of these rows"):
+            model.posterior(*change())
+    model.set_params(C=1.0)
+    with pytest.raises(ValueError, match=r"level must be between 0 and 1, got 2\.0"):
+        model.posterior(X, y).credible_interval(2.0)

@@ -59,6 +59,11 @@ def row_label(index: tuple[int, ...]) -> str:
     return f"row {index[0] if len(index) == 1 else index}"
 
 
+def between_0_and_1(x: Any, name: str) -> float:
+    """Return x as a float, checked to be between 0 and 1, without both."""
+    return real(x, name, "between 0 and 1", lambda value: 0 < value < 1)
+
+
 def choice(x: Any, name: str, choices: tuple[Any, ...]) -> Any:
     """Return x, checked to be one of `choices`."""
     if not any(x is c or (type(x) is type(c) and x == c) for c in choices):

@@ -128,9 +128,7 @@ def group_scores(
     >>> {group: s.intervals["accuracy"].value for group, s in scores.items()}
     {'a': 1.0, 'b': 0.5}
     """
-    level = _checks.real(
-        confidence_level, "confidence_level", "between 0 and 1", lambda x: 0 < x < 1
-    )
+    level = _checks.between_0_and_1(confidence_level, "confidence_level")
     n_resamples = _checks.integer(n_resamples, "n_resamples", 1)
     check_bins(n_bins)
     _checks.generator(rng)

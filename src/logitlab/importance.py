@@ -1,5 +1,6 @@
 """Which columns a classifier needs: the log-loss after the values of a column are shuffled."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,8 @@ def permutation_importance(
     estimator : object
         A fitted classifier with ``classes_`` and ``predict_proba`` (``predict_log_proba`` is used
         where it exists). It takes X as it is: a pipeline or a model of tables gets its raw columns.
+        A probability of exactly 0, as of a forest, counts as the machine epsilon of its type, as in
+        ``sklearn.metrics.log_loss``.
     X : array, sparse matrix or data frame (pandas, polars, Arrow), shape (N, D)
         Rows that the estimator was not fitted on. They are not changed.
     y : array, shape (N,)
@@ -76,7 +79,8 @@ def permutation_importance(
     Raises
     ------
     TypeError, ValueError
-        Fewer than two rows; labels that are not classes of the estimator; an argument out of range.
+        An estimator without ``classes_``; fewer than two rows; labels that are not classes of the
+        estimator; an argument out of range.
 
     References
     ----------
@@ -99,10 +103,12 @@ def permutation_importance(
     from scipy.special import ndtri
 
     n_repeats = _checks.integer(n_repeats, "n_repeats", 1)
-    confidence_level = _checks.real(
-        confidence_level, "confidence_level", "between 0 and 1", lambda x: 0 < x < 1
-    )
-    names, shuffled = _columns(X)
+    confidence_level = _checks.between_0_and_1(confidence_level, "confidence_level")
+    if not hasattr(estimator, "classes_"):
+        raise TypeError(
+            f"estimator must be a fitted classifier with classes_, got {type(estimator).__name__}"
+        )
+    X, names, shuffled = _columns(X)
     codes = _codes(y, estimator.classes_)
     rows = X.shape[0]
     if rows < 2:
@@ -134,25 +140,28 @@ def permutation_importance(
     )
 
 
-def _columns(X: Any) -> tuple[list[str], Callable[[int, Integers], Any]]:
-    """Return the names of the columns, and a function that returns X with one of them shuffled."""
+def _columns(X: Any) -> tuple[Any, list[str], Callable[[int, Integers], Any]]:
+    """Return X, the names of its columns, and a function that returns X with one of them shuffled.
+
+    A list is returned as an array.
+    """
     if not hasattr(X, "columns") and not hasattr(X, "column_names"):
         if not hasattr(X, "tocsc"):
             X = np.asarray(X)
         if X.ndim != 2:
             raise ValueError(f"X must have 2 dimensions, got {X.ndim}")
-        return [f"x{j}" for j in range(X.shape[1])], lambda j, order: _shuffled(X, j, order)
+        names = [f"x{j}" for j in range(X.shape[1])]
+        return X, names, lambda column, order: _shuffled(X, column, order)
     import narwhals as nw
 
     frame = nw.from_native(X, eager_only=True)
-    names = frame.columns
 
     def shuffled_frame(column: int, order: Integers) -> Any:
-        name = names[column]
-        values = frame[name].gather_every(1)
-        return nw.to_native(frame.with_columns(values[order.tolist()].alias(name)))
+        name = frame.columns[column]
+        values = frame.get_column(name)[order.tolist()]
+        return nw.to_native(frame.with_columns(values.alias(name)))
 
-    return [str(name) for name in names], shuffled_frame
+    return X, [str(name) for name in frame.columns], shuffled_frame
 
 
 def _shuffled(X: Any, column: int, order: Integers) -> Any:
@@ -183,10 +192,13 @@ def _codes(y: Any, classes: NDArray[Any]) -> Integers:
 
 def _losses(estimator: Any, X: Any, codes: Integers) -> Floats:
     """Return the log-loss of each row."""
-    if hasattr(estimator, "predict_log_proba"):
-        log_p = np.asarray(estimator.predict_log_proba(X))
-    else:
-        with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore"):
+        if hasattr(estimator, "predict_log_proba"):
+            log_p = np.asarray(estimator.predict_log_proba(X))
+        else:
             log_p = np.log(np.asarray(estimator.predict_proba(X)))
-    losses: Floats = -np.take_along_axis(log_p, codes[:, None], axis=1)[:, 0].astype(np.float64)
+    of_label = np.take_along_axis(log_p, codes[:, None], axis=1)[:, 0].astype(np.float64)
+    # As in scikit-learn's log_loss: a probability of 0 is the unit roundoff of its type.
+    impossible = math.log(np.finfo(log_p.dtype).eps)
+    losses: Floats = -np.where(np.isneginf(of_label), impossible, of_label)
     return losses

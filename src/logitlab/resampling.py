@@ -195,9 +195,7 @@ def score_intervals(
 
 
 def _check_level(confidence_level: float) -> float:
-    return _checks.real(
-        confidence_level, "confidence_level", "between 0 and 1", lambda x: 0 < x < 1
-    )
+    return _checks.between_0_and_1(confidence_level, "confidence_level")
 
 
 def _tally_block(block: Block, rows: int, n_bins: int, name: str) -> ScoreSums:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from logitlab import _arrays, _checks, _rows
 from logitlab._estimators import Estimator
 from logitlab._rows import Floats, Integers, blocks, group_labels
-from logitlab.decisions.rows import as_wide, between_0_and_1, check_distributions, labelled_rows
+from logitlab.decisions.rows import as_wide, check_distributions, labelled_rows
 from logitlab.probabilities import softmax
 
 SCORES = ("lac", "aps", "raps")
@@ -196,7 +196,7 @@ class ConformalSets(Estimator):
             As :func:`logitlab.accuracy`; a parameter out of range; a single row; groups of
             another shape or type.
         """
-        coverage = between_0_and_1(self.coverage, "coverage")
+        coverage = _checks.between_0_and_1(self.coverage, "coverage")
         self._check_parameters()
         y = _arrays.as_array(y, "y")
         rows, labels, _, numbers = labelled_rows(z, y, axis, ignore_index)

@@ -8,7 +8,6 @@ import numpy as np
 from logitlab import _arrays, _checks
 from logitlab._rows import Floats
 from logitlab.decisions.rows import (
-    between_0_and_1,
     check_distributions,
     check_number_of_rows,
     log_frequencies,
@@ -231,7 +230,7 @@ def estimate_prior(
     >>> estimate.prior.round(2), estimate.low.round(2), estimate.high.round(2)
     (array([0.8, 0.2]), array([0.77, 0.16]), array([0.84, 0.23]))
     """
-    level = between_0_and_1(confidence_level, "confidence_level")
+    level = _checks.between_0_and_1(confidence_level, "confidence_level")
     n_resamples, generator = _checks.integer(n_resamples, "n_resamples", 1), _checks.generator(rng)
     z, axis, xp = with_classes(z, axis)
     z = _arrays.on_host(_arrays.move_axis(z, axis, -1, xp))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from logitlab import _arrays, _checks, _rows
+from logitlab import _arrays, _rows
 from logitlab._estimators import check_dense
 from logitlab._rows import Floats, Integers, LabelledRows, blocks
 from logitlab.probabilities import log_softmax
@@ -37,11 +37,6 @@ def check_distributions(
         row = _arrays.first_true(undefined, xp)
         row = row if numbers is None else int(numbers[row])
         raise ValueError(f"row {row} of z has no distribution: it contains NaN, or only -inf")
-
-
-def between_0_and_1(x: Any, name: str) -> float:
-    """Return a probability, checked to be neither 0 nor 1."""
-    return _checks.real(x, name, "between 0 and 1", lambda x: 0 < x < 1)
 
 
 def log_frequencies(x: Any, name: str, k: int, positive: bool = False) -> Floats:

@@ -15,7 +15,6 @@ from logitlab._estimators import Estimator, check_dense
 from logitlab._rows import Floats, Integers
 from logitlab.decisions.rows import (
     as_wide,
-    between_0_and_1,
     check_distributions,
     labelled_rows,
     map_rows,
@@ -333,8 +332,8 @@ class SelectiveClassifier(Estimator):
         UserWarning
             No threshold passes: all rows will be rejected.
         """
-        max_error = between_0_and_1(self.max_error, "max_error")
-        delta = between_0_and_1(self.delta, "delta")
+        max_error = _checks.between_0_and_1(self.max_error, "max_error")
+        delta = _checks.between_0_and_1(self.delta, "delta")
         _checks.choice(self.score, "score", SCORES)
         rows, labels, _, numbers = labelled_rows(z, y, axis, ignore_index)
         scores: Floats = _checked_scores(rows, self.score, numbers)

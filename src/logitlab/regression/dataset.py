@@ -154,7 +154,10 @@ def column_names(dataset: Any, y: Any, sample_weight: Any) -> list[str]:
             )
         if name not in names:
             raise ValueError(f"{argument} must be a column of X, one of {names}, got {name!r}")
-    return [name for name in names if name not in (y, sample_weight)]
+    features = [name for name in names if name not in (y, sample_weight)]
+    if not features:
+        raise ValueError(f"X must have a column besides those of y and sample_weight, got {names}")
+    return features
 
 
 def make_dataset_engine(

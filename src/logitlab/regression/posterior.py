@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from logitlab import _checks
+from logitlab.regression.inference.covariance import check_maximum
 from logitlab.regression.objective import Objective
 from logitlab.regression.solver import Floats, inverse_root
 
@@ -33,10 +35,21 @@ class Posterior:
     standard_deviation: Floats
 
     def credible_interval(self, level: float = 0.95) -> tuple[Floats, Floats]:
-        """Return the lower and the upper bounds that contain a coefficient with a probability."""
+        """Return the lower and the upper bounds that contain a coefficient with a probability.
+
+        Parameters
+        ----------
+        level : float
+            The probability, between 0 and 1.
+
+        Returns
+        -------
+        low, high : numpy.ndarray
+            Of the shape of ``coef``.
+        """
         from scipy.special import ndtri
 
-        half = ndtri((1 + level) / 2) * self.standard_deviation
+        half = ndtri((1 + _checks.between_0_and_1(level, "level")) / 2) * self.standard_deviation
         return self.coef - half, self.coef + half
 
 
@@ -51,7 +64,9 @@ def posterior(
     curvature = np.einsum("iaia->a", blocks) / k**2
     for a in range(size):
         blocks[:, a, :, a] += curvature[a]
-    root = inverse_root(blocks.reshape(k * size, k * size)).reshape(-1, k, size)
+    root = inverse_root(blocks.reshape(k * size, k * size))
+    check_maximum(objective, root, objective.value_and_gradient(theta)[1])
+    root = root.reshape(-1, k, size)
     if objective.fit_intercept:
         # The intercept of features that are not centred is b = c - W mean.
         root[:, :, -1] -= root[:, :, :-1] @ objective.mean

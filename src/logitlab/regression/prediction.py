@@ -7,6 +7,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from logitlab.probabilities import log_softmax, softmax
+from logitlab.regression.dataset import is_dataset
 from logitlab.regression.solver import Floats
 
 
@@ -20,6 +21,11 @@ class SoftmaxPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _checked_features(self, X: Any) -> Any:
         """Return the features of rows to predict, as an array or a CSR matrix."""
         check_is_fitted(self)
+        if is_dataset(X):
+            raise TypeError(
+                "X must be rows in memory to predict, got a dataset; read its batches as tables, with "
+                "pyarrow.Table.from_batches([batch])"
+            )
         return validate_data(
             self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False
         )

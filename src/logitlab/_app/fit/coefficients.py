@@ -67,8 +67,15 @@ def coefficients(model: "TableModel", x: Any, y: NDArray[Any]) -> tuple[Coeffici
     names = [*model.get_feature_names_out(), "intercept"]
     classes = regression.classes_.tolist()
     size = len(names) * len(classes)
-    messages, statistics, interval = [], {}, ""
-    if math.isinf(model.C):
+    messages: list[str] = []
+    statistics: dict[str, Floats] = {}
+    interval = ""
+    if size > _MAX_PARAMETERS:
+        messages.append(
+            f"Intervals are not available: {pluralize(size, 'parameter')}, more than "
+            f"{_MAX_PARAMETERS}"
+        )
+    elif math.isinf(model.C):
         try:
             inference = regression.inference(x, y)
             lower, upper = inference.confidence_interval(LEVEL)
@@ -80,11 +87,6 @@ def coefficients(model: "TableModel", x: Any, y: NDArray[Any]) -> tuple[Coeffici
             interval = "confidence"
         except ValueError as error:
             messages.append(f"Standard errors are not available: {error}")
-    elif size > _MAX_PARAMETERS:
-        messages.append(
-            f"Credible intervals are not available: {pluralize(size, 'parameter')}, more than "
-            f"{_MAX_PARAMETERS}"
-        )
     else:
         posterior = regression.posterior(x, y)
         lower, upper = posterior.credible_interval(LEVEL)

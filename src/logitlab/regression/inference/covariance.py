@@ -40,13 +40,21 @@ def information_root(
     root = inverse_root(hessian.reshape(n, n) * total)
     if len(root) < n:
         raise ValueError(DEPENDENT)
-    gradient_norm = float(np.linalg.norm(root @ (gradient[others] * total).ravel()))
-    if gradient_norm > _MAX_GRADIENT * math.sqrt(n):
-        raise ValueError(
-            "the coefficients do not maximize the likelihood of these rows; pass the rows (and "
-            "weights) of the fit, or fit with a smaller tol"
-        )
+    check_maximum(objective, root, gradient[others])
     return objective.log_likelihood(theta), root
+
+
+def check_maximum(objective: Objective, root: Floats, gradient: Floats) -> None:
+    """Raise an error where the gradient at the coefficients is not 0 up to the tolerance of a fit.
+
+    `root` is a root of the inverse Hessian of the sum over the rows, `gradient` that of the mean.
+    """
+    norm = float(np.linalg.norm(root @ (gradient * objective.weight_sum).ravel()))
+    if norm > _MAX_GRADIENT * math.sqrt(len(root)):
+        raise ValueError(
+            "the coefficients are not the optimum of these rows; pass the rows (and weights) of "
+            "the fit, with its parameters, or fit with a smaller tol"
+        )
 
 
 def checked_groups(groups: Any, rows: int, cov_type: str) -> Integers | None:

@@ -6,9 +6,10 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
+from logitlab import _checks
 from logitlab.regression.inference.kept_rows import KeepsRows
 from logitlab.regression.inference.results import Inference
-from logitlab.regression.inference.tables import Summary, checked_level
+from logitlab.regression.inference.tables import Summary
 from logitlab.regression.posterior import Posterior, posterior
 from logitlab.regression.profile import ProfileIntervals, profile_intervals
 from logitlab.regression.threads import single_blas_thread
@@ -129,7 +130,7 @@ class InferenceMixin(KeepsRows):
         x0              1.033      0.1341       5.746      0.0166
         intercept      -3.615      -20.41     -0.1228      0.0399
         """
-        confidence_level = checked_level(confidence_level)
+        confidence_level = _checks.between_0_and_1(confidence_level, "confidence_level")
         objective, base, _ = self._objective_of(X, y, sample_weight, base)
         with single_blas_thread():
             return profile_intervals(
@@ -166,7 +167,8 @@ class InferenceMixin(KeepsRows):
         Raises
         ------
         TypeError, ValueError
-            A fit without penalty; other classes than those of the fit; `base` is not a class.
+            A fit without penalty or with `l1_ratio`; other rows than those of the fit; `base` is
+            not a class.
 
         References
         ----------
@@ -259,6 +261,6 @@ class InferenceMixin(KeepsRows):
         intercept             -13.05      3.097     -4.212   2.53e-05     -19.12     -6.975
         ===================================================================================
         """
-        checked_level(confidence_level)
+        _checks.between_0_and_1(confidence_level, "confidence_level")
         inference = self.inference(X, y, sample_weight, base=base, cov_type=cov_type, groups=groups)
         return inference.summary(confidence_level)

@@ -12,18 +12,11 @@ _MIN_WIDTH = 78  # of the tables of statsmodels
 _CELL = 11
 
 
-def checked_level(confidence_level: Any) -> float:
-    """Return the confidence level, checked to be between 0 and 1."""
-    return _checks.real(
-        confidence_level, "confidence_level", "between 0 and 1", lambda x: 0 < x < 1
-    )
-
-
 def half_width(standard_error: Floats, confidence_level: Any) -> Floats:
     """Return half of the width of the normal confidence interval."""
     from scipy.stats import norm
 
-    level = checked_level(confidence_level)
+    level = _checks.between_0_and_1(confidence_level, "confidence_level")
     return np.asarray(norm.isf((1 - level) / 2) * standard_error)
 
 
