@@ -11,12 +11,15 @@ from sklearn.utils.multiclass import check_classification_targets
 from logitlab.regression.partitions import PartitionedEngine
 from logitlab.regression.rows import Rows
 from logitlab.regression.solver import Floats
-from logitlab.regression.validation import checked_labels, checked_weights
+from logitlab.regression.validation import (
+    ClassWeight,
+    checked_labels,
+    checked_weights,
+    times_class_weight,
+)
 
 _BATCH_BYTES = 1 << 24  # of the features of a batch
 _MAX_BATCH_ROWS = 1 << 17
-
-ClassWeight = Callable[[Any, Floats], Floats | None]
 
 
 def is_dataset(x: Any) -> bool:
@@ -113,9 +116,7 @@ class DatasetEngine(PartitionedEngine):
         for batch in self._batches([*self._features, *extra]):
             codes = self._codes[start : start + batch.num_rows].astype(np.int64)
             weight = self._row_weights(batch)
-            if self._factors is not None:
-                by_class = self._factors[codes]
-                weight = by_class if weight is None else by_class * weight
+            weight = times_class_weight(weight, self._factors, codes)
             classes = len(self.classes)
             yield start, Rows(self._features_of(batch), codes, weight, classes, self._sum_dtype)
             start += batch.num_rows

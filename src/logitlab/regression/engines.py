@@ -11,11 +11,14 @@ from logitlab import _arrays
 from logitlab.regression.partitions import PartitionedEngine
 from logitlab.regression.rows import Rows
 from logitlab.regression.solver import Floats
-from logitlab.regression.validation import checked_labels, checked_weights
+from logitlab.regression.validation import (
+    ClassWeight,
+    checked_labels,
+    checked_weights,
+    times_class_weight,
+)
 
 _TIMEOUT = 20.0  # seconds for a scheduler to notice that a worker is lost
-
-ClassWeight = Callable[[Any, Floats], Floats | None]
 
 
 class WorkersLostError(RuntimeError):
@@ -174,8 +177,7 @@ def _checked_rows(
         )
     codes = np.searchsorted(classes, y).astype(np.int64)
     weight = checked_weights(weight, len(y))
-    if factors is not None:
-        weight = factors[codes] if weight is None else factors[codes] * weight
+    weight = times_class_weight(weight, factors, codes)
     return Rows(x, codes, weight, len(classes), sum_dtype)
 
 

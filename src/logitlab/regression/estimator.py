@@ -29,6 +29,7 @@ from logitlab.regression.validation import (
     checked_labels,
     checked_objective,
     checked_weights,
+    times_class_weight,
 )
 
 
@@ -273,8 +274,7 @@ class SoftmaxRegression(InferenceMixin, SavedMixin, SoftmaxPredictor):
         classes, codes = np.unique(y, return_inverse=True)
         weight = checked_weights(sample_weight, len(codes))
         factors = self._class_weight(classes, np.bincount(codes, weight))
-        if factors is not None:
-            weight = factors[codes] if weight is None else factors[codes] * weight
+        weight = times_class_weight(weight, factors, codes)
         engine = Rows(X, codes.astype(np.int64), weight, len(classes), sum_dtype)
         return engine, classes, X.dtype
 

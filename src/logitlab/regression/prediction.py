@@ -23,8 +23,8 @@ class SoftmaxPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         if is_dataset(X):
             raise TypeError(
-                "X must be rows in memory to predict, got a dataset; read its batches as tables, with "
-                "pyarrow.Table.from_batches([batch])"
+                "X must be rows in memory to predict, got a dataset; read its batches as tables, "
+                "with pyarrow.Table.from_batches([batch])"
             )
         return validate_data(
             self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ from logitlab.regression.firth import FirthObjective
 from logitlab.regression.objective import Objective
 from logitlab.regression.rows import Engine
 from logitlab.regression.solver import Floats
+
+# Takes the classes and the sum of the weights of each; returns the factor of each class, or None.
+ClassWeight = Callable[[Any, Floats], Floats | None]
 
 _EXACT = 2.0**53  # the integers up to it are floats
 
@@ -115,6 +118,16 @@ def checked_class_weight(
             f"got C={C} and a sum of {total}"
         )
     return factors
+
+
+def times_class_weight(
+    weight: Floats | None, factors: Floats | None, codes: NDArray[Any]
+) -> Floats | None:
+    """Return the weights of rows times the factors of their classes."""
+    if factors is None:
+        return weight
+    by_row: Floats = factors[codes]
+    return by_row if weight is None else by_row * weight
 
 
 def checked_objective(
