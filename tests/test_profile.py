@@ -143,15 +143,26 @@ def test_errors():
 
 def test_table():
     """Every number, also as a data frame."""
-    numbers = (np.array([[row, -10.5 * row]]) for row in (1.0, 0.5, math.inf, 0.01))
-    result = ProfileIntervals("a", ["b"], ["age", "intercept"], *numbers, 0.9)
-    assert str(result) == (
-        "Profile likelihood intervals, base class a\n\n"
-        "class b\n"
-        "                 coef   lower 90%   upper 90%           p\n"
-        "age                 1         0.5         inf        0.01\n"
-        "intercept       -10.5       -5.25        -inf      -0.105"
+    coef, lower, upper, p_value = (
+        np.array([[row, -10.5 * row]]) for row in (1.0, 0.5, math.inf, 0.01)
     )
+    result = ProfileIntervals(
+        base="a",
+        classes=["b"],
+        names=["age", "intercept"],
+        coef=coef,
+        lower=lower,
+        upper=upper,
+        p_value=p_value,
+        confidence_level=0.9,
+        response="y",
+    )
+    lines = [line.split() for line in str(result).splitlines()]
+    assert ["y=b", "coef", "p", "[0.05", "0.95]"] in lines
+    assert ["age", "1", "0.01", "0.5", "inf"] in lines
+    assert ["intercept", "-10.5", "-0.105", "-5.25", "-inf"] in lines
+    assert "Base Class:                          a" in str(result)
+    assert "$P>|z|$" not in result.to_latex()
     frame = result.to_frame()
-    assert frame.loc[("b", "age")].tolist() == [1.0, 0.5, math.inf, 0.01]
-    assert frame.columns.tolist() == ["coef", "lower", "upper", "p_value"]
+    assert frame.loc[("b", "age")].tolist() == [1.0, 0.01, 0.5, math.inf]
+    assert frame.columns.tolist() == ["coef", "p_value", "lower", "upper"]

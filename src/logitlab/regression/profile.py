@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from logitlab.regression.degeneracy import DEPENDENT
+from logitlab.regression.inference.tables import EstimateTable
 from logitlab.regression.objective import Objective
 from logitlab.regression.solver import Floats, InverseHessian, inverse_root, minimize
 
@@ -18,56 +19,29 @@ _ROOT_TOL = 1e-7  # of the bound, in standard errors
 _MAX_DISTANCE = 1e3  # in standard errors or inverse deviations of the feature; beyond: infinity
 
 
-@dataclass(frozen=True)
-class ProfileIntervals:
+@dataclass(frozen=True, kw_only=True)
+class ProfileIntervals(EstimateTable):
     """Intervals and p-values of coefficients relative to a base class, from likelihood ratios.
 
-    Arrays have a row for each class except the base, in the order of `classes`, and a column for
-    each of `names`. It prints as a table.
+    A bound is infinite where the profile of the likelihood does not fall far enough. The p-values
+    are those of the likelihood-ratio test that a coefficient is 0.
 
     Attributes
     ----------
-    base, classes, names : label, list of labels, list of str
-        The base class, the other classes, the names of the columns.
-    coef, lower, upper, p_value : numpy.ndarray
-        The coefficient less that of the base class, the bounds of its interval (infinite where
-        the profile of the likelihood does not fall far enough), and the p-value of the
-        likelihood ratio test that it is 0.
-    confidence_level : float
-        Confidence level of the intervals.
+    coef : numpy.ndarray
+        The coefficients less those of the base class.
+    base : label
+        The base class.
     """
 
-    base: Any
-    classes: list[Any]
-    names: list[str]
+    _TITLE: ClassVar[str] = "Profile Likelihood Intervals"
+    _ESTIMATE: ClassVar[tuple[str, str]] = ("coef", "coef")
+
     coef: Floats
-    lower: Floats
-    upper: Floats
-    p_value: Floats
-    confidence_level: float
+    base: Any
 
-    def to_frame(self) -> Any:
-        """Return a pandas data frame with a row for each class and name."""
-        import pandas as pd
-
-        index = pd.MultiIndex.from_product([self.classes, self.names], names=["class", "name"])
-        columns = ("coef", "lower", "upper", "p_value")
-        return pd.DataFrame({c: getattr(self, c).ravel() for c in columns}, index=index)
-
-    def __str__(self) -> str:
-        width = max(len(name) for name in self.names)
-        percent = f"{100 * self.confidence_level:g}%"
-        titles = ("coef", f"lower {percent}", f"upper {percent}", "p")
-        header = " " * width + "".join(f"{title:>12}" for title in titles)
-        lines = [f"Profile likelihood intervals, base class {self.base}"]
-        for k, label in enumerate(self.classes):
-            lines += ["", f"class {label}", header]
-            for j, name in enumerate(self.names):
-                a, low, high, p = (
-                    float(t[k, j]) for t in (self.coef, self.lower, self.upper, self.p_value)
-                )
-                lines.append(f"{name:{width}}{a:12.4g}{low:12.4g}{high:12.4g}{p:12.3g}")
-        return "\n".join(lines)
+    def _header(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        return [("Dep. Variable", self.response)], [("Base Class", str(self.base))]
 
 
 class _Fit(NamedTuple):
@@ -225,6 +199,7 @@ def profile_intervals(
     names: list[str],
     base: Any,
     confidence_level: float,
+    response: str,
 ) -> ProfileIntervals:
     """Return the intervals of the parameters, of centred features, that maximize the likelihood."""
     from scipy.stats import chi2
@@ -256,5 +231,13 @@ def profile_intervals(
         )
         p_value[index] = profile.p_value()
     return ProfileIntervals(
-        base, [labels[j] for j in others], names, coef, lower, upper, p_value, confidence_level
+        base=base,
+        classes=[labels[j] for j in others],
+        names=names,
+        coef=coef,
+        lower=lower,
+        upper=upper,
+        p_value=p_value,
+        confidence_level=confidence_level,
+        response=response,
     )

@@ -9,7 +9,7 @@ import numpy as np
 from logitlab import _checks
 from logitlab._rows import Integers
 from logitlab.regression import inference_sums
-from logitlab.regression.inference.tables import EstimateTable
+from logitlab.regression.inference.tables import NormalTable
 from logitlab.regression.objective import Objective
 from logitlab.regression.partitions import sum_arrays, sum_members
 from logitlab.regression.rows import Engine, Rows
@@ -19,7 +19,7 @@ PLACES = ("overall", "mean", "median", "zero")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MarginalEffects(EstimateTable):
+class MarginalEffects(NormalTable):
     """Effects of the features on the probabilities of all classes, with delta-method errors.
 
     It prints as a table.

@@ -101,7 +101,8 @@ class InferenceMixin(KeepsRows):
         Returns
         -------
         logitlab.regression.profile.ProfileIntervals
-            It prints as a table; ``to_frame()`` returns a data frame.
+            It prints as a table; ``to_frame()``, ``to_html()`` and ``to_latex()`` return it in
+            other forms.
 
         Raises
         ------
@@ -123,15 +124,18 @@ class InferenceMixin(KeepsRows):
         >>> X, y = np.arange(8.0)[:, None], [0, 0, 0, 0, 1, 1, 1, 1]  # separated
         >>> model = logitlab.SoftmaxRegression(C=math.inf, firth=True).fit(X, y)
         >>> print(model.profile_intervals())
-        Profile likelihood intervals, base class 0
-        <BLANKLINE>
-        class 1
-                         coef   lower 95%   upper 95%           p
-        x0              1.033      0.1341       5.746      0.0166
-        intercept      -3.615      -20.41     -0.1228      0.0399
+                                 Profile Likelihood Intervals
+        ==============================================================================
+        Dep. Variable:                      y   Base Class:                          0
+        ==============================================================================
+                                       y=1       coef          p     [0.025     0.975]
+        ------------------------------------------------------------------------------
+        x0                                      1.033     0.0166     0.1341      5.746
+        intercept                              -3.615     0.0399     -20.41    -0.1228
+        ==============================================================================
         """
         confidence_level = _checks.between_0_and_1(confidence_level, "confidence_level")
-        objective, base, _ = self._objective_of(X, y, sample_weight, base)
+        objective, base, response = self._objective_of(X, y, sample_weight, base)
         with single_blas_thread():
             return profile_intervals(
                 objective,
@@ -140,6 +144,7 @@ class InferenceMixin(KeepsRows):
                 self._parameter_names(),
                 base,
                 confidence_level,
+                response,
             )
 
     def posterior(

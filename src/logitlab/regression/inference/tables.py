@@ -22,7 +22,7 @@ def half_width(standard_error: Floats, confidence_level: Any) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class EstimateTable:
-    """Estimates by class and name, with standard errors, tests and confidence intervals.
+    """Estimates by class and name, with tests and confidence intervals.
 
     Arrays have a row for each of `classes` and a column for each of `names`. It prints as a table.
 
@@ -30,9 +30,8 @@ class EstimateTable:
     ----------
     classes, names : list of labels, list of str
         The classes, and the names of the columns.
-    standard_error, z, p_value, lower, upper : numpy.ndarray
-        The standard error of the estimate, z and its two-sided p-value under the normal
-        distribution, and the bounds of the confidence interval.
+    p_value, lower, upper : numpy.ndarray
+        The p-value of a test, and the bounds of the confidence interval.
     confidence_level : float
         Confidence level of the intervals.
     response : str
@@ -41,51 +40,23 @@ class EstimateTable:
 
     _TITLE: ClassVar[str]
     _ESTIMATE: ClassVar[tuple[str, str]]  # the attribute, and the title of its column
+    _TEST: ClassVar[dict[str, str]] = {"p_value": "p"}  # the columns between it and the interval
 
     classes: list[Any]
     names: list[str]
-    standard_error: Floats
-    z: Floats
     p_value: Floats
     lower: Floats
     upper: Floats
     confidence_level: float
     response: str
 
-    @classmethod
-    def normal(
-        cls, estimate: Floats, standard_error: Floats, confidence_level: Any, **fields: Any
-    ) -> Self:
-        """Return the table of estimates with normal errors."""
-        from scipy.stats import norm
-
-        half = half_width(standard_error, confidence_level)
-        with np.errstate(divide="ignore", invalid="ignore"):  # an effect may be 0 by definition
-            z = estimate / standard_error
-        return cls(
-            standard_error=standard_error,
-            z=z,
-            p_value=2 * norm.sf(abs(z)),
-            lower=estimate - half,
-            upper=estimate + half,
-            confidence_level=float(confidence_level),
-            **fields | {cls._ESTIMATE[0]: estimate},
-        )
-
     def _statistics(self) -> dict[str, Floats]:
-        names = (self._ESTIMATE[0], "standard_error", "z", "p_value", "lower", "upper")
+        names = (self._ESTIMATE[0], *self._TEST, "lower", "upper")
         return {name: getattr(self, name) for name in names}
 
     def _titles(self) -> list[str]:
         tail = (1 - self.confidence_level) / 2
-        return [
-            self._ESTIMATE[1],
-            "std err",
-            "z",
-            "P>|z|",
-            f"[{tail:.4g}",
-            f"{1 - tail:.4g}]",
-        ]
+        return [self._ESTIMATE[1], *self._TEST.values(), f"[{tail:.4g}", f"{1 - tail:.4g}]"]
 
     def _header(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         """Return names and values of the box above the table: its left and its right column."""
@@ -135,7 +106,10 @@ class EstimateTable:
         It needs pandas and jinja2, and the document the package booktabs.
         """
         latex: str = self._text_frame().to_latex(
-            escape=True, multirow=False, caption=self._TITLE, column_format="llrrrrrr"
+            escape=True,
+            multirow=False,
+            caption=self._TITLE,
+            column_format="ll" + "r" * len(self._titles()),
         )
         return latex.replace("P>|z|", "$P>|z|$")
 
@@ -145,8 +119,9 @@ class EstimateTable:
     def __str__(self) -> str:
         titles = [f"{self.response}={label}" for label in self.classes]
         width = max(len(name) for name in [*self.names, *titles])
-        width = max(width, _MIN_WIDTH - 6 * _CELL)
-        total = width + 6 * _CELL
+        numbers = len(self._titles()) * _CELL
+        width = max(width, _MIN_WIDTH - numbers)
+        total = width + numbers
         lines = [self._TITLE.center(total).rstrip(), "=" * total, *_box(*self._header(), total)]
         columns = "".join(f"{title:>{_CELL}}" for title in self._titles())
         for i, (title, rows) in enumerate(zip(titles, self._cells(), strict=True)):
@@ -179,7 +154,44 @@ def _box(left: list[tuple[str, str]], right: list[tuple[str, str]], total: int) 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary(EstimateTable):
+class NormalTable(EstimateTable):
+    """Estimates by class and name, with normal errors.
+
+    Attributes
+    ----------
+    standard_error, z, p_value : numpy.ndarray
+        The standard error of the estimate, z and its two-sided p-value under the normal
+        distribution.
+    """
+
+    _TEST: ClassVar[dict[str, str]] = {"standard_error": "std err", "z": "z", "p_value": "P>|z|"}
+
+    standard_error: Floats
+    z: Floats
+
+    @classmethod
+    def normal(
+        cls, estimate: Floats, standard_error: Floats, confidence_level: Any, **fields: Any
+    ) -> Self:
+        """Return the table of estimates with normal errors."""
+        from scipy.stats import norm
+
+        half = half_width(standard_error, confidence_level)
+        with np.errstate(divide="ignore", invalid="ignore"):  # an effect may be 0 by definition
+            z = estimate / standard_error
+        return cls(
+            standard_error=standard_error,
+            z=z,
+            p_value=2 * norm.sf(abs(z)),
+            lower=estimate - half,
+            upper=estimate + half,
+            confidence_level=float(confidence_level),
+            **fields | {cls._ESTIMATE[0]: estimate},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(NormalTable):
     """Coefficients relative to a base class, with standard errors and confidence intervals.
 
     It prints as a table in the layout of statsmodels.
@@ -247,7 +259,7 @@ class Summary(EstimateTable):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RelativeRiskRatios(EstimateTable):
+class RelativeRiskRatios(NormalTable):
     r"""Relative risk ratios: the exponentials of the coefficients relative to a base class.
 
     A unit more of a feature multiplies the ratio of the probabilities of a class and of the base
