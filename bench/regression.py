@@ -24,7 +24,7 @@ from bench.regression_cases import (
     objective,
     supports,
 )
-from bench.timing import interleaved
+from bench.timing import interleaved, medians
 from logitlab import get_num_threads
 
 CLOSE = 1e-6  # relative to the best known objective
@@ -68,14 +68,13 @@ def measure(case: Case, peers: dict[str, Fit]) -> dict[str, Any]:
             print(f"  {name:24} tol {tol:g}: {seconds:.3f} s, gap {gap:.1e}", flush=True)
             if gap <= CLOSE or solution is None or seconds > LONG:
                 break
-    quick = {n: r for n, r in results.items() if r["gap"] <= CLOSE and r["seconds"] < SLOW}
-    times: dict[str, list[float]] = {name: [] for name in quick}
-    for _ in range(REPEATS):
-        for name, result in quick.items():
-            time.sleep(0.05)
-            times[name].append(_timed(peers[name], case, X, y, result["tol"])[0])
-    for name, seconds_of_repeats in times.items():
-        results[name]["seconds"] = statistics.median(seconds_of_repeats)
+    quick = [n for n, r in results.items() if r["gap"] <= CLOSE and r["seconds"] < SLOW]
+
+    def seconds_of(name: str) -> float:
+        return _timed(peers[name], case, X, y, results[name]["tol"])[0]
+
+    for name, median in medians(quick, seconds_of, REPEATS).items():
+        results[name]["seconds"] = median
     default = [_timed(logitlab, case, X, y, 1e-6)[0] for _ in range(3)]
     return {"case": case.name, "peers": results, "default": statistics.median(default)}
 

@@ -1,6 +1,5 @@
 """Softmax regression with an L1 penalty and its peers: time to an objective within 1e-6."""
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import scipy.sparse as sp
 
 from bench import tables
 from bench.regression_cases import normal, scaled_digits, words
+from bench.timing import medians
 from logitlab import get_num_threads
 
 CLOSE = 1e-6  # relative to the best known objective
@@ -175,14 +175,13 @@ def measure(case: Case) -> dict[str, Any]:
             print(f"  {name:24} tol {tol:g}: {seconds:.3f} s, gap {gap:.1e}", flush=True)
             if gap <= CLOSE or seconds > LONG:
                 break
-    quick = {n: r for n, r in results.items() if r["gap"] <= CLOSE and r["seconds"] < SLOW}
-    times: dict[str, list[float]] = {name: [] for name in quick}
-    for _ in range(REPEATS):
-        for name, result in quick.items():
-            time.sleep(0.05)
-            times[name].append(_timed(PEERS[name], case, X, y, result["tol"])[0])
-    for name, of_repeats in times.items():
-        results[name]["seconds"] = statistics.median(of_repeats)
+    quick = [n for n, r in results.items() if r["gap"] <= CLOSE and r["seconds"] < SLOW]
+
+    def seconds_of(name: str) -> float:
+        return _timed(PEERS[name], case, X, y, results[name]["tol"])[0]
+
+    for name, median in medians(quick, seconds_of, REPEATS).items():
+        results[name]["seconds"] = median
     for result in results.values():
         coef = result.pop("solution")[0]
         result["different"] = int(np.count_nonzero((coef != 0) != (exact[0] != 0)))
@@ -195,7 +194,7 @@ def run() -> list[dict[str, Any]]:
 
 def _cell(result: dict[str, Any], ours: float) -> str:
     seconds, zeros = result["seconds"], result["different"]
-    differing = f", {zeros} zeros differ" if zeros else ""
+    differing = f", zeros differ: {zeros}" if zeros else ""
     if result["gap"] > CLOSE:
         return f"not in {seconds:.3g}, gap {result['gap']:.0e}"
     return f"{seconds:.3g} ({seconds / ours:.1f}×{differing})"

@@ -132,6 +132,18 @@ def test_methods():
     assert "formula='HG ~ NV + PI + EH'" in str(firth)
 
 
+def test_posterior():
+    """The labels are the response of the formula, as in a fit; they may be given."""
+    data = table()
+    model = fitted(C=1.0)
+    ours = model.posterior(data)
+    assert ours.names == ["age", "C(region)[T.north]", "C(region)[T.south]", "intercept"]
+    np.testing.assert_array_equal(ours.coef, model.posterior(data, data.vote).coef)
+    X = np.column_stack([data.age, data.region == "north", data.region == "south"])
+    expected = SoftmaxRegression().fit(X, data.vote).posterior(X, data.vote)
+    np.testing.assert_allclose(ours.standard_deviation, expected.standard_deviation, rtol=1e-5)
+
+
 def test_copies():
     """Pickled and copied models predict, and summarize the data when they get them again."""
     data = table()

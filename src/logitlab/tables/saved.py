@@ -56,7 +56,9 @@ def load_model(path: str | os.PathLike[str]) -> TableModel | SoftmaxRegression:
     path = model_file(path)
     kind, arrays, metadata = _saved.read(path)
     if kind not in (KIND, saved.KIND):
-        raise ValueError(f"{path}: must be a model of logitlab fit, got a file of {kind}")
+        raise ValueError(
+            f"{path}: must be a model of logitlab fit or of a regression, got a file of {kind}"
+        )
     try:
         if kind == saved.KIND:
             return _regression(arrays, metadata)

@@ -148,7 +148,7 @@ class InferenceMixin(KeepsRows):
             )
 
     def posterior(
-        self, X: Any, y: Any, sample_weight: Any = None, *, base: Any = None
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, base: Any = None
     ) -> Posterior:
         """Return the posterior distribution of the coefficients of a fit with a ridge penalty.
 
@@ -161,7 +161,7 @@ class InferenceMixin(KeepsRows):
         Parameters
         ----------
         X, y, sample_weight
-            The arguments of ``fit``.
+            The arguments of ``fit``. A model of a formula takes y from X.
         base : label, optional
             The class that the others are compared with; by default the first of ``classes_``.
 
