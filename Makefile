@@ -1,4 +1,4 @@
-.PHONY: ci test lint format docs mutants neon oldest sanitize stub
+.PHONY: ci test lint format docs mutants neon oldest quick sanitize stub
 
 ci:
 	bash .ci/run
@@ -7,6 +7,11 @@ NATIVE = src/native/*.h src/native/*.cpp tests/native/*.cpp
 
 test:
 	python -m pytest
+
+# The tests for daily work: without torch, JAX, Dask, the browser, and what takes long.
+quick:
+	python -m pytest -q -n auto --dist loadfile \
+		-m "not slow and not torch and not jax and not dask and not browser"
 
 lint:
 	ruff check && ruff format --check && mypy

@@ -1,3 +1,4 @@
+import re
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,26 @@ import pytest
 import logitlab
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_ignore_collect(collection_path, config):
+    """With -m "not torch and not jax", the modules that import them are not even imported."""
+    excluded = re.findall(r"\bnot (\w+)", config.option.markexpr)
+    if collection_path.suffix == ".py" and excluded:
+        imports = rf"^(?:import|from) (?:{'|'.join(excluded)})\b"
+        text = collection_path.read_text("utf-8")
+        return True if re.search(imports, text, re.MULTILINE) else None
+    return None
+
+
+def pytest_collection_modifyitems(items):
+    """Marks each test with the libraries that it, or its module, uses."""
+    for item in items:
+        names = {getattr(value, "__name__", "") for value in vars(item.module).values()}
+        used = {name.split(".")[0] for name in names} | set(item.fixturenames)
+        used |= {"dask"} if "distributed" in used else set()
+        for marker in used & {"torch", "jax", "dask", "browser"}:
+            item.add_marker(marker)
 
 
 @pytest.fixture(params=["wideresnet-16-4-cifar-10", "wideresnet-16-4-cifar-100"])
