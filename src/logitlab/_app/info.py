@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from logitlab._app.io.outputs import catch_print_errors, exit_on_user_error, print_line
+from logitlab._app.io.outputs import catch_print_errors, print_line
 
 # The array libraries that logitlab accepts, by the names of their packages.
 _LIBRARIES = ("torch", "jax", "tensorflow", "tensorflow-cpu", "cupy", "dask", "array-api-strict")
@@ -70,6 +70,6 @@ def lines() -> list[str]:
 
 def info() -> None:
     """Print versions and settings, for a bug report."""
-    with exit_on_user_error(), catch_print_errors():
+    with catch_print_errors():
         for line in lines():
             print_line(line)
