@@ -182,8 +182,8 @@ WRITERS = {
 @pytest.fixture
 def models(files):
     """A calibrator, a model, and a folder of shards."""
-    assert run(*["calibrate", "logits.npy", "--labels", "labels.npy", "-o", "calibrator"])[0] == 0
-    assert run(*["fit", "customers.csv", "--target", "left", "-o", "model"])[0] == 0
+    assert run("calibrate", "logits.npy", "--labels", "labels.npy", "-o", "calibrator")[0] == 0
+    assert run("fit", "customers.csv", "--target", "left", "-o", "model")[0] == 0
     os.mkdir("shards")
     for shard in range(2):
         np.save(f"shards/{shard}.npy", np.load("new.npy")[10 * shard : 10 * shard + 10])
