@@ -35,7 +35,7 @@ def run(*arguments):
 
 def report(folder, *arguments):
     """The contents of report.json of a run that must succeed; files are in folder/out."""
-    result = run(*arguments, "-o", folder / "out")
+    result = run(*arguments, "-o", folder / "out", "--overwrite")
     assert result.exit_code == 0, result.output
     values = json.loads((folder / "out" / "report.json").read_text("utf-8"))
     assert values.keys() >= KEYS

@@ -273,7 +273,7 @@ def errors():
         "apply into a full folder",
         lambda f: None,
         ["apply", "y", "z", "-o", "t"],
-        "t: the output folder must be new or empty",
+        "t: the output folder must have no other files than those of z, got ",
     )
     yield (
         "apply into the input",
