@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from reports import overwriting
 from typer.testing import CliRunner
 
 import logitlab
@@ -18,7 +19,7 @@ NAMES = ["cat", "dog", "=1+1"]
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    return CliRunner().invoke(app, overwriting(*arguments), catch_exceptions=False)
 
 
 def rows(n, k=3, seed=0):

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from reports import assert_close
+from reports import assert_close, overwriting
 from typer.testing import CliRunner
 
 import logitlab
@@ -30,7 +30,7 @@ ROWS = 17_000  # more than the groups of the bootstrap
 
 
 def run(*arguments):
-    result = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    result = CliRunner().invoke(app, overwriting(*arguments), catch_exceptions=False)
     return result.exit_code, result.stdout, result.stderr
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
+from reports import overwriting
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -22,7 +23,7 @@ from logitlab._app.fit.reading import read_table
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    return CliRunner().invoke(app, overwriting(*arguments), catch_exceptions=False)
 
 
 def frame(n=800, seed=0):
