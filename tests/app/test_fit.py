@@ -338,7 +338,10 @@ def test_features_without_information(tmp_path):
         (["fit", "twice.csv", "--target", "b"], "column names must be distinct, got 'a' twice"),
         (["fit", "t.csv", "--target", "b", "-C", "-1"], "-C must be > 0, got -1"),
         (["fit", "t.csv", "--target", "b", "-o", "x.txt"], "x.txt: not a folder"),
-        (["predict", "t.csv", "t.csv"], "t.csv: not a safetensors file"),
+        (
+            ["predict", "t.csv", "t.csv"],
+            "t.csv: MODEL must be model.safetensors, or the folder that logitlab fit wrote",
+        ),
         (["predict", "no", "t.csv"], "no: no such file"),
         (["predict", "t.csv", "t.csv", "-o", "p.txt"], "p.txt: the file type must be one of"),
     ],

@@ -50,7 +50,9 @@ def _split_command(program: str) -> list[str]:
 def _import_function(target: str) -> Any:
     module, _, name = target.partition(":")
     if not module or not name:
-        raise UserError(f"function must be given as MODULE:FUNCTION, got {target!r}")
+        raise UserError(
+            f"the function must be MODULE:FUNCTION, such as scipy.special:softmax, got {target!r}"
+        )
     sys.path.insert(0, "")
     try:
         value: Any = importlib.import_module(module)

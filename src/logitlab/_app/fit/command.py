@@ -203,14 +203,12 @@ def predict(
     """Predict the class and the calibrated probabilities of each row."""
     from logitlab._app.fit.predictions import write_predictions
     from logitlab._app.fit.reading import read_table, table_files
-    from logitlab._app.saved import catch_saved_errors
+    from logitlab._app.saved import catch_saved_errors, saved_file
     from logitlab.tables.model import TableModel
-    from logitlab.tables.saved import load_model, model_file
+    from logitlab.tables.saved import FILE, load_model
 
-    file = Path(model_file(model))
+    file = saved_file(model, FILE, "MODEL", "logitlab fit")
     check_file(out, [file, *table_files(table)], TABLES, overwrite=overwrite)
-    if not file.is_file():
-        raise UserError(f"{file}: no such file")
     with catch_saved_errors(file):
         fitted = load_model(file)
     if not isinstance(fitted, TableModel):
