@@ -105,8 +105,8 @@ def _law_names() -> list[str]:
     from logitlab.laws import sampler_laws, verifier_laws
     from logitlab.laws.catalogue import LAWS
 
-    laws = (*LAWS.values(), *sampler_laws.LAWS, *verifier_laws.LAWS)
-    return sorted({law.name for law in laws if " " not in law.name})
+    names = [*LAWS, *(law.name for law in (*sampler_laws.LAWS, *verifier_laws.LAWS))]
+    return sorted({name for name in names if " " not in name})
 
 
 def check(
