@@ -6,7 +6,7 @@ EXIT_CODES = {
     0: "Success.",
     1: "logitlab check: a law fails. No other command uses it.",
     2: "An error of the options, of the input or of the output; one line on standard error.",
-    130: "Interrupted with Ctrl-C.",
+    130: "Interrupted with Ctrl-C; other signals: 128 + their number. logitlab explore: 0.",
     141: "The program that reads standard output ended, such as head.",
 }
 

@@ -69,7 +69,7 @@ Quiet = Annotated[
     typer.Option(
         "-q",
         "--quiet",
-        help="Print no summary, no notes and no progress bar; --json is still printed.",
+        help="Print errors and the data that are asked for only: no summary, notes and progress.",
     ),
 ]
 NoProgress = Annotated[

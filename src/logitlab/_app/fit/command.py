@@ -26,7 +26,7 @@ Delimiter = Annotated[
     typer.Option(
         "--delimiter",
         metavar="CHAR",
-        help="Of the fields of a .csv file, or tab; detected by default.",
+        help="Delimiter of the fields of a .csv file, or tab; detected by default.",
         show_default=False,
     ),
 ]
