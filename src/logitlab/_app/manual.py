@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 EXIT_CODES = {
     0: "Success.",
-    1: "logitlab check: a law fails. No other command uses it.",
+    1: "logitlab check: a law fails. Elsewhere a defect of logitlab, with a traceback.",
     2: "An error of the options, of the input or of the output; one line on standard error.",
     130: "Interrupted with Ctrl-C; other signals: 128 + their number. logitlab explore: 0.",
     141: "The program that reads standard output ended, such as head.",
