@@ -44,12 +44,12 @@ def _cases(folder: Path, quick: bool) -> dict[str, list[str]]:
     for rows in (10_000,) if quick else (10_000, 1_000_000):
         file = folder / f"{rows}.npz"
         _write_logits(file, rows)
-        arguments = ["report", f"{file}:logits", "--labels", f"{file}:labels"]
+        arguments = ["report", "--overwrite", f"{file}:logits", "--labels", f"{file}:labels"]
         cases[f"report, {rows:,}×10 logits"] = [*arguments, "-o", str(folder / "report")]
     rows = 20_000 if quick else 200_000
     _write_table(folder, rows)
     for suffix in (".csv", ".parquet"):
-        arguments = ["fit", str(folder / f"table{suffix}"), "--target", "y"]
+        arguments = ["fit", "--overwrite", str(folder / f"table{suffix}"), "--target", "y"]
         cases[f"fit, {rows:,}×50 table ({suffix})"] = [*arguments, "-o", str(folder / "fit")]
     return cases
 

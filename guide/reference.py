@@ -58,22 +58,13 @@ def namespaces() -> dict[str, list[str]]:
     return found
 
 
-def commands() -> dict[str, str]:
-    """The help of each command, as a terminal shows it."""
+def commands() -> dict[str, Any]:
+    """The commands by their names, as typer has them."""
     from typer.main import get_command
-    from typer.testing import CliRunner
 
     from logitlab._app.cli import app
 
-    def text(*arguments: str) -> str:
-        result = CliRunner().invoke(app, [*arguments, "--help"], prog_name="logitlab", env=WIDE)
-        if result.exit_code:
-            raise RuntimeError(result.output)
-        return str(result.output).strip()
-
-    WIDE = {"COLUMNS": "100", "TERM": "dumb"}
-    names = list(getattr(get_command(app), "commands", {}))
-    return {"": text()} | {name: text(name) for name in names}
+    return dict(getattr(get_command(app), "commands", {}))
 
 
 def _summary(value: Any) -> str:
@@ -131,12 +122,94 @@ def _library() -> dict[str, str]:
     return pages
 
 
+COMMAND_LINE = """# Command line
+
+`pip install 'logitlab[app]'` installs the program `logitlab`; `logitlab explore` is part of
+`logitlab[explore]`. `logitlab COMMAND --help` prints the section of a command on this page.
+
+## Output files
+
+Every command writes an output file only after everything is computed, and at once: an error leaves
+the files of the last run as they are. An output file that exists is an error that names it;
+`--overwrite` replaces it. In an output folder, files of other names are kept; a folder of shards
+must have no others.
+
+## Standard output and standard error
+
+Results, summaries and the names of the files that were written are on standard output; errors,
+progress bars and the warnings of `logitlab predict` are on standard error. `--quiet` (`-q`) leaves
+out summaries, notes and progress bars; what `--json` or a missing `-o` asks for is printed all the
+same. Progress bars are shown only where standard error is a terminal; `--no-progress` hides them.
+Colours are printed only on a terminal. The environment variable `NO_COLOR=1` turns them off,
+`FORCE_COLOR=1` turns them on in a file.
+
+## Exit codes
+
+{exit_codes}
+
+## Shell completion
+
+`logitlab --install-completion` installs the completion of commands, options and their choices for
+bash, zsh, fish or PowerShell; it takes effect in the next shell. `logitlab --show-completion`
+prints the script instead. File arguments complete to files.
+"""
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([*_|<\[\]])", r"\\\1", text)
+
+
+def _default(param: Any) -> str:
+    """The default of an option as it is written on the command line."""
+    value = param.default
+    if value is None or value is False:
+        return ""
+    if value is True:
+        return f"`{param.opts[0]}`"
+    return f"`{getattr(value, 'value', value)}`"
+
+
+def _parameter(param: Any) -> str:
+    names = ", ".join([*param.opts, *param.secondary_opts])
+    return f"{names} {param.metavar or ''}".strip()
+
+
+def _command(name: str, command: Any) -> str:
+    """The section of a command: usage, description, arguments, options, files and examples."""
+    from typer import Context
+
+    from logitlab._app.help import arguments
+    from logitlab._app.manual import MANUALS
+
+    usage = " ".join([f"logitlab {name}", *command.collect_usage_pieces(Context(command))])
+    parts = [f"## logitlab {name}", f"```text\n{usage}\n```", inspect.cleandoc(command.help)]
+    rows = [f"| `{param.metavar}` | {_escaped(param.help)} | |" for param in arguments(command)]
+    for param in command.params:
+        if param not in arguments(command):
+            required = " Required." if param.required else ""
+            row = (
+                f"| `{_parameter(param)}` | {_escaped(param.help)}{required} | {_default(param)} |"
+            )
+            rows.append(row)
+    if rows:
+        parts.append(
+            "\n".join(["| argument or option | meaning | default |", "|---|---|---|", *rows])
+        )
+    manual = MANUALS[name]
+    if manual.files:
+        rows = [f"| `{file}` | {text} |" for file, text in manual.files.items()]
+        parts.append("\n".join(["| file written | contents |", "|---|---|", *rows]))
+    return "\n\n".join([*parts, "\n".join(["```sh", *manual.examples, "```"])])
+
+
 def _command_line() -> str:
-    parts = ["# Command line", "", "The help text of each command."]
-    for name, text in commands().items():
-        title = f"logitlab {name}".strip()
-        parts += ["", f"## {title}", "", "```text", text, "```"]
-    return "\n".join([*parts, ""])
+    """The page of the commands, made from their declarations."""
+    from logitlab._app.manual import EXIT_CODES
+
+    codes = [f"| {code} | {text} |" for code, text in EXIT_CODES.items()]
+    intro = COMMAND_LINE.format(exit_codes="\n".join(["| code | meaning |", "|---|---|", *codes]))
+    sections = [_command(name, command) for name, command in commands().items()]
+    return "\n\n".join([intro.strip(), *sections]) + "\n"
 
 
 def _included(path: Path) -> str:
@@ -187,7 +260,7 @@ def confirm(env: Any) -> None:
     wanted = {f"{module}.{name}" for module, names in namespaces().items() for name in names}
     headings = env.get_doctree("reference/command-line").astext()
     missing = sorted(wanted - documented) + [
-        f"logitlab {name}" for name in commands() if f"logitlab {name}".strip() not in headings
+        f"logitlab {name}" for name in commands() if f"logitlab {name}" not in headings
     ]
     if missing:
         raise RuntimeError(f"missing from the reference: {', '.join(missing)}")

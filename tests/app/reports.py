@@ -28,9 +28,15 @@ KEYS = {
 }
 
 
+def overwriting(*arguments):
+    """The arguments of a command as text; its output replaces that of an earlier run."""
+    writes = arguments[0] in ("report", "calibrate", "apply", "fit", "predict", "sample")
+    return [*map(str, arguments), *["--overwrite"] * writes]
+
+
 def run(*arguments):
     """Run `logitlab report` with these arguments."""
-    return CliRunner().invoke(app, ["report", *map(str, arguments)], catch_exceptions=False)
+    return CliRunner().invoke(app, overwriting("report", *arguments), catch_exceptions=False)
 
 
 def report(folder, *arguments):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from reports import overwriting
 from typer.testing import CliRunner
 
 import logitlab
@@ -18,7 +19,7 @@ NAMES = ["cat", "dog", "=1+1"]
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    return CliRunner().invoke(app, overwriting(*arguments), catch_exceptions=False)
 
 
 def rows(n, k=3, seed=0):
@@ -191,7 +192,10 @@ def test_rows_without_a_distribution(folder):
     [
         (["calibrate", "data.npz:z"], "a calibrator is fitted to the true classes; give --labels"),
         (["apply", "none", "new.npy"], "none: no such file"),
-        (["apply", "data.npz", "new.npy"], "data.npz: not a safetensors file"),
+        (
+            ["apply", "data.npz", "new.npy"],
+            "data.npz: CALIBRATOR must be calibrator.safetensors, or the",
+        ),
         (["apply", "out", "new.npy", "--top", "0"], "--top must be >= 1, got 0"),
         (["apply", "out", "new.npy", "--top", "1", "--probabilities"], "give one of --top and"),
         (["apply", "out", "new.npy", "-o", "o.txt"], "o.txt: the file type must be one of"),

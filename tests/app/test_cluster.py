@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from reports import assert_close
+from reports import assert_close, overwriting
 from typer.testing import CliRunner
 
 import logitlab
@@ -30,7 +30,7 @@ ROWS = 17_000  # more than the groups of the bootstrap
 
 
 def run(*arguments):
-    result = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    result = CliRunner().invoke(app, overwriting(*arguments), catch_exceptions=False)
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -251,14 +251,15 @@ def test_errors(files, tmp_path, monkeypatch, arguments, message):
     assert sorted(files.iterdir()) == before
 
 
-def test_missing_dask(files, monkeypatch):
+def test_missing_dask(files, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "distributed", None)
     monkeypatch.setattr(sys, "argv", ["logitlab", "report", "z", "--scheduler", "local"])
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(SystemExit) as error:
         main()
     expected = "distributed is not installed; run: pip install 'logitlab[dask]'"
-    assert str(error.value) == f"logitlab: {expected}"
+    assert error.value.code == 2
+    assert capsys.readouterr().err == f"logitlab: {expected}\n"
 
 
 def start(*arguments):

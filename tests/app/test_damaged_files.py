@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import safetensors.numpy
+from reports import overwriting
 from typer.testing import CliRunner
 
 from logitlab._app.cli import app
@@ -23,7 +24,7 @@ SUFFIXES = (".npy", ".npz", ".csv", ".parquet", ".safetensors")
 
 def run(*arguments):
     """The exit status and standard error of a command; an unexpected exception is raised."""
-    result = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    result = CliRunner().invoke(app, overwriting(*arguments), catch_exceptions=False)
     return result.exit_code, result.stderr
 
 

@@ -14,6 +14,12 @@ pytestmark = pytest.mark.usefixtures("no_figures")
 def cases():
     """Name, arguments, and a part of the message."""
     yield "missing file", ["none.npy"], "none.npy: no such file"
+    yield "empty file", ["blank.csv"], "blank.csv: the file must have rows, got an empty file"
+    yield (
+        "labels and logits swapped",
+        ["three.npy", "--labels", "z.npy"],
+        "got float64; three.npy may have the labels, and z.npy the logits",
+    )
     yield "unknown file type", ["notes.txt"], "notes.txt: the file type must be one of .npy"
     yield "which array", ["two.npz"], "contains z, y; choose one with two.npz:NAME"
     yield "unknown name", ["two.npz:w"], "NAME must be one of z, y, got 'w'"
@@ -90,6 +96,7 @@ def files(tmp_path, monkeypatch):
     np.save("minus.npy", [[0.5, 0.5], [-0.5, 1.5]])
     np.save("nan.npy", np.full((2, 2), np.nan))
     np.save("pickled.npy", np.array([[{}, {}]], object), allow_pickle=True)
+    (tmp_path / "blank.csv").touch()
     for name in ("broken.npy", "broken.npz", "broken.parquet", "broken.safetensors"):
         (tmp_path / name).write_bytes(pickle.dumps("broken"))
     (tmp_path / "notes.txt").write_text("1,2\n")

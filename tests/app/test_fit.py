@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
+from reports import overwriting
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -22,7 +23,7 @@ from logitlab._app.fit.reading import read_table
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    return CliRunner().invoke(app, overwriting(*arguments), catch_exceptions=False)
 
 
 def frame(n=800, seed=0):
@@ -337,7 +338,10 @@ def test_features_without_information(tmp_path):
         (["fit", "twice.csv", "--target", "b"], "column names must be distinct, got 'a' twice"),
         (["fit", "t.csv", "--target", "b", "-C", "-1"], "-C must be > 0, got -1"),
         (["fit", "t.csv", "--target", "b", "-o", "x.txt"], "x.txt: not a folder"),
-        (["predict", "t.csv", "t.csv"], "t.csv: not a safetensors file"),
+        (
+            ["predict", "t.csv", "t.csv"],
+            "t.csv: MODEL must be model.safetensors, or the folder that logitlab fit wrote",
+        ),
         (["predict", "no", "t.csv"], "no: no such file"),
         (["predict", "t.csv", "t.csv", "-o", "p.txt"], "p.txt: the file type must be one of"),
     ],

@@ -7,6 +7,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from reports import overwriting
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -25,7 +26,7 @@ from logitlab.tables.values import column_values
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    return CliRunner().invoke(app, overwriting(*arguments), catch_exceptions=False)
 
 
 def fit(path, *arguments, folder="m"):

@@ -1,6 +1,8 @@
 """`logitlab info`."""
 
 import platform
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -21,12 +23,21 @@ def test_versions_and_settings():
     assert values["Python"].startswith(platform.python_version())
     assert values["numpy"] == np.__version__
     if logitlab.native_available():
-        assert values["kernels"].endswith(f"{logitlab.get_num_threads()} threads")
+        threads = logitlab.get_num_threads()
+        assert values["kernels"].endswith(f", {threads} thread{'s' * (threads > 1)}")
     else:
         assert values["kernels"].startswith("not compiled")
     assert "torch" in values
     assert "cupy" not in values
     assert any(name.startswith("BLAS ") for name in values)
+
+
+def test_without_packages(monkeypatch):
+    """BLAS is what NumPy was built with where the package that finds it is missing."""
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    result = CliRunner().invoke(app, ["info"])
+    assert result.exit_code == 0
+    assert re.search(r"^BLAS: \S+", result.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("features", [["X86_V3", "X86_V4"], ["AVX2", "AVX512_SKX"]])

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
+from reports import overwriting
 from typer.testing import CliRunner
 
 import logitlab
@@ -24,7 +25,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    return CliRunner().invoke(app, overwriting(*arguments), catch_exceptions=False)
 
 
 def succeeds(*arguments):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reports import overwriting
 from typer.testing import CliRunner
 
 import logitlab
@@ -21,7 +22,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    return CliRunner().invoke(app, overwriting(*arguments), catch_exceptions=False)
 
 
 def questions(n=120):

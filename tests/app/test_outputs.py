@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from reports import overwriting
 from typer.testing import CliRunner
 
 from logitlab._app.cli import app
@@ -21,7 +22,7 @@ from logitlab._app.io.source import UserError, printable
 
 
 def run(*arguments):
-    result = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    result = CliRunner().invoke(app, overwriting(*arguments), catch_exceptions=False)
     return result.exit_code, result.stdout, result.stderr
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from reports import assert_close, labelled, report
+from reports import assert_close, labelled, overwriting, report
 from typer.testing import CliRunner
 
 from logitlab._app.cli import app
@@ -18,7 +18,7 @@ BOUNDS = {"part-2": (0, 100), "part-9": (100, 100), "part-10": (100, 290), "part
 
 
 def run(*arguments):
-    result = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    result = CliRunner().invoke(app, overwriting(*arguments), catch_exceptions=False)
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -273,7 +273,7 @@ def errors():
         "apply into a full folder",
         lambda f: None,
         ["apply", "y", "z", "-o", "t"],
-        "t: the output folder must be new or empty",
+        "t: the output folder must have no other files than those of z, got ",
     )
     yield (
         "apply into the input",

@@ -8,9 +8,11 @@ _EXTRAS = {
         "jinja2",
         "matplotlib",
         "ml_dtypes",
+        "narwhals",
         "pyarrow",
         "rich",
         "safetensors",
+        "scipy",
         "sklearn",
         "threadpoolctl",
         "typer",
@@ -33,9 +35,15 @@ def main() -> None:
         from logitlab._app.cli import app
 
         app()
+        return
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         extra = next((name for name, packages in _EXTRAS.items() if package in packages), None)
         if extra is None:
             raise
-        sys.exit(f"logitlab: {error.name} is not installed; run: pip install 'logitlab[{extra}]'")
+        message = f"{error.name} is not installed; run: pip install 'logitlab[{extra}]'"
+        status = 2
+    except KeyboardInterrupt:  # while the commands are imported
+        message, status = "interrupted", 130
+    print(f"logitlab: {message}", file=sys.stderr)
+    sys.exit(status)

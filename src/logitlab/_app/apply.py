@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,11 +16,11 @@ from logitlab._app.cluster import Cluster, check_shards, connect
 from logitlab._app.io.outputs import (
     atomic_folder,
     atomic_write,
+    can_show_progress,
     catch_print_errors,
     check_file,
-    check_new_folder,
+    check_shard_folder,
     csv_text,
-    exit_on_user_error,
     print_line,
     progress,
 )
@@ -37,7 +36,7 @@ from logitlab._app.io.source import (
     printable,
 )
 from logitlab._app.io.write_tables import is_csv, print_csv, write_file
-from logitlab._app.options import FORMATS, Axis, Scheduler
+from logitlab._app.options import FORMATS, Axis, NoProgress, Overwrite, Quiet, Scheduler
 from logitlab._rows import Floats, Integers
 from logitlab.probabilities import softmax
 
@@ -71,11 +70,12 @@ def apply(
             "-o",
             metavar="FILE",
             help="Output file: .csv or .parquet; .npy holds the probabilities alone. For a folder "
-            "of LOGITS, a new folder too: a file for each shard, with its name. Without it: CSV "
-            "on standard output.",
+            "of LOGITS, a folder too: a file for each shard, with its name. Without it: CSV on "
+            "standard output.",
             show_default=False,
         ),
     ] = None,
+    overwrite: Overwrite = False,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Add the probability of each class.")
     ] = False,
@@ -89,6 +89,8 @@ def apply(
     ] = None,
     axis: Axis = -1,
     scheduler: Scheduler = None,
+    quiet: Quiet = False,
+    no_progress: NoProgress = False,
 ) -> None:
     """Calibrate the logits of a file with a calibrator of `logitlab calibrate`.
 
@@ -102,44 +104,42 @@ def apply(
     from logitlab._app.io.layouts import describe_layout
     from logitlab._app.saved import read_saved
 
-    with exit_on_user_error():
-        if top is not None and top < 1:
-            raise UserError(f"--top must be >= 1, got {top}")
-        if top is not None and probabilities:
-            raise UserError("give one of --top and --probabilities, not both")
-        writes_shards = False
-        if out is not None:
-            path = parse_file_spec(logits)[0]
-            writes_shards = path.is_dir() and (out.is_dir() or not out.suffix)
-            if writes_shards:
-                check_new_folder(out, [path])
-            else:
-                check_file(out, [path, calibrator], (*TABLES, ".npy"))
-        saved = read_saved(calibrator)
-        source = open_logits(logits, axis=axis, probabilities=saved.probabilities)
-        check_shards(scheduler, [source])
-        source = saved.match_columns(source)
-        if scheduler is not None and not writes_shards:
-            raise UserError(
-                f"--scheduler writes a file for each shard; -o must be a new folder, got {out}"
-            )
-        if out is not None:
-            written = out / source.shards[0].name if writes_shards else out
-            if _is_npy(written) and (top is not None or probabilities):
-                raise UserError(f"{written}: an .npy file holds all probabilities; omit the option")
-        for note in describe_layout(source, saved.probabilities):
-            print_line(note, err=out is None)
-        with progress(shown=sys.stderr.isatty()) as track:
-            columns = _Columns(probabilities, top)
-            if out is None:
-                with catch_print_errors():
-                    print_csv(_tables(saved, source, columns, track, is_text=True))
-                return
-            if writes_shards:
-                with atomic_folder(out) as folder, connect(scheduler) as cluster:
-                    _write_shards(saved, source, columns, track, folder, cluster)
-            else:
-                _write(saved, source, columns, track, out)
+    if top is not None and top < 1:
+        raise UserError(f"--top must be >= 1, got {top}")
+    if top is not None and probabilities:
+        raise UserError("give one of --top and --probabilities, not both")
+    writes_shards = False
+    if out is not None:
+        path = parse_file_spec(logits)[0]
+        writes_shards = path.is_dir() and (out.is_dir() or not out.suffix)
+        if writes_shards:
+            check_shard_folder(out, path, overwrite=overwrite)
+        else:
+            check_file(out, [path, calibrator], (*TABLES, ".npy"), overwrite=overwrite)
+    saved = read_saved(calibrator)
+    source = open_logits(logits, axis=axis, probabilities=saved.probabilities)
+    check_shards(scheduler, [source])
+    source = saved.match_columns(source)
+    if scheduler is not None and not writes_shards:
+        raise UserError(f"--scheduler writes a file for each shard; -o must be a folder, got {out}")
+    if out is not None:
+        written = out / source.shards[0].name if writes_shards else out
+        if _is_npy(written) and (top is not None or probabilities):
+            raise UserError(f"{written}: an .npy file holds all probabilities; omit the option")
+    for note in () if quiet else describe_layout(source, saved.probabilities):
+        print_line(note, err=out is None)
+    with progress(shown=can_show_progress(no_progress, quiet)) as track:
+        columns = _Columns(probabilities, top)
+        if out is None:
+            with catch_print_errors():
+                print_csv(_tables(saved, source, columns, track, is_text=True))
+            return
+        if writes_shards:
+            with atomic_folder(out) as folder, connect(scheduler) as cluster:
+                _write_shards(saved, source, columns, track, folder, cluster)
+        else:
+            _write(saved, source, columns, track, out)
+    if not quiet:
         print_line(f"Written: {out} ({pluralize(source.rows, 'row')})")
 
 

@@ -1,7 +1,6 @@
 """`logitlab calibrate`: fits, selects and saves a calibrator, and writes the report."""
 
 import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +11,10 @@ import typer
 from logitlab._app.cluster import check_shards, connect
 from logitlab._app.io.json_values import json_values
 from logitlab._app.io.outputs import (
+    can_show_progress,
     catch_print_errors,
     catch_write_errors,
     check_folder,
-    exit_on_user_error,
     make_console,
     print_line,
     progress,
@@ -28,7 +27,10 @@ from logitlab._app.options import (
     Axis,
     IgnoreIndex,
     Labels,
+    NoProgress,
+    Overwrite,
     Probabilities,
+    Quiet,
     Scheduler,
 )
 from logitlab._rows import Integers
@@ -69,7 +71,7 @@ def calibrate(
         Method,
         typer.Option(
             "--method",
-            metavar="METHOD",
+            metavar="NAME",
             help=f"One of {', '.join(Method)}. auto: the simplest whose cross-fitted log-loss is "
             "within one standard error of the best. isotonic: isotonic regression of the "
             "probability of the predicted class.",
@@ -78,8 +80,8 @@ def calibrate(
     max_error: Annotated[
         float | None,
         typer.Option(
-            metavar="R",
-            help="Save a rule that accepts confident rows only: their error is at most R, with "
+            metavar="P",
+            help="Save a rule that accepts confident rows only: their error is at most P, with "
             f"probability 0.95. {_HALVES}",
             show_default=False,
         ),
@@ -87,9 +89,9 @@ def calibrate(
     coverage: Annotated[
         float | None,
         typer.Option(
-            metavar="C",
+            metavar="P",
             help="Save a rule for sets of classes: each contains the true class with probability "
-            f"C at least. {_HALVES}",
+            f"P at least. {_HALVES}",
             show_default=False,
         ),
     ] = None,
@@ -97,12 +99,15 @@ def calibrate(
     probabilities: Probabilities = False,
     axis: Axis = -1,
     scheduler: Scheduler = None,
-    out: Annotated[Path, typer.Option("-o", metavar="DIR", help="Output folder.")] = Path(
+    out: Annotated[Path, typer.Option("-o", metavar="FOLDER", help="Output folder.")] = Path(
         "logitlab-calibrator"
     ),
+    overwrite: Overwrite = False,
     json_only: Annotated[
         bool, typer.Option("--json", help="Print a JSON object instead of a table.")
     ] = False,
+    quiet: Quiet = False,
+    no_progress: NoProgress = False,
 ) -> None:
     """Fit a calibrator to labelled logits, save it for `logitlab apply`, and report on it."""
     from logitlab._app.io.arrays import class_labels, open_logits
@@ -111,53 +116,52 @@ def calibrate(
     from logitlab._app.saved import FILE
     from logitlab.regression.threads import single_blas_thread
 
-    with exit_on_user_error():
-        for option, value in (("--max-error", max_error), ("--coverage", coverage)):
-            if value is not None and not 0 < value < 1:
-                raise UserError(f"{option} must be between 0 and 1, got {value:g}")
-        files = (*page.FILES, FILE)
-        others = [] if labels is None else [labels]
-        check_folder(out, files, [parse_file_spec(spec)[0] for spec in (logits, *others)])
-        source = open_logits(logits, others, axis=axis, probabilities=probabilities)
-        check_shards(scheduler, [source])
-        y = class_labels(labels, source, ignore_index)
-        if y is None:
-            raise UserError("a calibrator is fitted to the true classes; give --labels")
-        with (
-            single_blas_thread(),
-            connect(scheduler) as cluster,
-            progress(shown=sys.stderr.isatty()) as track,
-        ):
-            analysis = analyse(
-                source,
-                y.classes,
-                probabilities=probabilities,
-                mapping=y.mapping,
-                label_warnings=y.warnings,
-                track=track,
-                cluster=cluster,
-            )
-            sample = fit_rows(analysis, track, cluster)
-            saved, lines = _fit(
-                analysis, y.classes, sample, method, (max_error, coverage), out / FILE
-            )
-        with catch_write_errors(out):
-            page.write(analysis, out, {FILE: saved.as_bytes()})
-        with catch_print_errors():
-            if json_only:
-                values = {
-                    **saved.details,
-                    "rules": saved.rules.as_json(),
-                    "file": str(saved.path),
-                    "notes": analysis.notes,
-                    "warnings": analysis.warnings,
-                }
-                print(json.dumps(json_values(values), indent=2))
-                return
-            page.print_summary(analysis, make_console())
-            for line in (_summary(saved.details), *lines):
-                print_line(line)
-            print_line(f"Written: {saved.path} and {out / 'report.html'}")
+    for option, value in (("--max-error", max_error), ("--coverage", coverage)):
+        if value is not None and not 0 < value < 1:
+            raise UserError(f"{option} must be between 0 and 1, got {value:g}")
+    files = (*page.FILES, FILE)
+    others = [] if labels is None else [labels]
+    paths = [parse_file_spec(spec)[0] for spec in (logits, *others)]
+    check_folder(out, files, paths, overwrite=overwrite)
+    source = open_logits(logits, others, axis=axis, probabilities=probabilities)
+    check_shards(scheduler, [source])
+    y = class_labels(labels, source, ignore_index)
+    if y is None:
+        raise UserError("a calibrator is fitted to the true classes; give --labels")
+    with (
+        single_blas_thread(),
+        connect(scheduler) as cluster,
+        progress(shown=can_show_progress(no_progress, quiet)) as track,
+    ):
+        analysis = analyse(
+            source,
+            y.classes,
+            probabilities=probabilities,
+            mapping=y.mapping,
+            label_warnings=y.warnings,
+            track=track,
+            cluster=cluster,
+        )
+        sample = fit_rows(analysis, track, cluster)
+        saved, lines = _fit(analysis, y.classes, sample, method, (max_error, coverage), out / FILE)
+    with catch_write_errors(out):
+        page.write(analysis, out, {FILE: saved.as_bytes()})
+    with catch_print_errors():
+        if json_only:
+            values = {
+                **saved.details,
+                "rules": saved.rules.as_json(),
+                "file": str(saved.path),
+                "notes": analysis.notes,
+                "warnings": analysis.warnings,
+            }
+            print(json.dumps(json_values(values), indent=2))
+        if json_only or quiet:
+            return
+        page.print_summary(analysis, make_console())
+        for line in (_summary(saved.details), *lines):
+            print_line(line)
+        print_line(f"Written: {saved.path} and {out / 'report.html'}")
 
 
 def _fit(

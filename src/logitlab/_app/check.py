@@ -15,9 +15,10 @@ from logitlab._app.io.outputs import (
     atomic_write,
     catch_print_errors,
     check_file,
-    exit_on_user_error,
+    make_console,
 )
 from logitlab._app.io.source import UserError
+from logitlab._app.options import Overwrite, Quiet
 from logitlab.laws import LawReport, check_sampler, check_softmax
 
 
@@ -49,7 +50,9 @@ def _split_command(program: str) -> list[str]:
 def _import_function(target: str) -> Any:
     module, _, name = target.partition(":")
     if not module or not name:
-        raise UserError(f"function must be given as MODULE:FUNCTION, got {target!r}")
+        raise UserError(
+            f"the function must be MODULE:FUNCTION, such as scipy.special:softmax, got {target!r}"
+        )
     sys.path.insert(0, "")
     try:
         value: Any = importlib.import_module(module)
@@ -97,6 +100,15 @@ def _refuse_options_of_softmax(**options: Any) -> None:
             raise UserError(f"--sampler takes one function to check; {given} is for a softmax")
 
 
+def _law_names() -> list[str]:
+    """The laws that a shell completes, which are those without spaces."""
+    from logitlab.laws import sampler_laws, verifier_laws
+    from logitlab.laws.catalogue import LAWS
+
+    names = [*LAWS, *(law.name for law in (*sampler_laws.LAWS, *verifier_laws.LAWS))]
+    return sorted({name for name in names if " " not in name})
+
+
 def check(
     function: Annotated[
         str | None,
@@ -127,13 +139,19 @@ def check(
     law: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Check this law only (may be repeated).", show_default=False
+            metavar="NAME",
+            help="Check this law only; may be repeated.",
+            show_default=False,
+            autocompletion=_law_names,
         ),
     ] = None,
     dtype: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DTYPE", help="Check this dtype only (may be repeated).", show_default=False
+            metavar="NAME",
+            help="Check float16, bfloat16, float32 or float64 only; may be repeated.",
+            show_default=False,
+            autocompletion=lambda: ["float16", "bfloat16", "float32", "float64"],
         ),
     ] = None,
     array_library: Annotated[
@@ -143,10 +161,11 @@ def check(
             help="Library of the arrays: numpy, torch, torch:cuda, jax, tensorflow or cupy. "
             "Detected automatically by default.",
             show_default=False,
+            autocompletion=lambda: ["numpy", "torch", "jax", "tensorflow", "cupy"],
         ),
     ] = None,
-    axis: Annotated[int, typer.Option(help="The class axis.")] = -1,
-    seed: Annotated[int, typer.Option(help="The seed of the random rows, >= 0.")] = 0,
+    axis: Annotated[int, typer.Option(metavar="N", help="The class axis.")] = -1,
+    seed: Annotated[int, typer.Option(metavar="N", help="The seed of the random rows, >= 0.")] = 0,
     full: Annotated[
         bool, typer.Option("--full", help="Check more rows, up to 10^6 classes.")
     ] = False,
@@ -158,36 +177,36 @@ def check(
         Path | None,
         typer.Option(metavar="FILE", help="Write an HTML page too.", show_default=False),
     ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check a softmax or a sampler against the laws; exit status 1 if one fails."""
-    from rich.console import Console
-
-    with exit_on_user_error():
-        if seed < 0:
-            raise UserError(f"--seed must be >= 0, got {seed}")
-        if html is not None:
-            check_file(html, [] if function is None else [Path(function)])
-        options: dict[str, Any] = {"laws": law or None, "array_library": array_library}
-        options |= {"seed": seed, "strict": strict}
-        if sampler is not None:
-            _refuse_options_of_softmax(
-                function=function, program=program, dtype=dtype, full=full, axis=axis != -1
-            )
-            options["name"] = sampler.replace(":", ".")
-            report = _check(check_sampler, _import_function(sampler), **options)
-        else:
-            loaded, name = _load_function(function, program)
-            options |= {"name": name, "dtypes": dtype or None, "axis": axis}
-            effort = "full" if full else "quick"
-            report = _check(check_softmax, loaded, effort=effort, **options)
-        if html is not None:
-            with atomic_write(html) as temporary:
-                temporary.write_text(report.to_html(), "utf-8")
-        with catch_print_errors():
-            if as_json:
-                text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-                typer.echo(text)
-            else:
-                Console().print(report, crop=False)
+    if seed < 0:
+        raise UserError(f"--seed must be >= 0, got {seed}")
+    if html is not None:
+        inputs = [] if function is None else [Path(function)]
+        check_file(html, inputs, overwrite=overwrite)
+    options: dict[str, Any] = {"laws": law or None, "array_library": array_library}
+    options |= {"seed": seed, "strict": strict}
+    if sampler is not None:
+        _refuse_options_of_softmax(
+            function=function, program=program, dtype=dtype, full=full, axis=axis != -1
+        )
+        options["name"] = sampler.replace(":", ".")
+        report = _check(check_sampler, _import_function(sampler), **options)
+    else:
+        loaded, name = _load_function(function, program)
+        options |= {"name": name, "dtypes": dtype or None, "axis": axis}
+        effort = "full" if full else "quick"
+        report = _check(check_softmax, loaded, effort=effort, **options)
+    if html is not None:
+        with atomic_write(html) as temporary:
+            temporary.write_text(report.to_html(), "utf-8")
+    with catch_print_errors():
+        if as_json:
+            text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+            typer.echo(text)
+        elif not quiet:
+            make_console().print(report, crop=False)
     if not report:
         raise typer.Exit(1)

@@ -3,10 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-from logitlab._app.io.outputs import catch_print_errors, exit_on_user_error, print_line
+from logitlab._app.io.outputs import catch_print_errors, print_line
+from logitlab._app.io.source import pluralize
 
-# The array libraries that logitlab accepts, by the names of their packages.
-_LIBRARIES = ("torch", "jax", "tensorflow", "tensorflow-cpu", "cupy", "dask", "array-api-strict")
+# The packages that logitlab uses or accepts arrays of, by their names.
+_PACKAGES = (
+    *("array-api-compat", "typer", "rich", "scipy", "scikit-learn", "pyarrow", "narwhals"),
+    *("matplotlib", "safetensors", "torch", "jax", "tensorflow", "tensorflow-cpu", "cupy"),
+    *("cupy-cuda12x", "cupy-cuda13x", "dask", "pandas", "polars", "array-api-strict"),
+)
+_INSTRUCTION_SETS = {
+    "v2": "x86-64-v2 (SSE4.2)",
+    "v3": "x86-64-v3 (AVX2)",
+    "v4": "x86-64-v4 (AVX-512)",
+    "neon": "64-bit Arm (NEON)",
+}
 _AVX512 = {"X86_V4", "AVX512_SKX"}  # in NumPy from 2.4 on, and before
 
 
@@ -32,7 +43,17 @@ def _kernels() -> str:
 
     if not native.native_available():
         return "not compiled (formulas in NumPy)"
-    return f"{native._native.isa}, {native.get_num_threads()} threads"
+    isa = _INSTRUCTION_SETS.get(native._native.isa, native._native.isa)
+    return f"{isa}, {pluralize(native.get_num_threads(), 'thread')}"
+
+
+def _blas_libraries() -> list[dict[str, Any]] | None:
+    """The BLAS libraries in the process; None without the package that finds them."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ModuleNotFoundError:
+        return None
+    return [entry for entry in threadpool_info() if entry["user_api"] == "blas"]
 
 
 def lines() -> list[str]:
@@ -41,35 +62,37 @@ def lines() -> list[str]:
     from importlib.metadata import PackageNotFoundError, version
 
     import numpy as np
-    from threadpoolctl import threadpool_info
 
     values = {
         "logitlab": version("logitlab"),
         "Python": f"{platform.python_version()} ({platform.python_implementation()})",
-        "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
+        "platform": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "kernels": _kernels(),
         "numpy": np.__version__,
     }
-    for name in _LIBRARIES:
+    for name in _PACKAGES:
         try:
             values[name] = version(name)
         except PackageNotFoundError:
             continue
-    libraries = [entry for entry in threadpool_info() if entry["user_api"] == "blas"]
-    for entry in libraries:
+    libraries = _blas_libraries()
+    config: Any = np.show_config(mode="dicts")
+    if libraries is None:  # what NumPy was built with
+        blas = config.get("Build Dependencies", {}).get("blas", {})
+        values["BLAS"] = f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
+    for entry in libraries or ():
         architecture = f", {entry['architecture']} kernels" if entry.get("architecture") else ""
         values[f"BLAS {Path(entry['filepath']).name}"] = (
             f"{entry['internal_api']} {entry['version']}{architecture}, "
-            f"{entry['num_threads']} threads"
+            f"{pluralize(entry['num_threads'], 'thread')}"
         )
-    features: Any = np.show_config(mode="dicts")
-    found = features.get("SIMD Extensions", {})
-    advice = blas_advice(libraries, [*found.get("baseline", []), *found.get("found", [])])
+    found = config.get("SIMD Extensions", {})
+    advice = blas_advice(libraries or [], [*found.get("baseline", []), *found.get("found", [])])
     return [f"{name}: {value}" for name, value in values.items()] + ([advice] if advice else [])
 
 
 def info() -> None:
     """Print versions and settings, for a bug report."""
-    with exit_on_user_error(), catch_print_errors():
+    with catch_print_errors():
         for line in lines():
             print_line(line)

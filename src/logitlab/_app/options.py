@@ -17,8 +17,9 @@ TABLE_FORMATS = ".csv, .parquet or a folder of .parquet files"
 Labels = Annotated[
     str | None,
     typer.Option(
-        metavar="FILE[:NAME]",
-        help="The true class of each row: its index from 0, or its name. FILE may be a folder.",
+        metavar="LABELS",
+        help="FILE, FILE:NAME or a folder with the true class of each row: its index from 0, or "
+        "its name.",
         show_default=False,
     ),
 ]
@@ -55,5 +56,26 @@ IgnoreIndex = Annotated[
         metavar="N",
         help="Exclude rows with this label, such as -100.",
         show_default=False,
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace output files that exist; without it, they are an error."
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "-q",
+        "--quiet",
+        help="Print errors and the data that are asked for only: no summary, notes and progress.",
+    ),
+]
+NoProgress = Annotated[
+    bool,
+    typer.Option(
+        "--no-progress",
+        help="Show no progress bar; there is one only where standard error is a terminal.",
     ),
 ]

@@ -18,7 +18,6 @@ from logitlab._app.io.outputs import (
     catch_print_errors,
     check_file,
     csv_text,
-    exit_on_user_error,
     print_line,
 )
 from logitlab._app.io.source import (
@@ -31,7 +30,7 @@ from logitlab._app.io.source import (
     printable,
 )
 from logitlab._app.io.write_tables import is_csv, print_csv, write_file
-from logitlab._app.options import FORMATS
+from logitlab._app.options import FORMATS, Overwrite, Quiet
 from logitlab._rows import blocks
 
 if TYPE_CHECKING:
@@ -47,11 +46,11 @@ def sample(
     logits: Annotated[str, typer.Argument(metavar="LOGITS", help=FORMATS, show_default=False)],
     n: Annotated[int, typer.Option("-n", metavar="N", help="Samples per row.")] = 1,
     temperature: Annotated[
-        float, typer.Option(metavar="T", help="Softmax temperature; 0 selects the largest logit.")
+        float, typer.Option(metavar="X", help="Softmax temperature; 0 selects the largest logit.")
     ] = 1.0,
     top_k: Annotated[
         int | None,
-        typer.Option(metavar="K", help="Keep the K largest logits.", show_default=False),
+        typer.Option(metavar="N", help="Keep the N largest logits.", show_default=False),
     ] = None,
     top_p: Annotated[
         float | None,
@@ -96,16 +95,16 @@ def sample(
     top_n_sigma: Annotated[
         float,
         typer.Option(
-            metavar="N",
-            help="Keep logits at most N standard deviations below the largest.",
+            metavar="X",
+            help="Keep logits at most X standard deviations below the largest.",
             show_default=False,
         ),
     ] = math.inf,
     top_a: Annotated[
         float,
         typer.Option(
-            metavar="A",
-            help="Keep classes with at least A times the largest probability squared.",
+            metavar="X",
+            help="Keep classes with at least X times the largest probability squared.",
             show_default=False,
         ),
     ] = 0.0,
@@ -128,15 +127,15 @@ def sample(
     dynatemp_range: Annotated[
         float,
         typer.Option(
-            metavar="R",
-            help="Temperature from T - R to T + R by the entropy.",
+            metavar="X",
+            help="Temperature from that of --temperature minus X to plus X, by the entropy.",
             show_default=False,
         ),
     ] = 0.0,
     dynatemp_exponent: Annotated[
         float,
         typer.Option(
-            metavar="E",
+            metavar="X",
             help="Exponent of the entropy for --dynatemp-range.",
             show_default=False,
         ),
@@ -146,6 +145,7 @@ def sample(
         typer.Option(
             metavar="NAME",
             help="Order of the stages: transformers, vllm, llama.cpp or sglang.",
+            autocompletion=lambda: list(sampling.ORDERS),
         ),
     ] = "transformers",
     without_replacement: Annotated[
@@ -174,51 +174,53 @@ def sample(
             show_default=False,
         ),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object per row instead of CSV.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Sample classes from the softmax of each row."""
     from logitlab._app.io.arrays import open_logits
 
-    with exit_on_user_error():
-        if out is not None and as_json:
-            raise UserError("give one of -o and --json: --json prints to standard output")
-        if out is not None:
-            check_file(out, [parse_file_spec(logits)[0]], TABLES)
-        source = open_logits(logits)
-        if source.names is not None and not as_json and (out is None or is_csv(out)):
-            source = replace(source, names=tuple(map(csv_text, source.names)))
-        if source.names is not None and out is None and sys.stdout.isatty():
-            source = replace(source, names=tuple(map(printable, source.names)))
-        tables = sample_tables(
-            source,
-            log_prob=log_prob,
-            n=n,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            typical_p=typical_p,
-            epsilon=epsilon,
-            eta=eta,
-            top_n_sigma=top_n_sigma,
-            top_a=top_a,
-            xtc_probability=xtc_probability,
-            xtc_threshold=xtc_threshold,
-            dynatemp_range=dynatemp_range,
-            dynatemp_exponent=dynatemp_exponent,
-            order=order,
-            replacement=not without_replacement,
-            rng=secrets.randbits(64) if seed is None else seed,
-        )
-        with catch_print_errors():
-            if as_json:
-                _print_json(tables)
-            elif out is None:
-                print_csv(tables)
-            else:
-                count = write_file(tables, out)
+    if out is not None and as_json:
+        raise UserError("give one of -o and --json: --json prints to standard output")
+    if out is not None:
+        check_file(out, [parse_file_spec(logits)[0]], TABLES, overwrite=overwrite)
+    source = open_logits(logits)
+    if source.names is not None and not as_json and (out is None or is_csv(out)):
+        source = replace(source, names=tuple(map(csv_text, source.names)))
+    if source.names is not None and out is None and sys.stdout.isatty():
+        source = replace(source, names=tuple(map(printable, source.names)))
+    tables = sample_tables(
+        source,
+        log_prob=log_prob,
+        n=n,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        typical_p=typical_p,
+        epsilon=epsilon,
+        eta=eta,
+        top_n_sigma=top_n_sigma,
+        top_a=top_a,
+        xtc_probability=xtc_probability,
+        xtc_threshold=xtc_threshold,
+        dynatemp_range=dynatemp_range,
+        dynatemp_exponent=dynatemp_exponent,
+        order=order,
+        replacement=not without_replacement,
+        rng=secrets.randbits(64) if seed is None else seed,
+    )
+    with catch_print_errors():
+        if as_json:
+            _print_json(tables)
+        elif out is None:
+            print_csv(tables)
+        else:
+            count = write_file(tables, out)
+            if not quiet:
                 print_line(f"Written: {out} ({pluralize(count, 'sample')})")
 
 

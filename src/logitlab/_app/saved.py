@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from logitlab._app.io.json_values import json_values
 from logitlab._app.io.lm_eval import pad_choices
 from logitlab._app.io.passes import as_floating, logits_of_probabilities
-from logitlab._app.io.source import Logits, UserError
+from logitlab._app.io.source import SUFFIXES, Logits, UserError
 from logitlab._app.rules import Rules, read_rules
 from logitlab.calibration.base import Calibrator
 from logitlab.calibration.saved import read_calibrator
@@ -109,11 +109,25 @@ def catch_saved_errors(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: {reason}") from None
 
 
+def saved_file(path: Path, name: str, argument: str, command: str) -> Path:
+    """The file that `path` is, or `name` in the folder that it is; others are refused.
+
+    `argument` is that of the command line, `command` the one that writes the file.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    file = path / name if path.is_dir() else path
+    rule = f"{argument} must be {name}, or the folder that {command} wrote"
+    if not file.is_file():
+        raise UserError(f"{path}: {rule}, got a folder without {name}")
+    if file.suffix.lower() in SUFFIXES and file.suffix.lower() != ".safetensors":
+        raise UserError(f"{path}: {rule}, got a {file.suffix} file; {argument} comes first")
+    return file
+
+
 def read_saved(path: Path) -> SavedCalibrator:
     """The calibrator of a file, or of the folder that ``logitlab calibrate`` wrote it to."""
-    path = path / FILE if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    path = saved_file(path, FILE, "CALIBRATOR", "logitlab calibrate")
     with catch_saved_errors(path):
         calibrator, details = read_calibrator(path)
     names, given = details.pop("names", None), details.pop("input", "logits")

@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from logitlab._app.io.outputs import exit_on_user_error
 from logitlab._app.io.source import UserError
 from logitlab._app.options import FORMATS, Labels, Probabilities
 
@@ -30,7 +29,7 @@ def explore(
     port: Annotated[
         int,
         typer.Option(
-            min=0, max=65535, metavar="PORT", help="Port of the local server; 0 selects a free one."
+            min=0, max=65535, metavar="N", help="Port of the local server; 0 selects a free one."
         ),
     ] = 0,
 ) -> None:
@@ -42,8 +41,7 @@ def explore(
     from logitlab._app.explore.datasets import Datasets, read_dataset
     from logitlab._app.explore.server import serve
 
-    with exit_on_user_error():
-        if logits is None and (labels is not None or probabilities):
-            raise UserError("--labels and --probabilities need LOGITS")
-        dataset = None if logits is None else read_dataset(logits, labels, probabilities)
-        serve(Datasets(dataset), port, browser)
+    if logits is None and (labels is not None or probabilities):
+        raise UserError("--labels and --probabilities need LOGITS")
+    dataset = None if logits is None else read_dataset(logits, labels, probabilities)
+    serve(Datasets(dataset), port, browser)

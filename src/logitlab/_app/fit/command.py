@@ -1,7 +1,6 @@
 """`logitlab fit` and `logitlab predict`: softmax regression on the columns of a table."""
 
 import json
-import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -10,24 +9,24 @@ from typing import Annotated
 import typer
 
 from logitlab._app.io.outputs import (
+    can_show_progress,
     catch_print_errors,
     catch_write_errors,
     check_file,
     check_folder,
-    exit_on_user_error,
     make_console,
     print_line,
     progress,
 )
 from logitlab._app.io.source import TABLES, UserError, pluralize
-from logitlab._app.options import TABLE_FORMATS
+from logitlab._app.options import TABLE_FORMATS, NoProgress, Overwrite, Quiet
 
 Delimiter = Annotated[
     str | None,
     typer.Option(
         "--delimiter",
         metavar="CHAR",
-        help="Of the fields of a .csv file, or tab; detected by default.",
+        help="Delimiter of the fields of a .csv file, or tab; detected by default.",
         show_default=False,
     ),
 ]
@@ -44,20 +43,22 @@ def fit(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("-o", metavar="DIR", help="Output folder of the model and its report.")
+        Path,
+        typer.Option("-o", metavar="FOLDER", help="Output folder of the model and its report."),
     ] = Path("logitlab-fit"),
+    overwrite: Overwrite = False,
     C: Annotated[
         float,
         typer.Option(
             "-C",
-            metavar="C",
+            metavar="X",
             help="Inverse regularization strength; inf: no penalty, with standard errors.",
         ),
     ] = 1.0,
     held_out: Annotated[
         float,
         typer.Option(
-            metavar="FRACTION",
+            metavar="P",
             help="Held-out fraction of the rows, for calibration and evaluation.",
         ),
     ] = 0.2,
@@ -93,6 +94,8 @@ def fit(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print report.json instead of a table.")
     ] = False,
+    quiet: Quiet = False,
+    no_progress: NoProgress = False,
 ) -> None:
     """Fit and calibrate a softmax regression on a table.
 
@@ -113,64 +116,64 @@ def fit(
     from logitlab.tables.model import TableModel
     from logitlab.tables.saved import FILE
 
-    with exit_on_user_error():
-        names = (FILE, "columns.csv", "coefficients.csv")
-        check_folder(out, (*names, *page.FILES), table_files(table))
-        on_terminal = sys.stderr.isatty()
-        plan_console = make_console(err=as_json)
-        model = TableModel(
-            C=C,
-            drop=drop or (),
-            keep=keep or (),
-            decimal=decimal,
-            thousands=thousands,
-            verbose=on_terminal,
+    names = (FILE, "columns.csv", "coefficients.csv")
+    check_folder(out, (*names, *page.FILES), table_files(table), overwrite=overwrite)
+    has_progress = can_show_progress(no_progress, quiet)
+    plan_console = make_console(err=as_json, quiet=quiet)
+    model = TableModel(
+        C=C,
+        drop=drop or (),
+        keep=keep or (),
+        decimal=decimal,
+        thousands=thousands,
+        verbose=has_progress,
+    )
+    with single_blas_thread():
+        result = train(
+            table,
+            model,
+            target,
+            held_out_fraction=held_out,
+            delimiter=delimiter,
+            show_plan=lambda lines, rows: print_plan(lines, rows, plan_console),
         )
-        with single_blas_thread():
-            result = train(
-                table,
-                model,
-                target,
-                held_out_fraction=held_out,
-                delimiter=delimiter,
-                show_plan=lambda lines, rows: print_plan(lines, rows, plan_console),
+        with progress(shown=has_progress) as track:
+            analysis = analyse(
+                result.held_out,
+                result.held_out_labels,
+                label_warnings=tuple(result.warnings()),
+                separate_labels=False,
+                track=track,
             )
-            with progress(shown=on_terminal) as track:
-                analysis = analyse(
-                    result.held_out,
-                    result.held_out_labels,
-                    label_warnings=tuple(result.warnings()),
-                    separate_labels=False,
-                    track=track,
-                )
-        analysis = replace(analysis, notes=[*analysis.notes, *result.notes()])
-        temperature = analysis.evaluation.temperature if analysis.evaluation else None
-        model.temperature_ = temperature or 1.0
-        report = to_json(analysis) | {"fit": result.as_json()}
-        report_json = json.dumps(report, indent=2)
-        with catch_write_errors(out):
-            page.write(
-                analysis,
-                out,
-                {
-                    FILE: model._to_bytes(),
-                    "columns.csv": columns_csv(result.plan).encode(),
-                    "coefficients.csv": result.coefficients.as_csv().encode(),
-                    "report.json": f"{report_json}\n".encode(),
-                },
-                fit_sections(result),
-            )
-        with catch_print_errors():
-            for message in result.messages:
-                print_line(message, err=as_json)
-            if as_json:
-                typer.echo(report_json)
-                return
-            page.print_summary(analysis, make_console(), result.other_scores())
-            for warning in result.warnings():
-                print_line(f"Warning: {warning}")
-            written = ", ".join(str(out / name) for name in (*names, "report.html"))
-            print_line(f"Written: {written} and {out / 'report.json'}")
+    analysis = replace(analysis, notes=[*analysis.notes, *result.notes()])
+    temperature = analysis.evaluation.temperature if analysis.evaluation else None
+    model.temperature_ = temperature or 1.0
+    report = to_json(analysis) | {"fit": result.as_json()}
+    report_json = json.dumps(report, indent=2)
+    with catch_write_errors(out):
+        page.write(
+            analysis,
+            out,
+            {
+                FILE: model._to_bytes(),
+                "columns.csv": columns_csv(result.plan).encode(),
+                "coefficients.csv": result.coefficients.as_csv().encode(),
+                "report.json": f"{report_json}\n".encode(),
+            },
+            fit_sections(result),
+        )
+    with catch_print_errors():
+        for message in () if quiet else result.messages:
+            print_line(message, err=as_json)
+        if as_json:
+            typer.echo(report_json)
+        if as_json or quiet:
+            return
+        page.print_summary(analysis, make_console(), result.other_scores())
+        for warning in result.warnings():
+            print_line(f"Warning: {warning}")
+        written = ", ".join(str(out / name) for name in (*names, "report.html"))
+        print_line(f"Written: {written} and {out / 'report.json'}")
 
 
 def predict(
@@ -193,36 +196,37 @@ def predict(
     out: Annotated[
         Path, typer.Option("-o", metavar="FILE", help="Output file: .csv or .parquet.")
     ] = Path("predictions.csv"),
+    overwrite: Overwrite = False,
     delimiter: Delimiter = None,
+    quiet: Quiet = False,
 ) -> None:
     """Predict the class and the calibrated probabilities of each row."""
     from logitlab._app.fit.predictions import write_predictions
     from logitlab._app.fit.reading import read_table, table_files
-    from logitlab._app.saved import catch_saved_errors
+    from logitlab._app.saved import catch_saved_errors, saved_file
     from logitlab.tables.model import TableModel
-    from logitlab.tables.saved import load_model, model_file
+    from logitlab.tables.saved import FILE, load_model
 
-    with exit_on_user_error():
-        file = Path(model_file(model))
-        check_file(out, [file, *table_files(table)], TABLES)
-        if not file.is_file():
-            raise UserError(f"{file}: no such file")
-        with catch_saved_errors(file):
-            fitted = load_model(file)
-        if not isinstance(fitted, TableModel):
-            raise UserError(
-                f"{file}: must be a model of logitlab fit, got a {type(fitted).__name__}, which "
-                "predicts for arrays; read it with logitlab.load_model"
-            )
-        data = read_table(table, delimiter)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            try:
-                p = fitted.predict_proba(data)
-            except ValueError as error:
-                raise UserError(f"{table}: {error}") from None
-        for warning in caught:
-            print_line(f"logitlab: {warning.message}", err=True)
-        write_predictions(out, fitted.classes_.tolist(), p)
-        with catch_print_errors():
-            print_line(f"Written: {out} ({pluralize(len(p), 'row')})")
+    file = saved_file(model, FILE, "MODEL", "logitlab fit")
+    check_file(out, [file, *table_files(table)], TABLES, overwrite=overwrite)
+    with catch_saved_errors(file):
+        fitted = load_model(file)
+    if not isinstance(fitted, TableModel):
+        raise UserError(
+            f"{file}: must be a model of logitlab fit, got a {type(fitted).__name__}, which "
+            "predicts for arrays; read it with logitlab.load_model"
+        )
+    data = read_table(table, delimiter)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            p = fitted.predict_proba(data)
+        except ValueError as error:
+            raise UserError(f"{table}: {error}") from None
+    for warning in caught:
+        print_line(f"logitlab: {warning.message}", err=True)
+    write_predictions(out, fitted.classes_.tolist(), p)
+    if quiet:
+        return
+    with catch_print_errors():
+        print_line(f"Written: {out} ({pluralize(len(p), 'row')})")

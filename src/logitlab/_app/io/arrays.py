@@ -60,7 +60,10 @@ def read_labels(spec: str, logits: Logits, ignore_index: int | None = None) -> C
     if y.dtype.kind == "f" and np.isnan(y).any():
         raise UserError(f"{spec}: the label of row {int(np.isnan(y).argmax())} is missing")
     if y.dtype.kind not in "iuUSb":
-        raise UserError(f"{spec}: labels must be integers or names, got {dtype_label(y.dtype)}")
+        got = dtype_label(y.dtype)
+        if y.ndim > 1 and logits.one_score:  # the labels were read as logits of class 1
+            got += f"; {logits.source} may have the labels, and {spec} the logits"
+        raise UserError(f"{spec}: labels must be integers or names, got {got}")
     rows = logits.shape[:-1]
     if y.shape not in (rows, (*rows, 1)):
         raise UserError(_shape_error(spec, y.shape, logits))

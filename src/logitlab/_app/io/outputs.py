@@ -21,20 +21,34 @@ _REMOVALS = 10  # of a folder in which workers may still create a file
 def exit_on_user_error() -> Iterator[None]:
     """Print a UserError as one line on standard error, and exit with status 2.
 
-    So is the error of a path that the system refuses, for instance because it is too long.
+    So is the error of a path that the system refuses, for instance because it is too long. Ctrl-C
+    is a line and status 130; a closed pipe, as of ``| head``, is status 141 alone.
     """
+    status = 2
     try:
         yield
     except UserError as error:
         message = str(error)
+    except BrokenPipeError:
+        _discard_stdout()
+        raise typer.Exit(128 + 13) from None  # as a shell reports SIGPIPE
     except OSError as error:
         if error.filename is None:
             raise
         message = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    except KeyboardInterrupt:
+        message, status = "interrupted", 128 + 2
     else:
         return
     print_line(f"logitlab: {message}", err=True)
-    raise typer.Exit(2)
+    raise typer.Exit(status)
+
+
+def _discard_stdout() -> None:
+    """Text that is left in the buffer of standard output would fail again at exit."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)
 
 
 def print_line(text: str, err: bool = False) -> None:
@@ -42,11 +56,22 @@ def print_line(text: str, err: bool = False) -> None:
     typer.echo(printable(text), err=err)
 
 
-def make_console(err: bool = False) -> Any:
-    """A console of standard output, or error, that prints every text as it is."""
+def make_console(err: bool = False, quiet: bool = False) -> Any:
+    """A console of standard output, or error, that prints every text as it is.
+
+    With the environment variable NO_COLOR there is neither colour nor bold text.
+    """
     from rich.console import Console
 
-    return Console(stderr=err, soft_wrap=False, markup=False, emoji=False, highlight=False)
+    return Console(
+        stderr=err,
+        quiet=quiet,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+        soft_wrap=False,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
 
 
 @contextlib.contextmanager
@@ -58,10 +83,7 @@ def catch_print_errors() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        # The text that is left in the buffer would fail again at exit.
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, sys.stdout.fileno())
-        os.close(devnull)
+        _discard_stdout()
         raise UserError(f"standard output: {error.strerror or error}") from error
 
 
@@ -97,7 +119,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(temporary, target)
 
 
-def _check_target(path: Path, inputs: Iterable[Path]) -> None:
+def _check_target(path: Path, inputs: Iterable[Path], overwrite: bool) -> None:
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "a special file"
         raise UserError(f"{path}: the output must be a file, got {kind}")
@@ -108,6 +130,14 @@ def _check_target(path: Path, inputs: Iterable[Path]) -> None:
     for source in inputs:
         if path.exists() and source.exists() and path.samefile(source):
             raise UserError(f"{path}: the output must not be an input file")
+    if path.exists() and not overwrite:
+        raise _exists(path)
+
+
+def _exists(path: Path) -> UserError:
+    return UserError(
+        f"{path}: the output file exists; add --overwrite to replace it, or choose another output"
+    )
 
 
 def _check_folder(folder: Path) -> None:
@@ -117,33 +147,56 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"{folder}: no permission to write in this folder")
 
 
-def check_file(path: Path, inputs: Iterable[Path], suffixes: tuple[str, ...] = ()) -> None:
-    """Refuse an output file that cannot be written, is one of `inputs`, or has another suffix."""
+def check_file(
+    path: Path, inputs: Iterable[Path], suffixes: tuple[str, ...] = (), *, overwrite: bool
+) -> None:
+    """Refuse an output file that cannot be written, is one of `inputs`, or has another suffix.
+
+    A file that exists is refused too, unless `overwrite`.
+    """
     if suffixes and path.suffix.lower() not in suffixes:
         raise UserError(f"{path}: the file type must be one of {', '.join(suffixes)}")
     _check_folder(path.parent)
-    _check_target(path, inputs)
+    _check_target(path, inputs, overwrite)
 
 
-def check_folder(folder: Path, names: Iterable[str], inputs: Iterable[Path]) -> None:
-    """Refuse a folder in which files of these names cannot be written, or are `inputs`."""
+def check_folder(
+    folder: Path, names: Iterable[str], inputs: Iterable[Path], *, overwrite: bool
+) -> None:
+    """Refuse a folder in which files of these names cannot be written, or are `inputs`.
+
+    Files of these names that exist are refused too, unless `overwrite`.
+    """
     inputs = list(inputs)
     _check_folder(next(path for path in (folder, *folder.absolute().parents) if path.exists()))
     if any(path.is_dir() and folder.exists() and path.samefile(folder) for path in inputs):
         raise UserError(f"{folder}: the output folder must not be that of an input")
     for name in names:
-        _check_target(folder / name, inputs)
+        _check_target(folder / name, inputs, overwrite)
 
 
-def check_new_folder(folder: Path, inputs: Iterable[Path]) -> None:
-    """Refuse an output folder that is not empty, cannot be written, or is in a folder of inputs."""
+def check_shard_folder(folder: Path, source: Path, *, overwrite: bool) -> None:
+    """Refuse a folder for a file for each shard of `source` that cannot be written, or is in it.
+
+    Files with the names of shards are refused too, unless `overwrite`; other files always, since
+    they would be shards of the output.
+    """
     target = target_of(folder)
     _check_folder(target.parent)
     if folder.exists():
         _check_folder(folder)
-        if any(folder.iterdir()):
-            raise UserError(f"{folder}: the output folder must be new or empty, got files in it")
-    if any(source.is_dir() and source.resolve() in target.parents for source in inputs):
+        if folder.samefile(source):
+            raise UserError(f"{folder}: the output folder must not be that of an input")
+        existing = sorted(path for path in folder.iterdir() if path.name[0] not in "._")
+        for path in existing:
+            if not (source / path.name).is_file() or not path.is_file():
+                raise UserError(
+                    f"{folder}: the output folder must have no other files than those of "
+                    f"{source}, got {path.name}"
+                )
+        if existing and not overwrite:
+            raise _exists(existing[0])
+    if source.resolve() in target.parents:
         raise UserError(f"{folder}: the output folder must not be in that of an input")
 
 
@@ -151,7 +204,8 @@ def check_new_folder(folder: Path, inputs: Iterable[Path]) -> None:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that gets the name `folder` at the end, and is removed after an error.
 
-    Temporary files in it are those of processes that were killed, and are removed.
+    If `folder` has files, those in the temporary folder are moved to it. Temporary files are those
+    of processes that were killed, and are removed.
     """
     target = target_of(folder)
     temporary = target.with_name(temporary_name())
@@ -161,6 +215,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             yield temporary
             for path in temporary.glob(temporary_name("*")):
                 path.unlink()
+            if target.exists() and any(target.iterdir()):
+                for path in temporary.iterdir():
+                    os.replace(path, target / path.name)
+                return
             if target.exists():
                 shutil.copymode(target, temporary)
                 target.rmdir()
@@ -203,16 +261,20 @@ def write_files(files: Mapping[str, bytes], directory: Path) -> None:
             raise
 
 
+def can_show_progress(hidden: bool, quiet: bool) -> bool:
+    """Whether a progress bar is shown: on a terminal, without --no-progress and --quiet."""
+    return not hidden and not quiet and sys.stderr.isatty()
+
+
 @contextlib.contextmanager
 def progress(shown: bool) -> Iterator[Any]:
     """A :data:`Track` of passes over blocks: a progress bar on standard error if `shown`."""
     if not shown:
         yield lambda chunks, total, task: chunks
         return
-    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=make_console(err=True), transient=True) as bar:
 
         def track(chunks: Any, total: int, task: str) -> Iterator[Any]:
             number = bar.add_task(task, total=total)

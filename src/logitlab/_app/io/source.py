@@ -184,6 +184,8 @@ def parse_file_spec(spec: str) -> tuple[Path, str | None]:
         raise UserError(f"{spec}: no such file or folder")
     if path.is_file() and path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path}: the file type must be one of {', '.join(SUFFIXES)}")
+    if path.is_file() and not path.stat().st_size:
+        raise UserError(f"{path}: the file must have rows, got an empty file")
     return path, spec[end + 1 :] or None
 
 

@@ -1,6 +1,5 @@
 """Arrow tables that are written one after another: to a file, or as CSV to standard output."""
 
-import contextlib
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,8 +18,7 @@ def is_csv(path: Path) -> bool:
 def print_csv(tables: Iterable["pa.Table"]) -> None:
     from pyarrow import csv
 
-    with contextlib.suppress(BrokenPipeError):
-        _write(tables, lambda schema: csv.CSVWriter(sys.stdout.buffer, schema))
+    _write(tables, lambda schema: csv.CSVWriter(sys.stdout.buffer, schema))
 
 
 def write_file(tables: Iterable["pa.Table"], path: Path) -> int:

@@ -1,7 +1,6 @@
 """`logitlab report`: evaluates and calibrates the logits of a file, or of several models."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +8,10 @@ import typer
 
 from logitlab._app.cluster import check_shards, connect
 from logitlab._app.io.outputs import (
+    can_show_progress,
     catch_print_errors,
     catch_write_errors,
     check_folder,
-    exit_on_user_error,
     make_console,
     print_line,
     progress,
@@ -25,7 +24,10 @@ from logitlab._app.options import (
     Axis,
     IgnoreIndex,
     Labels,
+    NoProgress,
+    Overwrite,
     Probabilities,
+    Quiet,
     Scheduler,
 )
 from logitlab._rows import Integers
@@ -49,9 +51,9 @@ def report(
     targets: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE[:NAME]",
-            help="For a language model: the target token of each row. Adds the perplexity of the "
-            "text, and the log-probability of each token (tokens.csv).",
+            metavar="TOKENS",
+            help="For a language model: FILE or FILE:NAME with the target token of each row. "
+            "Adds the perplexity of the text, and the log-probability of each token (tokens.csv).",
             show_default=False,
         ),
     ] = None,
@@ -69,11 +71,14 @@ def report(
     axis: Axis = -1,
     scheduler: Scheduler = None,
     out: Annotated[
-        Path, typer.Option("-o", metavar="DIR", help="Output folder of the report.")
+        Path, typer.Option("-o", metavar="FOLDER", help="Output folder of the report.")
     ] = Path("logitlab-report"),
+    overwrite: Overwrite = False,
     json_only: Annotated[
         bool, typer.Option("--json", help="Print report.json instead of a table.")
     ] = False,
+    quiet: Quiet = False,
+    no_progress: NoProgress = False,
 ) -> None:
     """Evaluate and calibrate a classifier; write HTML and JSON reports."""
     from logitlab._app.report import compare, page
@@ -81,54 +86,54 @@ def report(
     from logitlab._app.report.json import as_json
     from logitlab.regression.threads import single_blas_thread
 
-    with exit_on_user_error():
-        specs = [spec for spec in (*(logits or ()), labels, targets, group) if spec]
-        check_folder(out, page.FILES, [parse_file_spec(spec)[0] for spec in specs])
-        inputs = _read_inputs(
-            logits or [], labels, targets, group, ignore_index, probabilities, axis
-        )
-        analyses, shared = [], None
-        check_shards(scheduler, [source for source, *_ in inputs])
-        with (
-            single_blas_thread(),
-            connect(scheduler) as cluster,
-            progress(shown=sys.stderr.isatty()) as track,
-        ):
-            if len(inputs) > 1:
-                sources = [source for source, *_ in inputs]
-                shared = compare.shared_rows(sources, probabilities, track, cluster)
-            for source, y, tokens, groups in inputs:
-                analyses.append(
-                    analyse(
-                        source,
-                        None if y is None else y.classes,
-                        targets=tokens,
-                        probabilities=probabilities,
-                        shared=shared,
-                        mapping=None if y is None else y.mapping,
-                        label_warnings=() if y is None else y.warnings,
-                        groups=groups,
-                        track=track,
-                        cluster=cluster,
-                    )
+    specs = [spec for spec in (*(logits or ()), labels, targets, group) if spec]
+    files = (*page.FILES, page.TOKENS_FILE) if targets else page.FILES
+    paths = [parse_file_spec(spec)[0] for spec in specs]
+    check_folder(out, files, paths, overwrite=overwrite)
+    inputs = _read_inputs(logits or [], labels, targets, group, ignore_index, probabilities, axis)
+    analyses, shared = [], None
+    check_shards(scheduler, [source for source, *_ in inputs])
+    with (
+        single_blas_thread(),
+        connect(scheduler) as cluster,
+        progress(shown=can_show_progress(no_progress, quiet)) as track,
+    ):
+        if len(inputs) > 1:
+            sources = [source for source, *_ in inputs]
+            shared = compare.shared_rows(sources, probabilities, track, cluster)
+        for source, y, tokens, groups in inputs:
+            analyses.append(
+                analyse(
+                    source,
+                    None if y is None else y.classes,
+                    targets=tokens,
+                    probabilities=probabilities,
+                    shared=shared,
+                    mapping=None if y is None else y.mapping,
+                    label_warnings=() if y is None else y.warnings,
+                    groups=groups,
+                    track=track,
+                    cluster=cluster,
                 )
-        with catch_write_errors(out):
-            if len(analyses) > 1:
-                models = compare.compare(analyses)
-                compare.write(models, out)
-            else:
-                page.write(analyses[0], out)
-        with catch_print_errors():
-            if json_only:
-                several = len(analyses) > 1
-                data = compare.to_json(models) if several else as_json(analyses[0])
-                typer.echo(json.dumps(data, indent=2))
-                return
-            if len(analyses) > 1:
-                compare.print_summary(models, make_console())
-            else:
-                page.print_summary(analyses[0], make_console())
-            print_line(f"Written: {out / 'report.html'} and {out / 'report.json'}")
+            )
+    with catch_write_errors(out):
+        if len(analyses) > 1:
+            models = compare.compare(analyses)
+            compare.write(models, out)
+        else:
+            page.write(analyses[0], out)
+    with catch_print_errors():
+        if json_only:
+            several = len(analyses) > 1
+            data = compare.to_json(models) if several else as_json(analyses[0])
+            typer.echo(json.dumps(data, indent=2))
+        if json_only or quiet:
+            return
+        if len(analyses) > 1:
+            compare.print_summary(models, make_console())
+        else:
+            page.print_summary(analyses[0], make_console())
+        print_line(f"Written: {out / 'report.html'} and {out / 'report.json'}")
 
 
 def _read_inputs(

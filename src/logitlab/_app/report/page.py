@@ -23,7 +23,8 @@ from logitlab._app.report.json import as_json
 from logitlab._app.report.language_model import TEMPERATURES, TOP_P, TextScores
 from logitlab._app.report.summary import MIN_ROWS, entropy_summary, summary
 
-FILES = ("report.html", "report.json", "tokens.csv")
+FILES = ("report.html", "report.json")
+TOKENS_FILE = "tokens.csv"  # of a text
 SCORE_TITLES = {
     "accuracy": "accuracy",
     "log_loss": "log-loss (nats)",
@@ -183,7 +184,7 @@ def write(
         **(other_files or {}),
     }
     if a.text is not None:
-        files["tokens.csv"] = _tokens_csv(a.text).encode()
+        files[TOKENS_FILE] = _tokens_csv(a.text).encode()
     write_files(files, directory)
 
 
