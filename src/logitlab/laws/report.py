@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from logitlab._page import script, style
 from logitlab.laws.law import Counterexample, LawResult
 
 if TYPE_CHECKING:  # it needs Hypothesis
@@ -188,7 +189,7 @@ class LawReport:
     def to_html(self) -> str:
         """The results as an HTML page."""
         title = html.escape(f"{self.function}: conformance to the laws of {self.computes}")
-        return _PAGE.format(title=title, table=self._repr_html_())
+        return _PAGE.format(title=title, table=self._repr_html_(), style=style(), script=script())
 
     def _repr_html_(self) -> str:
         """The results as a table for a notebook, with styles that apply to this table alone."""
@@ -287,10 +288,8 @@ _TABLE = """<div class="logitlab-laws"><style>
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width"><style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem;
- padding: 0 1rem; }}
-</style></head><body><h1>{title}</h1>
-{table}</body></html>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>
+{style}</style></head><body><main class="page"><h1>{title}</h1>
+{table}</main><script type="module">
+{script}</script></body></html>
 """

@@ -22,6 +22,7 @@ from logitlab._app.report.format import bounds, count, number, p_value, percent,
 from logitlab._app.report.json import as_json
 from logitlab._app.report.language_model import TEMPERATURES, TOP_P, TextScores
 from logitlab._app.report.summary import MIN_ROWS, entropy_summary, summary
+from logitlab._page import script, style
 
 FILES = ("report.html", "report.json", "tokens.csv")
 SCORE_TITLES = {
@@ -48,6 +49,7 @@ def environment() -> Environment:
     env.filters.update(printable=printable)
     env.tests.update(significant=excludes_zero)
     env.globals.update(score_titles=SCORE_TITLES, min_rows=MIN_ROWS)
+    env.globals.update(page_style=style(), page_script=script())
     return env
 
 
