@@ -1,6 +1,7 @@
 // Tables with the class "data" become sortable, and get buttons to copy and download them; so does
 // code with the class "copy". Numbers are shown with narrow spaces and a minus sign: data-value of
-// a cell is the number for sorting and for files, where the shown text is rounded.
+// a cell is the number for sorting and for files, where the shown text is rounded. A column whose
+// header has data-picture is a picture, which no file contains.
 
 export function download(name, content, type) {
   const link = document.createElement("a");
@@ -50,16 +51,30 @@ function parts(cell) {
   return [cell.dataset.value ?? plain(own.textContent), note ? note.textContent.trim() : ""];
 }
 
-// The cells as texts; a column whose cells have small notes becomes two.
+// What the files hold of a column: its numbers, and the small notes below them: the bounds of an
+// interval as two columns, other notes as one.
+function column(cells, header) {
+  if (header?.hasAttribute("data-picture")) return [];
+  const values = cells.map(([value]) => value);
+  const notes = cells.map(([, note]) => note);
+  if (header) notes[0] = "";
+  if (notes.every((note) => !note)) return [values];
+  const titled = (texts, title) => (header ? [`${values[0]}: ${title}`, ...texts.slice(1)] : texts);
+  const bounds = notes.map((note) => (note === "no interval" ? ["", ""] : note.split(" to ")));
+  if (!notes.every((note, i) => !note || bounds[i].length === 2)) {
+    return [values, titled(notes, header?.dataset.note ?? "note")];
+  }
+  const bound = (i) => bounds.map((pair) => plain(pair[i] ?? ""));
+  return [values, titled(bound(0), "low"), titled(bound(1), "high")];
+}
+
 export function rowsOf(table) {
   const rows = [...table.rows].map((row) => [...row.cells].map(parts));
-  const body = table.tHead ? rows.slice(1) : rows;
-  const noted = rows[0].map((_, j) => body.some((row) => row[j] && row[j][1]));
-  return rows.map((row, i) => row.flatMap(([value, note], j) => {
-    if (!noted[j]) return [value];
-    const title = table.rows[0].cells[j].dataset.note ?? "95 % interval";
-    return [value, i === 0 && table.tHead ? `${value}: ${title}` : note];
-  }));
+  const columns = rows[0].flatMap((_, j) => {
+    const cells = rows.map((row) => row[j] ?? ["", ""]);
+    return column(cells, table.tHead?.rows[0].cells[j]);
+  });
+  return rows.map((_, i) => columns.map((texts) => texts[i]));
 }
 
 // A spreadsheet would run a text that begins like a formula; an apostrophe prevents that.
@@ -91,9 +106,9 @@ function sort(table, column, header) {
 }
 
 export function enhance(table) {
-  if (table.tHead && table.tBodies[0]?.rows.length > 1) {
+  if (table.tHead && table.tBodies[0]?.rows.length !== 1) {
     [...table.tHead.rows[0].cells].forEach((header, j) => {
-      if (!header.textContent.trim()) return;
+      if (!header.textContent.trim() || header.hasAttribute("data-picture")) return;
       const button = document.createElement("button");
       button.type = "button";
       button.className = "sort";
@@ -116,14 +131,13 @@ export function enhance(table) {
   copy.setAttribute("aria-label", `Copy the table: ${subject}`);
   csv.setAttribute("aria-label", `CSV: download the table: ${subject}`);
   tools.append(copy, csv);
-  const place = table.closest(".scroll") ?? table;
-  place.before(tools);
+  (table.closest(".scroll") ?? table).after(tools);
 }
 
 document.querySelectorAll("table.data").forEach(enhance);
 for (const code of document.querySelectorAll("pre.copy")) {
   const tools = document.createElement("div");
-  tools.className = "tools";
+  tools.className = "tools right";
   tools.append(copyButton(() => code.textContent));
   code.before(tools);
 }

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from logitlab._page import script, style
+from logitlab.laws import page
 from logitlab.laws.law import Counterexample, LawResult
 
 if TYPE_CHECKING:  # it needs Hypothesis
@@ -188,8 +188,14 @@ class LawReport:
 
     def to_html(self) -> str:
         """The results as an HTML page."""
-        title = html.escape(f"{self.function}: conformance to the laws of {self.computes}")
-        return _PAGE.format(title=title, table=self._repr_html_(), style=style(), script=script())
+        return page.to_html(
+            f"{self.function}: conformance to the laws of {self.computes}",
+            [self.computes, f"{self.array_library} arrays"],
+            self.diagnosis,
+            self.note,
+            self.dtypes,
+            self.results,
+        )
 
     def _repr_html_(self) -> str:
         """The results as a table for a notebook, with styles that apply to this table alone."""
@@ -284,12 +290,4 @@ _TABLE = """<div class="logitlab-laws"><style>
 <th>smallest counterexample</th></tr></thead><tbody>
 {rows}
 </tbody></table></div>
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>
-{style}</style></head><body><main class="page"><h1>{title}</h1>
-{table}</main><script type="module">
-{script}</script></body></html>
 """
