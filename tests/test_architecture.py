@@ -33,7 +33,7 @@ LAYERS = [
     ["_dispatch"],
     ["_registry", "_backends", "_out", "_labels", "_estimators"],
     ["_exact", "_arrays"],
-    ["_checks", "_saved", "_tracing"],
+    ["_checks", "_page", "_saved", "_tracing"],
 ]
 
 

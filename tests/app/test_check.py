@@ -198,19 +198,18 @@ def test_report_forms():
     values = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     keys = {"dtype", "n_classes", "logits", "worst_ulp", "mean_ulp"}
     assert set(values["laws"]["accuracy"]["measurements"][0]) == keys
-    assert "<table>" in report.to_html()
+    assert '<table class="data heat"' in report.to_html()
     assert "differs" in str(report)
     assert not logitlab.check_softmax(softmaxes.infinity_minus_infinity, laws=["+inf"], strict=True)
 
 
 def test_the_table_in_a_notebook(monkeypatch):
-    """It is part of the page, and its styles apply to itself alone; text stays text."""
+    """Its styles apply to itself alone; text stays text."""
     report = logitlab.check_softmax(softmaxes.no_shift, laws=["overflow"], dtypes=["float32"])
     text = str(report)
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     assert str(report) == text != ""
     table = report._repr_html_()
-    assert table in report.to_html()
     assert not re.search("<(!doctype|html|head|body|title|meta)", table)
     rules = table.partition("<style>")[2].partition("</style>")[0]
     selectors = [rule.partition("{")[0].strip() for rule in rules.split("}")[:-1]]

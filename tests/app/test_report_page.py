@@ -35,7 +35,7 @@ def test_the_report_opens(browser, page_of_many_classes, width, scheme):
     assert messages == []
     assert requests == [page_of_many_classes]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.locator("svg").count() == 17
+    assert page.locator("figure svg").count() == 17
     colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (colour == "rgb(255, 255, 255)") == (scheme == "light")
     # The figures have the colours of the page, not the placeholders.

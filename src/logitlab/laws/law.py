@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # they need Hypothesis and mpmath, which `import logitlab.law
 LEVELS = ("exact", "within", "inaccurate", "differs", "fails")
 MAX_ULP = 16.0  # of the level "within"
 MAX_RELATIVE = 1e-3  # of the level "inaccurate"
-_SHOWN_ULP = 1e15  # a larger number says no more than the level
+SHOWN_ULP = 1e15  # a larger number says no more than the level
 _ROUNDED_ONCE = 0.505  # ULP: a result in wider arithmetic, rounded once
 
 
@@ -220,12 +220,13 @@ class LawResult:
 
     def __str__(self) -> str:
         if self.level == "within" and self.worst_ulp is not None:
-            return f"within {_three_digits(self.worst_ulp)} ULP"
-        finite = self.worst_ulp is not None and 0 < self.worst_ulp < _SHOWN_ULP
+            return f"within {three_digits(self.worst_ulp)} ULP"
+        finite = self.worst_ulp is not None and 0 < self.worst_ulp < SHOWN_ULP
         if self.level == "inaccurate" or (finite and self.level in ("fails", "differs")):
-            return f"{self.level} ({_three_digits(self.worst_ulp or 0)} ULP)"
+            return f"{self.level} ({three_digits(self.worst_ulp or 0)} ULP)"
         return self.level
 
 
-def _three_digits(x: float) -> str:
+def three_digits(x: float) -> str:
+    """A positive number with three significant digits, two from 10000 on."""
     return f"{x:.2g}" if x >= 1e4 else f"{x:.3g}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from logitlab.laws import page
 from logitlab.laws.law import Counterexample, LawResult
 
 if TYPE_CHECKING:  # it needs Hypothesis
@@ -187,8 +188,14 @@ class LawReport:
 
     def to_html(self) -> str:
         """The results as an HTML page."""
-        title = html.escape(f"{self.function}: conformance to the laws of {self.computes}")
-        return _PAGE.format(title=title, table=self._repr_html_())
+        return page.to_html(
+            f"{self.function}: conformance to the laws of {self.computes}",
+            [self.computes, f"{self.array_library} arrays"],
+            self.diagnosis,
+            self.note,
+            self.dtypes,
+            self.results,
+        )
 
     def _repr_html_(self) -> str:
         """The results as a table for a notebook, with styles that apply to this table alone."""
@@ -283,14 +290,4 @@ _TABLE = """<div class="logitlab-laws"><style>
 <th>smallest counterexample</th></tr></thead><tbody>
 {rows}
 </tbody></table></div>
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width"><style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem;
- padding: 0 1rem; }}
-</style></head><body><h1>{title}</h1>
-{table}</body></html>
 """

@@ -72,8 +72,8 @@ def distribution(edges: ArrayLike, counts: ArrayLike, *, mean: float, ax: Any = 
 def reliability_diagram(curve: ReliabilityCurve, *, ax: Any = None) -> Any:
     """Reliability diagram: accuracy against confidence in each bin.
 
-    The height of a bar is the accuracy; its shaded part is the difference from the mean confidence.
-    A vertical line is the 95 % bootstrap interval of the accuracy. The area of a dot grows with the
+    A dot is the accuracy; the darker part of a bar is its difference from the mean confidence. A
+    vertical line is the 95 % bootstrap interval of the accuracy. The area of a dot grows with the
     fraction of the rows in the bin.
 
     Parameters
@@ -101,6 +101,8 @@ def reliability_diagram(curve: ReliabilityCurve, *, ax: Any = None) -> Any:
     >>> plot.reliability_diagram(curve, ax=Figure().add_subplot()).get_xlabel()
     'confidence'
     """
+    from matplotlib.patches import Patch
+
     if not isinstance(curve, ReliabilityCurve):
         raise TypeError(f"curve must be a result of logitlab.reliability_curve, got {curve!r}")
     ax = get_axes(ax)
@@ -109,19 +111,23 @@ def reliability_diagram(curve: ReliabilityCurve, *, ax: Any = None) -> Any:
     confidence, accuracy = curve.confidence[filled], curve.accuracy[filled]
     fraction = curve.counts[filled] / curve.counts.sum()
     ax.plot([0, 1], [0, 1], linestyle=(0, (4, 3)), linewidth=1, color="0.5", zorder=3)
-    ax.bar(left, accuracy, width, align="edge", color="C0", alpha=0.3, linewidth=0)
-    ax.bar(
-        left,
-        confidence - accuracy,
-        width,
-        bottom=accuracy,
-        align="edge",
-        color="C1",
-        alpha=0.45,
-        linewidth=0,
-    )
+    lower = np.minimum(confidence, accuracy)
+    ax.bar(left, lower, width, align="edge", color="C0", alpha=0.3, linewidth=0)
+    labels = []
+    for label, gap, colour in (
+        ("overconfident", confidence - accuracy, "C1"),
+        ("underconfident", accuracy - confidence, "C0"),
+    ):
+        shaded = gap > 0
+        place = left[shaded], gap[shaded], width[shaded], lower[shaded]
+        style: Any = {"color": colour, "alpha": 0.45, "linewidth": 0}
+        ax.bar(*place, align="edge", **style)
+        labels.append(Patch(label=label, **style))
     ax.vlines(confidence, curve.low[filled], curve.high[filled], color="C0", linewidth=1.2)
-    ax.scatter(confidence, accuracy, s=12 + 150 * fraction, color="C0", zorder=4, linewidths=0)
+    # Not clipped: the dot of a confidence near 1 is wider than the rest of the axis.
+    size = 12 + 150 * fraction
+    ax.scatter(confidence, accuracy, s=size, color="C0", zorder=4, linewidths=0, clip_on=False)
+    ax.legend(handles=labels, frameon=False, loc="upper left", borderaxespad=0.2)
     ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
     format_percent(ax.xaxis)
     format_percent(ax.yaxis)

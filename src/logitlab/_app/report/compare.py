@@ -25,7 +25,13 @@ from logitlab._app.report.evaluation import (
 )
 from logitlab._app.report.format import bounds, count, number, signed
 from logitlab._app.report.json import as_json
-from logitlab._app.report.page import SCORE_TITLES, environment
+from logitlab._app.report.page import (
+    SCORE_TITLES,
+    best_scores,
+    environment,
+    file_name,
+    temperature_steps,
+)
 from logitlab._app.report.summary import summary
 from logitlab._rows import Integers
 from logitlab.resampling import Interval, percentile_intervals, resampled_sums, scores_from_sums
@@ -47,7 +53,7 @@ class Model:
 
 def _names(sources: list[str]) -> list[str]:
     """File names if they are distinct, else the whole paths, else numbered file names."""
-    file_names = [source.rpartition("/")[2] for source in sources]
+    file_names = [file_name(source) for source in sources]
     if len(set(file_names)) == len(file_names):
         return file_names
     if len(set(sources)) == len(sources):
@@ -173,6 +179,8 @@ def as_html(models: list[Model]) -> str:
             details=details,
             summaries=[": ".join(summary(m.evaluation)) for m in models],
             figures=pictures,
+            best=best_scores([m.evaluation.uncalibrated for m in models]),
+            temperatures=[(m.name, temperature_steps(m.evaluation)) for m in models],
             version=version("logitlab"),
         )
     )

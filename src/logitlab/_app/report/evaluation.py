@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab._app.io.passes import Passes, select
+from logitlab._app.report.sampled_rows import SampledRows, sampled_rows
 from logitlab._app.threads import run_all
 from logitlab._bins import CELLS, binned_sums, error_from_sums
 from logitlab._distributed import add, rows_in_memory
@@ -116,6 +117,7 @@ class Evaluation:
     predicted_classes: PredictedClasses
     misclassifications: list[Misclassification]  # the most confident ones
     confusions: list[tuple[int, int, int]]  # true class, predicted class, rows
+    sampled: SampledRows = field(repr=False)  # the fitted rows
     cells: dict[str, Floats] = field(repr=False)  # of the tallies: uncalibrated, temperature
 
 
@@ -435,12 +437,14 @@ def evaluate(
     if "temperature" in calibrated:
         cells["temperature"] = calibrated["temperature"].tally.group_sums
     before = uncalibrated.tally, parts[0]
-    scores = run_all(
-        [
-            partial(accumulator.scores, part, None if accumulator is uncalibrated else before)
-            for accumulator, part in zip(accumulators, parts, strict=True)
-        ],
-    )
+    scored = [
+        partial(accumulator.scores, part, None if accumulator is uncalibrated else before)
+        for accumulator, part in zip(accumulators, parts, strict=True)
+    ]
+    rows, z = sample
+    y = label[rows].astype(np.int64)
+    in_detail = partial(sampled_rows, rows, z, y, N_BINS, passes.dtype, temperature)
+    details, *scores = run_all([in_detail, *scored])
     return Evaluation(
         rows=int(uncalibrated.tally.bin_sums[0].sum()),
         uncalibrated=scores[0],
@@ -453,6 +457,7 @@ def evaluate(
         predicted_classes=uncalibrated.predicted_classes(),
         misclassifications=uncalibrated.misclassifications(),
         confusions=uncalibrated.confusions(),
+        sampled=details,
         cells=cells,
     )
 

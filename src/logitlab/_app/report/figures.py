@@ -4,18 +4,20 @@ import html
 import io
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from logitlab import plot
 from logitlab._app.io.source import printable
 from logitlab._app.report.analysis import CURVE_TEMPERATURES, Analysis
-from logitlab._app.report.evaluation import Evaluation, Scores, agresti_coull
+from logitlab._app.report.evaluation import Evaluation, Scores
+from logitlab._app.report.format import count, percent
 from logitlab._app.report.histogram import Distribution
 from logitlab._rows import Floats, Integers
 from logitlab.reliability import ReliabilityCurve
@@ -63,6 +65,9 @@ def svg(
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(
+        r'<g id="value:(\w*):([^"]*)">', r'<g class="value" data-key="\1"><title>\2</title>', text
+    )
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     for colour, variable in _COLOURS.items():
         text = text.replace(colour, variable)
@@ -71,6 +76,21 @@ def svg(
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
+
+
+def add_values(ax: Any, edges: Any, texts: Sequence[str], keys: Sequence[Any] = ()) -> None:
+    """Transparent strips of the axes, from edge to edge, that show a text under the pointer.
+
+    In the page a strip has its key as ``data-key``. An empty text has no strip.
+    """
+    limits = ax.get_xlim()
+    for i, (left, right, text) in enumerate(zip(edges[:-1], edges[1:], texts, strict=True)):
+        strip = Rectangle((left, 0), right - left, 1, transform=ax.get_xaxis_transform())
+        strip.set(facecolor=_INK, alpha=0.004, linewidth=0, zorder=9)
+        strip.set_gid(f"value:{keys[i] if keys else ''}:{text}")
+        if text:
+            ax.add_patch(strip)
+    ax.set_xlim(limits)
 
 
 SHOWN_CLASSES = 12
@@ -106,11 +126,27 @@ def sharpness(a: Analysis) -> Figures:
         edges, counts = _coarse_histogram(d)
 
         def draw(figure: Any, d: Any = d, edges: Any = edges, counts: Any = counts) -> None:
-            plot.distribution(edges, counts, mean=d.mean, ax=figure.add_subplot())
+            ax = plot.distribution(edges, counts, mean=d.mean, ax=figure.add_subplot())
+            shares = counts / max(counts.sum(), 1)
+            add_values(
+                ax,
+                edges,
+                [
+                    f"{low:.3g} to {high:.3g}: {count(n)} rows ({percent(share)})"
+                    for low, high, n, share in zip(
+                        edges[:-1], edges[1:], counts.tolist(), shares, strict=True
+                    )
+                ],
+            )
 
         title = SHARPNESS[name]
         label = f"Histogram of {title} over the rows, mean {d.mean:.3g}"
         yield {"title": title, "svg": svg(draw, name=name, label=label, height=2.2)}
+
+
+def _between(x: Floats) -> Floats:
+    """The middles between neighbours, and the first and the last of ascending numbers."""
+    return np.concatenate([x[:1], (x[1:] + x[:-1]) / 2, x[-1:]])
 
 
 def temperature_curves(a: Analysis) -> str:
@@ -118,9 +154,16 @@ def temperature_curves(a: Analysis) -> str:
     share = a.mean_entropy / max(math.log(a.source.classes), 1e-300)
 
     def draw(figure: Any) -> None:
-        plot.temperature_summary(
+        ax = plot.temperature_summary(
             CURVE_TEMPERATURES, share, a.mean_top_probability, ax=figure.add_subplot()
         )
+        texts = [
+            f"T = {t:.3g}: mean top probability {percent(p)}, mean entropy {h:.4g} nats"
+            for t, p, h in zip(
+                CURVE_TEMPERATURES, a.mean_top_probability, a.mean_entropy, strict=True
+            )
+        ]
+        add_values(ax, np.exp(_between(np.log(CURVE_TEMPERATURES))), texts)
 
     label = "Mean top probability and mean entropy as functions of the temperature, 0.1 to 10"
     return svg(draw, name="temperature", label=label, width=5.4)
@@ -132,7 +175,8 @@ def example(a: Analysis) -> Figures:
     # The highest temperature has the fewest ties by underflow.
     order = np.argsort(-sweep.probabilities[-1], kind="stable")[:SHOWN_CLASSES]
     order = np.sort(order) if a.source.classes <= SHOWN_CLASSES else order
-    names = [shortened(class_names(a)[k], 9) for k in order]
+    shown = [class_names(a)[k] for k in order]
+    names = [shortened(name, 9) for name in shown]
     crowded = sum(map(len, names)) > 40
     for i, t in enumerate(sweep.temperatures):
 
@@ -141,10 +185,33 @@ def example(a: Analysis) -> Figures:
             ax = plot.outcome_bars(names, p, frequencies, ax=figure.add_subplot())
             if crowded:
                 ax.tick_params("x", rotation=90)
+            texts = [
+                f"{name}: probability {percent(share, 2)}, frequency {percent(frequency)}"
+                for name, share, frequency in zip(shown, p, frequencies, strict=True)
+            ]
+            add_values(ax, np.arange(len(shown) + 1) - 0.5, texts)
 
         label = f"Probabilities and sampled frequencies of row {a.example_row} at temperature {t:g}"
         picture = svg(draw, name=f"example{i}", label=label, width=3.4, height=2.2)
         yield {"title": f"T = {t:g}", "svg": picture}
+
+
+def _bin_texts(curve: ReliabilityCurve) -> list[str]:
+    """The values of each bin; of one without rows nothing."""
+    return [
+        f"{count(n)} rows: {percent(confidence)} predicted, {percent(accuracy)} observed, "
+        f"95 % interval {percent(low)} to {percent(high)}"
+        if n
+        else ""
+        for n, confidence, accuracy, low, high in zip(
+            curve.counts.tolist(),
+            curve.confidence,
+            curve.accuracy,
+            curve.low,
+            curve.high,
+            strict=True,
+        )
+    ]
 
 
 def _reliability(
@@ -156,6 +223,7 @@ def _reliability(
         ax = plot.reliability_diagram(curve, ax=figure.add_subplot())
         if axis_labels:
             ax.set(xlabel=axis_labels[0], ylabel=axis_labels[1])
+        add_values(ax, curve.edges, _bin_texts(curve), range(len(curve.counts)))
 
     label = f"Reliability diagram of {subject}, {title}"
     return {"title": title, "svg": svg(draw, name=name, label=label, width=4.0, height=3.4)}
@@ -197,36 +265,6 @@ def shown_classes(evaluation: Evaluation) -> Integers:
     return order
 
 
-def class_gaps(a: Analysis, evaluation: Evaluation) -> str:
-    """Mean confidence minus accuracy of each predicted class."""
-    classes, names, order = evaluation.predicted_classes, class_names(a), shown_classes(evaluation)
-    gap: Floats = classes.confidence - classes.accuracy
-
-    def draw(figure: Any) -> None:
-        labels = [shortened(names[k], 16) for k in order]
-        half_width = classes.half_width()[order]
-        ax = plot.class_gaps(labels, gap[order], half_width, ax=figure.add_subplot())
-        ax.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.3g} %".replace("-", "−"))
-
-    label = "Mean confidence minus accuracy of each predicted class, with 95 % intervals"
-    return svg(draw, name="gaps", label=label, width=4.4, height=0.8 + 0.21 * len(order))
-
-
-def group_gaps(a: Analysis) -> str:
-    """Mean confidence minus accuracy of each group."""
-    names = [shortened(printable(name), 16) for name in a.groups]
-    scores = [(s.rows, s.intervals) for s in a.groups.values()]
-    gap = [i["confidence"].value - i["accuracy"].value for _, i in scores]
-    half_width = [agresti_coull(i["accuracy"].value, rows)[1] for rows, i in scores]
-
-    def draw(figure: Any) -> None:
-        ax = plot.class_gaps(names, gap, half_width, ax=figure.add_subplot())
-        ax.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.3g} %".replace("-", "−"))
-
-    label = "Mean confidence minus accuracy of each group, with 95 % intervals"
-    return svg(draw, name="groups", label=label, width=4.4, height=0.8 + 0.21 * len(names))
-
-
 def entropy_over_steps(a: Analysis) -> str:
     """Mean entropy in windows of consecutive steps."""
     steps, values = a.entropy_over_steps.curve()
@@ -234,6 +272,8 @@ def entropy_over_steps(a: Analysis) -> str:
     def draw(figure: Any) -> None:
         ax = plot.over_time(steps, values, ax=figure.add_subplot())
         ax.set_ylabel("entropy (nats)")
+        texts = [f"step {s:.6g}: {v:.4g} nats" for s, v in zip(steps, values, strict=True)]
+        add_values(ax, _between(steps), texts)
 
     label = "Mean entropy in windows of consecutive steps"
     return svg(draw, name="steps", label=label, width=5.4, height=2.4)

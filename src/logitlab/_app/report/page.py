@@ -4,24 +4,33 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from logitlab._app.io.json_values import json_values
 from logitlab._app.io.outputs import write_files
 from logitlab._app.io.source import printable
 from logitlab._app.report import figures
 from logitlab._app.report.analysis import N_SAMPLES, Analysis
-from logitlab._app.report.evaluation import N_BINS, Evaluation, Scores, excludes_zero
+from logitlab._app.report.evaluation import (
+    N_BINS,
+    Evaluation,
+    Scores,
+    agresti_coull,
+    excludes_zero,
+)
 from logitlab._app.report.format import bounds, count, number, p_value, percent, signed
 from logitlab._app.report.json import as_json
 from logitlab._app.report.language_model import TEMPERATURES, TOP_P, TextScores
-from logitlab._app.report.summary import MIN_ROWS, entropy_summary, summary
+from logitlab._app.report.summary import MIN_ROWS, entropy_summary, selected_calibrator, summary
+from logitlab._page import script, style
+from logitlab._rows import Floats
 
 FILES = ("report.html", "report.json")
 TOKENS_FILE = "tokens.csv"  # of a text
@@ -46,9 +55,10 @@ def environment() -> Environment:
     env.filters.update(
         percent=percent, count=count, number=number, bounds=bounds, p_value=p_value, signed=signed
     )
-    env.filters.update(printable=printable)
+    env.filters.update(printable=printable, file_name=file_name, shortened=figures.shortened)
     env.tests.update(significant=excludes_zero)
     env.globals.update(score_titles=SCORE_TITLES, min_rows=MIN_ROWS)
+    env.globals.update(page_style=style(), page_script=script())
     return env
 
 
@@ -72,20 +82,122 @@ def calibrators(evaluation: Evaluation) -> list[tuple[str, Scores]]:
     return [("uncalibrated", evaluation.uncalibrated), *evaluation.calibrated.items()]
 
 
+def best_scores(rows: Sequence[Scores]) -> dict[str, str]:
+    """The best value of each score as it is shown; empty for a score that does not differ."""
+    columns = {key: [s[key] for s in rows] for key in SCORE_TITLES}
+    columns["classwise"] = [s.classwise_error for s in rows if s.classwise_error is not None]
+    best = {}
+    for key, values in columns.items():
+        differs = len(set(map(number, values))) > 1
+        choose = max if key == "accuracy" else min
+        best[key] = number(choose(values)) if differs else ""
+    return best
+
+
+def file_name(source: str) -> str:
+    """The name of a file without its folder."""
+    return PurePath(source).name or source
+
+
+class _Gap(NamedTuple):
+    """Mean confidence minus accuracy of some rows, with half the width of its 95 % interval."""
+
+    value: float
+    half_width: float
+    scale: float  # the largest end of an interval in the table
+
+    @property
+    def is_significant(self) -> bool:
+        return abs(self.value) > self.half_width
+
+
+def _gaps(values: Floats, half_widths: Floats) -> list[_Gap]:
+    ends = np.abs(values) + half_widths
+    scale = float(ends.max(initial=1e-9))
+    return [_Gap(*pair, scale) for pair in zip(values.tolist(), half_widths.tolist(), strict=True)]
+
+
 def _class_table(a: Analysis, evaluation: Evaluation) -> list[dict[str, Any]]:
     classes, names = evaluation.predicted_classes, figures.class_names(a)
-    gap, half_width = classes.confidence - classes.accuracy, classes.half_width()
+    order = figures.shown_classes(evaluation)
+    gaps = _gaps((classes.confidence - classes.accuracy)[order], classes.half_width()[order])
     return [
         {
+            "number": int(k),
             "name": names[k],
             "rows": int(classes.rows[k]),
             "confidence": float(classes.confidence[k]),
             "accuracy": float(classes.accuracy[k]),
-            "gap": float(gap[k]),
-            "significant": abs(gap[k]) > half_width[k],
+            "gap": gap,
         }
-        for k in figures.shown_classes(evaluation)
+        for k, gap in zip(order, gaps, strict=True)
     ]
+
+
+def _group_gaps(a: Analysis) -> list[_Gap]:
+    values, half_widths = [], []
+    for rows, intervals in a.groups.values():
+        accuracy = intervals["accuracy"].value
+        values.append(intervals["confidence"].value - accuracy)
+        half_widths.append(agresti_coull(accuracy, rows)[1])
+    return _gaps(np.array(values), np.array(half_widths))
+
+
+def temperature_steps(evaluation: Evaluation) -> dict[str, Any]:
+    """The reliability diagrams of the sampled rows at each temperature, for the script."""
+    s = evaluation.sampled
+    fitted = evaluation.temperature
+    steps = []
+    for t, sums, error, loss in zip(
+        s.temperatures, s.bin_sums, s.calibration_error, s.log_loss, strict=True
+    ):
+        filled = np.flatnonzero(sums[0])
+        n, confidence, correct = sums[:, filled]
+        bins = zip(filled.tolist(), n.astype(int), confidence / n, correct / n, strict=True)
+        steps.append(
+            {
+                "t": f"{t:.4g}",
+                "one": t == 1,
+                "error": number(error),
+                "loss": number(loss),
+                "confidence": percent(sums[1].sum() / s.rows),
+                "bins": [[b, n, round(c, 4), round(r, 4)] for b, n, c, r in bins],
+            }
+        )
+    at = None if fitted is None else int(np.searchsorted(s.temperatures, fitted))
+    values: dict[str, Any] = json_values(
+        {"rows": s.rows, "bins": N_BINS, "fitted": at, "steps": steps}
+    )
+    return values
+
+
+def _listed_rows(a: Analysis, evaluation: Evaluation) -> dict[str, Any]:
+    """Rows of each bin of confidence and of the shown classes, for the script."""
+    names, s = figures.class_names(a), evaluation.sampled
+    curve, classes = evaluation.uncalibrated.curve, evaluation.predicted_classes
+    groups = [
+        ("Bins of confidence", b, f"{curve.edges[b]:.0%} to {curve.edges[b + 1]:.0%}", n, rows)
+        for b, n in enumerate(curve.counts.tolist())
+        if (rows := s.bins.get(b))
+    ] + [
+        ("Predicted classes", k, figures.shortened(names[k]), int(classes.rows[k]), rows)
+        for k in figures.shown_classes(evaluation).tolist()
+        if (rows := s.classes.get(k))
+    ]
+    used = {k for *_, rows in groups for row in rows for k in (row.predicted, row.true)}
+    return {
+        "names": {k: figures.shortened(names[k]) for k in sorted(used)},
+        "groups": [
+            {
+                "kind": kind,
+                "key": key,
+                "title": title.replace("%", " %"),
+                "total": n,
+                "rows": [(r.row, percent(r.confidence, 2), r.predicted, r.true) for r in rows],
+            }
+            for kind, key, title, n, rows in groups
+        ],
+    }
 
 
 def _sharpness_table(a: Analysis) -> list[tuple[str, list[str]]]:
@@ -115,6 +227,9 @@ def as_html(a: Analysis, sections: str = "") -> str:
     heading, details = headline(a)
     nucleus = np.median(a.nucleus, axis=-1), a.nucleus.max(axis=-1)
     dtype = a.source.dtype.name
+    score_rows = calibrators(evaluation) if evaluation else []
+    selected = selected_calibrator(evaluation) if evaluation else None
+    reliability = list(figures.reliability(evaluation)) if evaluation else []
     return (
         environment()
         .get_template("report.html")
@@ -126,21 +241,24 @@ def as_html(a: Analysis, sections: str = "") -> str:
             checks=a.numerical_checks,
             evaluation=evaluation,
             text=a.text,
-            calibrators=calibrators(evaluation) if evaluation else [],
+            calibrators=score_rows,
             class_table=_class_table(a, evaluation) if evaluation else [],
             dtype=dtype,
             naive_dtype=dtype if dtype in _NAMED_DTYPES else "float64",
             names=a.source.names and figures.class_names(a),
             class_names=figures.class_names(a),
-            shortened=figures.shortened,
             sharpness=_sharpness_table(a),
             sharpness_figures=list(figures.sharpness(a)),
             temperature_curves=figures.temperature_curves(a),
             example_figures=list(figures.example(a)),
-            reliability=list(figures.reliability(evaluation)) if evaluation else [],
+            reliability=reliability,
+            others=[r for r in reliability if r["calibrator"] not in ("uncalibrated", selected)],
             classwise=list(figures.classwise_reliability(evaluation)) if evaluation else [],
-            class_gaps=figures.class_gaps(a, evaluation) if evaluation else None,
-            group_gaps=figures.group_gaps(a) if a.groups else None,
+            best=best_scores([scores for _, scores in score_rows]),
+            selected=selected,
+            temperatures=temperature_steps(evaluation) if evaluation else None,
+            listed=_listed_rows(a, evaluation) if evaluation else None,
+            group_gaps=_group_gaps(a),
             entropy_over_steps=None if evaluation else figures.entropy_over_steps(a),
             top_p=TOP_P,
             nucleus=[

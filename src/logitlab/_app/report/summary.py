@@ -64,6 +64,25 @@ def _calibrator_name(name: str, evaluation: Evaluation) -> str:
     return f"{name.capitalize()} scaling"
 
 
+def _reductions(evaluation: Evaluation) -> dict[str, list[str]]:
+    """The significant reductions by each calibrator that has one."""
+    found = {
+        name: _changes(evaluation.uncalibrated, scores, -1)
+        for name, scores in evaluation.calibrated.items()
+    }
+    return {name: changes for name, changes in found.items() if changes}
+
+
+def selected_calibrator(evaluation: Evaluation) -> str | None:
+    """The calibrator that the summary names; of those without a reduction, the first fitted one."""
+    names = list(_reductions(evaluation)) or list(evaluation.calibrated)[:1]
+    if not names:
+        return None
+    if "temperature" in names:
+        return "temperature"
+    return min(names, key=lambda name: evaluation.calibrated[name]["log_loss"])
+
+
 def _calibrators(evaluation: Evaluation) -> str:
     """Which calibrator reduces ECE or log-loss significantly."""
     before, calibrated = evaluation.uncalibrated, evaluation.calibrated
@@ -74,17 +93,12 @@ def _calibrators(evaluation: Evaluation) -> str:
         )
     if not calibrated:
         return " ".join(sentences)
-    reductions = {name: _changes(before, scores, -1) for name, scores in calibrated.items()}
-    reducing = [name for name, changes in reductions.items() if changes]
-    if not reducing:
+    reductions, best = _reductions(evaluation), selected_calibrator(evaluation)
+    if not reductions or best is None:
         return " ".join([*sentences, "No calibrator reduces ECE or log-loss significantly."])
-    if "temperature" in reducing:
-        best = "temperature"
-    else:
-        best = min(reducing, key=lambda name: calibrated[name]["log_loss"])
-        if "temperature" in calibrated:
-            name = _calibrator_name("temperature", evaluation)
-            sentences.append(f"{name} reduces neither ECE nor log-loss significantly.")
+    if best != "temperature" and "temperature" in calibrated:
+        name = _calibrator_name("temperature", evaluation)
+        sentences.append(f"{name} reduces neither ECE nor log-loss significantly.")
     sentence = f"{_calibrator_name(best, evaluation)} reduces {reductions[best][0]}"
     increases = _changes(before, calibrated[best], 1)
     sentences.append(f"{sentence}, but increases {increases[0]}." if increases else f"{sentence}.")
