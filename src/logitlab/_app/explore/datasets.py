@@ -1,8 +1,8 @@
 """The datasets that the page offers: the file of the user, and examples."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,6 @@ class Dataset:
         return LabelledRows(z[valid], self.labels[numbers][valid], rows)
 
 
-def _one_row(z: list[float]) -> Dataset:
-    return Dataset(in_memory("an example", np.array([z])))
-
-
 def _digits() -> Dataset:
     source, labels = digits()
     return Dataset(source, labels=labels)
@@ -91,14 +87,25 @@ def _long_tail() -> Dataset:
     return Dataset(in_memory("an example", z[None]), lambda _: _LONG_TAIL)
 
 
-# The title of each example, and the function that makes it.
-EXAMPLES: dict[str, tuple[str, Callable[[], Dataset]]] = {
-    "five": ("five classes: 2, 1, 3, 5, 4", lambda: _one_row([2.0, 1.0, 3.0, 5.0, 4.0])),
-    "three": ("three classes: 10, 20, 30", lambda: _one_row([10.0, 20.0, 30.0])),
-    "gentle": ("three classes: 1, 2, 2.5", lambda: _one_row([1.0, 2.0, 2.5])),
-    "sharp": ("three classes: 1, 2, 8", lambda: _one_row([1.0, 2.0, 8.0])),
-    "seven": ("seven classes", lambda: _one_row([1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0])),
-    "huge": ("large logits: 1000 to 5000", lambda: _one_row([1e3, 2e3, 3e3, 4e3, 5e3])),
+# Title and logits of the examples of one row.
+EXAMPLE_ROWS: dict[str, tuple[str, list[float]]] = {
+    "five": ("five classes: 2, 1, 3, 5, 4", [2.0, 1.0, 3.0, 5.0, 4.0]),
+    "three": ("three classes: 10, 20, 30", [10.0, 20.0, 30.0]),
+    "gentle": ("three classes: 1, 2, 2.5", [1.0, 2.0, 2.5]),
+    "sharp": ("three classes: 1, 2, 8", [1.0, 2.0, 8.0]),
+    "seven": ("seven classes", [1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0]),
+    "huge": ("large logits: 1000 to 5000", [1e3, 2e3, 3e3, 4e3, 5e3]),
+}
+
+
+def _one_row(z: list[float]) -> Dataset:
+    return Dataset(in_memory("an example", np.array([z])))
+
+
+# The title of an example, and the function that makes it.
+Example = tuple[str, Callable[[], Dataset]]
+EXAMPLES: dict[str, Example] = {
+    **{key: (title, partial(_one_row, z)) for key, (title, z) in EXAMPLE_ROWS.items()},
     "digits": ("handwritten digits, with labels", _digits),
     "tail": ("50,257 classes with a long tail", _long_tail),
 }
@@ -107,10 +114,13 @@ EXAMPLES: dict[str, tuple[str, Callable[[], Dataset]]] = {
 class Datasets:
     """All datasets of the page by key; an example is made when it is first asked for."""
 
-    def __init__(self, file: Dataset | None = None) -> None:
+    def __init__(
+        self, file: Dataset | None = None, examples: Mapping[str, Example] = EXAMPLES
+    ) -> None:
+        self._examples = examples
         self._loaded: dict[str, Dataset] = {} if file is None else {"file": file}
         self.titles = {} if file is None else {"file": Path(file.source.source).name}
-        self.titles |= {key: title for key, (title, _) in EXAMPLES.items()}
+        self.titles |= {key: title for key, (title, _) in examples.items()}
 
     @property
     def default(self) -> str:
@@ -119,7 +129,7 @@ class Datasets:
     def get(self, key: str) -> Dataset:
         choice(key, "set", tuple(self.titles))
         if key not in self._loaded:
-            self._loaded[key] = EXAMPLES[key][1]()
+            self._loaded[key] = self._examples[key][1]()
         return self._loaded[key]
 
 

@@ -1,5 +1,6 @@
 """Row numbers by entropy, and misclassified rows by confidence, computed in the background."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterable
 
@@ -9,6 +10,7 @@ from logitlab._rows import Floats, Integers
 from logitlab.divergences import entropy
 from logitlab.probabilities import softmax
 
+_HAS_THREADS = sys.platform != "emscripten"  # in a browser there are none
 _TIMEOUT = 0.2  # seconds that a request waits for the result
 
 
@@ -37,8 +39,12 @@ class Ranking:
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, daemon=True)
-                self._thread.start()
-        self._thread.join(_TIMEOUT)
+                if _HAS_THREADS:
+                    self._thread.start()
+                else:
+                    self._run()
+        if _HAS_THREADS:
+            self._thread.join(_TIMEOUT)
         if self._failure is not None:
             raise self._failure
         return self._orders.get(by)

@@ -14,11 +14,9 @@ import socket
 import tempfile
 import webbrowser
 from collections.abc import Iterator
-from importlib.resources import files
 from typing import Any
 
 import uvicorn
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -27,11 +25,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from logitlab._app.explore.datasets import Datasets
-from logitlab._app.explore.state import parse_state
-from logitlab._app.explore.view import view
+from logitlab._app.explore.page_files import page_files, render_page
+from logitlab._app.explore.view import answer
 from logitlab._app.io.outputs import catch_print_errors
 from logitlab._app.io.source import UserError
-from logitlab.sampling import ORDERS
 
 _KINDS = {".js": "text/javascript", ".css": "text/css"}
 _MAX_STATE = 1 << 20  # bytes
@@ -101,32 +98,21 @@ class Protocol(H11Protocol):
 
 def application(datasets: Datasets, token: str) -> ASGIApp:
     """The page, its files, and the values that it requests."""
-    folder = files("logitlab._app.explore") / "page"
-    names = {file.name for file in folder.iterdir()}
-    environment = Environment(
-        loader=PackageLoader("logitlab._app.explore", "page"),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("page.html").render(titles=datasets.titles, orders=ORDERS)
+    page, files = render_page(datasets.titles, "server"), page_files()
 
     def index(request: Request) -> Response:
         return HTMLResponse(page, headers=_HEADERS)
 
     def static(request: Request) -> Response:
         name = request.path_params["name"]
-        kind = _KINDS.get(os.path.splitext(name)[1])
-        if kind is None or name not in names:
+        if name not in files:
             return PlainTextResponse("not found\n", 404, headers=_HEADERS)
-        return Response((folder / name).read_bytes(), media_type=kind, headers=_HEADERS)
+        kind = _KINDS[os.path.splitext(name)[1]]
+        return Response(files[name], media_type=kind, headers=_HEADERS)
 
-    def answer(text: str) -> Response:
-        try:
-            return JSONResponse(view(parse_state(text, datasets)), headers=_HEADERS)
-        except (ValueError, UserError) as error:
-            return JSONResponse({"error": str(error)}, 400, headers=_HEADERS)
+    def respond(text: str) -> Response:
+        values = answer(text, datasets)
+        return JSONResponse(values, 400 if "error" in values else 200, headers=_HEADERS)
 
     async def state(request: Request) -> Response:
         from starlette.concurrency import run_in_threadpool
@@ -140,7 +126,7 @@ def application(datasets: Datasets, token: str) -> ASGIApp:
                     413,
                     headers=_HEADERS,
                 )
-        return await run_in_threadpool(functools.partial(answer, body.decode("utf-8", "replace")))
+        return await run_in_threadpool(functools.partial(respond, body.decode("utf-8", "replace")))
 
     routes = [
         Route(f"/{token}/", index),

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from logitlab._app.explore.code import python_code
+from logitlab._app.explore.datasets import Datasets
 from logitlab._app.explore.derivatives import gradient, jacobian
 from logitlab._app.explore.precision import precision
 from logitlab._app.explore.reliability import reliability
-from logitlab._app.explore.state import Row, State, apply_settings
+from logitlab._app.explore.state import Row, State, apply_settings, parse_state
 from logitlab._app.io.json_values import json_values
+from logitlab._app.io.source import UserError
 from logitlab._rows import Floats, Integers
 from logitlab.divergences import entropy
 from logitlab.plot.canvas import ranking_logits
@@ -167,3 +169,11 @@ def _panel(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return compute()
     except ValueError as error:
         return {"unavailable": str(error)}
+
+
+def answer(text: str, datasets: Datasets) -> dict[str, Any]:
+    """The values for the settings of an address, or the reason why they are invalid."""
+    try:
+        return view(parse_state(text, datasets))
+    except (ValueError, UserError) as error:
+        return {"error": str(error)}
