@@ -101,6 +101,7 @@ def binned_sums(
     terms: tuple[Any, ...] = (None, p, occurred)
     if weight is not None:
         terms = (weight, weight * p, weight * occurred, weight**2)
+    group = group.astype(np.intp, copy=False)  # NumPy counts no int64 on a 32-bit system
     return np.stack([np.bincount(group, w, minlength=size).astype(float) for w in terms])
 
 

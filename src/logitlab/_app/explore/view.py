@@ -92,7 +92,7 @@ def _samples(state: State, row: Row, p: Floats, indices: Integers) -> dict[str, 
     """Counts of n samples, frequencies with 95 % margins, and the first samples."""
     n, shown = state.n_samples, p[indices]
     samples = state.sampler.sample(row.scaled, n, rng=state.seed)
-    counts = np.bincount(samples, minlength=len(p))
+    counts = np.bincount(samples.astype(np.intp), minlength=len(p))
     return {
         "counts": counts[indices],
         "frequency": counts[indices] / n,
