@@ -6,6 +6,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from logitlab._app.explore.datasets import EXAMPLE_ROWS
+from logitlab._page import style
 from logitlab.sampling import ORDERS
 
 # Of a page whose server sends no headers; the worker, which compiles Python, is not included.
@@ -41,8 +42,5 @@ def render_page(titles: Mapping[str, str], python: str, wheel: str = "") -> str:
 def page_files() -> dict[str, bytes]:
     """The scripts and style sheets by name."""
     folder = files("logitlab._app.explore") / "page"
-    return {
-        file.name: file.read_bytes()
-        for file in folder.iterdir()
-        if file.name.endswith((".js", ".css"))
-    }
+    own = [file for file in folder.iterdir() if file.name.endswith((".js", ".css"))]
+    return {"shared.css": style().encode(), **{file.name: file.read_bytes() for file in own}}

@@ -1,7 +1,7 @@
 // One row: draggable bars of the logits on the left, bars of the probabilities on the right.
 
 import * as state from "./state.js";
-import { html, number, parse, percent, text } from "./svg.js";
+import { count, html, number, parse, percent, text } from "./svg.js";
 
 const list = document.getElementById("bars");
 const rows = new Map(); // class -> its elements
@@ -29,8 +29,8 @@ function createRow(k) {
   const field = html("input", { type: "text", inputmode: "text", autocomplete: "off" });
   const fill = html("i"), original = html("u"), margin = html("s"), dot = html("em");
   const probability = html("div", { class: "probability", "aria-hidden": "true" }, fill, original, margin, dot);
-  const value = html("span", { class: "value" });
-  const item = html("li", { "data-class": k }, name, track, field, probability, value);
+  const value = html("button", { type: "button", class: "value" });
+  const item = html("li", { "data-class": k }, name, field, track, probability, value);
   const dragTo = (event) => {
     const box = track.getBoundingClientRect();
     const fraction = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
@@ -121,8 +121,14 @@ export function drawBars(bars, samples) {
       row.margin.style.left = cssPercent((f - m) / end);
       row.margin.style.width = cssPercent(Math.min(1, (f + m) / end) - Math.max(0, (f - m) / end));
     }
-    const rank = `#${bars.rank[i]}`;
-    row.value.replaceChildren(html("span", {}, bars.removed[i] ? "removed" : percent(bars.p[i])), html("small", {}, rank));
+    const name = bars.names[i], probability = bars.removed[i] ? "removed" : percent(bars.p[i]);
+    row.value.replaceChildren(html("span", {}, probability), html("small", {}, `#${bars.rank[i]}`));
+    row.value.setAttribute("aria-label", `class ${name}: ${probability}, rank ${bars.rank[i]}`);
+    row.value.dataset.tip = bars.removed[i]
+      ? `Class ${name} is removed by the truncation: its probability is 0.`
+      : `Class ${name}: probability ${text(bars.p[i], 6)}, which is exp(z/T) divided by the sum of exp(z/T) over the ${count(bars.n_kept)} ` +
+        `${bars.n_kept < bars.classes ? "classes that are kept" : "classes"}, with z = ${text(z)} and T = ${text(bars.temperature)}.` +
+        ` #${bars.rank[i]}: its rank by logit${bars.reversed ? ", smallest first, as T < 0" : ""}.`;
     const track = row.track;
     track.setAttribute("aria-label", `logit of class ${bars.names[i]}`);
     track.setAttribute("aria-valuemin", axis.low.toFixed(axis.digits));

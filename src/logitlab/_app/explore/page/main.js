@@ -1,11 +1,19 @@
-// Connects the controls to the settings in the address, and shows what the server answers.
+// Connects the controls to the settings in the address, and shows their values: first those of
+// JavaScript, then those of Python.
 
 import { drawBars } from "./bars.js";
+import { refresh } from "./help.js";
 import { drawPanels } from "./panels.js";
+import { PRESETS } from "./presets.js";
+import { hasDigits, loadDigits, preview } from "./preview.js";
 import * as state from "./state.js";
 import { count, html, parse, percent, text } from "./svg.js";
+import { connect } from "./transport.js";
 
+const TOLERANCE = 1e-12; // between the probabilities of JavaScript and of Python
+const page = document.documentElement;
 const at = (id) => document.getElementById(id);
+at("unstarted").remove();
 const HINT = at("T-hint").textContent; // for T >= 0
 const DYNAMIC_HINT = at("dynatemp-hint").textContent;
 let latest = null;
@@ -78,6 +86,14 @@ for (const button of document.querySelectorAll("[data-samples]")) {
   });
 }
 at("reset").addEventListener("click", () => state.reset(["set", "z", "row", "by", "open"]));
+at("restore").addEventListener("click", () => state.reset([]));
+for (const button of document.querySelectorAll("[data-preset]")) {
+  button.addEventListener("click", () => {
+    const { settings, story } = PRESETS[button.dataset.preset];
+    state.reset([], settings);
+    showStory(story);
+  });
+}
 at("undo").addEventListener("click", () => state.set({ edit: "" }));
 
 // The dataset and the row.
@@ -124,7 +140,7 @@ for (const name of state.PANELS) {
 function showControls() {
   const T = parse(state.get("T"));
   at("negative").checked = T < 0;
-  at("T-hint").textContent = T < 0 ? "Near 0: all probability on the smallest logit." : HINT;
+  at("T-hint").textContent = T < 0 ? "Divides the logits and reverses their order; near 0: all probability on the smallest logit." : HINT;
   for (const [name, slider] of Object.entries(SLIDERS)) {
     const setting = state.get(name);
     const value = setting === "" ? "" : parse(setting);
@@ -148,6 +164,7 @@ function showControls() {
   at("undo").hidden = !state.get("edit");
   at("by").value = state.get("by");
   if (document.activeElement !== at("row")) at("row").value = position();
+  at("open-all").href = `./#${state.address()}`;
   const open = state.get("open").split(",");
   for (const name of state.PANELS) at(name).open = open.includes(name);
 }
@@ -157,45 +174,70 @@ function showDynamicTemperature(bars) {
   at("dynatemp-hint").textContent = state.has("dynatemp") ? `${DYNAMIC_HINT} This row: T = ${text(bars.temperature)}.` : DYNAMIC_HINT;
 }
 
-function tile(title, value, note) {
-  return html("div", {}, html("dt", {}, title), html("dd", {}, value, html("small", {}, note)));
+function showStory(story) {
+  at("story").hidden = !story;
+  at("story").textContent = story;
+}
+
+function card(title, value, note, tip) {
+  return html("li", {}, html("button", { type: "button", "data-tip": tip }, html("span", {}, title), html("b", {}, value), html("span", {}, note)));
 }
 
 function showNumbers(bars) {
-  at("numbers").replaceChildren(
-    tile("entropy", bars.entropy === null ? "NaN" : bars.entropy.toFixed(4), `nats, ${percent(bars.relative_entropy)} of the maximum`),
-    tile("perplexity", text(bars.perplexity), "effective number of classes"),
-    tile("largest p", percent(bars.max_p), bars.n_kept < bars.classes
-      ? `${count(bars.n_kept)} of ${count(bars.classes)} classes kept` : `${count(bars.classes)} classes`),
-    tile("effect of shift", text(bars.shift_change, 2), "largest change of p"),
-    tile("effect of scale", text(bars.scale_change, 2), "largest change of p"));
+  const equal = text(Math.log(bars.n_kept));
+  const kept = bars.n_kept < bars.classes ? `${count(bars.n_kept)} of ${count(bars.classes)} classes are kept` : `${count(bars.classes)} classes`;
+  const cards = [
+    ["Entropy", bars.entropy === null ? "NaN" : `${bars.entropy.toFixed(4)} nats`, `from 0 to ${equal}`,
+      `How uncertain the distribution is: −Σ p ln p. It is 0 if one class has probability 1, and ln ${count(bars.n_kept)} = ${equal} if all ${count(bars.n_kept)} classes are equally probable.`],
+    ["Perplexity", text(bars.perplexity), `from 1 to ${count(bars.n_kept)}`,
+      `exp(entropy): as uncertain as a choice among ${text(bars.perplexity)} equally probable classes.`],
+    ["Largest probability", percent(bars.max_p), kept, `The probability of the most probable class. ${kept}.`],
+  ];
+  if (state.get("shift") !== "0") cards.push(["Effect of the shift", text(bars.shift_change, 2), "change of p, at most",
+    "The largest change of a probability when the shift is added to all logits. In exact arithmetic it is 0: exp(shift) cancels in the quotient."]);
+  if (state.get("scale") !== "1") cards.push(["Effect of the scale", text(bars.scale_change, 2), "change of p, at most",
+    "The largest change of a probability when the logits are multiplied by the scale."]);
+  const focused = [...at("numbers").querySelectorAll("button")].indexOf(document.activeElement);
+  at("numbers").replaceChildren(...cards.map((values) => card(...values)));
+  if (focused >= 0) at("numbers").querySelectorAll("button")[focused]?.focus();
   at("original-key").hidden = state.get("shift") === "0" && state.get("scale") === "1";
   at("sample-key").hidden = state.get("n") === "0";
   at("rest").hidden = !bars.omitted.classes;
-  at("rest").textContent = `${count(bars.omitted.classes)} more classes, not shown: total probability ${percent(bars.omitted.p)}.`;
-  at("ranking").textContent = !bars.same_order ? "Probabilities and logits are not in the same order."
-    : bars.reversed ? "T < 0 reverses the order: the smallest logit has rank #1 and the largest probability."
-    : "Probabilities and logits are in the same order; # is the rank.";
+  at("rest").textContent = `${count(bars.omitted.classes)} more classes are not shown; their total probability is ${percent(bars.omitted.p)}.`;
+  at("ranking").textContent = !bars.same_order ? "The truncation removes a larger logit than it keeps: probabilities and logits are not in the same order."
+    : bars.reversed ? "T < 0 reverses the order: the smallest logit has the largest probability. # is the rank."
+    : "Probabilities and logits are in the same order. # is the rank.";
+}
+
+const EMBED_ERROR = state.requested === null || state.embed ? ""
+  : `embed must be one of ${Object.keys(state.EMBEDS).join(", ")}, got '${state.requested}'`;
+
+function showError(error) {
+  at("message").hidden = !(error || EMBED_ERROR);
+  at("message").firstElementChild.textContent = error || EMBED_ERROR;
+  at("restore").hidden = false;
+  document.body.toggleAttribute("data-error", Boolean(error));
 }
 
 function show(view) {
   if (view.progress !== undefined) {
-    at("message").hidden = false;
-    at("message").textContent = `Reading all rows: ${Math.round(100 * view.progress)} %`;
-    setTimeout(() => state.request(show), 300);
+    showError(`Reading all rows: ${Math.round(100 * view.progress)} %`);
+    at("restore").hidden = true;
+    document.body.removeAttribute("data-error");
+    setTimeout(update, 300);
     return;
   }
-  at("message").hidden = !view.error;
-  at("message").textContent = view.error ?? "";
-  document.body.toggleAttribute("data-error", Boolean(view.error));
-  if (view.error) return;
+  showError(view.error);
+  if (view.error && latest) return;
+  if (view.error) view = preview(state.initial, [...at("set").options], true);
+  if (!view || view.error) return;
   latest = view;
   showControls();
   showNumbers(view.bars);
   showDynamicTemperature(view.bars);
   drawBars(view.bars, view.samples);
   drawPanels(view);
-  at("code").textContent = view.code;
+  if (view.code !== undefined) at("code").textContent = view.code;
   at("picker").hidden = state.has("z") || view.rows < 2;
   at("by").querySelector("[value=mistake]").disabled = !view.labelled;
   const total = view.n_ranked ?? view.rows;
@@ -204,11 +246,77 @@ function show(view) {
   at("next").disabled = position() >= last();
   at("picked").textContent = `of ${count(total)}${view.n_ranked === null ? "" : `: row ${view.row}`}` +
     (view.true_class === null ? "" : `, true class ${view.true_class}`);
+  refresh();
+  fitFrame();
 }
 
-if (matchMedia("(max-width: 44rem)").matches) {
+// A frame of the same site gets the height of what is embedded.
+function fitFrame() {
+  if (!state.embed) return;
+  try { frameElement.style.height = `${Math.ceil(document.body.getBoundingClientRect().height)}px`; } catch { /* another site */ }
+}
+
+// Python: loading, checked against JavaScript, or not available.
+let ask = null, largestDifference = 0;
+
+function showStatus(status, explanation) {
+  at("status").textContent = `Python: ${status}`;
+  at("status").dataset.tip = explanation;
+}
+
+const removesClasses = (bars) => bars.removed.some(Boolean) || state.has("dynatemp");
+
+// Compares probabilities; those without truncation, if classes are removed.
+function check(mine, theirs) {
+  if (!mine?.bars || !theirs.bars) return;
+  const name = removesClasses(theirs.bars) ? "original_p" : "p";
+  const differences = mine.bars[name].map((x, i) => Math.abs(x - theirs.bars[name][i]));
+  largestDifference = Math.max(largestDifference, ...differences.filter(Number.isFinite));
+  const difference = largestDifference ? text(largestDifference, 2) : "0";
+  if (largestDifference <= TOLERANCE) showStatus(`checked, largest difference ${difference}`,
+    `logitlab in Python and this page in JavaScript computed the same probabilities; the largest difference so far is ${difference}, the tolerance ${text(TOLERANCE)}.`);
+  else showStatus(`JavaScript differs by ${difference}`, `More than the tolerance ${text(TOLERANCE)}. The values shown are those of Python.`);
+}
+
+const setBusy = (busy) => at("picture").setAttribute("aria-busy", busy);
+let running = false, again = false;
+
+// Shows the values of JavaScript at once, and those of Python when they are there. One request at a
+// time; during a request only the latest settings wait.
+async function update() {
+  setBusy(true);
+  showControls();
+  const alone = page.dataset.python === "none";
+  if (page.dataset.python !== "server" && state.get("set") === "digits" && !hasDigits()) await loadDigits();
+  const first = preview(state.get, [...at("set").options], alone);
+  if (first && (ask === null || !(first.error || state.has("n")))) show(first);
+  if (running) { again = true; return; }
+  if (ask === null) { setBusy(!alone); return; }
+  running = true;
+  const answer = await ask(state.address());
+  running = false;
+  if (again) { again = false; update(); return; }
+  check(first, answer);
+  show(answer);
+  setBusy(false);
+}
+
+if (state.embed) {
+  page.dataset.embed = state.embed;
+  for (const block of document.querySelectorAll("[data-block]")) {
+    const kept = state.EMBEDS[state.embed];
+    block.classList.toggle("outside", ![...block.querySelectorAll("[data-block]"), block].some((part) => kept.includes(part.dataset.block)));
+  }
+  for (const group of document.querySelectorAll("#settings details")) group.open = true;
+  at("open-all").hidden = false;
+  new ResizeObserver(fitFrame).observe(document.body);
+} else if (matchMedia("(max-width: 44rem)").matches) {
   for (const group of document.querySelectorAll("#settings details")) group.open = false;
 } else if (MORE.some(state.has)) at("more").open = true;
-state.listen(() => { showControls(); state.request(show); });
-showControls();
-state.request(show);
+state.listen(() => { showStory(""); update(); });
+showStatus("loading…", "logitlab computes every number again in Python; until then the numbers are those of JavaScript.");
+update();
+connect(page.dataset).then((connected) => { ask = connected; }, (error) => {
+  page.dataset.python = "none";
+  showStatus("not available", `${error.message}. The probabilities, samples and the Jacobian are computed in JavaScript; the other panels need Python.`);
+}).then(update);

@@ -1,5 +1,6 @@
-// The panels on the right: each is drawn from values of the server, and hidden if it has none.
+// The panels below the bars: each is drawn from the values of a view, and hidden if it has none.
 
+import { explainCells } from "./help.js";
 import * as state from "./state.js";
 import { PERCENTS, chart, count, html, number, percent, svg, text } from "./svg.js";
 
@@ -20,7 +21,9 @@ function sampleList({ samples, bars }) {
   return [
     note(`${count(n)} ${n === 1 ? "sample" : "samples"} with seed ${state.get("seed")}: ${count(samples.distinct)} distinct ` +
       `${samples.distinct === 1 ? "class" : "classes"}${samples.omitted ? `, ${count(samples.omitted)} samples of classes not shown` : ""}. ` +
-      `${outside} of ${bars.indices.length} frequencies ${outside === 1 ? "differs" : "differ"} from the probability by more than 1.96 standard errors.`),
+      `${outside} of ${bars.indices.length} frequencies ${outside === 1 ? "differs" : "differ"} from the probability by more than 1.96 standard errors; ` +
+      `about ${text(0.05 * bars.indices.length, 2)} would do so by chance.`),
+    ...(samples.other_generator ? [note("Sampled in JavaScript: Python gives other samples for the same seed.")] : []),
     list,
     ...(n > samples.first.length ? [note(`The first ${samples.first.length} of ${count(n)} samples.`)] : []),
   ];
@@ -42,8 +45,9 @@ function jacobian(values) {
   values.entries.forEach((entries, i) => {
     const row = html("tr", {}, html("th", { scope: "row" }, values.names[i]));
     entries.forEach((x, j) => {
-      const label = `∂p(${values.names[i]}) / ∂z(${values.names[j]}) = ${text(x)}`;
-      const cell = html("td", { title: label }, withNumbers ? entry(x) : html("span", { class: "hidden" }, text(x, 2)));
+      const label = `If the logit of class ${values.names[j]} increases by a small amount, the probability of class ${values.names[i]} changes by ` +
+        `${text(x)} times that amount: ∂p(${values.names[i]}) / ∂z(${values.names[j]}).`;
+      const cell = html("td", { "data-tip": label }, withNumbers ? entry(x) : html("span", { class: "hidden" }, text(x, 2)));
       shade(cell, number(x), values.bound);
       row.append(cell);
     });
@@ -51,6 +55,7 @@ function jacobian(values) {
     body.append(row);
   });
   table.append(body);
+  explainCells(table);
   const c = chart({
     label: "Largest Jacobian entry of the most probable class as a function of the scale",
     x: { low: 1 / 64, high: 64, log: true }, y: { low: 0, high: 0.26 },
@@ -65,9 +70,10 @@ function jacobian(values) {
     html("div", { class: "scroll" }, table),
     ...(withNumbers || largest > 0.02 * values.bound ? []
       : [note(largest ? `The largest absolute entry is ${text(largest, 2)}: too small to be visible as a colour.` : "All of these entries are 0.")]),
-    note(`Blue: positive, orange: negative. The colour scale ends at the bound 1/(4|T|) = ${text(values.bound, 3)}. Each row sums to 0 over all classes, because ` +
-      "a shift of all logits changes no probability. The plot shows the largest entry of the most probable class: it vanishes " +
-      "when the softmax saturates."),
+    note(`Row: probability, column: logit. Blue entries are positive, orange ones negative; the darkest colour is 1/(4|T|) = ${text(values.bound, 3)}, the ` +
+      "largest possible entry. Each row sums to 0 over all classes: adding the same number to all logits changes no probability."),
+    note("The plot: the largest entry in the row of the most probable class if the logits were multiplied by a further scale. Near probability 1 it goes to 0, " +
+      "and gradients vanish."),
     c.root,
   ];
 }
@@ -79,12 +85,13 @@ function gradient(values, bars) {
   const list = html("ol", { class: "gradient" });
   values.gradient.forEach((x, i) => {
     const value = number(x), size = `${(50 * Math.abs(value)) / largest}%`;
-    const bar = html("i");
+    const bar = html("i"), tip = `Class ${values.names[i]}: the log-loss changes by ${text(x)} times a small increase of this logit. ` +
+      `${value < 0 ? "Increasing it reduces the loss." : "Increasing it does not reduce the loss."}`;
     bar.style.left = value < 0 ? `calc(50% - ${size})` : "50%";
     bar.style.width = size;
     bar.className = value < 0 ? "negative" : "positive";
     const item = html("li", {}, html("span", { class: "name" }, values.names[i]), html("div", { class: "probability" }, bar),
-      html("span", { class: "value" }, text(x, 3)));
+      html("button", { type: "button", class: "value", "data-tip": tip }, text(x, 3)));
     if (values.indices[i] === values.label) item.classList.add("true");
     list.append(item);
   });
@@ -93,7 +100,8 @@ function gradient(values, bars) {
   if (focused) requestAnimationFrame(() => choice.focus());
   return [
     html("label", { class: "choice" }, "label y (class index) ", choice),
-    note(`Log-loss ${text(values.loss)} nats. Its gradient with respect to the logits is ${state.get("T") === "1" ? "p − y" : "(p − y)/T"}; it sums to ${text(values.sum, 1)}.`),
+    note(`Log-loss of label y: −ln p(y) = ${text(values.loss)} nats, without truncation. Its gradient with respect to the logits is ${state.get("T") === "1" ? "p − y" : "(p − y)/T"}, ` +
+      `with y as a one-hot vector; it sums to ${text(values.sum, 1)}.`),
     list,
   ];
 }
@@ -132,8 +140,8 @@ function simplex(values, bars) {
   [[left - 6, base + 16, "middle"], [left + side + 6, base + 16, "middle"], [left + side / 2, base - side * 0.866 - 10, "middle"]]
     .forEach(([tx, ty, anchor], i) => root.append(svg("text", { class: "corner", x: tx, y: ty, "text-anchor": anchor },
       `class ${bars.names[i]}`)));
-  return [root, note("The ring is the current distribution; the line shows how it depends on the temperature, " +
-    `from T = 0 to ${text(values.temperatures.at(-1))}. At a corner one class has probability 1, at the centre all are equal.`)];
+  return [root, note("Each point is a distribution of three classes: at a corner one class has probability 1, at the centre all are equal. The ring is " +
+    `the current distribution, the line its path from T = 0 to ${text(values.temperatures.at(-1))}.`)];
 }
 
 function reliability(values) {
@@ -180,7 +188,8 @@ function reliability(values) {
     note(`${count(values.rows)}${values.rows < values.total_rows ? ` of ${count(values.total_rows)} rows, evenly spaced,` : " rows"} at ${symbol} = ${text(values.temperature)}: ` +
       `expected calibration error (ECE) ${text(values.calibration_error)}, log-loss ${text(values.loss)} nats.`),
     c.root,
-    note("Blue: accuracy of the rows in a bin. Orange: the gap to their mean confidence. Lines: 95 % interval of the accuracy."),
+    note("Rows are grouped by confidence, their largest probability. Blue: accuracy of a group. Orange: the gap to its mean confidence; without gaps " +
+      "the model is calibrated. Lines: 95 % interval of the accuracy."),
     d.root,
     values.best_temperature === undefined ? note(`The log-loss has no minimum: ${values.failure}.`)
       : html("p", { class: "note" }, `Minimum of the log-loss: ${text(values.minimum)} at ${symbol} = ${text(values.best_temperature)}. `, button),
@@ -193,13 +202,20 @@ function precision(values) {
   const body = html("tbody");
   for (const { type, formula, errors, wrong } of values.rows) {
     const row = html("tr", {}, html("th", { scope: "row" }, `${type} `, html("b", {}, formula)));
-    errors.forEach((error, i) => row.append(html("td", { class: error === "–" ? "" : wrong[i] ? "bad" : "good" }, error)));
+    errors.forEach((error, i) => {
+      const tip = `${formula === "naive" ? "exp(z) / Σ exp(z)" : "logitlab.softmax"} in ${type}, logits times ${text(values.scales[i])}: ` +
+        (error === "–" ? "the logits themselves are too large for the type." : error === "NaN" ? "the result is not a number: an overflow, or 0/0."
+          : `the largest error is ${error} ULP (units in the last place).`);
+      row.append(html("td", { class: error === "–" ? "" : wrong[i] ? "bad" : "good", "data-tip": tip }, error));
+    });
     body.append(row);
   }
+  const table = html("table", { class: "precision" }, html("thead", {}, head), body);
+  explainCells(table);
   return [
-    note("Largest error of softmax(c·z + shift) in ULP: the naive formula, and logitlab. NaN: the result overflows or " +
-      "divides by zero. –: the logits are too large for the type."),
-    html("div", { class: "scroll" }, html("table", { class: "precision" }, html("thead", {}, head), body)),
+    note("Largest error of softmax(c·z + shift), in units in the last place (ULP), of the naive formula exp(z) / Σ exp(z) and of logitlab. " +
+      "NaN: an overflow, or 0/0. –: the logits are too large for the type."),
+    html("div", { class: "scroll" }, table),
   ];
 }
 
