@@ -202,6 +202,7 @@ function showNumbers(bars) {
   if (focused >= 0) at("numbers").querySelectorAll("button")[focused]?.focus();
   at("original-key").hidden = state.get("shift") === "0" && state.get("scale") === "1";
   at("sample-key").hidden = state.get("n") === "0";
+  at("p-key").hidden = at("original-key").hidden && at("sample-key").hidden;
   at("rest").hidden = !bars.omitted.classes;
   at("rest").textContent = `${count(bars.omitted.classes)} more classes are not shown; their total probability is ${percent(bars.omitted.p)}.`;
   at("ranking").textContent = !bars.same_order ? "The truncation removes a larger logit than it keeps: probabilities and logits are not in the same order."
@@ -259,9 +260,9 @@ function fitFrame() {
 // Python: loading, checked against JavaScript, or not available.
 let ask = null, largestDifference = 0;
 
-function showStatus(status, explanation) {
-  at("status").textContent = `Python: ${status}`;
-  at("status").dataset.tip = explanation;
+function showStatus(name, status, explanation) {
+  at("status").dataset.status = name;
+  at("status").textContent = `Python: ${status}. ${explanation}`;
 }
 
 const removesClasses = (bars) => bars.removed.some(Boolean) || state.has("dynatemp");
@@ -273,9 +274,9 @@ function check(mine, theirs) {
   const differences = mine.bars[name].map((x, i) => Math.abs(x - theirs.bars[name][i]));
   largestDifference = Math.max(largestDifference, ...differences.filter(Number.isFinite));
   const difference = largestDifference ? text(largestDifference, 2) : "0";
-  if (largestDifference <= TOLERANCE) showStatus(`checked, largest difference ${difference}`,
-    `logitlab in Python and this page in JavaScript computed the same probabilities; the largest difference so far is ${difference}, the tolerance ${text(TOLERANCE)}.`);
-  else showStatus(`JavaScript differs by ${difference}`, `More than the tolerance ${text(TOLERANCE)}. The values shown are those of Python.`);
+  const agree = largestDifference <= TOLERANCE;
+  showStatus(agree ? "checked" : "differs", agree ? "checked" : "JavaScript differs",
+    `The probabilities of JavaScript differ by at most ${difference} from those of logitlab in Python, which are shown; the tolerance is ${text(TOLERANCE)}.`);
 }
 
 const setBusy = (busy) => at("picture").setAttribute("aria-busy", busy);
@@ -314,9 +315,10 @@ if (state.embed) {
   for (const group of document.querySelectorAll("#settings details")) group.open = false;
 } else if (MORE.some(state.has)) at("more").open = true;
 state.listen(() => { showStory(""); update(); });
-showStatus("loading…", "logitlab computes every number again in Python; until then the numbers are those of JavaScript.");
+showStatus("loading", "loading", "Until it is ready, the numbers are those of JavaScript.");
 update();
 connect(page.dataset).then((connected) => { ask = connected; }, (error) => {
   page.dataset.python = "none";
-  showStatus("not available", `${error.message}. The probabilities, samples and the Jacobian are computed in JavaScript; the other panels need Python.`);
+  showStatus("unavailable", "not available",
+    `Probabilities, samples and the Jacobian are computed in JavaScript; more ways of truncation, the other panels and the long-tail example need Python (${error.message}).`);
 }).then(update);
