@@ -276,7 +276,7 @@ function check(mine, theirs) {
   const difference = largestDifference ? text(largestDifference, 2) : "0";
   const agree = largestDifference <= TOLERANCE;
   showStatus(agree ? "checked" : "differs", agree ? "checked" : "JavaScript differs",
-    `The probabilities of JavaScript differ by at most ${difference} from those of logitlab in Python, which are shown; the tolerance is ${text(TOLERANCE)}.`);
+    `The probabilities of JavaScript differ by at most ${difference} from those of logitlab in Python, which are shown; the tolerance is ${text(TOLERANCE, 1)}.`);
 }
 
 const setBusy = (busy) => at("picture").setAttribute("aria-busy", busy);
