@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "numpydoc",
     "sphinx-mathjax-offline",
+    "explorer",
 ]
 exclude_patterns = ["_build"]
 

@@ -287,7 +287,7 @@ def test_contrast_of_the_jacobian(open_page, state, scheme):
             return 0.05 + 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
           };
           const paper = getComputedStyle(document.body).backgroundColor;
-          return Math.min(...[...document.querySelectorAll("#jacobian td[title]")].map(cell => {
+          return Math.min(...[...document.querySelectorAll("#jacobian td[data-tip]")].map(cell => {
             const { color, backgroundColor } = getComputedStyle(cell);
             const pair = [light(paper, backgroundColor), light(color)];
             return Math.max(...pair) / Math.min(...pair);
