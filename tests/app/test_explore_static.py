@@ -151,7 +151,7 @@ STATES = [
     "set=digits&T=1.5&open=reliability,gradient",
     "set=digits&by=mistake&row=3",
     "set=tail&T=1.2&p=0.9&minp=0.01&n=1000",
-    "set=five&typical=0.9&dynatemp=0.5&order=llama.cpp",
+    "set=five&typical=0.9&order=llama.cpp",
     "set=five&T=warm",
 ]
 
@@ -160,7 +160,7 @@ def test_package_needs_numpy_only(tmp_path, folder):
     """The Python of the browser: the archive and NumPy give the values that the server gives."""
     packages = tmp_path / "packages"
     zipfile.ZipFile(io.BytesIO(package_archive())).extractall(packages)
-    assert list((packages).glob("array_api_compat-*.dist-info/**/LICENSE"))
+    assert list((packages).glob("array_api_compat-*.dist-info/METADATA"))
     site = Path(np.__file__).parent.parent
     for name in ("numpy", "numpy.libs"):
         if (site / name).exists():
@@ -169,7 +169,9 @@ def test_package_needs_numpy_only(tmp_path, folder):
         "import json, sys\n"
         "packages, digits, *states = sys.argv[1:]\n"
         "sys.path.insert(0, packages)\n"
-        "sys.platform = 'emscripten'  # without threads\n"
+        "platform, sys.platform = sys.platform, 'emscripten'  # without threads\n"
+        "import logitlab._app.explore.ranking\n"
+        "sys.platform = platform\n"
         "from logitlab._app.explore.browser import make_answer\n"
         "import logitlab\n"
         "assert not logitlab.native_available()\n"
@@ -321,7 +323,7 @@ def test_invalid_state(open_page, state, message):
     np.testing.assert_allclose(probabilities(page), logitlab.softmax(FIVE), rtol=1e-5)
     page.click("#restore")
     page.wait_for_selector("#message", state="hidden")
-    assert page.evaluate("location.hash") == "#"
+    assert page.evaluate("location.hash") == ""
 
 
 def test_state_in_the_address(open_page):

@@ -77,7 +77,7 @@ def _digits_json() -> bytes:
 
 
 def package_archive() -> bytes:
-    """A .zip file of the Python modules of logitlab and of array-api-compat, with its licence."""
+    """A .zip file of the Python modules of logitlab and of array-api-compat, with its metadata."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
 
@@ -88,7 +88,7 @@ def package_archive() -> bytes:
         for name, file in sorted(_modules("logitlab", files("logitlab"))):
             add(name, file.read_bytes())
         for path in sorted(files_of("array-api-compat") or []):
-            if path.suffix == ".py" or path.name == "LICENSE":
+            if path.suffix == ".py" or path.name == "METADATA":
                 add(path.as_posix(), path.read_binary())
     return stream.getvalue()
 

@@ -122,8 +122,7 @@ export function drawBars(bars, samples) {
       row.margin.style.width = cssPercent(Math.min(1, (f + m) / end) - Math.max(0, (f - m) / end));
     }
     const name = bars.names[i], probability = bars.removed[i] ? "removed" : percent(bars.p[i]);
-    row.value.replaceChildren(html("span", {}, probability), html("small", {}, `#${bars.rank[i]}`));
-    row.value.setAttribute("aria-label", `class ${name}: ${probability}, rank ${bars.rank[i]}`);
+    row.value.replaceChildren(html("span", { class: "hidden" }, `class ${name}: `), html("span", {}, probability), html("small", {}, `#${bars.rank[i]}`));
     row.value.dataset.tip = bars.removed[i]
       ? `Class ${name} is removed by the truncation: its probability is 0.`
       : `Class ${name}: probability ${text(bars.p[i], 6)}, which is exp(z/T) divided by the sum of exp(z/T) over the ${count(bars.n_kept)} ` +

@@ -29,7 +29,11 @@ function sampleList({ samples, bars }) {
   ];
 }
 
-const entry = (x) => text(x, Math.abs(number(x)) < 0.01 ? 1 : 2);
+// An entry in few characters; its explanation has the digits.
+function entry(x, bound) {
+  const size = Math.abs(number(x));
+  return size > 0 && size < 1e-4 * bound ? "~0" : text(x, size < 0.01 ? 1 : 2);
+}
 function shade(cell, x, bound) {
   const level = Math.round(100 * Math.min(1, Math.abs(x) / bound));
   cell.style.background = `color-mix(in srgb, var(${x > 0 ? "--first" : "--second"}) calc(${level}% * var(--depth)), transparent)`;
@@ -47,7 +51,7 @@ function jacobian(values) {
     entries.forEach((x, j) => {
       const label = `If the logit of class ${values.names[j]} increases by a small amount, the probability of class ${values.names[i]} changes by ` +
         `${text(x)} times that amount: ∂p(${values.names[i]}) / ∂z(${values.names[j]}).`;
-      const cell = html("td", { "data-tip": label }, withNumbers ? entry(x) : html("span", { class: "hidden" }, text(x, 2)));
+      const cell = html("td", { "data-tip": label }, withNumbers ? entry(x, values.bound) : html("span", { class: "hidden" }, text(x, 2)));
       shade(cell, number(x), values.bound);
       row.append(cell);
     });
