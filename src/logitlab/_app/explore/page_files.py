@@ -33,6 +33,7 @@ def render_page(titles: Mapping[str, str], python: str, wheel: str = "") -> str:
         titles=titles,
         rows={key: z for key, (_, z) in EXAMPLE_ROWS.items()},
         orders=ORDERS,
+        modules=sorted({name for name in page_files() if name.endswith(".js")} - {"worker.js"}),
         python=python,
         wheel=wheel,
         policy="" if python == "server" else _POLICY,

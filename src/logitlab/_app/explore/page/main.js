@@ -269,7 +269,11 @@ const removesClasses = (bars) => bars.removed.some(Boolean) || state.has("dynate
 
 // Compares probabilities; those without truncation, if classes are removed.
 function check(mine, theirs) {
-  if (!mine?.bars || !theirs.bars) return;
+  if (!theirs.bars) return;
+  if (!mine?.bars) {
+    if (at("status").dataset.status === "loading") showStatus("ready", "ready", "logitlab computes every number.");
+    return;
+  }
   const name = removesClasses(theirs.bars) ? "original_p" : "p";
   const differences = mine.bars[name].map((x, i) => Math.abs(x - theirs.bars[name][i]));
   largestDifference = Math.max(largestDifference, ...differences.filter(Number.isFinite));
@@ -288,7 +292,7 @@ async function update() {
   setBusy(true);
   showControls();
   const alone = page.dataset.python === "none";
-  if (page.dataset.python !== "server" && state.get("set") === "digits" && !hasDigits()) await loadDigits();
+  if (page.dataset.python !== "server" && state.get("set") === "digits" && !hasDigits()) await loadDigits().catch(() => {}); // then they need Python
   const first = preview(state.get, [...at("set").options], alone);
   if (first && (ask === null || !(first.error || state.has("n")))) show(first);
   if (running) { again = true; return; }
@@ -317,7 +321,8 @@ if (state.embed) {
 state.listen(() => { showStory(""); update(); });
 showStatus("loading", "loading", "Until it is ready, the numbers are those of JavaScript.");
 update();
-connect(page.dataset).then((connected) => { ask = connected; }, (error) => {
+// Python starts after the first picture.
+new Promise((painted) => requestAnimationFrame(() => setTimeout(painted))).then(() => connect(page.dataset)).then((connected) => { ask = connected; }, (error) => {
   page.dataset.python = "none";
   showStatus("unavailable", "not available",
     `Probabilities, samples and the Jacobian are computed in JavaScript; more ways of truncation, the other panels and the long-tail example need Python (${error.message}).`);

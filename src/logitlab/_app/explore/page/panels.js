@@ -6,6 +6,8 @@ import { PERCENTS, chart, count, html, number, percent, svg, text } from "./svg.
 
 const panel = (name) => document.querySelector(`#${name} > div`);
 const note = (...content) => html("p", { class: "note" }, ...content);
+const explained = (value, tip) => html("button", { type: "button", class: "explained", "data-tip": tip }, value);
+const LOG_LOSS = "The mean of −ln p over the rows, with p the probability of the true class. 0 is perfect; a model that gives all K classes the same probability has ln K.";
 
 function show(name, values, draw) {
   if (values === undefined) return;
@@ -55,7 +57,8 @@ function jacobian(values) {
       shade(cell, number(x), values.bound);
       row.append(cell);
     });
-    row.append(html("td", { class: "sum" }, text(values.sums[i], 1)));
+    row.append(html("td", { class: "sum", "data-tip": `The sum of the row of class ${values.names[i]} over all classes: 0, but for rounding, because adding ` +
+      "the same number to all logits changes no probability." }, text(values.sums[i], 1)));
     body.append(row);
   });
   table.append(body);
@@ -104,8 +107,9 @@ function gradient(values, bars) {
   if (focused) requestAnimationFrame(() => choice.focus());
   return [
     html("label", { class: "choice" }, "label y (class index) ", choice),
-    note(`Log-loss of label y: −ln p(y) = ${text(values.loss)} nats, without truncation. Its gradient with respect to the logits is ${state.get("T") === "1" ? "p − y" : "(p − y)/T"}, ` +
-      `with y as a one-hot vector; it sums to ${text(values.sum, 1)}.`),
+    note("Log-loss of label y: ", explained(`−ln p(y) = ${text(values.loss)} nats`, "0 if the label has probability 1; the less probable the label, the larger."),
+      `, without truncation. Its gradient with respect to the logits is ${state.get("T") === "1" ? "p − y" : "(p − y)/T"}, with y as a one-hot vector; ` +
+      `it sums to ${text(values.sum, 1)}.`),
     list,
   ];
 }
@@ -189,14 +193,17 @@ function reliability(values) {
   const button = html("button", {}, `Set T to ${text(best, 6)}`);
   button.addEventListener("click", () => state.set({ T: best }));
   return [
-    note(`${count(values.rows)}${values.rows < values.total_rows ? ` of ${count(values.total_rows)} rows, evenly spaced,` : " rows"} at ${symbol} = ${text(values.temperature)}: ` +
-      `expected calibration error (ECE) ${text(values.calibration_error)}, log-loss ${text(values.loss)} nats.`),
+    note(`${count(values.rows)}${values.rows < values.total_rows ? ` of ${count(values.total_rows)} rows, evenly spaced,` : " rows"} at ${symbol} = ${text(values.temperature)}: `,
+      explained(`expected calibration error (ECE) ${text(values.calibration_error)}`,
+        "The mean distance between confidence and accuracy over the groups of rows, weighted by their sizes. 0 if every confidence is the share of correct predictions."), ", ",
+      explained(`log-loss ${text(values.loss)} nats`, LOG_LOSS), "."),
     c.root,
     note("Rows are grouped by confidence, their largest probability. Blue: accuracy of a group. Orange: the gap to its mean confidence; without gaps " +
       "the model is calibrated. Lines: 95 % interval of the accuracy."),
     d.root,
     values.best_temperature === undefined ? note(`The log-loss has no minimum: ${values.failure}.`)
-      : html("p", { class: "note" }, `Minimum of the log-loss: ${text(values.minimum)} at ${symbol} = ${text(values.best_temperature)}. `, button),
+      : note("Minimum of the log-loss: ", explained(text(values.minimum), LOG_LOSS), " at ",
+        explained(`${symbol} = ${text(values.best_temperature)}`, "The temperature that temperature scaling chooses for these rows."), ". ", button),
   ];
 }
 
