@@ -187,7 +187,7 @@ function showNumbers(bars) {
   const equal = text(Math.log(bars.n_kept));
   const kept = bars.n_kept < bars.classes ? `${count(bars.n_kept)} of ${count(bars.classes)} classes are kept` : `${count(bars.classes)} classes`;
   const cards = [
-    ["Entropy", bars.entropy === null ? "NaN" : `${bars.entropy.toFixed(4)} nats`, `from 0 to ${equal}`,
+    ["Entropy", bars.entropy === null ? "NaN" : bars.entropy.toFixed(4), `nats, from 0 to ${equal}`,
       `How uncertain the distribution is: −Σ p ln p. It is 0 if one class has probability 1, and ln ${count(bars.n_kept)} = ${equal} if all ${count(bars.n_kept)} classes are equally probable.`],
     ["Perplexity", text(bars.perplexity), `from 1 to ${count(bars.n_kept)}`,
       `exp(entropy): as uncertain as a choice among ${text(bars.perplexity)} equally probable classes.`],
