@@ -5,7 +5,6 @@ is the text of the settings.
 """
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +36,9 @@ class Explorer(SphinxDirective):
 def _export(app: Any, error: Exception | None) -> None:
     """Write the explorer, with Python if LOGITLAB_PYODIDE names the folder of Pyodide."""
     if error is None and app.builder.format == "html":
-        folder = Path(app.outdir) / FOLDER
-        shutil.rmtree(folder, ignore_errors=True)
         pyodide = os.environ.get("LOGITLAB_PYODIDE")
-        export_page(folder, Path(pyodide) if pyodide else None)
+        folder = Path(app.outdir) / FOLDER
+        export_page(folder, Path(pyodide) if pyodide else None, overwrite=True)
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -98,11 +98,14 @@ def run(*arguments):
 
 
 def test_command(tmp_path, monkeypatch):
-    """A new folder, and how to open it."""
+    """The folder, and how to open it."""
     monkeypatch.chdir(tmp_path)
     status, stdout, stderr = run("--export", "page")
     assert (status, stderr) == (0, "")
-    assert stdout == "wrote page; to open it: python -m http.server -d page\n"
+    assert stdout == (
+        f"Written: {os.path.join('page', 'index.html')} and the files that it loads\n"
+        "To open it: python -m http.server -d page\n"
+    )
     assert {"index.html", "main.js", "softmax.js", "style.css"} <= set(os.listdir("page"))
     assert not Path("page/pyodide").exists()
 
@@ -112,7 +115,11 @@ def test_command(tmp_path, monkeypatch):
     [
         (["--pyodide", "."], "--pyodide needs --export"),
         (["z.npy", "--export", "new"], "--export writes the examples only; omit LOGITS"),
-        (["--export", "full"], "full: the output folder must be new or empty, got files in it"),
+        (
+            ["--export", "full"],
+            f"{os.path.join('full', 'index.html')}: the output file exists; add --overwrite to "
+            "replace it, or choose another output",
+        ),
         (["--export", "new", "--pyodide", "none"], "--pyodide none: no such folder"),
         (
             ["--export", "new", "--pyodide", "full"],
@@ -125,7 +132,7 @@ def test_errors(tmp_path, monkeypatch, arguments, message):
     """One line, and nothing is written."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "a").touch()
+    (tmp_path / "full" / "index.html").touch()
     assert run(*arguments) == (2, "", f"logitlab: {message}\n")
     assert os.listdir() == ["full"]
 
@@ -250,8 +257,10 @@ def test_without_python(open_page):
     assert "need Python" in page.inner_text("#status")
     for hidden in ("#precision", "#gradient", "#python", "#more", "#order"):
         assert page.locator(hidden).is_hidden()
-    cell = page.locator("#jacobian td[data-tip]").nth(6).inner_text()
-    assert float(cell) == pytest.approx(logitlab.jacobian(0.5 * FIVE, temperature=2)[1, 1], rel=0.1)
+    cell = page.inner_text("#jacobian tbody tr:nth-child(2) td:nth-of-type(2)")
+    assert float(cell.replace("−", "-")) == pytest.approx(
+        logitlab.jacobian(0.5 * FIVE, temperature=2)[1, 1], rel=0.1
+    )
     for name, value, settings in (
         ("p", "0.6", {"top_p": 0.6}),
         ("k", "2", {"top_k": 2}),

@@ -81,7 +81,9 @@ MANUALS = {
         (
             "logitlab explore",
             "logitlab explore logits.npy --labels labels.npy --no-browser",
-        )
+            "logitlab explore --export explorer",
+        ),
+        {"FOLDER/index.html": "With --export: the page, beside the files that it loads."},
     ),
     "check": Manual(
         (

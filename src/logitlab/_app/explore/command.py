@@ -7,7 +7,7 @@ import typer
 
 from logitlab._app.io.outputs import catch_print_errors, print_line
 from logitlab._app.io.source import UserError
-from logitlab._app.options import FORMATS, Labels, Probabilities
+from logitlab._app.options import FORMATS, Labels, Overwrite, Probabilities, Quiet
 
 
 def explore(
@@ -38,7 +38,7 @@ def explore(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Write the page with its examples to a new folder, for any web server, and exit.",
+            help="Write the page with its examples to this folder, for any web server, and exit.",
             show_default=False,
         ),
     ] = None,
@@ -50,6 +50,8 @@ def explore(
             show_default=False,
         ),
     ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Explore the softmax of your logits on a local web page.
 
@@ -65,9 +67,11 @@ def explore(
 
         if logits is not None:
             raise UserError("--export writes the examples only; omit LOGITS")
-        export_page(export, pyodide)
-        with catch_print_errors():
-            print_line(f"wrote {export}; to open it: python -m http.server -d {export}")
+        export_page(export, pyodide, overwrite=overwrite)
+        if not quiet:
+            with catch_print_errors():
+                print_line(f"Written: {export / 'index.html'} and the files that it loads")
+                print_line(f"To open it: python -m http.server -d {export}")
         return
     from logitlab._app.explore.server import serve
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 import zipfile
 from importlib.metadata import files as files_of
 from importlib.resources import files
@@ -17,7 +16,7 @@ from logitlab._app.explore.page_files import page_files, render_page
 from logitlab._app.explore.reliability import reliability
 from logitlab._app.explore.state import parse_state
 from logitlab._app.io.json_values import json_values
-from logitlab._app.io.outputs import atomic_folder, check_new_folder
+from logitlab._app.io.outputs import catch_write_errors, check_folder, write_files
 from logitlab._app.io.source import UserError
 
 _RUNTIME = ("pyodide.mjs", "pyodide.asm.*", "python_stdlib.zip", "pyodide-lock.json")
@@ -25,10 +24,13 @@ _RUNTIME = ("pyodide.mjs", "pyodide.asm.*", "python_stdlib.zip", "pyodide-lock.j
 _TEMPERATURES = np.geomspace(0.1, 10, 81)
 
 
-def export_page(folder: Path, pyodide: Path | None = None) -> None:
-    """Write the page to a new folder, with the runtime and the NumPy wheel of `pyodide`."""
-    check_new_folder(folder, [] if pyodide is None else [pyodide])
+def export_page(folder: Path, pyodide: Path | None = None, *, overwrite: bool = False) -> None:
+    """Write the page to a folder, with the runtime and the NumPy wheel of `pyodide`."""
     runtime = [] if pyodide is None else _runtime_files(pyodide)
+    names = ["index.html", *page_files(), "digits.json"]
+    if runtime:
+        names += ["logitlab.zip", *(f"pyodide/{path.name}" for path in runtime)]
+    check_folder(folder, names, [] if pyodide is None else [pyodide, *runtime], overwrite=overwrite)
     python, wheel = ("worker", runtime[-1].name) if runtime else ("none", "")
     contents = {
         "index.html": render_page(Datasets().titles, python, wheel).encode(),
@@ -37,13 +39,10 @@ def export_page(folder: Path, pyodide: Path | None = None) -> None:
     }
     if runtime:
         contents["logitlab.zip"] = package_archive()
-    with atomic_folder(folder) as out:
-        for name, data in contents.items():
-            (out / name).write_bytes(data)
+    with catch_write_errors(folder):
         if runtime:
-            (out / "pyodide").mkdir()
-        for path in runtime:
-            shutil.copyfile(path, out / "pyodide" / path.name)
+            write_files({path.name: path.read_bytes() for path in runtime}, folder / "pyodide")
+        write_files(contents, folder)
 
 
 def _runtime_files(folder: Path) -> list[Path]:
