@@ -103,7 +103,7 @@ def test_every_concept_page_is_complete():
     index = (GUIDE / "concepts" / "index.md").read_text("utf-8")
     names = re.findall(r"^[a-z-]+$", index, re.MULTILINE)
     assert {path.stem for path in (GUIDE / "concepts").glob("*.md")} == {*names, "index"}
-    for name in names[:-1]:
+    for name in names[:-2]:  # all but those about the source notebook
         page = (GUIDE / "concepts" / f"{name}.md").read_text("utf-8")
         parts = ("**The claim.**", "## In floating point", "## Exercises", "**1.**", "**2.**")
         for part in (*parts, "olution", "## References"):
