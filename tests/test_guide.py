@@ -133,6 +133,19 @@ def test_the_table_of_cells():
     assert missing == ["References and Further Readings", "Citations"]
 
 
+def test_references_of_the_document():
+    """Every reference of the document that the guide follows is on a concept page."""
+    document = GUIDE.parent.parent / "shared" / "founding-document.md"
+    if not document.exists():
+        pytest.skip("the document is not here")
+    listed = document.read_text("utf-8").partition("## References and Further Readings")[2]
+    pages = "".join(path.read_text("utf-8") for path in (GUIDE / "concepts").glob("*.md"))
+    urls = set(re.findall(r"https?://[^)\s]+", listed))
+    assert len(urls) == 10
+    assert [url for url in urls if url not in pages] == []
+    assert "*Pattern Recognition and Machine Learning*, Springer" in pages  # it has no URL
+
+
 def test_the_summary_of_the_laws():
     """The counts in the summary of docs/laws.md are those of its table."""
     page = (GUIDE.parent / "docs" / "laws.md").read_text("utf-8")
