@@ -58,9 +58,9 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 copybutton_selector = "div.highlight pre:not(.cell_output pre)"
 
-# The address that the site is published at, without the folder of the version.
+# The address that the site is published at; below it each version has a folder.
 ADDRESS = os.environ.get("LOGITLAB_GUIDE_URL", "").rstrip("/")
-ogp_site_url = f"{ADDRESS}/{release}/" if ADDRESS else ""
+ogp_site_url = site_files.home(ADDRESS, release)
 ogp_social_cards = {"image_mini": "_static/logo.png", "line_color": "#2f6fb5"}
 
 html_theme = "pydata_sphinx_theme"

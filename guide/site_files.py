@@ -15,16 +15,21 @@ def released_versions() -> list[str]:
     return re.findall(r"^## \[?(\d+(?:\.\d+)+)", text, re.MULTILINE)
 
 
+def home(address: str, name: str) -> str:
+    """The address of a version: a folder of its name, or `dev` if it is not released."""
+    folder = name if name in released_versions() else "dev"
+    return f"{address}/{folder}/" if address else "/"
+
+
 def switcher(address: str) -> str:
-    """The JSON of the version switch; each version is in a folder of its name at `address`."""
-    current, released = version("logitlab"), released_versions()
+    """The JSON of the version switch: the released versions and this one."""
+    current, names = version("logitlab"), released_versions()
+    titles = {} if current in names else {current: f"{current} (not released)"}
+    titles |= {name: name for name in names}
     entries = [
-        {"name": name, "version": name, "url": f"{address}/{name}/" if address else "/"}
-        for name in released
+        {"name": title, "version": name, "url": home(address, name)}
+        for name, title in titles.items()
     ]
-    if current not in released:
-        url = f"{address}/dev/" if address else "/"
-        entries.insert(0, {"name": f"{current} (not released)", "version": current, "url": url})
     return json.dumps(entries, indent=1)
 
 

@@ -69,6 +69,7 @@ def test_versions(tmp_path, monkeypatch):
     assert [entry["version"] for entry in entries] == ["0.2.0", "0.1.0"]
     assert entries[1]["url"] == "https://example.org/logitlab/0.1.0/"
     monkeypatch.setattr(files, "version", lambda name: "0.3.0")
+    assert json.loads(files.switcher("https://example.org"))[0]["url"] == "https://example.org/dev/"
     assert json.loads(files.switcher(""))[0] == {
         "name": "0.3.0 (not released)",
         "version": "0.3.0",
