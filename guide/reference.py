@@ -31,14 +31,14 @@ SECTIONS = {
     "regression": "Softmax regression",
     "importance": "Softmax regression",
     "tables": "Softmax regression",
-    "laws": "Laws",
+    "laws": "Conformance checks",
     "_backends": "Compiled kernels",
 }
 
 
 # The public modules beside logitlab itself, and the titles of their names.
 MODULES = {
-    "logitlab.plot": "Pictures",
+    "logitlab.plot": "Plots",
     "logitlab.torch": "torch modules",
     "logitlab.parallel": "Sharded classes and rows in torch",
     "logitlab.jax": "Sharded classes in JAX",
