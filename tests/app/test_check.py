@@ -13,9 +13,10 @@ import torch
 from typer.testing import CliRunner
 
 import logitlab
+import samplers
 import softmaxes
 from logitlab._app.cli import app
-from logitlab.laws import as_tests, program
+from logitlab.laws import as_tests, check_sampler, program
 
 FAST = ["order", "-inf", "+inf"]
 test_correct = as_tests(softmaxes.correct_softmax, laws=FAST, dtypes=["float32"])
@@ -201,6 +202,28 @@ def test_report_forms():
     assert '<table class="data heat"' in report.to_html()
     assert "differs" in str(report)
     assert not logitlab.check_softmax(softmaxes.infinity_minus_infinity, laws=["+inf"], strict=True)
+
+
+def test_page_counts_and_groups():
+    """Counts first, failures of wide types before those of narrow types, a law in each type."""
+
+    def half_is_wrong(z, axis=-1):
+        p = logitlab.softmax(z, axis=axis)
+        return p + (p.dtype == np.float16)
+
+    report = logitlab.check_softmax(half_is_wrong, laws=["sum"], dtypes=["float64", "float16"])
+    page = report.to_html()
+    assert '<b class="bad">1</b> fail<' in page
+    assert '<b class="none">0</b> pass<' in page
+    assert "Failures in float64 or float32" not in page
+    assert "<details open><summary>Failures in narrow types alone: 1 law</summary>" in page
+    row = page.partition('data-name="laws-by-type"')[2].partition("<tbody>")[2]
+    assert re.findall(r'<td class="(\w+)">', row.partition("</tr>")[0]) == ["good", "bad"]
+    wide = logitlab.check_softmax(softmaxes.no_shift, laws=["overflow"]).to_html()
+    assert "<h2>Failures in float64 or float32</h2>" in wide
+    sampler = check_sampler(samplers.correct, laws=["support"]).to_html()
+    assert '<b class="good">1</b> pass<' in sampler
+    assert "Laws by type" not in sampler
 
 
 def test_the_table_in_a_notebook(monkeypatch):

@@ -37,14 +37,15 @@ def to_html(
 ) -> str:
     """The page; `about` is what was checked, `dtypes` are empty for a sampler."""
     meta = " · ".join([*about, *filter(None, [", ".join(_by_width(dtypes))])])
+    if not dtypes:
+        diagnosis = diagnosis[:1].upper() + diagnosis[1:]  # else it begins with the name of a type
     parts = [
         f'<header><p class="meta">{escape(meta)}</p><h1>{escape(title)}</h1>',
-        f'<p class="summary">{escape(diagnosis[:1].upper() + diagnosis[1:])}.</p>',
+        f'<p class="summary">{escape(diagnosis)}.</p>',
         _cards(results),
         f'<p class="note">{escape(note[:1].upper() + note[1:])}.</p>' if note else "",
         "</header>",
-        *_failures(results),
-        _heat_map(results, dtypes) if dtypes else "",
+        *_counterexamples(results, _heat_map(results, dtypes) if dtypes else ""),
         _all_laws(results),
     ]
     return _PAGE.format(title=escape(title), style=style(), script=script(), body="\n".join(parts))
@@ -60,7 +61,7 @@ def _cards(results: Sequence[LawResult]) -> str:
     cards = []
     for title, levels, kind in _COUNTED:
         n = sum(result.level in levels for result in results)
-        if n or kind not in ("odd", "none"):
+        if n or title in ("pass", "fail"):
             cards.append(f'<div><b class="{kind if n else "none"}">{n}</b> {title}</div>')
     return f'<div class="cards">{"".join(cards)}</div>'
 
@@ -74,25 +75,30 @@ def _dtypes_of(result: LawResult, level: str) -> list[str]:
     return _by_width(d for d, (found, _) in result.by_dtype.items() if found == level)
 
 
-def _failures(results: Sequence[LawResult]) -> list[str]:
-    """Sections of the laws with a counterexample, those of narrow types alone last and folded."""
+def _counterexamples(results: Sequence[LawResult], heat_map: str) -> list[str]:
+    """Sections of the laws with a counterexample: failures in wide types, the laws by type, others.
+
+    The others are folded, but for the first one if there is no failure in a wide type.
+    """
     failing = [r for r in results if r.level == "fails"]
     narrow = [r for r in failing if r.by_dtype and not set(_dtypes_of(r, "fails")) & set(_WIDE)]
     wide = [r for r in failing if r not in narrow]
-    wide.sort(key=lambda r: "float64" not in r.by_dtype or r.by_dtype["float64"][0] != "fails")
+    wide.sort(key=lambda r: "float64" not in _dtypes_of(r, "fails"))
     sections = []
     if wide:
-        where = " in float32 or float64" if wide[0].by_dtype else ""
+        where = " in float64 or float32" if heat_map else ""
         sections.append(f"<section><h2>Failures{where}</h2>{_articles(wide)}</section>")
+    sections.append(heat_map)
+    opened = "" if wide else " open"
     for title, shown in (
         ("Failures in narrow types alone", narrow),
         ("Differences from a convention", [r for r in results if r.level == "differs"]),
         ("Inaccurate results", [r for r in results if r.level == "inaccurate"]),
     ):
         if shown:
-            opened = "" if sections else " open"
             summary = f"<summary>{title}: {_counted(len(shown))}</summary>"
             sections.append(f"<details{opened}>{summary}{_articles(shown)}</details>")
+            opened = ""
     return sections
 
 
@@ -117,7 +123,7 @@ def _article(result: LawResult) -> str:
     return (
         f'<article><h3>{escape(law.name)} <span class="level {_KINDS[result.level]}">'
         f"{result.level}</span></h3><p>{escape(law.statement)}</p>{code}<dl>{rows}</dl>"
-        f'<p class="note">{escape(f"{law.reason} {law.source}")}</p></article>'
+        f'<p class="note">{escape(f"{law.reason} Source: {law.source}.")}</p></article>'
     )
 
 
@@ -129,9 +135,9 @@ def _ordered(results: Iterable[LawResult]) -> list[LawResult]:
 
 def _heat_map(results: Sequence[LawResult], dtypes: Sequence[str]) -> str:
     dtypes = _by_width(dtypes)
-    head = "".join(f"<th>{escape(dtype)}</th>" for dtype in dtypes)
+    head = "".join(f'<th data-note="error">{escape(dtype)}</th>' for dtype in dtypes)
     rows = []
-    for result in _ordered(r for r in results if r.by_dtype):
+    for result in _ordered(r for r in results if set(r.by_dtype) & set(dtypes)):
         cells = []
         for dtype in dtypes:
             level, ulps = result.by_dtype.get(dtype, ("", 0.0))
@@ -148,24 +154,25 @@ def _heat_map(results: Sequence[LawResult], dtypes: Sequence[str]) -> str:
 
 
 def _all_laws(results: Sequence[LawResult]) -> str:
+    """Every law; a column that is empty in all of them is left out."""
+    ordered = _ordered(results)
+    columns = {
+        "category": ["convention" if r.law.convention else "mathematics" for r in ordered],
+        "result": [f'<span class="level {_KINDS[r.level]}">{r.level}</span>' for r in ordered],
+        "error (ULP)": [_ulps(r.worst_ulp) for r in ordered],
+        "statement": [escape(r.law.statement) for r in ordered],
+        "note": [escape(r.note) for r in ordered],
+    }
+    shown = {title: cells for title, cells in columns.items() if any(cells)}
+    kinds = ["" if title == "error (ULP)" else ' class="text"' for title in shown]
+    head = "".join(f"<th{kind}>{title}</th>" for kind, title in zip(kinds, shown, strict=True))
     rows = []
-    for result in _ordered(results):
-        law = result.law
-        category = "convention" if law.convention else "mathematics"
-        cells = [
-            category,
-            f'<span class="level {_KINDS[result.level]}">{result.level}</span>',
-            escape(law.statement),
-            escape(result.note),
-        ]
-        cells = [f'<td class="text">{cell}</td>' for cell in cells]
-        cells.insert(2, f"<td>{_ulps(result.worst_ulp)}</td>")
-        rows.append(f"<tr><th>{escape(law.name)}</th>{''.join(cells)}</tr>")
+    for result, *cells in zip(ordered, *shown.values(), strict=True):
+        line = "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, cells, strict=True))
+        rows.append(f"<tr><th>{escape(result.law.name)}</th>{line}</tr>")
     return (
-        '<section><h2>All laws</h2><div class="scroll">'
-        '<table class="data wide laws" data-name="laws"><thead><tr><th>law</th>'
-        '<th class="text">category</th><th class="text">result</th><th>error (ULP)</th>'
-        '<th class="text">statement</th><th class="text">note</th></tr></thead>'
+        '<section><h2>All laws</h2><div class="scroll"><table class="data wide laws" '
+        f'data-name="laws"><thead><tr><th>law</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div></section>"
     )
 
@@ -197,7 +204,8 @@ dd {{ margin: 0; overflow-wrap: anywhere; }}
 .heat th {{ white-space: nowrap; }}
 .heat thead th:not(:first-child) {{ text-align: center; }}
 .laws th, .laws td {{ overflow-wrap: normal; }}
-.laws td:nth-child(5) {{ min-width: 16rem; }}
+.laws td:nth-child(n + 4) {{ min-width: 4rem; }}
+.laws td:last-child {{ min-width: 12rem; }}
 @media print {{ .heat td {{ print-color-adjust: exact; }} }}
 </style></head>
 <body><main class="page">
