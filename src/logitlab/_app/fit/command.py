@@ -207,8 +207,8 @@ def predict(
     from logitlab.tables.model import TableModel
     from logitlab.tables.saved import FILE, load_model
 
+    check_file(out, [model, *table_files(table)], TABLES, overwrite=overwrite)
     file = saved_file(model, FILE, "MODEL", "logitlab fit")
-    check_file(out, [file, *table_files(table)], TABLES, overwrite=overwrite)
     with catch_saved_errors(file):
         fitted = load_model(file)
     if not isinstance(fitted, TableModel):
