@@ -229,8 +229,8 @@ class ChunkRows : public LaneRows<T> {
     div(Vec<T>(kSmallestNormal<T>), factors).put(min_weight);
     for (int r = 0; r < rows; ++r) {
       if (!in_range(r)) continue;
-      const Normalizer<T> normalize(Vec<T>(factor[r]), Vec<T>(factor_low[r]),
-                                    Vec<T>(min_weight[r]));
+      const Normalizer<T> normalize{Vec<T>(factor[r]), Vec<T>(factor_low[r]),
+                                    Vec<T>(min_weight[r])};
       if (entries_[r] != Entries::any)
         write_row(row[r].e, row[r].out, stream,
                   [&](const Vec<T>& e) { return normalize.normal(e); });
