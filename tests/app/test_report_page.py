@@ -183,9 +183,7 @@ def test_the_page_of_a_check_opens(browser, tmp_path, width, first):
     assert page.locator("article h3").first.text_content() == f"{first} fails"
     code = page.locator("pre.copy").first
     assert code.text_content() == report[first].counterexample.code
-    assert (
-        page.get_by_role("button", name="Copy", exact=True).count() == page.locator("pre").count()
-    )
+    assert page.locator("pre.copy").count() == page.locator("article .tools").count() > 0
     page.close()
 
 
