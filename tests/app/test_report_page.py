@@ -193,5 +193,8 @@ def test_the_report_prints(browser, page_of_many_classes):
     page.goto(page_of_many_classes)
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    assert page.locator("[data-name=scores] th", has_text="accuracy").first.is_visible()
+    assert page.locator("[data-name=scores] .sort").first.is_visible()
+    assert page.locator("button:not(.sort):visible").count() == 0
     assert page.pdf(print_background=True).startswith(b"%PDF")
     page.close()
