@@ -17,6 +17,7 @@ from logitlab._app.io.json_values import json_values
 from logitlab._app.io.source import Logits, in_memory
 from logitlab._app.report.analysis import analyse
 from logitlab._app.report.json import as_json
+from logitlab._app.report.sampled_rows import sampled_rows
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -275,6 +276,49 @@ def test_several_models(with_figures, tmp_path):
     page = Page((tmp_path / "out" / "report.html").read_text("utf-8"))
     assert page.fetched == []
     assert len(page.ids) == len(set(page.ids))
+
+
+def test_sampled_rows(monkeypatch):
+    """Scores at each temperature are those of the library; rows are listed errors first."""
+    z, y = labelled(n=500)
+    rows = np.arange(500) * 3
+    found = sampled_rows(rows, z.astype(np.float32), y, 15, np.dtype(np.float32), 1.5)
+    assert {1.0, 1.5} <= set(found.temperatures)
+    for t, sums, error, loss in zip(
+        found.temperatures, found.bin_sums, found.calibration_error, found.log_loss, strict=True
+    ):
+        scaled = z.astype(np.float32) / t
+        curve = logitlab.reliability_curve(scaled, y)
+        np.testing.assert_array_equal(sums[0], curve.counts)
+        assert error == pytest.approx(logitlab.calibration_error(scaled, y), abs=1e-6)
+        assert loss == pytest.approx(logitlab.cross_entropy(scaled, y), abs=1e-6)
+    for listed in (found.bins, found.classes):
+        for group in listed.values():
+            assert 1 <= len(group) <= 20
+            keys = [(row.predicted == row.true, -row.confidence) for row in group]
+            assert keys == sorted(keys)
+            assert all(row.true == y[row.row // 3] for row in group)
+    assert sorted(found.classes) == [0, 1, 2, 3]
+    assert all(row.predicted == k for k, group in found.classes.items() for row in group)
+    monkeypatch.setattr("logitlab._app.report.sampled_rows._MAX_ROWS", 100)
+    fewer = sampled_rows(rows, z, y, 15, z.dtype, None)
+    assert (fewer.rows, fewer.bin_sums[0, 0].sum(), len(fewer.temperatures)) == (100, 100, 41)
+
+
+def test_the_page_has_the_name_of_the_file(tmp_path):
+    """Its folder is in the input summary alone; the best score of a column is bold."""
+    z, y = labelled()
+    np.save(tmp_path / "z.npy", z)
+    np.save(tmp_path / "y.npy", y)
+    found = report(tmp_path, tmp_path / "z.npy", "--labels", tmp_path / "y.npy")
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "· z.npy · logitlab report</title>" in page
+    assert page.count(str(tmp_path)) == 1
+    scores = page.partition('data-name="scores"')[2].partition("</table>")[0]
+    losses = [found["log_loss"]]
+    losses += [s["log_loss"] for s in found["evaluation"]["calibrators"].values()]
+    bold = re.findall(r'data-label="log-loss \(nats\)"[^>]*><b>([\d.]+)</b>', scores)
+    assert bold == [f"{min(losses):.4f}"]
 
 
 def test_blocks():

@@ -43,7 +43,7 @@ def to_html(
         f'<header><p class="meta">{escape(meta)}</p><h1>{escape(title)}</h1>',
         f'<p class="summary">{escape(diagnosis)}.</p>',
         _cards(results),
-        f'<p class="note">{escape(note[:1].upper() + note[1:])}.</p>' if note else "",
+        f'<p class="note">Note: {escape(note)}.</p>' if note else "",
         "</header>",
         *_counterexamples(results, _heat_map(results, dtypes) if dtypes else ""),
         _all_laws(results),

@@ -117,7 +117,7 @@ class Evaluation:
     predicted_classes: PredictedClasses
     misclassifications: list[Misclassification]  # the most confident ones
     confusions: list[tuple[int, int, int]]  # true class, predicted class, rows
-    sampled: SampledRows = field(repr=False)  # the fitted rows
+    sampled: SampledRows = field(repr=False)  # of the fitted rows
     cells: dict[str, Floats] = field(repr=False)  # of the tallies: uncalibrated, temperature
 
 

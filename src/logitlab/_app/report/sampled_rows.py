@@ -12,6 +12,7 @@ from logitlab._rows import Floats, Integers, blocks, row_max
 from logitlab.probabilities import log_softmax
 
 TEMPERATURES = 2.0 ** np.linspace(-2, 2, 41)
+_MAX_ROWS = 1 << 17
 _LISTED = 20  # rows of a bin or a class
 
 
@@ -58,10 +59,14 @@ def sampled_rows(
     dtype: np.dtype[Any],
     fitted: float | None,
 ) -> SampledRows:
-    """The results of rows with these numbers, logits and true classes.
+    """The results of rows with these numbers, logits and true classes; of many, of random ones.
 
     `dtype` is the type of the logits in the file, `fitted` the fitted temperature.
     """
+    if len(rows) > _MAX_ROWS:
+        chosen = np.random.default_rng(0).choice(len(rows), _MAX_ROWS, replace=False)
+        chosen.sort()
+        rows, z, y = rows[chosen], z[chosen], y[chosen]
     temperatures = TEMPERATURES if fitted is None else np.union1d(TEMPERATURES, [fitted])
     bins = uniform_bins(n_bins, dtype)
     bin_sums, loss = np.zeros((len(temperatures), 3, n_bins)), np.zeros(len(temperatures))
