@@ -16,9 +16,12 @@ def released_versions() -> list[str]:
 
 
 def home(address: str, name: str) -> str:
-    """The address of a version: a folder of its name, or `dev` if it is not released."""
+    """The address of a version: a folder of its name, or `dev` if it is not released.
+
+    Without an address it is empty: the version switch then stays on its page.
+    """
     folder = name if name in released_versions() else "dev"
-    return f"{address}/{folder}/" if address else "/"
+    return f"{address}/{folder}/" if address else ""
 
 
 def switcher(address: str) -> str:

@@ -31,6 +31,7 @@ def test_every_row_is_read():
     assert len(lines) == sum(len(rows) for _, rows in SECTIONS.values()) > 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", SECTIONS)
 def test_both_sides_agree(title):
     """The right side runs and, where the other library is called, gives the same numbers."""
