@@ -15,6 +15,7 @@ quick:
 
 lint:
 	ruff check && ruff format --check && mypy
+	zizmor --offline --quiet .github
 	clang-format --dry-run -Werror $(NATIVE)
 
 format:
