@@ -23,6 +23,17 @@ _LONG_DOUBLES = frozenset({"longdouble", "float80", "float96", "float128"})
 _NUMPY_FLOATS = frozenset(np.dtype(name) for name in ("float16", "float32", "float64"))
 
 
+def bincount(x: Any, weights: Any = None, minlength: int = 0) -> NDArray[Any]:
+    """As ``numpy.bincount``, of int64 on 32-bit systems too, which NumPy refuses there."""
+    counted = np.asarray(x).astype(np.intp, casting="same_kind", copy=False)
+    return np.bincount(counted, weights, minlength)
+
+
+def repeat(x: Any, counts: Any) -> NDArray[Any]:
+    """As ``numpy.repeat``, of int64 counts on 32-bit systems too, which NumPy refuses there."""
+    return np.repeat(x, np.asarray(counts).astype(np.intp, casting="same_kind", copy=False))
+
+
 class Request(NamedTuple):
     """The checked arguments that every backend function takes."""
 

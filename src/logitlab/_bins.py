@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab import _checks
+from logitlab._arrays import bincount, repeat
 from logitlab._distributed import Block, Rows, join
 from logitlab._rows import Floats, Integers
 from logitlab.scores import confidences
@@ -78,12 +79,12 @@ class Bins:
         if weight is not None:
             weights, p = np.repeat(weight, n_classes), weight[:, None] * p
         sums = [
-            np.bincount(cells, weights, minlength=size),
-            np.bincount(cells, p.reshape(-1), minlength=size),
-            np.bincount(label_cells, weight, minlength=size),
+            bincount(cells, weights, minlength=size),
+            bincount(cells, p.reshape(-1), minlength=size),
+            bincount(label_cells, weight, minlength=size),
         ]
         if weights is not None:
-            sums.append(np.bincount(cells, weights**2, minlength=size))
+            sums.append(bincount(cells, weights**2, minlength=size))
         return np.stack(sums).astype(float).reshape(-1, n_classes, n_bins)
 
 
@@ -101,8 +102,7 @@ def binned_sums(
     terms: tuple[Any, ...] = (None, p, occurred)
     if weight is not None:
         terms = (weight, weight * p, weight * occurred, weight**2)
-    group = group.astype(np.intp, copy=False)  # NumPy counts no int64 on a 32-bit system
-    return np.stack([np.bincount(group, w, minlength=size).astype(float) for w in terms])
+    return np.stack([bincount(group, w, minlength=size).astype(float) for w in terms])
 
 
 def effective_counts(sums: Floats) -> Floats:
@@ -249,7 +249,7 @@ def isotonic_regression(y: Floats, weight: Floats) -> Floats:
                 start -= last_size
                 mean = total / w
         pools.append((mean, w, end - start))
-    fitted: Floats = np.repeat([mean for mean, _, _ in pools], [size for _, _, size in pools])
+    fitted: Floats = repeat([mean for mean, _, _ in pools], [size for _, _, size in pools])
     return fitted
 
 
@@ -260,7 +260,7 @@ def isotonic_rates(events: Floats, counts: Floats) -> Floats:
     """
     filled = np.flatnonzero(counts)
     rates = isotonic_regression(events[filled] / counts[filled], counts[filled])
-    return np.asarray(np.repeat(rates, np.diff(filled[1:], prepend=0, append=len(counts))))
+    return np.asarray(repeat(rates, np.diff(filled[1:], prepend=0, append=len(counts))))
 
 
 def isotonic_bins(p: Floats, occurred: NDArray[np.bool_], weight: Floats | None) -> Bins:

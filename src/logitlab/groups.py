@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks
+from logitlab._arrays import bincount
 from logitlab._bins import check_bins
 from logitlab._rows import Floats, Integers, as_rows, blocks, group_labels, softmax_rows
 from logitlab.resampling import (
@@ -30,7 +31,7 @@ def resampling_groups(groups: NDArray[Any]) -> tuple[list[int], NDArray[np.uint1
 
     `groups` are the numbers of the groups of all rows.
     """
-    counts = np.bincount(groups).tolist()
+    counts = bincount(groups).tolist()
     found = np.empty(len(groups), np.uint16)
     found[np.argsort(groups, kind="stable")] = np.concatenate(
         [row_groups(rows, slice(0, rows)) for rows in counts]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from logitlab import _arrays, _checks
+from logitlab._arrays import bincount
 from logitlab._bins import (
     Strategy,
     bin_confidences,
@@ -158,7 +159,7 @@ def resampled_sums(group_sums: Floats, n_resamples: int, rng: Any) -> Floats:
     for start in range(0, n_resamples, step):
         size = min(step, n_resamples - start)
         sampled = generator.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
-        counts = np.bincount(sampled.reshape(-1), minlength=size * n).reshape(size, n)
+        counts = bincount(sampled.reshape(-1), minlength=size * n).reshape(size, n)
         sums.append(counts.astype(np.float64) @ group_sums)
     return np.concatenate(sums)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from logitlab._arrays import bincount
 from logitlab._rows import Floats, labelled_rows
 from logitlab.scores import confidences
 
@@ -94,8 +95,8 @@ def smooth_calibration_error(
     left = np.minimum(position.astype(np.int64), _GRID - 1)
     upper = (position - left) * difference
     values = np.zeros(_GRID + 1)
-    values += np.bincount(left, difference - upper, minlength=_GRID + 1)
-    values += np.bincount(left + 1, upper, minlength=_GRID + 1)
+    values += bincount(left, difference - upper, minlength=_GRID + 1)
+    values += bincount(left + 1, upper, minlength=_GRID + 1)
     # Even around both ends, so that the Fourier coefficients are those of cosines.
     values[[0, -1]] *= 2
     coefficients = np.fft.rfft(np.concatenate([values, values[-2:0:-1]])).real / 2

@@ -11,7 +11,7 @@ from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks, _dispatch
-from logitlab._arrays import Array, Shape
+from logitlab._arrays import Array, Shape, repeat
 from logitlab._backends.targets import Kept
 
 Integers = NDArray[np.int64]
@@ -30,7 +30,7 @@ def _row_starts(sizes: Any) -> Integers:
 def _positions(starts: Integers, sizes: Integers) -> Integers:
     """The numbers from each start on, as many as the size beside it, in one array."""
     offsets = _row_starts(sizes)
-    return np.repeat(starts - offsets[:-1], sizes) + np.arange(offsets[-1])
+    return repeat(starts - offsets[:-1], sizes) + np.arange(offsets[-1])
 
 
 @dataclass(frozen=True, eq=False, repr=False)

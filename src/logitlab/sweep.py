@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from logitlab import _arrays, _checks, _registry
+from logitlab._arrays import bincount
 from logitlab._rows import Floats, Integers, as_row
 from logitlab.divergences import entropy
 from logitlab.probabilities import softmax
@@ -98,7 +99,7 @@ def temperature_sweep(
     rows = np.broadcast_to(row, (len(t), len(row)))
     samples = sample(rows, n, temperature=t, rng=rng)
     cells = samples + len(row) * np.arange(len(t))[:, None]
-    counts = np.bincount(cells.ravel(), minlength=rows.size).reshape(rows.shape)
+    counts = bincount(cells.ravel(), minlength=rows.size).reshape(rows.shape)
     p = softmax(rows, temperature=t)
     standard_error = np.sqrt(p * (1 - p) / n)
     return TemperatureSweep(

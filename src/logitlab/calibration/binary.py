@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab import _arrays
+from logitlab._arrays import bincount
 from logitlab._distributed import rows_in_memory
 from logitlab._rows import Floats, Integers
 from logitlab.calibration.base import InMemoryCalibrator, check_below_infinity
@@ -169,7 +170,7 @@ class PlattScaling(_BinaryCalibration):
     _fitted: ClassVar = {"slope_": (), "intercept_": ()}
 
     def _fit_log_odds(self, s: Floats, y: Integers, weight: Floats, temperature: float) -> None:
-        n0, n1 = np.bincount(y, weight, 2)
+        n0, n1 = bincount(y, weight, 2)
         # The loss of a target is that of both labels with its probabilities as weights.
         target = np.where(y == 1, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
         both = np.concatenate([weight * (1 - target), weight * target]) / weight.sum()

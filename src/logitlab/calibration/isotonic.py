@@ -9,6 +9,7 @@ from array_api_compat import device
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _saved
+from logitlab._arrays import bincount
 from logitlab._bins import isotonic_regression
 from logitlab._distributed import rows_in_memory
 from logitlab._rows import Floats, Integers, blocks
@@ -30,8 +31,8 @@ def isotonic_frequencies(x: Floats, events: Floats, rows: Floats) -> tuple[Float
     """Return the distinct values of x, their rows, and the isotonic regression of the frequency
     of the events on them."""
     values, number = np.unique(x, return_inverse=True)
-    total: Floats = np.bincount(number, rows).astype(np.float64, copy=False)
-    return values, total, isotonic_regression(np.bincount(number, events) / total, total)
+    total: Floats = bincount(number, rows).astype(np.float64, copy=False)
+    return values, total, isotonic_regression(bincount(number, events) / total, total)
 
 
 class IsotonicCalibration(InMemoryCalibrator):
@@ -213,8 +214,8 @@ def _fit_function(
     rounded = np.where(np.isfinite(rounded), rounded, x)
     values, total, accuracy = isotonic_frequencies(rounded, weight * correct, weight)
     p, group = np.unique(accuracy, return_inverse=True)
-    share = total / np.bincount(group, total)[group]  # divided first: huge logits may overflow
-    mean = np.bincount(group, share * values).astype(np.float64, copy=False)
+    share = total / bincount(group, total)[group]  # divided first: huge logits may overflow
+    mean = bincount(group, share * values).astype(np.float64, copy=False)
     with np.errstate(divide="ignore"):
         log_odds = np.log(p) - np.log1p(-p)
     if p[0] == 0:

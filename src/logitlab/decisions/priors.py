@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from logitlab import _arrays, _checks
+from logitlab._arrays import bincount
 from logitlab._rows import Floats
 from logitlab.decisions.rows import (
     check_distributions,
@@ -284,5 +285,5 @@ def _newton_step(scores: Floats, counts: Floats, estimate: Floats) -> Floats:
 def _counts(generator: np.random.Generator, size: int, n: int) -> Floats:
     """How often each of n rows is in each of `size` samples of n rows with replacement."""
     sampled = generator.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
-    counts = np.bincount(sampled.reshape(-1), minlength=size * n)
+    counts = bincount(sampled.reshape(-1), minlength=size * n)
     return counts.reshape(size, n).astype(np.float64)

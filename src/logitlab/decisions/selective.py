@@ -11,6 +11,7 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks, _registry, _rows
+from logitlab._arrays import bincount
 from logitlab._estimators import Estimator, check_dense
 from logitlab._rows import Floats, Integers
 from logitlab.decisions.rows import (
@@ -135,8 +136,8 @@ def risk_coverage_curve(
     scores = _checked_scores(rows, score, numbers)
     weight = np.ones(len(labels)) if weight is None else weight
     thresholds, group, size = np.unique(-scores, return_inverse=True, return_counts=True)
-    weights = np.bincount(group, weight)
-    accepted, total = np.cumsum(weights), np.cumsum(np.bincount(group, weight * wrong))
+    weights = bincount(group, weight)
+    accepted, total = np.cumsum(weights), np.cumsum(bincount(group, weight * wrong))
     # Within a group of equal scores the expected sums grow linearly.
     step = np.repeat(weights / size, size)
     accepted_at = np.cumsum(step)

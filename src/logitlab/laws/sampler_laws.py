@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from logitlab._arrays import bincount
 from logitlab._exact.formats import Floats
 from logitlab.laws.cases import Case, equal_case, explicit_case, normal_case
 from logitlab.laws.frequencies import show, softmax, tail_bound
@@ -20,7 +21,7 @@ _MANY, _FEW = 100_000, 20_000  # samples
 def _counts(tokens: Integers, k: int) -> Any:
     """The counts of k categories and, in one more, of tokens that do not exist."""
     inside = (tokens >= 0) & (tokens < k)
-    return np.bincount(np.where(inside, tokens, k).ravel(), minlength=k + 1)
+    return bincount(np.where(inside, tokens, k).ravel(), minlength=k + 1)
 
 
 def _compare(

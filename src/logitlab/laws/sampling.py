@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from logitlab._arrays import bincount
 from logitlab._exact import multiprecision
 from logitlab._exact.formats import Floats
 from logitlab.laws import array_libraries
@@ -73,7 +74,7 @@ def _counts(case: Case, samples: Integers) -> tuple[Floats, Floats]:
     """Counts and expected counts; categories expected fewer than 5 times are merged."""
     p = multiprecision.softmax(case.z[0].tolist())
     expected = np.array([float(x) for x in p]) * samples.size
-    counts = np.bincount(samples, minlength=case.n_classes)[: case.n_classes]
+    counts = bincount(samples, minlength=case.n_classes)[: case.n_classes]
     rare = expected < 5
     return (
         np.append(counts[~rare], counts[rare].sum()).astype(float),

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from logitlab._arrays import bincount
 from logitlab._exact.formats import Floats, rounded
 from logitlab.laws.cases import explicit_case
 from logitlab.laws.frequencies import show, softmax, tail_bound
@@ -107,7 +108,7 @@ def distribution(verifier: TestedVerifier, seed: int) -> Iterator[Finding]:
         for position, p in enumerate(softmax(r.target)):
             tokens = _emitted(r, position)
             inside = np.clip(tokens, 0, p.size)
-            counts = np.bincount(np.where(tokens < 0, p.size, inside), minlength=p.size + 1)
+            counts = bincount(np.where(tokens < 0, p.size, inside), minlength=p.size + 1)
             text = f"draft {r.what}, tokens at position {position}: counts {show(counts[: p.size])}"
             expected = show(tokens.size * p)
             yield Finding(tail_bound(counts, np.append(p, 0.0)), r.code, text, expected)
@@ -130,7 +131,7 @@ def independence(verifier: TestedVerifier, seed: int) -> Iterator[Finding]:
     """The tokens emitted at the first position by successive rows."""
     r = _round(verifier, "far from the target", seed)
     tokens, p = _emitted(r, 0), softmax(r.target[0])
-    counts = np.bincount(tokens[::2] * p.size + tokens[1::2], minlength=p.size**2)
+    counts = bincount(tokens[::2] * p.size + tokens[1::2], minlength=p.size**2)
     text = f"joint counts of successive rows {show(counts)}"
     joint = np.outer(p, p).ravel()
     yield Finding(tail_bound(counts, joint), r.code, text, show(_N / 2 * joint))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from logitlab import _arrays, _checks
+from logitlab._arrays import bincount
 from logitlab._rows import as_row
 from logitlab.plot.canvas import (
     MAX_CLASSES,
@@ -119,7 +120,7 @@ def sampling(
     if n > MAX_SAMPLES:
         raise ValueError(f"n must be <= {MAX_SAMPLES}, got {n}")
     samples = sample(row, n, temperature=temperature, rng=rng)
-    frequencies = np.bincount(samples, minlength=len(p)) / n
+    frequencies = bincount(samples, minlength=len(p)) / n
     shown = select_classes(p, names)
     p, frequencies = p[shown.indices], frequencies[shown.indices]
     ax = outcome_bars(shown.names, p, frequencies, ax=ax)

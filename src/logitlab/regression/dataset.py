@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 
+from logitlab._arrays import bincount
 from logitlab.regression.partitions import PartitionedEngine
 from logitlab.regression.rows import Rows
 from logitlab.regression.solver import Floats
@@ -52,7 +53,7 @@ class DatasetEngine(PartitionedEngine):
         totals, start = np.zeros(len(self.classes)), 0
         for batch in self._batches([] if weight is None else [weight]):
             codes = self._codes[start : start + batch.num_rows]
-            totals += np.bincount(codes, self._row_weights(batch), minlength=len(totals))
+            totals += bincount(codes, self._row_weights(batch), minlength=len(totals))
             start += batch.num_rows
         self._factors = class_weight(self.classes, totals)
 

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils.validation import check_array
 
 from logitlab import _arrays
+from logitlab._arrays import bincount
 from logitlab.regression.partitions import PartitionedEngine
 from logitlab.regression.rows import Rows
 from logitlab.regression.solver import Floats
@@ -152,7 +153,7 @@ def _weight_by_class(y: Any, weight: Any) -> tuple[Any, Any]:
     if len(y):
         check_classification_targets(y)
     classes, codes = np.unique(y, return_inverse=True)
-    return classes, np.bincount(codes, checked_weights(weight, len(y)), minlength=len(classes))
+    return classes, bincount(codes, checked_weights(weight, len(y)), minlength=len(classes))
 
 
 def _checked_rows(
@@ -228,7 +229,7 @@ def make_dask_engine(
     pairs = zip(labels, weights, strict=True)
     counted = client.gather(client.compute([delayed(_weight_by_class)(a, w) for a, w in pairs]))
     classes, codes = np.unique(np.concatenate([c for c, _ in counted]), return_inverse=True)
-    totals = np.bincount(codes, np.concatenate([n for _, n in counted]), minlength=len(classes))
+    totals = bincount(codes, np.concatenate([n for _, n in counted]), minlength=len(classes))
     factors = class_weight(classes, totals)
     common = np.result_type(*_column_types(X))
     dtype = np.dtype(np.float32 if common == np.float32 else np.float64)

@@ -7,6 +7,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from logitlab import _arrays, _registry
+from logitlab._arrays import bincount
 from logitlab.regression.coefficients import one_row_per_class, scikit_learn_rows
 from logitlab.regression.dataset import column_names, is_dataset, make_dataset_engine
 from logitlab.regression.degeneracy import minimum_norm, warn_not_converged
@@ -273,7 +274,7 @@ class SoftmaxRegression(InferenceMixin, SavedMixin, SoftmaxPredictor):
         check_classification_targets(y)
         classes, codes = np.unique(y, return_inverse=True)
         weight = checked_weights(sample_weight, len(codes))
-        factors = self._class_weight(classes, np.bincount(codes, weight))
+        factors = self._class_weight(classes, bincount(codes, weight))
         weight = times_class_weight(weight, factors, codes)
         engine = Rows(X, codes.astype(np.int64), weight, len(classes), sum_dtype)
         return engine, classes, X.dtype

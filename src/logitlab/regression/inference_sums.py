@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
+from logitlab._arrays import bincount
 from logitlab._rows import Integers
 from logitlab.probabilities import softmax
 from logitlab.regression.rows import Rows
@@ -79,7 +80,7 @@ def score_sums(
         code = codes[start : start + n]
         indicator = csr_array((rows.weight, (code, np.arange(n))), shape=(count, n))
         scores += indicator @ _scores(rows)
-        weights += np.bincount(code, rows.weight, minlength=count)
+        weights += bincount(code, rows.weight, minlength=count)
         start += n
     return present, scores, weights
 
@@ -98,8 +99,8 @@ def counts_of_0_and_1(part: Rows) -> Integers:
     if isinstance(x, np.ndarray):
         return np.stack([np.count_nonzero(x == value, axis=0) for value in (0, 1)])
     stored, d = x.data != 0, x.shape[1]
-    nonzero = np.bincount(x.indices[stored], minlength=d)
-    ones = np.bincount(x.indices[x.data == 1], minlength=d)
+    nonzero = bincount(x.indices[stored], minlength=d)
+    ones = bincount(x.indices[x.data == 1], minlength=d)
     return np.stack([x.shape[0] - nonzero, ones])
 
 

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from logitlab._arrays import bincount
 from logitlab.regression.rows import Engine
 from logitlab.regression.solver import Floats, InverseHessian, hessian_cost, inverse_root
 
@@ -133,7 +134,7 @@ class Objective:
         """
         engine = self.engine.sample(step)
         weighted = engine.y if engine.weight is None else engine.y[engine.weight > 0]
-        if np.bincount(weighted, minlength=self.classes).min() < _MIN_SAMPLE_OF_CLASS:
+        if bincount(weighted, minlength=self.classes).min() < _MIN_SAMPLE_OF_CLASS:
             return None
         result = copy.copy(self)
         result.engine, result.rows = engine, len(engine.y)

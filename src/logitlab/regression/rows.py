@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from logitlab._arrays import bincount
 from logitlab._backends import native
 from logitlab._backends.native import get_num_threads
 from logitlab._backends.targets import Targets
@@ -221,12 +222,12 @@ class Rows:
         for x, y, weight in self.blocks():
             w = np.ones(len(y)) if weight is None else weight
             each = np.repeat(w, np.diff(x.indptr))
-            stored = np.bincount(x.indices, minlength=d)
-            zero_w = w.sum() - np.bincount(x.indices, each, minlength=d)
+            stored = bincount(x.indices, minlength=d)
+            zero_w = w.sum() - bincount(x.indices, each, minlength=d)
             zero_w = np.where(stored == len(y), 0.0, np.maximum(zero_w, 0.0))
             centred = x.data - centre[x.indices]
-            sums += np.bincount(x.indices, each * centred, minlength=d) - zero_w * centre
-            squares += np.bincount(x.indices, each * centred**2, minlength=d) + zero_w * centre**2
+            sums += bincount(x.indices, each * centred, minlength=d) - zero_w * centre
+            squares += bincount(x.indices, each * centred**2, minlength=d) + zero_w * centre**2
             if not full:
                 continue
             dense = zero_w < w.sum() / 2

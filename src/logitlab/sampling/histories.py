@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks
+from logitlab._arrays import bincount, repeat
 from logitlab._backends import native_sampling
 
 Ints = NDArray[np.int64]
@@ -23,7 +24,7 @@ class TokenLists(NamedTuple):
     @property
     def rows(self) -> Ints:
         """The row of each token."""
-        return np.repeat(np.arange(len(self.offsets) - 1), self.lengths)
+        return repeat(np.arange(len(self.offsets) - 1), self.lengths)
 
     @property
     def lengths(self) -> Ints:
@@ -129,7 +130,7 @@ class Rows(NamedTuple):
         # As unsigned integers, negative ones are the largest.
         largest = int(tokens.view(np.uint64).max(initial=0))
         if largest >= self.k and not (keep := tokens != _PADDING).all():
-            lengths = np.bincount(np.repeat(np.arange(n), lengths)[keep], minlength=n)
+            lengths = bincount(repeat(np.arange(n), lengths)[keep], minlength=n)
             tokens = tokens[keep]
             largest = int(tokens.view(np.uint64).max(initial=0))
         found = TokenLists(tokens, np.concatenate([[0], np.cumsum(lengths)]), is_given)

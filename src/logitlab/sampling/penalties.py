@@ -9,6 +9,7 @@ from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
 from logitlab import _arrays, _checks, _dispatch, _tracing
+from logitlab._arrays import bincount, repeat
 from logitlab._backends import native_sampling
 from logitlab._exact.formats import FORMATS
 from logitlab.sampling import bans
@@ -197,8 +198,8 @@ def _flattened(changes: _Changes, rows: Rows) -> _FlatChanges:
     at = np.flatnonzero(last == order)
     row = lists.rows[at]
     repetition, frequency, presence = (x[row] for x in settings)
-    first_output = np.repeat(lists.offsets[1:] - output.lengths, lists.lengths)
-    count = np.bincount(last, weights=order >= first_output, minlength=len(last))[at]
+    first_output = repeat(lists.offsets[1:] - output.lengths, lists.lengths)
+    count = bincount(last, weights=order >= first_output, minlength=len(last))[at]
     is_seen = at >= (lists.offsets[1:] - history.lengths)[row]
     with np.errstate(over="ignore"):
         penalty = count * frequency

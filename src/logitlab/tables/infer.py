@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from logitlab._arrays import bincount
 from logitlab._rows import Floats
 from logitlab.tables.columns import (
     BOOLEAN,
@@ -268,7 +269,7 @@ def _find_dates(name: str, times: "pa.ChunkedArray", keep: bool) -> _Found:
         values = fields[field]
         occurring = np.unique(values[~np.isnan(values)])
         if names and len(occurring) == len(names):
-            most = int(np.nanargmax(np.bincount(values[~np.isnan(values)].astype(int))))
+            most = int(np.nanargmax(bincount(values[~np.isnan(values)].astype(int))))
             parts.append(Part(field, names, float(most)))
     if np.nanmax(fields["hour"]) > 0:
         parts.append(Part("hour", None, _number_part(fields["hour"])[0].fill))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from logitlab._arrays import bincount
 from logitlab._rows import Floats
 from logitlab.tables.columns import Column
 from logitlab.tables.values import column_values
@@ -45,7 +46,7 @@ def _recall(values: Floats, codes: NDArray[Any]) -> float:
 
     _, ranks = np.unique(values, return_inverse=True)
     x = np.where(np.isnan(values), _MISSING, ranks)[:, None]
-    counts = np.bincount(codes)
+    counts = bincount(codes)
     tree = DecisionTreeClassifier(
         max_leaf_nodes=max(64, 2 * len(counts)), class_weight="balanced", random_state=0
     )
@@ -55,5 +56,5 @@ def _recall(values: Floats, codes: NDArray[Any]) -> float:
         warnings.simplefilter("ignore")
         predicted = cross_val_predict(tree, x, codes, cv=folds)
     present = counts > 0
-    hits = np.bincount(codes, predicted == codes, len(counts))
+    hits = bincount(codes, predicted == codes, len(counts))
     return float((hits[present] / counts[present]).mean())

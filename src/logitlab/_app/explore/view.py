@@ -14,6 +14,7 @@ from logitlab._app.explore.reliability import reliability
 from logitlab._app.explore.state import Row, State, apply_settings, parse_state
 from logitlab._app.io.json_values import json_values
 from logitlab._app.io.source import UserError
+from logitlab._arrays import bincount
 from logitlab._rows import Floats, Integers
 from logitlab.divergences import entropy
 from logitlab.plot.canvas import ranking_logits
@@ -92,7 +93,7 @@ def _samples(state: State, row: Row, p: Floats, indices: Integers) -> dict[str, 
     """Counts of n samples, frequencies with 95 % margins, and the first samples."""
     n, shown = state.n_samples, p[indices]
     samples = state.sampler.sample(row.scaled, n, rng=state.seed)
-    counts = np.bincount(samples.astype(np.intp), minlength=len(p))
+    counts = bincount(samples, minlength=len(p))
     return {
         "counts": counts[indices],
         "frequency": counts[indices] / n,

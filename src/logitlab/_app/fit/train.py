@@ -15,6 +15,7 @@ from logitlab._app.fit.coefficients import Coefficients, coefficients
 from logitlab._app.fit.reading import read_table, target_values
 from logitlab._app.io.source import Logits, UserError, in_memory, pluralize
 from logitlab._app.report.format import percent
+from logitlab._arrays import bincount
 from logitlab._rows import Integers
 from logitlab.importance import PermutationImportance, permutation_importance
 
@@ -91,7 +92,7 @@ class TrainingResult:
         ]
 
     def _largest(self) -> str:
-        return str(self.model.classes_[np.bincount(self.held_out_labels).argmax()])
+        return str(self.model.classes_[bincount(self.held_out_labels).argmax()])
 
 
 def train(
@@ -159,7 +160,7 @@ def train(
         coefficients=fitted,
         importance=_importance(model, held_out_table, held_out_y),
         leaks=leaks,
-        base_rate=float(np.bincount(labels).max() / len(labels)),
+        base_rate=float(bincount(labels).max() / len(labels)),
         roc_auc=_roc_auc(z, labels),
     )
 

@@ -37,6 +37,7 @@ from logitlab._app.report.language_model import (
 )
 from logitlab._app.report.numerics import NumericalChecks, check_rows
 from logitlab._app.threads import run_all
+from logitlab._arrays import bincount
 from logitlab._rows import Floats, Integers, blocks, row_max
 from logitlab.divergences import entropy
 from logitlab.groups import GroupScores, GroupSums, resampling_groups
@@ -286,7 +287,7 @@ def analyse(
     label_type = np.min_scalar_type(-source.classes)
     group_counts = label_counts = None
     if labels is not None:
-        label_counts = np.bincount(labels[labels >= 0], minlength=source.classes)
+        label_counts = bincount(labels[labels >= 0], minlength=source.classes)
         labelled = {
             "label": labels.astype(label_type),
             "fold": random_halves(source.rows),

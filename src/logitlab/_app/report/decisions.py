@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from logitlab._app.report.evaluation import agresti_coull
 from logitlab._app.rules import DELTA
+from logitlab._arrays import bincount
 from logitlab._rows import Floats, Integers
 from logitlab.decisions import ConformalSets, SelectiveClassifier
 from logitlab.resampling import Interval
@@ -57,7 +58,7 @@ def decisions(
     `temperatures` are those of each fold, fitted on the other one; None: no calibration.
     """
     fold, y = folds[rows], labels[rows]
-    if np.bincount(fold, minlength=2).min() < _MIN_ROWS:
+    if bincount(fold, minlength=2).min() < _MIN_ROWS:
         return None
     calibrated = z.astype(np.float64)
     if temperatures is not None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from logitlab._app.io.passes import Passes, select
 from logitlab._app.report.sampled_rows import SampledRows, sampled_rows
 from logitlab._app.threads import run_all
+from logitlab._arrays import bincount
 from logitlab._bins import CELLS, binned_sums, error_from_sums
 from logitlab._distributed import add, rows_in_memory
 from logitlab._rows import Floats, Integers
@@ -152,7 +153,7 @@ class ScoreAccumulator:
         sums = binned_sums(cells, 2 * size, confidence, correct)
         self.cells += sums.reshape(3, 2, size).swapaxes(0, 1)
         for i, weight in enumerate((None, confidence, correct)):
-            self._predicted[i] += np.bincount(predicted, weight, len(self._predicted[i]))
+            self._predicted[i] += bincount(predicted, weight, len(self._predicted[i]))
         wrong = np.flatnonzero(~correct)
         if self._class_sums is not None:
             chosen = select(fitted)
@@ -221,7 +222,7 @@ class ScoreAccumulator:
             q = np.interp(test_confidence[test_filled] / n, x, fitted)
             bin_numbers = self._bins.indices(q)
             for i, weight in enumerate((n, n * q, test_correct[test_filled])):
-                bins[i] += np.bincount(bin_numbers, weight, N_BINS)
+                bins[i] += bincount(bin_numbers, weight, N_BINS)
         return float(error_from_sums(bins, 1))
 
     def predicted_classes(self) -> PredictedClasses:
@@ -336,7 +337,7 @@ def _fold_calibrators(
     rows, z = sample
     if z.shape[1] > MAX_CLASSES[name]:
         raise ValueError(f"the number of classes must be <= {MAX_CLASSES[name]}, got {z.shape[1]}")
-    _check_folds(np.bincount(fold[rows], minlength=2))
+    _check_folds(bincount(fold[rows], minlength=2))
 
     def fit(number: int) -> Any:
         keep = fold[rows] != number

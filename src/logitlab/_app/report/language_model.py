@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitlab._app.report.evaluation import N_BINS, N_RESAMPLES, SEED
+from logitlab._arrays import bincount
 from logitlab._rows import Floats, Integers
 from logitlab.resampling import (
     Interval,
@@ -45,7 +46,7 @@ class EntropyOverSteps:
         windows = self._sums.shape[1]
         window = (rows % self.steps) * windows // self.steps
         for i, weight in enumerate((None, values)):
-            self._sums[i] += np.bincount(window, weight, windows)
+            self._sums[i] += bincount(window, weight, windows)
 
     def merge(self, other: "EntropyOverSteps") -> None:
         """Add the sums over other rows."""
