@@ -76,14 +76,18 @@ sanitize:
 	done
 	rm -rf build/sanitize
 
-# The kernels of 64-bit Arm, cross-built and emulated, give the bits of those of x86-64.
+# The kernels of 64-bit Arm, cross-built and emulated, and those of compilers without vectors, give
+# the bits of those of x86-64.
 BITS = -std=c++17 -O1 -ffp-contract=off -pthread -Isrc/native tests/native/bits.cpp \
 	src/native/exact_row.cpp src/native/memory.cpp src/native/sorting.cpp src/native/threads.cpp
 neon:
 	mkdir -p build
 	g++ -march=x86-64-v3 $(BITS) src/native/v3.cpp -o build/bits-x86
+	g++ -DLOGITLAB_SCALAR -U__SSE2__ $(BITS) src/native/v2.cpp -o build/bits-scalar
 	aarch64-linux-gnu-g++ -static $(BITS) src/native/neon.cpp -o build/bits-arm
 	build/bits-x86 > build/bits-x86.txt
+	build/bits-scalar | diff build/bits-x86.txt -
+	@echo "numbers instead of vectors give the same bits"
 	qemu-aarch64-static build/bits-arm | diff build/bits-x86.txt -
 	@echo "64-bit Arm gives the same bits"
 	rm -rf build/bits-*

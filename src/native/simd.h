@@ -22,7 +22,7 @@ namespace {
 
 constexpr int kLanes = 16;
 
-#if defined(__GNUC__) || defined(__clang__)
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(LOGITLAB_SCALAR)
 #define LOGITLAB_VECTORS
 #endif
 #if defined(__GNUC__)
@@ -30,9 +30,10 @@ constexpr int kLanes = 16;
 #else
 #define LOGITLAB_INLINE inline
 #endif
-// With the sanitizers' checks in it, or with the fused multiply-adds that processors without AVX2
-// have not, code inlined as a whole takes minutes to compile.
-#if defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__) && (!defined(__SSE2__) || defined(__FMA__))
+// With the checks of the sanitizers in it, or without instructions for fused multiply-adds, code
+// inlined as a whole takes minutes to compile.
+#if (defined(__FMA__) || defined(__aarch64__)) && defined(__GNUC__) && \
+    !defined(__SANITIZE_ADDRESS__)
 #define LOGITLAB_FLATTEN __attribute__((flatten))
 #else
 #define LOGITLAB_FLATTEN

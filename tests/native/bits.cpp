@@ -7,6 +7,8 @@
 
 #if defined(__aarch64__)
 namespace kernels = logitlab::neon;
+#elif defined(LOGITLAB_SCALAR)
+namespace kernels = logitlab::v2;
 #else
 namespace kernels = logitlab::v3;
 #endif
