@@ -110,7 +110,11 @@ def always_kept(rule, z, settings):
     return z == np.min(z[above]) if above.any() else np.zeros(len(z), bool)
 
 
-ALWAYS_KEPT = [(name, rule) for names, rule in table("Always kept") for name in names.split("` `")]
+ALWAYS_KEPT = [
+    (name, rule)
+    for names, rule in table("Classes that are always kept")
+    for name in names.split("` `")
+]
 
 
 @pytest.mark.parametrize(("name", "rule"), ALWAYS_KEPT)

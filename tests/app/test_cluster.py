@@ -235,7 +235,7 @@ def test_local(files, tmp_path, monkeypatch):
         ),
         (
             ["apply", "c.safetensors", "z", "--scheduler", "local"],
-            "--scheduler writes a file for each shard; -o must be a new folder, got None",
+            "--scheduler writes a file for each shard; -o must be a folder, got None",
         ),
     ],
 )

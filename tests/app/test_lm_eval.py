@@ -216,7 +216,8 @@ def test_mutual_information():
 def broken():
     good = sample(0, [-1.0, -2.0], 0, 1.0)
     line = json.dumps(good)
-    yield "empty", "", "must have at least one question, got none"
+    yield "empty", "", "the file must have rows, got an empty file"
+    yield "blank", "\n", "must have at least one question, got none"
     yield "not JSON", line + "\n{", "line 2 is not JSON"
     yield "not an object", "3\n", "line 1 must be a JSON object of a question"
     yield "no array", "[{]", "not a JSON array"
