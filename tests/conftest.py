@@ -11,13 +11,13 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_ignore_collect(collection_path, config):
-    """With -m "not torch and not jax", the modules that import them are not even imported."""
+    """With -m "not torch and not slow", modules that import torch or are slow are not imported."""
     excluded = re.findall(r"\bnot (\w+)", config.option.markexpr)
-    if collection_path.suffix == ".py" and excluded:
-        imports = rf"^(?:import|from) (?:{'|'.join(excluded)})\b"
-        text = collection_path.read_text("utf-8")
-        return True if re.search(imports, text, re.MULTILINE) else None
-    return None
+    if collection_path.suffix != ".py" or not excluded:
+        return None
+    names = "|".join(excluded)
+    marked = rf"^(?:import|from) (?:{names})\b|^pytestmark = \[?pytest.mark.(?:{names})\b"
+    return True if re.search(marked, collection_path.read_text("utf-8"), re.MULTILINE) else None
 
 
 def pytest_collection_modifyitems(items):

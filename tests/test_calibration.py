@@ -19,6 +19,8 @@ from logitlab.calibration import TemperatureSearch
 from logitlab.calibration import temperature as temperature_module
 from logitlab.calibration.temperature import fit_temperature
 
+pytestmark = pytest.mark.slow
+
 CALIBRATORS = [
     "TemperatureScaling",
     "VectorScaling",

@@ -10,9 +10,10 @@ import arrays
 import logitlab
 from processes import run_code
 
-pytestmark = pytest.mark.skipif(
-    not logitlab.native_available(), reason="installed without a C++ compiler"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not logitlab.native_available(), reason="installed without a C++ compiler"),
+]
 
 MODES = """
 import ctypes, hashlib, platform

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parent.parent / "guide" / "howto" / "coming-from.md"
 NOT_RUN = ("vLLM", "R")
 

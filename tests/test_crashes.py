@@ -7,9 +7,10 @@ import pytest
 import logitlab
 from processes import run_code, run_process
 
-pytestmark = pytest.mark.skipif(
-    not logitlab.native_available(), reason="installed without a C++ compiler"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not logitlab.native_available(), reason="installed without a C++ compiler"),
+]
 by_platform = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
 
 RACE = """

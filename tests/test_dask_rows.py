@@ -14,6 +14,8 @@ from logitlab._distributed.dask import _chunk_sources
 from logitlab.resampling import ScoreSums
 from test_row_shards import OPTIONS, SCORES, all_rows, results
 
+pytestmark = pytest.mark.slow
+
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
 dd = pytest.importorskip("dask.dataframe")

@@ -9,6 +9,8 @@ from pyarrow import csv, dataset, feather, parquet
 
 from logitlab import SoftmaxRegression, softmax
 
+pytestmark = pytest.mark.slow
+
 
 def rows(n=3000, dtype=np.float64):
     rng = np.random.default_rng(3)

@@ -9,6 +9,8 @@ import pytest
 
 import logitlab
 
+pytestmark = pytest.mark.slow
+
 README = Path(__file__).parent.parent / "README.md"
 MODULES = ["logitlab"] + [
     module.name

@@ -16,6 +16,8 @@ from logitlab.regression.elastic_net import ElasticNet
 from logitlab.regression.objective import Objective
 from logitlab.regression.rows import Rows
 
+pytestmark = pytest.mark.slow
+
 
 def problem(k, seed=0, n=300, d=12):
     """Features of which a third matter for each class."""

@@ -9,6 +9,8 @@ from logitlab import _error_interval
 from logitlab._bins import make_bins, uniform_bins
 from logitlab._error_interval import error_interval
 
+pytestmark = pytest.mark.slow
+
 INTERVAL = logitlab.calibration_error_interval
 BINS = uniform_bins(15, np.dtype(float))
 

@@ -14,6 +14,8 @@ from logitlab.regression.firth import FirthObjective
 from logitlab.regression.rows import Rows
 from published_tables import alligators, endometrial, infection
 
+pytestmark = pytest.mark.slow
+
 
 def firth(**options):
     return SoftmaxRegression(**{"C": math.inf, "firth": True, "tol": 1e-9, **options})

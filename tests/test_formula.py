@@ -17,6 +17,8 @@ from sklearn.model_selection import cross_val_score
 from logitlab import SoftmaxRegression
 from published_tables import endometrial
 
+pytestmark = pytest.mark.slow
+
 FRAMES = (lambda data: data, pl.from_pandas, pa.Table.from_pandas)
 
 

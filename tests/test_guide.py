@@ -12,6 +12,8 @@ import pytest
 import logitlab
 from logitlab._app import cli
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("typer")
 
 GUIDE = Path(__file__).parent.parent / "guide"

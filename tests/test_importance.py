@@ -12,6 +12,8 @@ from sklearn.metrics import log_loss
 
 from logitlab import SoftmaxRegression, permutation_importance
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["strong", "weak", "none"]
 
 

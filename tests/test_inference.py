@@ -15,6 +15,8 @@ from logitlab.regression.inference.tables import Summary
 from logitlab.regression.objective import Objective
 from logitlab.regression.rows import Rows
 
+pytestmark = pytest.mark.slow
+
 
 def overlapping(k=3, n=400):
     rng = np.random.default_rng(k)

@@ -14,6 +14,8 @@ from exact import mp
 from logitlab import SoftmaxRegression
 from logitlab.regression.coefficients import one_row_per_class
 
+pytestmark = pytest.mark.slow
+
 COV_TYPES = ("nonrobust", "HC0", "cluster")
 
 

@@ -13,6 +13,8 @@ import logitlab
 from logitlab._bins import isotonic_regression
 from logitlab.calibration.isotonic import isotonic_frequencies
 
+pytestmark = pytest.mark.slow
+
 
 def overconfident(n=1500, k=4, seed=0):
     """Logits that are overconfident where they are confident."""

@@ -9,6 +9,8 @@ import logitlab
 import softmaxes
 from logitlab.laws.catalogue import LAWS
 
+pytestmark = pytest.mark.slow
+
 NOT_PASSED = ("inaccurate", "fails", "differs")
 
 

@@ -7,6 +7,8 @@ import scipy.special
 import logitlab
 import softmaxes
 
+pytestmark = pytest.mark.slow
+
 
 def native(z):
     """The stable formula in the arithmetic of the dtype itself."""

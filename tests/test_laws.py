@@ -12,6 +12,8 @@ import logitlab
 from logitlab._exact import doubledouble, multiprecision
 from logitlab._exact.formats import FORMATS, Exact, errors, rounded, spacing
 
+pytestmark = pytest.mark.slow
+
 mp = multiprecision.mp
 
 

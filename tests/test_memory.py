@@ -8,6 +8,8 @@ import pytest
 import logitlab
 from processes import run_code
 
+pytestmark = pytest.mark.slow
+
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
 Z = np.random.default_rng(0).standard_normal((40, 300))

@@ -11,6 +11,8 @@ import logitlab
 import process_groups
 from test_parallel import DTYPES, equal, own_classes
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch")
 dist = pytest.importorskip("torch.distributed")
 

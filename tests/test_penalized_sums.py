@@ -8,6 +8,8 @@ from scipy.special import softmax, xlogy
 from logitlab.regression.penalized_sums import DualPoint
 from logitlab.regression.rows import Rows
 
+pytestmark = pytest.mark.slow
+
 
 def rows(k, form=np.asarray, weighted=True, n=200, d=6):
     rng = np.random.default_rng(k)

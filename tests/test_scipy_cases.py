@@ -10,6 +10,8 @@ import scipy.special
 
 import logitlab
 
+pytestmark = pytest.mark.slow
+
 PAIRS = [
     pytest.param(getattr(logitlab, name), getattr(scipy.special, name), id=name)
     for name in ("softmax", "log_softmax", "logsumexp")

@@ -15,6 +15,8 @@ import pytest
 
 import logitlab
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sphinx")
 GUIDE = Path(__file__).parent.parent / "guide"
 LANDING = GUIDE / "index.md"

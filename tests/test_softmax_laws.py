@@ -3,11 +3,14 @@
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import logitlab
 from strategies import finite_rows, temperatures
+
+pytestmark = pytest.mark.slow
 
 
 @given(finite_rows(), temperatures)

@@ -21,6 +21,8 @@ from logitlab.tables.infer import infer_plan
 from logitlab.tables.text import as_numbers, as_times, date_fields
 from logitlab.tables.values import column_values
 
+pytestmark = pytest.mark.slow
+
 
 def frame(n=300, seed=0):
     rng = np.random.default_rng(seed)

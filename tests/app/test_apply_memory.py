@@ -8,7 +8,10 @@ import pytest
 import logitlab
 from processes import run_code
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc"),
+]
 
 
 def test_apply_to_a_large_file(tmp_path):

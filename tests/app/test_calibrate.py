@@ -15,6 +15,8 @@ import logitlab
 from logitlab._app.cli import app
 from logitlab._app.report.evaluation import random_halves
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["cat", "dog", "=1+1"]
 
 

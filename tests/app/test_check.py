@@ -18,6 +18,8 @@ import softmaxes
 from logitlab._app.cli import app
 from logitlab.laws import as_tests, check_sampler, program
 
+pytestmark = pytest.mark.slow
+
 FAST = ["order", "-inf", "+inf"]
 test_correct = as_tests(softmaxes.correct_softmax, laws=FAST, dtypes=["float32"])
 

@@ -18,6 +18,8 @@ from logitlab._app import help as help_layout
 from logitlab._app import manual
 from logitlab._app.cli import app
 
+pytestmark = pytest.mark.slow
+
 GROUP = get_command(app)
 COMMANDS = tuple(GROUP.commands)
 PROGRAM = [sys.executable, "-c", "from logitlab._app import main; main()"]

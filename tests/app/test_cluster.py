@@ -23,6 +23,8 @@ from logitlab._app.io.passes import Passes, untracked
 from logitlab._app.io.source import in_memory
 from logitlab._app.report import analysis
 
+pytestmark = pytest.mark.slow
+
 distributed = pytest.importorskip("distributed")
 
 SHARDS = 20  # more than one task merges

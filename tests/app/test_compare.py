@@ -13,7 +13,7 @@ from logitlab._app.report.analysis import analyse
 from logitlab._app.report.compare import compare, headline, shared_rows
 from logitlab._app.report.evaluation import excludes_zero
 
-pytestmark = pytest.mark.usefixtures("no_figures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_figures")]
 
 UNDECIDED = "No significant difference in log-loss"
 UNDECIDED_OF_MANY = "No model has a significantly smaller log-loss than all others"

@@ -19,6 +19,8 @@ from logitlab._app.cli import app
 from logitlab._app.io import files
 from logitlab._app.report import figures
 
+pytestmark = pytest.mark.slow
+
 SUFFIXES = (".npy", ".npz", ".csv", ".parquet", ".safetensors")
 
 

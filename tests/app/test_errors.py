@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 from reports import run
 
-pytestmark = pytest.mark.usefixtures("no_figures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_figures")]
 
 
 def cases():

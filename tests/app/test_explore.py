@@ -28,6 +28,8 @@ from logitlab._app.explore.view import view
 from logitlab._app.io.json_values import json_values
 from logitlab._app.io.source import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def datasets():

@@ -9,6 +9,8 @@ import pytest
 
 import logitlab
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

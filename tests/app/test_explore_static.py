@@ -24,6 +24,8 @@ from logitlab._app.explore.datasets import EXAMPLES, Datasets
 from logitlab._app.explore.export import export_page, package_archive
 from logitlab._app.explore.view import answer
 
+pytestmark = pytest.mark.slow
+
 FIVE = np.array([2.0, 1.0, 3.0, 5.0, 4.0])
 
 

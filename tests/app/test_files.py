@@ -14,7 +14,7 @@ import logitlab
 from logitlab._app.io.outputs import write_files
 from logitlab._app.io.source import UserError
 
-pytestmark = pytest.mark.usefixtures("no_figures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_figures")]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8, ml_dtypes.bfloat16])

@@ -21,6 +21,8 @@ import logitlab
 from logitlab._app.cli import app
 from logitlab._app.fit.reading import read_table
 
+pytestmark = pytest.mark.slow
+
 
 def run(*arguments):
     return CliRunner().invoke(app, overwriting(*arguments), catch_exceptions=False)

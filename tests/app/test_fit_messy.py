@@ -24,6 +24,8 @@ from logitlab._app.io.source import UserError
 from logitlab.tables.infer import infer_plan
 from logitlab.tables.values import column_values
 
+pytestmark = pytest.mark.slow
+
 
 def run(*arguments):
     return CliRunner().invoke(app, overwriting(*arguments), catch_exceptions=False)

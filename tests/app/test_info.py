@@ -12,6 +12,8 @@ import logitlab
 from logitlab._app.cli import app
 from logitlab._app.info import blas_advice
 
+pytestmark = pytest.mark.slow
+
 _HASWELL = {"internal_api": "openblas", "architecture": "Haswell"}
 
 

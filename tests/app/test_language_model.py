@@ -7,7 +7,7 @@ from reports import report
 import logitlab
 from logitlab._app.report.language_model import TEMPERATURES, EntropyOverSteps, nucleus_sizes
 
-pytestmark = pytest.mark.usefixtures("no_figures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_figures")]
 
 
 def test_target_tokens(tmp_path):

@@ -16,7 +16,7 @@ from logitlab._app.cli import app
 from logitlab._app.io import layouts
 from logitlab._app.io.arrays import open_logits
 
-pytestmark = pytest.mark.usefixtures("no_figures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_figures")]
 
 
 @pytest.fixture(autouse=True)

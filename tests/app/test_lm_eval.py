@@ -12,7 +12,7 @@ import logitlab
 from logitlab._app.cli import app
 from logitlab._app.io.arrays import open_logits
 
-pytestmark = pytest.mark.usefixtures("no_figures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_figures")]
 CHOICES = ["red", "green", "blue", "white"]
 
 

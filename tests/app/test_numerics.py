@@ -6,6 +6,8 @@ import pytest
 import logitlab
 from logitlab._app.report import numerics
 
+pytestmark = pytest.mark.slow
+
 ROWS = np.array([[2.0, 1.0, 1.0, 3.0, -np.inf], [0.5, 4.0, 4.0, 2.0, 1.0]], np.float32)
 NEAR = 4 * np.finfo(np.float32).eps
 

@@ -20,6 +20,8 @@ from logitlab._app.cli import app
 from logitlab._app.io.outputs import atomic_write, csv_text, write_files
 from logitlab._app.io.source import UserError, printable
 
+pytestmark = pytest.mark.slow
+
 
 def run(*arguments):
     result = CliRunner().invoke(app, overwriting(*arguments), catch_exceptions=False)

@@ -19,7 +19,7 @@ from logitlab._app.report.analysis import analyse
 from logitlab._app.report.json import as_json
 from logitlab._app.report.sampled_rows import sampled_rows
 
-pytestmark = pytest.mark.usefixtures("no_figures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_figures")]
 
 
 def test_published_results(predictions, tmp_path):

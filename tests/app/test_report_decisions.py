@@ -7,6 +7,8 @@ from reports import report
 import logitlab
 from logitlab._app.report.decisions import COVERAGES, MAX_ERRORS, decisions
 
+pytestmark = pytest.mark.slow
+
 
 def rows(n=4000, k=4):
     """Calibrated logits with many confident rows."""

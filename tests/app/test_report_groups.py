@@ -10,6 +10,8 @@ from reports import Page, labelled, run
 
 import logitlab
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def table(tmp_path, monkeypatch):

@@ -14,6 +14,8 @@ from logitlab._app.cli import app
 from logitlab.laws import check_sampler
 from samplers import corrected_from_target
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def page_of_many_classes(tmp_path_factory):

@@ -26,7 +26,7 @@ from logitlab.resampling import Interval, resampled_sums
 
 BOTH = "overconfident for some confidences and underconfident for others"
 
-pytestmark = pytest.mark.usefixtures("no_figures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_figures")]
 
 
 def calibrated_model(rng, n, k=3):

@@ -12,6 +12,8 @@ from logitlab._app.cli import app
 from logitlab._app.io.source import memory_bytes
 from logitlab._rows import blocks
 
+pytestmark = pytest.mark.slow
+
 LIMIT = memory_bytes() // 64
 
 

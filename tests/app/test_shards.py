@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from logitlab._app.cli import app
 from logitlab._app.explore.datasets import read_dataset
 
+pytestmark = pytest.mark.slow
+
 # Shards of unequal sizes, one without rows, whose names are in another order as text.
 BOUNDS = {"part-2": (0, 100), "part-9": (100, 100), "part-10": (100, 290), "part-21": (290, 300)}
 

@@ -8,6 +8,8 @@ import pytest
 import logitlab
 from logitlab._app.threads import run_all
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=[1, 2, 5])
 def threads(request):
