@@ -36,7 +36,7 @@ def main(version: str) -> None:
     replace("CITATION.cff", r"^version: .*$", f"version: {version}")
     replace("CITATION.cff", r"^(date-released: .*\n)?license:", f"date-released: {today}\nlicense:")
     if "## Unreleased" in Path("CHANGELOG.md").read_text("utf-8"):  # the first release
-        replace("CHANGELOG.md", "^## Unreleased$", f"## {version} ({today})")
+        replace("CHANGELOG.md", "^## Unreleased$", f"## {version} - {today}")
         replace("CHANGELOG.md", " Nothing is released yet.$", "")
     else:
         print(run("towncrier", "build", "--yes", "--version", version, "--date", today))

@@ -25,7 +25,9 @@ class Explorer(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         name, settings = self.arguments[0], "&".join(self.content)
         up = "../" * self.env.docname.count("/")
-        address = f"{up}{FOLDER}/index.html?embed={name}#{settings}".replace("&", "&amp;")
+        # An empty fragment, "#", would scroll the page of the guide to the frame.
+        fragment = f"#{settings}".replace("&", "&amp;") if settings else ""
+        address = f"{up}{FOLDER}/index.html?embed={name}{fragment}"
         frame = (
             f'<iframe class="explorer" src="{address}" loading="lazy" '
             f'title="Explorer: {name}"></iframe>'

@@ -22,7 +22,6 @@ GUIDE = Path(__file__).parent.parent / "guide"
 LANDING = GUIDE / "index.md"
 
 
-@pytest.mark.slow
 def test_code_of_the_landing_page(tmp_path, monkeypatch):
     """The sessions on the cards print what they say, with files of logits and labels."""
     load_wine = pytest.importorskip("sklearn.datasets").load_wine
@@ -202,3 +201,13 @@ def test_narrow_screen(open_page, theme):
         page.goto(root + name)
         assert page.evaluate("document.documentElement.dataset.theme") == theme
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+
+
+@pytest.mark.parametrize("name", ["temperature", "sampling"])
+def test_frame_of_the_explorer(open_page, name):
+    """It works, and does not scroll the page to itself."""
+    page = open_page(f"concepts/{name}.html", viewport={"width": 1280, "height": 1000})
+    frame = page.frame_locator("iframe.explorer")
+    frame.locator("#bars li").first.wait_for()
+    assert frame.locator("#bars li").count() == 5
+    assert page.evaluate("scrollY") == 0
