@@ -8,10 +8,9 @@ NATIVE = src/native/*.h src/native/*.cpp tests/native/*.cpp
 test:
 	python -m pytest
 
-QUICK = "not slow and not torch and not jax and not dask and not browser"
 # The tests for daily work: without torch, JAX, Dask, the browser, and what takes long.
 quick:
-	python -m pytest -q -n 2 --dist loadfile -m $(QUICK)
+	python -m pytest -q -n 2 --dist loadfile --quick
 
 lint:
 	ruff check && ruff format --check && mypy
@@ -51,7 +50,7 @@ wheel:
 	python -m venv build/wheel/venv
 	build/wheel/venv/bin/pip install --quiet "$$(echo dist/logitlab-*.whl)[app,test]"
 	build/wheel/venv/bin/logitlab report -q -o build/wheel/report
-	build/wheel/venv/bin/python -m pytest -q -n 2 --dist loadfile -m $(QUICK)
+	build/wheel/venv/bin/python -m pytest -q -n 2 --dist loadfile --quick
 
 # Line and branch coverage of the Python code, in build/coverage/index.html.
 coverage:

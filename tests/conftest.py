@@ -10,6 +10,15 @@ import logitlab
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="fast tests without torch, JAX, Dask")
+
+
+def pytest_configure(config):
+    if config.option.quick:
+        config.option.markexpr = "not slow and not torch and not jax and not dask and not browser"
+
+
 def pytest_ignore_collect(collection_path, config):
     """With -m "not torch and not slow", modules that import torch or are slow are not imported."""
     excluded = re.findall(r"\bnot (\w+)", config.option.markexpr)

@@ -148,6 +148,12 @@ def test_heavy_imports_are_found():
     assert "matplotlib" in loaded_after("import logitlab, matplotlib")
 
 
+def test_counts_of_64_bits():
+    """NumPy's bincount refuses int64 on 32-bit systems; that of `_arrays` takes it."""
+    users = [p for p in SOURCE.rglob("*.py") if "np.bincount(" in p.read_text("utf-8")]
+    assert [path.name for path in users] == ["_arrays.py"]
+
+
 def test_benchmarks_import_names_that_exist():
     """They are not installed, and no other test runs them."""
     for path in sorted((CONTRIBUTING.parent / "bench").glob("*.py")):

@@ -30,10 +30,8 @@ constexpr int kLanes = 16;
 #else
 #define LOGITLAB_INLINE inline
 #endif
-// With the checks of the sanitizers in it, or without instructions for fused multiply-adds, code
-// inlined as a whole takes minutes to compile.
-#if (defined(__FMA__) || defined(__aarch64__)) && defined(__GNUC__) && \
-    !defined(__SANITIZE_ADDRESS__)
+// With sanitizers or emulated multiply-adds, code inlined as a whole takes minutes to compile.
+#if (defined(__FMA__) || defined(__ARM_FEATURE_FMA)) && !defined(__SANITIZE_ADDRESS__)
 #define LOGITLAB_FLATTEN __attribute__((flatten))
 #else
 #define LOGITLAB_FLATTEN

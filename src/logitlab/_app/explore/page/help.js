@@ -56,7 +56,7 @@ export function explainCells(table) {
   table.querySelectorAll("td[data-tip]").forEach((cell, i) => { cell.tabIndex = i === 0 ? 0 : -1; });
 }
 
-// After a view is drawn anew: the text of an element that stays, or none.
+// After a view is rendered again: the text of an element that stays, or none.
 export function refresh() {
   if (shown === null) return;
   if (document.contains(shown)) show(shown); else hide();
