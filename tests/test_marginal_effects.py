@@ -10,6 +10,8 @@ import anes96
 from logitlab import SoftmaxRegression
 from logitlab.probabilities import softmax
 
+pytestmark = pytest.mark.slow
+
 COV_TYPES = ("nonrobust", "HC0", "cluster")
 
 

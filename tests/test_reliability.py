@@ -19,6 +19,8 @@ from logitlab._bins import (
     uniform_bins,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def error_by_definition(confidence, correct, n_bins, norm=1):
     """Calibration error, computed bin by bin; a confidence of exactly 1 is in the last bin."""

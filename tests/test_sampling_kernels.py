@@ -32,6 +32,7 @@ CUTS = [
 @pytest.mark.parametrize("cut", CUTS, ids=str)
 @pytest.mark.parametrize("dtype", arrays.FLOATS, ids=str)
 @pytest.mark.parametrize("k", [1, 3, 10, 129, 1000, 9000])
+@pytest.mark.slow
 def test_against_the_reference(cut, dtype, k):
     """Equal, except where a uniform number is within rounding of a category's boundary."""
     z = arrays.normal((12, k), dtype, 3.0, seed=k)
